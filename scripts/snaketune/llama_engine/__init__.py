@@ -1,0 +1,1 @@
+"""The only room that imports llama.cpp (llama-cpp-python)."""

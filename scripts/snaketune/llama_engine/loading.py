@@ -1,0 +1,35 @@
+"""A GGUF file as a llama.cpp model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama_cpp import Llama
+
+from snaketune.errors import PackageError
+
+
+def open_gguf(path: str | Path, *, context: int, threads: int, adapter: str | Path | None = None) -> Llama:
+    """Load a GGUF, quietly, with room for `context` tokens; `adapter` is a GGUF LoRA over it.
+
+    Raises PackageError when llama.cpp refuses the file.
+    """
+    try:
+        return Llama(
+            str(path),
+            n_ctx=context,
+            n_batch=min(context, 512),
+            n_threads=threads,
+            n_threads_batch=threads,
+            lora_path=str(adapter) if adapter else None,
+            logits_all=False,
+            verbose=False,
+            seed=0,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        raise PackageError(
+            f"llama.cpp cannot load this file ({error})",
+            where=str(path),
+            why="Ollama and llama.cpp would refuse it too",
+            mend="Delete it and run snakemake again; if it comes back, the conversion's log says why",
+        ) from error
