@@ -24,6 +24,25 @@ from snaketune.errors import ConfigError
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+KINDS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+    "anything": "anything",
+}
+LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+    "minItems": "entries, at least",
+    "minLength": "characters, at least",
+    "pattern": "matching",
+}
 
 
 @functools.cache
@@ -92,9 +111,7 @@ def _filled(value: Any, rule: dict[str, Any]) -> Any:
     elif isinstance(value, list) and "items" in rule:
         value = [_filled(item, rule["items"]) for item in value]
     for choice in rule.get("anyOf", []):
-        if isinstance(value, dict) and choice.get("type") == "object":
-            value = _filled(value, choice)
-        elif isinstance(value, list) and choice.get("type") == "array":
+        if choice.get("type") == {dict: "object", list: "array"}.get(type(value)):
             value = _filled(value, choice)
         else:
             value = _number(value, choice)
@@ -105,7 +122,8 @@ def _number(value: Any, rule: dict[str, Any]) -> Any:
     """YAML reads `5e-5` as text; people mean the number."""
     kinds = rule.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    if isinstance(value, str) and NUMBER.fullmatch(value) and {"number", "integer"} & set(kinds) and "string" not in kinds:
+    numeric = {"number", "integer"} & set(kinds) and "string" not in kinds
+    if numeric and isinstance(value, str) and NUMBER.fullmatch(value):
         number = float(value)
         return int(number) if number == math.floor(number) and "integer" in kinds else number
     if isinstance(value, int) and not isinstance(value, bool) and "number" in kinds and "integer" not in kinds:
@@ -154,14 +172,8 @@ def allowed(rule: dict[str, Any]) -> str:
     if "const" in rule:
         return _plain(rule["const"])
     kinds = rule.get("type", "anything")
-    words = {"number": "a number", "integer": "a whole number", "string": "text", "boolean": "true or false",
-             "array": "a list", "object": "a mapping", "null": "null", "anything": "anything"}
-    said = " or ".join(words[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
-    for key, word in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"),
-                      ("exclusiveMaximum", "below"), ("minItems", "entries, at least"), ("minLength", "characters, at least"),
-                      ("pattern", "matching")):
-        if key in rule:
-            said += f", {word} {rule[key]}"
+    said = " or ".join(KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    said += "".join(f", {words} {rule[key]}" for key, words in LIMITS.items() if key in rule)
     if kinds == "array" and "items" in rule:
         said += f" of {allowed(rule['items'])}"
     return said

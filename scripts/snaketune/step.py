@@ -41,7 +41,7 @@ def running(log: str | Path) -> Iterator[None]:
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8", buffering=1) as kept:
         terminal = sys.stderr
-        sys.stderr = _Tee(terminal, kept)  # type: ignore[assignment]
+        sys.stderr = _Tee(terminal, kept)
         try:
             yield
         except UserError as error:

@@ -97,7 +97,7 @@ class Renderer:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
-        """llama.cpp puts the begin token first wherever the tokenizer does; a template may leave it to the tokenizer."""
+        """llama.cpp puts the begin token first wherever the tokenizer does, even where the template leaves it out."""
         begin = self.tokenizer.bos_token_id
         if self._adds_bos and ids[:1] != [begin]:
             return [begin, *ids], [False, *trained]

@@ -72,10 +72,10 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
             mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
         size = int.from_bytes(mapped[:8], "little")
         header = json.loads(mapped[8 : 8 + size])
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         return {
-            name: np.frombuffer(mapped, DTYPES[tensor["dtype"]], tensor["shape"][0], 8 + size + tensor["data_offsets"][0])
-            for name, tensor in header.items()
-            if name != "__metadata__"
+            name: np.frombuffer(mapped, DTYPES[it["dtype"]], it["shape"][0], 8 + size + it["data_offsets"][0])
+            for name, it in tensors.items()
         }
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
