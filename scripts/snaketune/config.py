@@ -59,7 +59,9 @@ def _read_yaml(path: Path) -> Any:
 def _inlined(node: Any) -> Any:
     if isinstance(node, dict):
         if "$ref" in node:
-            return _inlined(_read_yaml(SCHEMAS / node["$ref"])) | {k: v for k, v in node.items() if k != "$ref"}
+            file, _, key = node["$ref"].partition("#/")
+            found = _read_yaml(SCHEMAS / file)
+            return _inlined(found[key] if key else found) | {k: v for k, v in node.items() if k != "$ref"}
         return {key: _inlined(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_inlined(item) for item in node]
@@ -131,23 +133,30 @@ def _number(value: Any, rule: dict[str, Any]) -> Any:
     return value
 
 
-def _check(filled: dict[str, Any], rules: dict[str, Any]) -> None:
+def checked(value: Any, rule: dict[str, Any], where: str) -> Any:
+    """One setting, held against its part of the schema: as `complete` would hand it on, or ConfigError at `where`."""
+    filled = _filled(copy.deepcopy(value), rule)
+    _check(filled, rule, (where,))
+    return filled
+
+
+def _check(filled: Any, rules: dict[str, Any], at: Iterable[Any] = ()) -> None:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(rules)
     errors = sorted(validator.iter_errors(filled), key=lambda e: (len(e.absolute_path), str(e.json_path)))
     if errors:
-        raise _explained(errors[0])
+        raise _explained(errors[0], at)
 
 
-def _explained(error: Any) -> ConfigError:
+def _explained(error: Any, at: Iterable[Any]) -> ConfigError:
     """One jsonschema error in the words of a person."""
-    where = _path(error.absolute_path)
+    where = _path([*at, *error.absolute_path])
     rule = error.schema
     if error.validator == "additionalProperties":
         known = list(rule.get("properties", {}))
         unknown = next(key for key in error.instance if key not in known)
-        here = _path([*error.absolute_path, unknown])
+        here = _path([*at, *error.absolute_path, unknown])
         return ConfigError(
             f"there is no such key{did_you_mean(unknown, known)}",
             where=here,
@@ -156,7 +165,7 @@ def _explained(error: Any) -> ConfigError:
         )
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
-        return ConfigError("this key is missing", where=_path([*error.absolute_path, missing]), mend="Add it")
+        return ConfigError("this key is missing", where=_path([*at, *error.absolute_path, missing]), mend="Add it")
     shown = json.dumps(error.instance, ensure_ascii=False, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     hint = did_you_mean(error.instance, rule["enum"]) if "enum" in rule else ""
