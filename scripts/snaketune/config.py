@@ -23,6 +23,7 @@ from snaketune.errors import ConfigError
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_KIND = {"dict": "object", "list": "array"}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 KINDS = {
     "number": "a number",
@@ -113,7 +114,7 @@ def _filled(value: Any, rule: dict[str, Any]) -> Any:
     elif isinstance(value, list) and "items" in rule:
         value = [_filled(item, rule["items"]) for item in value]
     for choice in rule.get("anyOf", []):
-        if choice.get("type") == {dict: "object", list: "array"}.get(type(value)):
+        if choice.get("type") == _KIND.get(type(value).__name__):
             value = _filled(value, choice)
         else:
             value = _number(value, choice)

@@ -32,7 +32,7 @@ def build_demo(folder: str | Path, seed: int) -> None:
     model = llama.Model(llama.ModelArgs.from_dict(config))
     _initialise(model, seed)
     _pretrain(model, tokenizer, known_numbers, seed)
-    weights = {name: value for name, value in tree_flatten(model.parameters())}
+    weights = dict(_named(model))
     # transformers, the converter and mlx-lm all look for this name; the metadata is what transformers writes
     with replacing(folder / "model.safetensors") as temporary:
         staged = temporary.with_suffix(".safetensors")  # MLX adds the suffix itself where it is missing
@@ -42,12 +42,16 @@ def build_demo(folder: str | Path, seed: int) -> None:
 
 def _initialise(model: nn.Module, seed: int) -> None:
     """Uniform weights within 1 / sqrt(fan-in), from an explicit key."""
-    matrices = [(name, value) for name, value in tree_flatten(model.parameters()) if value.ndim == 2]
+    matrices = [(name, value) for name, value in _named(model) if value.ndim == 2]
     drawn = []
     for key, (name, value) in zip(mx.random.split(mx.random.key(seed), len(matrices)), matrices, strict=True):
         limit = value.shape[1] ** -0.5
         drawn.append((name, mx.random.uniform(-limit, limit, value.shape, key=key)))
     model.update(tree_unflatten(drawn))
+
+
+def _named(model: nn.Module) -> list[tuple[str, mx.array]]:
+    return list(tree_flatten(model.parameters()))  # type: ignore[arg-type]
 
 
 def _pretrain(model: nn.Module, tokenizer: Any, known: list[int], seed: int) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
+
+from snaketune.files import StrPath, write_jsonl
 
 LARGEST = 999
 HELD_OUT = 200
@@ -79,3 +82,9 @@ def facts(known: list[int], seed: int) -> Iterator[tuple[str, str]]:
         words = english(number) if draw < 0.35 or 0.7 <= draw < 0.85 else hawaiian(number)
         left, right = (str(number), words) if draw < 0.7 else (words, str(number))
         yield f"{left} =", f" {right}"
+
+
+def write_rows(folder: StrPath, seed: int = 1) -> None:
+    """Write the demo's three files of rows: what stands in data/demo."""
+    for split, members in numbers(seed).items():
+        write_jsonl(Path(folder) / f"{split}.jsonl", map(row, members))

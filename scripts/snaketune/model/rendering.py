@@ -16,7 +16,8 @@ from snaketune import without_torch  # noqa: F401
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 
-TEMPLATES = Path(__file__).with_name("templates")
+RESOURCES = ("templates",)
+TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
 PROBE = "snaketune-probe"
 

@@ -1,0 +1,32 @@
+# snaketune: from a person's examples to a small language model that is proven to be better.
+#
+#   data      check the rows, drop duplicates, split                      rules/data.smk
+#   plan      will it fit, how long will it take                          rules/plan.smk
+#   pilot     a short training, then go or no-go                          rules/pilot.smk
+#   train     the adapter, one for each experiment; the best goes on      rules/train.smk
+#   package   fuse, convert to GGUF, quantize, prove it is the same       rules/package.smk
+#   evaluate  answer and score the test rows with every product           rules/evaluate.smk
+#   report    one page that says what came out                            rules/report.smk
+#
+# `snakemake` makes the report; `snakemake STAGE` stops at the end of that stage; `snakemake -n` says what would run.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/plan.smk"
+include: "rules/pilot.smk"
+include: "rules/train.smk"
+include: "rules/package.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,

@@ -1,0 +1,89 @@
+# What every rule file uses: the validated settings of this run, the names of its files, and the two params that say
+# when a step is stale: `config`, the settings it depends on as one string, and `code`, a digest of its script, the
+# library modules that it reaches and its environment file.
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+
+from snaketune import config as configuration
+from snaketune.digest import code_digest
+from snaketune.errors import UserError
+from snaketune.data import sources as data_sources
+from snaketune.model import base as base_models
+from snaketune.model import rendering
+from snaketune.train import experiments as train_experiments
+
+
+def settled(given, files):
+    """The complete settings: config.yaml when no --configfile is given, and what --config adds."""
+    if not files:
+        own = configuration.read(Path(workflow.basedir, "config.yaml"))
+        snakemake.utils.update_config(own, given)
+        given = own
+    return configuration.complete(given)
+
+
+def or_exit(make, *arguments):
+    """A mistake in the settings ends the run with its sentences, before anything is built."""
+    try:
+        return make(*arguments)
+    except UserError as error:
+        print(f"snaketune: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+CONFIG = or_exit(settled, config, workflow.overwrite_configfiles)
+config.clear()
+config.update(CONFIG)
+
+RUN = f"results/{CONFIG['run']}"
+MODELS = "results/models"
+SPLITS = ("train", "valid", "test")
+SOURCES = or_exit(data_sources.files, CONFIG["data"]["sources"])
+EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
+BASES = {base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
+PLAIN = {base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()}
+TOKENS = {base_models.tokens_key(model): model for model in BASES.values()}
+GPU = int(sys.platform == "darwin")  # one training or answering at a time where they share the one GPU
+
+
+def settings(**parts):
+    """The settings that a step depends on, as one canonical string."""
+    return configuration.canonical(parts)
+
+
+def only(section, *keys):
+    return {key: section[key] for key in keys}
+
+
+def without(section, *keys):
+    return {key: value for key, value in section.items() if key not in keys}
+
+
+def code(rule, environment):
+    """The digest of a rule's code; the scripts know nothing else of when they are stale."""
+    here = Path(workflow.basedir)
+    return code_digest(here / "scripts" / f"{rule}.py", here / "envs" / f"{environment}.yaml")
+
+
+def stores(model):
+    """The token stores of a base, by split."""
+    return {split: f"{RUN}/data/tokens/{base_models.tokens_key(model)}/{split}.safetensors" for split in SPLITS}
+
+
+def template_file(model):
+    """The Jinja file that a base's template comes from, if it is a file of the person's own."""
+    named = model["template"]
+    return [named] if named and named not in rendering.NAMED else []
+
+
+def any_of(names):
+    """A regular expression for one of some names."""
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
+wildcard_constraints:
+    experiment=any_of(EXPERIMENTS),
+    type="[A-Za-z0-9_]+",

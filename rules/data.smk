@@ -1,0 +1,73 @@
+# Stage data: from the person's files to three splits.
+#
+# needs    the sources of the configuration
+# leaves   data/records.jsonl, rejected.jsonl, report.json; train.jsonl, valid.jsonl, test.jsonl, split.json; leaks.json
+# steps    validate_rows, split_rows, check_leaks
+
+
+rule data:
+    input:
+        f"{RUN}/data/report.json",
+        f"{RUN}/data/leaks.json",
+        expand(f"{RUN}/data/{{split}}.jsonl", split=SPLITS),
+
+
+rule validate_rows:
+    input:
+        sources=SOURCES,
+    output:
+        records=ensure(f"{RUN}/data/records.jsonl", non_empty=True),
+        rejected=f"{RUN}/data/rejected.jsonl",
+        report=ensure(f"{RUN}/data/report.json", non_empty=True),
+    log:
+        f"{RUN}/logs/validate_rows.log",
+    benchmark:
+        f"{RUN}/benchmarks/validate_rows.tsv"
+    params:
+        config=settings(data=without(CONFIG["data"], "split", "max_length", "leaks"), seed=CONFIG["seed"]),
+        code=code("validate_rows", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/validate_rows.py"
+
+
+rule split_rows:
+    input:
+        records=rules.validate_rows.output.records,
+    output:
+        train=f"{RUN}/data/train.jsonl",
+        valid=f"{RUN}/data/valid.jsonl",
+        test=f"{RUN}/data/test.jsonl",
+        split=ensure(f"{RUN}/data/split.json", non_empty=True),
+    log:
+        f"{RUN}/logs/split_rows.log",
+    benchmark:
+        f"{RUN}/benchmarks/split_rows.tsv"
+    params:
+        config=settings(split=CONFIG["data"]["split"], sources=CONFIG["data"]["sources"], seed=CONFIG["seed"]),
+        code=code("split_rows", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/split_rows.py"
+
+
+rule check_leaks:
+    input:
+        train=rules.split_rows.output.train,
+        valid=rules.split_rows.output.valid,
+        test=rules.split_rows.output.test,
+    output:
+        leaks=ensure(f"{RUN}/data/leaks.json", non_empty=True),
+    log:
+        f"{RUN}/logs/check_leaks.log",
+    benchmark:
+        f"{RUN}/benchmarks/check_leaks.tsv"
+    params:
+        config=settings(leaks=CONFIG["data"]["leaks"], near_duplicates=CONFIG["data"]["near_duplicates"]),
+        code=code("check_leaks", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/check_leaks.py"

@@ -1,0 +1,129 @@
+# Stage model: the bases, as manifests that stand for them, and the splits as token ids.
+#
+# needs    the bases of the configuration; the splits
+# leaves   outside any run, results/models/<key>.config.json and <key>.json (and the files of fetched or built models);
+#          data/tokens/<key>/{train,valid,test}.safetensors and tokens.json
+# steps    build_demo, fetch_config, fetch_model, quantize_base, tokenize_rows
+
+
+def base_inputs(key, weights):
+    """What a base is made from, as far as it lies on this machine."""
+    model = PLAIN[key]
+    if model["base"] == "demo":
+        return rules.build_demo.output
+    if base_models.is_local(model["base"]):
+        files = or_exit(base_models.local_files, model["base"])
+        return [file for file in files if weights or not file.endswith(".safetensors")]
+    return [] if not weights else f"{MODELS}/{key}.config.json"
+
+
+rule build_demo:
+    output:
+        expand(
+            f"{MODELS}/demo/{{file}}",
+            file=["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"],
+        ),
+    log:
+        f"{MODELS}/logs/build_demo.log",
+    benchmark:
+        f"{MODELS}/benchmarks/build_demo.tsv"
+    params:
+        code=code("build_demo", "mlx"),
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/build_demo.py"
+
+
+rule fetch_config:
+    input:
+        lambda wildcards: base_inputs(wildcards.model, weights=False),
+    output:
+        manifest=ensure(f"{MODELS}/{{model}}.config.json", non_empty=True),
+    log:
+        f"{MODELS}/logs/fetch_config-{{model}}.log",
+    benchmark:
+        f"{MODELS}/benchmarks/fetch_config-{{model}}.tsv"
+    params:
+        config=lambda wildcards: settings(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
+        code=code("fetch_config", "mlx"),
+    wildcard_constraints:
+        model=any_of(PLAIN),
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/fetch_config.py"
+
+
+rule fetch_model:
+    input:
+        lambda wildcards: base_inputs(wildcards.model, weights=True),
+    output:
+        manifest=ensure(f"{MODELS}/{{model}}.json", non_empty=True),
+    log:
+        f"{MODELS}/logs/fetch_model-{{model}}.log",
+    benchmark:
+        f"{MODELS}/benchmarks/fetch_model-{{model}}.tsv"
+    params:
+        config=lambda wildcards: settings(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
+        code=code("fetch_model", "mlx"),
+    wildcard_constraints:
+        model=any_of(PLAIN),
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule quantize_base:
+    input:
+        model=lambda wildcards: f"{MODELS}/{base_models.plain_key(BASES[wildcards.quantized])}.json",
+    output:
+        folder=directory(f"{MODELS}/{{quantized}}"),
+        manifest=ensure(f"{MODELS}/{{quantized}}.json", non_empty=True),
+    log:
+        f"{MODELS}/logs/quantize_base-{{quantized}}.log",
+    benchmark:
+        f"{MODELS}/benchmarks/quantize_base-{{quantized}}.tsv"
+    params:
+        config=lambda wildcards: settings(model=BASES[wildcards.quantized]),
+        code=code("quantize_base", "mlx"),
+    wildcard_constraints:
+        quantized=any_of(BASES.keys() - PLAIN.keys()),
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/quantize_base.py"
+
+
+rule tokenize_rows:
+    input:
+        train=rules.split_rows.output.train,
+        valid=rules.split_rows.output.valid,
+        test=rules.split_rows.output.test,
+        model=lambda wildcards: f"{MODELS}/{base_models.plain_key(TOKENS[wildcards.tokens])}.config.json",
+        template=lambda wildcards: template_file(TOKENS[wildcards.tokens]),
+    output:
+        train=f"{RUN}/data/tokens/{{tokens}}/train.safetensors",
+        valid=f"{RUN}/data/tokens/{{tokens}}/valid.safetensors",
+        test=f"{RUN}/data/tokens/{{tokens}}/test.safetensors",
+        verdicts=ensure(f"{RUN}/data/tokens/{{tokens}}/tokens.json", non_empty=True),
+    log:
+        f"{RUN}/logs/tokenize_rows-{{tokens}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tokenize_rows-{{tokens}}.tsv"
+    params:
+        config=lambda wildcards: settings(
+            model=only(TOKENS[wildcards.tokens], "template"), data=only(CONFIG["data"], "max_length")
+        ),
+        code=code("tokenize_rows", "mlx"),
+    wildcard_constraints:
+        tokens=any_of(TOKENS),
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/tokenize_rows.py"

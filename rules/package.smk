@@ -1,0 +1,148 @@
+# Stage package: from the adapter to the files that people run, each proven to be the same model.
+#
+# needs    the chosen adapter and its base; the test rows
+# leaves   model/fused/ and fused.json, model/<run>-<type>.gguf, Modelfile, README.md (the card), fidelity.json, and a
+#          stamp after the gate
+# steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, write_card, check_fidelity,
+#          pass_fidelity
+ONLY_BASE = next(iter(BASES)) if len(BASES) == 1 else None
+BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
+TYPES = CONFIG["package"]["gguf"]
+
+
+def gguf(kind):
+    return f"{RUN}/model/{CONFIG['run']}-{kind}.gguf"
+
+
+rule package:
+    input:
+        f"{RUN}/model/Modelfile",
+        f"{RUN}/model/fidelity.json",
+        f"{RUN}/model/fidelity.passed",
+        [gguf(kind) for kind in TYPES],
+
+
+rule fuse_adapter:
+    input:
+        model=BASE,
+        adapter=rules.select_experiment.output.adapter,
+        adapter_config=rules.select_experiment.output.adapter_config,
+        template=lambda wildcards: template_file(FIRST["model"]),
+    output:
+        fused=directory(f"{RUN}/model/fused"),
+        manifest=ensure(f"{RUN}/model/fused.json", non_empty=True),
+    log:
+        f"{RUN}/logs/fuse_adapter.log",
+    benchmark:
+        f"{RUN}/benchmarks/fuse_adapter.tsv"
+    params:
+        config=settings(model=only(FIRST["model"], "template", "dtype")),
+        code=code("fuse_adapter", "mlx"),
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/fuse_adapter.py"
+
+
+rule convert_gguf:
+    input:
+        manifest=rules.fuse_adapter.output.manifest,
+    output:
+        gguf=ensure(gguf("f16"), non_empty=True),
+    log:
+        f"{RUN}/logs/convert_gguf.log",
+    benchmark:
+        f"{RUN}/benchmarks/convert_gguf.tsv"
+    params:
+        config=settings(run=CONFIG["run"]),
+        code=code("convert_gguf", "gguf"),
+    conda:
+        "../envs/gguf.yaml"
+    script:
+        "../scripts/convert_gguf.py"
+
+
+rule quantize_gguf:
+    input:
+        gguf=rules.convert_gguf.output.gguf,
+    output:
+        gguf=ensure(gguf("{type}"), non_empty=True),
+    log:
+        f"{RUN}/logs/quantize_gguf-{{type}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/quantize_gguf-{{type}}.tsv"
+    params:
+        code=code("quantize_gguf", "gguf"),
+    wildcard_constraints:
+        type=any_of(set(TYPES) - {"f16"}),
+    conda:
+        "../envs/gguf.yaml"
+    script:
+        "../scripts/quantize_gguf.py"
+
+
+rule write_modelfile:
+    input:
+        manifest=rules.fuse_adapter.output.manifest,
+        gguf=gguf(TYPES[0]),
+    output:
+        modelfile=ensure(f"{RUN}/model/Modelfile", non_empty=True),
+    log:
+        f"{RUN}/logs/write_modelfile.log",
+    params:
+        config=settings(
+            run=CONFIG["run"], package=only(CONFIG["package"], "ollama"), data=only(CONFIG["data"], "system")
+        ),
+        code=code("write_modelfile", "gguf"),
+    conda:
+        "../envs/gguf.yaml"
+    script:
+        "../scripts/write_modelfile.py"
+
+
+rule check_fidelity:
+    input:
+        model=BASE,
+        adapter=rules.select_experiment.output.adapter,
+        adapter_config=rules.select_experiment.output.adapter_config,
+        manifest=rules.fuse_adapter.output.manifest,
+        ggufs=[gguf(kind) for kind in dict.fromkeys(["f16", *TYPES])],
+        rows=rules.split_rows.output.test,
+    output:
+        fidelity=ensure(f"{RUN}/model/fidelity.json", non_empty=True),
+    log:
+        f"{RUN}/logs/check_fidelity.log",
+    benchmark:
+        f"{RUN}/benchmarks/check_fidelity.tsv"
+    params:
+        config=settings(
+            package=without(CONFIG["package"], "gguf", "ollama"),
+            model=only(FIRST["model"], "template"),
+            data=only(CONFIG["data"], "max_length"),
+            seed=CONFIG["seed"],
+        ),
+        code=code("check_fidelity", "gguf"),
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/gguf.yaml"
+    script:
+        "../scripts/check_fidelity.py"
+
+
+rule pass_fidelity:
+    input:
+        fidelity=rules.check_fidelity.output.fidelity,
+    output:
+        passed=f"{RUN}/model/fidelity.passed",
+    log:
+        f"{RUN}/logs/pass_fidelity.log",
+    params:
+        code=code("pass_fidelity", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/pass_fidelity.py"

@@ -1,0 +1,34 @@
+# Stage plan: will it fit, how long will it take, will the result convert - before anything is trained.
+#
+# needs    the base's configuration and tokenizer (not its weights); the tokenised splits
+# leaves   plan.json
+# steps    forecast_run
+
+
+rule plan:
+    input:
+        f"{RUN}/plan.json",
+
+
+rule forecast_run:
+    input:
+        model=lambda wildcards: [f"{MODELS}/{key}.config.json" for key in PLAIN],
+        stores=lambda wildcards: [stores(model)["train"] for model in TOKENS.values()],
+        tokens=expand(f"{RUN}/data/tokens/{{tokens}}/tokens.json", tokens=TOKENS),
+    output:
+        plan=ensure(f"{RUN}/plan.json", non_empty=True),
+    log:
+        f"{RUN}/logs/forecast_run.log",
+    benchmark:
+        f"{RUN}/benchmarks/forecast_run.tsv"
+    params:
+        config=settings(
+            experiments=EXPERIMENTS,
+            data=only(CONFIG["data"], "max_length"),
+            package=only(CONFIG["package"], "gguf"),
+        ),
+        code=code("forecast_run", "mlx"),
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/forecast_run.py"

@@ -1,0 +1,73 @@
+# Stage train: one adapter for each experiment; the best goes on.
+#
+# needs    the tokenised splits, the base, a go from the pilot
+# leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
+#          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
+# steps    train_adapter, select_experiment
+
+
+def adapter_files(name):
+    return [f"{RUN}/train/{experiment}/{name}" for experiment in EXPERIMENTS]
+
+
+rule train:
+    input:
+        f"{RUN}/train/selection.json",
+
+
+rule train_adapter:
+    input:
+        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["train"],
+        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["valid"],
+        model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
+        go=ancient(rules.pass_pilot.output.go),
+    output:
+        adapter=ensure(f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True),
+        adapter_config=f"{RUN}/train/{{experiment}}/adapter_config.json",
+        metrics=f"{RUN}/train/{{experiment}}/metrics.jsonl",
+        summary=ensure(f"{RUN}/train/{{experiment}}/summary.json", non_empty=True),
+        curve=report(
+            f"{RUN}/train/{{experiment}}/loss.svg", category="Training", caption="../report/captions/loss.rst"
+        ),
+    log:
+        f"{RUN}/logs/train_adapter-{{experiment}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/train_adapter-{{experiment}}.tsv"
+    params:
+        config=lambda wildcards: settings(
+            train=EXPERIMENTS[wildcards.experiment]["train"],
+            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
+            seed=CONFIG["seed"],
+        ),
+        code=code("train_adapter", "mlx"),
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/train_adapter.py"
+
+
+rule select_experiment:
+    input:
+        summaries=adapter_files("summary.json"),
+        adapters=adapter_files("adapters.safetensors"),
+        adapter_configs=adapter_files("adapter_config.json"),
+        models=[f"{MODELS}/{base_models.model_key(one['model'])}.json" for one in EXPERIMENTS.values()],
+    output:
+        selection=ensure(f"{RUN}/train/selection.json", non_empty=True),
+        adapter=f"{RUN}/model/adapter/adapters.safetensors",
+        adapter_config=f"{RUN}/model/adapter/adapter_config.json",
+        model=f"{RUN}/model/base.json",
+    log:
+        f"{RUN}/logs/select_experiment.log",
+    benchmark:
+        f"{RUN}/benchmarks/select_experiment.tsv"
+    params:
+        config=settings(experiments=list(EXPERIMENTS)),
+        code=code("select_experiment", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/select_experiment.py"

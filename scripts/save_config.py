@@ -1,0 +1,9 @@
+"""Write the merged, validated configuration of this run: snaketune.files."""
+
+import json
+
+from snaketune import step
+from snaketune.files import write_json
+
+with step.running(snakemake.log[0]):
+    write_json(snakemake.output.config, json.loads(snakemake.params.config))

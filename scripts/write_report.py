@@ -1,0 +1,14 @@
+"""Writes the run's page, the same facts as JSON, and the form for blind judging; see snaketune.report.page."""
+
+from pathlib import Path
+
+from snaketune import step
+from snaketune.report import page
+
+with step.running(snakemake.log[0]):
+    page.run(
+        folder=Path(snakemake.output.page).parents[1],
+        page=snakemake.output.page,
+        record=snakemake.output.facts,
+        declared=list(snakemake.input),
+    )
