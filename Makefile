@@ -1,0 +1,47 @@
+# make            set everything up, then run the demo to its report
+# make test       set everything up, then run the tests (under 15 minutes on two cores)
+# make help       all targets
+.DEFAULT_GOAL := demo
+.PHONY: demo setup setup-dev test test-all lint bench new docs clean help
+
+PYTHON := .venv/bin/python
+export PYTHONPATH := scripts
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+demo: setup ## run the embedded demo to results/demo/report/index.html
+	@snakemake --quiet host
+	@$(PYTHON) -m snaketune.report.headline results/demo
+
+setup: ## set up .venv and vendor; what is already right is skipped
+	@bash setup/run.sh
+
+setup-dev: ## the same, and what the tests need
+	@bash setup/run.sh --dev
+
+test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
+	@$(PYTHON) -m pytest -m "not slow"
+
+test-all: setup-dev lint ## the same and the slow half
+	@$(PYTHON) -m pytest
+
+lint: setup-dev ## ruff, mypy, snakefmt, snakemake --lint
+	@ruff check .
+	@ruff format --check --quiet .
+	@mypy
+	@snakefmt --check --compact-diff --quiet Snakefile rules
+	@snakemake --lint
+
+bench: setup-dev ## measure against others and write docs/benchmarks.md
+	@$(PYTHON) benchmarks/run.py
+
+new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=...
+	@$(PYTHON) -m snaketune.presets "$(NAME)" "$(PRESET)"
+
+docs: setup-dev ## regenerate what is generated in docs/
+	@$(PYTHON) -m snaketune.reference docs/configuration.md
+
+clean: ## remove the demo's results (set-up stays)
+	rm -rf results/demo results/models .snakemake
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12

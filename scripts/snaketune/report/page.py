@@ -1,0 +1,99 @@
+"""The run's page: one self-contained HTML file made from the facts by the templates at the top level's report/."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from snaketune import files
+from snaketune.files import StrPath
+from snaketune.report import facts, measures, plots
+
+TEMPLATES = Path(__file__).resolve().parents[3] / "report"
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+
+
+def run(
+    *, folder: StrPath, page: StrPath, record: StrPath, declared: Iterable[StrPath] | None = None
+) -> dict[str, Any]:
+    """Write the page and report.json for the run in `folder`; declared: the only files to read. Returns the facts."""
+    found = facts.collect(folder, declared)
+    files.write_json(record, found)
+    files.write_text(page, render(found))
+    return found
+
+
+def render(found: dict[str, Any]) -> str:
+    """The page's HTML."""
+    curves = plots.loss_curves(found["training"]["experiments"], "training")
+    artefacts, rows = found["evaluation"]["artefacts"], found["evaluation"]["answers"]["rows"]
+    return templated(
+        "page.html",
+        "page.js",
+        facts=found,
+        curves=Markup(curves),
+        measures=list(dict.fromkeys(name for artefact in artefacts for name in artefact["metrics"])),
+        categories=sorted({row["category"] for row in rows if row["category"]}),
+    )
+
+
+def templated(template: str, script: str, **values: Any) -> str:
+    """A template of report/, its style and script put into the page, and nothing but that script allowed to run."""
+    code = (TEMPLATES / script).read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(code),
+            policy=policy,
+            **values,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Jinja that escapes everything, and takes what is absent for empty."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_text,
+    )
+    made.filters |= {
+        "shown": lambda value, name: measures.shown(name, value),
+        "number": _or_dash(measures.number),
+        "size": _or_dash(measures.size),
+        "duration": _or_dash(measures.duration),
+        "probability": _or_dash(measures.probability),
+        "title_of": facts.title,
+    }
+    made.globals |= {"measure": measures.measure}
+    return made
+
+
+def _text(value: Any) -> Any:
+    """Control characters are shown by their pictures: HTML has no place for them."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, str):
+        return value.translate(CONTROLS)
+    return value
+
+
+def _or_dash(show: Any) -> Any:
+    return lambda value: show(value) if isinstance(value, int | float) else "–"

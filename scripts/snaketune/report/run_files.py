@@ -1,0 +1,83 @@
+"""Reads a run's files as they are: absent, damaged or of a failed gate, and remembers which were not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from snaketune.files import StrPath
+
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class RunFiles:
+    """One run's folder, results/<run>.
+
+    declared: the files that may be read, as a step's inputs name them; None reads whatever lies there. A file that an
+    earlier configuration left behind is thus never mistaken for this run's. Files named `timing.json` are undeclared
+    by contract and are read beside a declared one.
+    """
+
+    def __init__(self, folder: StrPath, declared: Iterable[StrPath] | None = None) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self._declared = None if declared is None else {Path(path).resolve() for path in declared}
+        self.missing: list[str] = []
+        self.damaged: list[str] = []
+
+    def path(self, relative: str) -> Path | None:
+        """The file if it is there and may be read."""
+        path = self.folder / relative
+        return path if path.is_file() and self._may_read(path) else None
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Files matching a pattern, in the order of their names."""
+        return sorted(path for path in self.folder.glob(pattern) if path.is_file() and self._may_read(path))
+
+    def json(self, relative: str) -> Any:
+        """A JSON file's value, or None; absence and damage are noted."""
+        path = self.path(relative)
+        if path is None:
+            self.missing.append(relative)
+            return None
+        try:
+            return clean(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            self.damaged.append(relative)
+            return None
+
+    def lines(self, relative: str) -> list[Any]:
+        """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
+        path = self.path(relative)
+        if path is None:
+            self.missing.append(relative)
+            return []
+        return list(self._lines(path, relative))
+
+    def _lines(self, path: Path, relative: str) -> Iterator[Any]:
+        with open(path, "rb") as lines:
+            for line in lines:
+                try:
+                    yield clean(json.loads(line))
+                except ValueError:
+                    self.damaged.append(relative)
+                    return
+
+    def _may_read(self, path: Path) -> bool:
+        if self._declared is None or path.name in ("timing.json", "timing.jsonl"):
+            return True
+        return path.resolve() in self._declared
+
+
+def clean(value: Any) -> Any:
+    """The value with lone surrogates, which JSON admits and UTF-8 does not, replaced by U+FFFD."""
+    if isinstance(value, str):
+        return LONE_SURROGATES.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    return value

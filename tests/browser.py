@@ -1,0 +1,53 @@
+"""A real headless Chromium for the tests of the pages, cut off from the network."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars"
+).split()
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def found() -> tuple[str, str] | None:
+    """Paths of the browser and its driver, None where either is missing."""
+    browser = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    driver = shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A driver with a profile of its own, network off; ended and removed afterwards."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    paths = found()
+    assert paths is not None
+    with tempfile.TemporaryDirectory() as profile:
+        downloads = Path(profile) / "downloads"
+        downloads.mkdir()
+        options = webdriver.ChromeOptions()
+        options.binary_location = paths[0]
+        for flag in (*FLAGS, f"--user-data-dir={profile}/user", "--window-size=1280,1000"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        driver = webdriver.Chrome(options=options, service=Service(paths[1]))
+        try:
+            driver.execute_cdp_cmd("Network.enable", {})
+            driver.execute_cdp_cmd(
+                "Network.emulateNetworkConditions",
+                {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+            )
+            driver.downloads = downloads
+            yield driver
+        finally:
+            driver.quit()
