@@ -10,5 +10,6 @@ with step.running(snakemake.log[0]):
         folder=Path(snakemake.output.page).parents[1],
         page=snakemake.output.page,
         record=snakemake.output.facts,
+        form=snakemake.output.human_eval,
         declared=list(snakemake.input),
     )

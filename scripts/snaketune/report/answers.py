@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import math
 import random
 from typing import Any
 
 LONGEST = 4000  # characters of one text that the page shows
 MOST = 600  # rows that the page shows
-BUDGET = 1_800_000  # characters of all texts together, so that the page stays under 4 MB
+BUDGET = 3_000_000  # bytes of all rows together as HTML, so that the page stays under 4 MB
 
 
 def side_by_side(
@@ -32,29 +34,30 @@ def side_by_side(
     asked = {str(record["id"]): record for record in records}
     first = next(iter(by_id.values()))
     common = [row for row in first if all(row in lines for lines in by_id.values())]
-    rows = [_row(row, by_id, asked.get(row), base, tuned) for row in common]
-    kept = _fitting(_chosen(rows, seed))
-    return {"rows": kept, "total": len(rows), "base": base, "tuned": tuned}
+    changes = [_change(*(_answer(by_id[it][row]) if it in by_id else None for it in (base, tuned))) for row in common]
+    rows = []
+    for i in _chosen(changes, seed):
+        lines = {name: found[common[i]] for name, found in by_id.items()}
+        some = lines[tuned] if tuned in lines else next(iter(lines.values()))
+        rows.append(
+            {
+                "id": common[i],
+                "question": _question(asked.get(common[i]), some),
+                "reference": shortened(some.get("reference") or ""),
+                "category": some.get("category"),
+                "answers": {name: _answer(line) for name, line in lines.items()},
+                "change": changes[i],
+            }
+        )
+    return {"rows": _fitting(rows), "total": len(common), "base": base, "tuned": tuned}
 
 
-def _row(
-    row: str,
-    by_id: dict[str, dict[str, dict[str, Any]]],
-    record: dict[str, Any] | None,
-    base: str | None,
-    tuned: str | None,
-) -> dict[str, Any]:
-    lines = {name: found[row] for name, found in by_id.items()}
-    some = next(iter(lines.values()))
-    answers = {name: _answer(line) for name, line in lines.items()}
-    return {
-        "id": row,
-        "question": _question(record, some),
-        "reference": shortened(some.get("reference") or ""),
-        "category": some.get("category"),
-        "answers": answers,
-        "change": _change(answers.get(base or ""), answers.get(tuned or "")),
-    }
+@functools.lru_cache(maxsize=8192)
+def _chrf(answer: str, reference: str) -> float:
+    """chrF++ of one answer, 0 to 100; of a very long one its first part."""
+    import sacrebleu
+
+    return sacrebleu.sentence_chrf(answer[:LONGEST], [reference[:LONGEST]], word_order=2).score
 
 
 def _answer(line: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +73,6 @@ def _answer(line: dict[str, Any]) -> dict[str, Any]:
         "bits": bits,
         "stopped": line.get("stopped"),
     }
-
-
-def _chrf(answer: str, reference: str) -> float:
-    import sacrebleu
-
-    return sacrebleu.sentence_chrf(answer, [reference], word_order=2).score
 
 
 def _change(base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> float | None:
@@ -104,25 +101,24 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} more characters)"
 
 
-def _chosen(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """All rows if they are few; else a third each of the most improved, the most worsened, and a seeded rest."""
-    if len(rows) <= MOST:
-        return rows
+def _chosen(changes: list[float | None], seed: int) -> list[int]:
+    """All rows if they are few; else a third each of the most worsened, the most improved, and a seeded rest."""
+    if len(changes) <= MOST:
+        return list(range(len(changes)))
     third = MOST // 3
-    order = sorted(range(len(rows)), key=lambda i: (rows[i]["change"] is None, rows[i]["change"] or 0.0))
+    order = sorted(range(len(changes)), key=lambda i: changes[i] or 0.0)
     kept = set(order[:third]) | set(order[-third:])
-    rest = [i for i in range(len(rows)) if i not in kept]
-    kept |= set(random.Random(seed).sample(rest, MOST - len(kept)))
-    return [row for i, row in enumerate(rows) if i in kept]
+    rest = [i for i in range(len(changes)) if i not in kept]
+    return sorted(kept | set(random.Random(seed).sample(rest, MOST - len(kept))))
 
 
 def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many of the rows, from the first, as the page's budget of text takes."""
+    """As many of the rows, from the first, as the page's budget takes."""
     kept, spent = [], 0
     for row in rows:
         texts = [row["reference"], *(turn["text"] for turn in row["question"])]
         texts += [answer["text"] or "" for answer in row["answers"].values()]
-        spent += sum(len(text.encode()) for text in texts) + 400 * len(row["answers"])
+        spent += sum(len(html.escape(text).encode()) for text in texts) + 1000 + 400 * len(row["answers"])
         if spent > BUDGET:
             break
         kept.append(row)

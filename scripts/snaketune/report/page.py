@@ -13,17 +13,26 @@ from markupsafe import Markup
 
 from snaketune import files
 from snaketune.files import StrPath
-from snaketune.report import facts, measures, plots
+from snaketune.report import facts, human_eval, measures, plots
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 
 
 def run(
-    *, folder: StrPath, page: StrPath, record: StrPath, declared: Iterable[StrPath] | None = None
+    *,
+    folder: StrPath,
+    page: StrPath,
+    record: StrPath,
+    form: StrPath,
+    declared: Iterable[StrPath] | None = None,
 ) -> dict[str, Any]:
-    """Write the page and report.json for the run in `folder`; declared: the only files to read. Returns the facts."""
+    """Write the page, report.json and the form for blind judging of the run in `folder`; returns the facts.
+
+    declared: the only files to read.
+    """
     found = facts.collect(folder, declared)
+    human_eval.write(found, form)
     files.write_json(record, found)
     files.write_text(page, render(found))
     return found
@@ -43,8 +52,8 @@ def render(found: dict[str, Any]) -> str:
     )
 
 
-def templated(template: str, script: str, **values: Any) -> str:
-    """A template of report/, its style and script put into the page, and nothing but that script allowed to run."""
+def templated(template: str, script: str, styles: Iterable[str] = ("style.css",), **values: Any) -> str:
+    """A template of report/, its styles and script put into the page, and nothing but that script allowed to run."""
     code = (TEMPLATES / script).read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = (
@@ -55,7 +64,7 @@ def templated(template: str, script: str, **values: Any) -> str:
         environment()
         .get_template(template)
         .render(
-            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            style=Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)),
             script=Markup(code),
             policy=policy,
             **values,

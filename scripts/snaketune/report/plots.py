@@ -11,7 +11,7 @@ from typing import Any
 INK, FAINT = "#010203", "#010204"
 SERIES = tuple(f"#0102{number:02x}" for number in range(0x10, 0x18))
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {it: f"var(--series-{n})" for n, it in enumerate(SERIES)}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
