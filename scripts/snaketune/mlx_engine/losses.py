@@ -1,0 +1,140 @@
+"""The loss at trained positions, with the logits of no other position ever made.
+
+A language model is a backbone and a head; mlx-lm writes them as one `__call__` that hands the backbone's hidden states
+on. Here the backbone runs on all positions and the model's own `__call__`, with the backbone's answer put in, on the
+trained ones. So softcaps and logit scales are the model's, whatever they are. The head runs in slices, and the
+gradient at the hidden states is taken at once, so that one slice's logits are all that memory holds.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from snaketune.mlx_engine import arrays
+from snaketune.train.batches import Batch
+
+SLICE_BYTES = 64 << 20  # of fp32 logits
+BACKBONES = ("model", "backbone", "transformer")
+TOLERANCE = 2e-3  # relative difference between the sliced loss and the plain one; bfloat16 rounds at 4e-3 a value
+
+
+class Loss:
+    """Sum of the negative log-likelihoods (nats) of a batch's targets, as a function of a model.
+
+    `check` decides once, on a few tokens, whether the model's head can be taken apart.
+    """
+
+    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+        self.slice = max(1, SLICE_BYTES // (4 * vocabulary))
+        self.owner, self.backbone = _split(model)
+        self.head_is_trained = any(".layers." not in name for name in arrays.flat(model.trainable_parameters()))
+
+    def __call__(
+        self, model: nn.Module, inputs: mx.array, places: mx.array, targets: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """(what to differentiate, the loss); both are the same number unless the head's gradient is taken early."""
+        if self.owner is None:
+            logits = model(inputs)
+            loss = cross_entropy(logits.reshape(-1, logits.shape[-1])[places], targets).sum()
+            return loss, loss
+        hidden = getattr(self.owner, self.backbone)(inputs)
+        hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+        if self.head_is_trained:
+            loss = self._head_loss(hidden, targets)
+            return loss, loss
+        surrogate, loss = mx.array(0.0), mx.array(0.0)
+        for start in range(0, len(targets), self.slice):
+            part = hidden[start : start + self.slice]
+            value, slope = mx.value_and_grad(self._head_loss)(
+                mx.stop_gradient(part), targets[start : start + self.slice]
+            )
+            loss = loss + value
+            surrogate = surrogate + (part * mx.stop_gradient(slope)).astype(mx.float32).sum()
+        return surrogate, mx.stop_gradient(loss)
+
+    def value(self, model: nn.Module, batch: Batch) -> mx.array:
+        """The loss alone; nothing of a gradient is computed."""
+        return self(model, mx.array(batch.inputs), mx.array(batch.places), mx.array(batch.targets))[1]
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        """Compare with the plain way on the first row of a batch; where they differ, go the plain way from now on."""
+        if self.owner is None:
+            _warn("its parts have other names")
+            return
+        width = min(batch.inputs.shape[1], 64)
+        inputs = mx.array(batch.inputs[:1, :width])
+        places = mx.arange(width)
+        targets = mx.array(batch.inputs[0, :width])
+        try:
+            ours = self(model, inputs, places, targets)[1].item()
+        except (AttributeError, TypeError, ValueError) as error:
+            ours, reason = float("nan"), str(error)
+        else:
+            reason = "the losses differ"
+        owner, self.owner = self.owner, None
+        plain = self(model, inputs, places, targets)[1].item()
+        if abs(ours - plain) <= TOLERANCE * max(1.0, abs(plain)):
+            self.owner = owner
+        else:
+            _warn(reason)
+
+    def _head_loss(self, hidden: mx.array, targets: mx.array) -> mx.array:
+        logits = _head(self.owner, self.backbone, hidden[None])
+        return cross_entropy(logits[0], targets).sum()
+
+
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """Negative log-likelihood of each target, in fp32; logits (n, vocabulary), targets (n,)."""
+    logits = logits.astype(mx.float32)
+    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+
+
+def _split(model: nn.Module) -> tuple[Any, str]:
+    """The module whose `__call__` is backbone then head, and the name of its backbone; (None, "") if there is none."""
+    while isinstance(getattr(model, "language_model", None), nn.Module):
+        model = model.language_model
+    for name in BACKBONES:
+        if isinstance(getattr(model, name, None), nn.Module):
+            return model, name
+    return None, ""
+
+
+class _Answered:
+    """A backbone that has already answered: called with anything, it gives `hidden`; else it is the backbone."""
+
+    def __init__(self, backbone: Any, hidden: mx.array) -> None:
+        self._backbone, self._hidden = backbone, hidden
+
+    def __call__(self, *_: Any, **__: Any) -> mx.array:
+        return self._hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+
+class _Headed:
+    """A model whose backbone has already answered; else it is the model."""
+
+    def __init__(self, owner: Any, name: str, hidden: mx.array) -> None:
+        self._owner = owner
+        setattr(self, name, _Answered(getattr(owner, name), hidden))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._owner, name)
+
+
+def _head(owner: Any, backbone: str, hidden: mx.array) -> mx.array:
+    """The model's own logits for hidden states (1, n, width)."""
+    return type(owner).__call__(_Headed(owner, backbone, hidden), mx.zeros(hidden.shape[:2], mx.int32))
+
+
+def _warn(reason: str) -> None:
+    print(
+        f"snaketune: this architecture's head cannot be run on trained positions alone ({reason}); "
+        "all positions are computed, which is slower and takes more memory",
+        file=sys.stderr,
+    )

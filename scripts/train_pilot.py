@@ -1,0 +1,29 @@
+"""Trains a pilot adapter on some of the rows, with the very trainer of the long run; snaketune.mlx_engine.trainer."""
+
+import json
+from pathlib import Path
+
+from snaketune import step
+
+with step.running(snakemake.log[0]):
+    from snaketune.mlx_engine import trainer
+
+    config = json.loads(snakemake.params.config)
+    trainer.train(
+        snakemake.input.train,
+        snakemake.input.valid,
+        snakemake.input.model,
+        {
+            **config["train"],
+            "epochs": 1,
+            "updates": config["pilot"]["updates"],
+            "dtype": config["model"]["dtype"],
+            "seed": config["seed"],
+        },
+        adapter=snakemake.output.adapter,
+        adapter_config=snakemake.output.adapter_config,
+        metrics=snakemake.output.metrics,
+        summary=snakemake.output.summary,
+        work=Path(snakemake.output.adapter).parent / "checkpoints",
+        rows=config["pilot"]["rows"],
+    )
