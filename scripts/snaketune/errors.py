@@ -57,3 +57,7 @@ class EvaluationError(UserError):
 
 class BusyError(UserError):
     """Another process is writing to the same place."""
+
+
+class NoGoError(UserError):
+    """The pilot's decision: a criterion was not met, and the configuration says to stop then."""

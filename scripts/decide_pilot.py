@@ -1,0 +1,20 @@
+"""Hold the pilot against the criteria for going on, and forecast the full run: snaketune.pilot.decide."""
+
+import json
+
+from snaketune import step
+
+with step.running(snakemake.log[0]):
+    from snaketune.pilot import decide
+
+    decide.run(
+        summary=snakemake.input.summary,
+        metrics=snakemake.input.metrics,
+        adapter=snakemake.input.adapter,
+        model=snakemake.input.model,
+        train=snakemake.input.train,
+        valid=snakemake.input.valid,
+        plan=snakemake.input.plan,
+        config=json.loads(snakemake.params.config),
+        decision=snakemake.output.decision,
+    )

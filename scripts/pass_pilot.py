@@ -1,0 +1,14 @@
+"""Let the training begin after a go, or end the run with the table of criteria: snaketune.pilot.decide."""
+
+import json
+
+from snaketune import step
+
+with step.running(snakemake.log[0]):
+    from snaketune.pilot import gate
+
+    gate.pass_on(
+        snakemake.input.decision,
+        on_no_go=json.loads(snakemake.params.config)["pilot"]["on_no_go"],
+        go=snakemake.output.go,
+    )

@@ -1,0 +1,141 @@
+"""What a pilot must show before hours are spent: one small function a criterion, each a record with its verdict.
+
+A verdict is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
+questions); only `fail` makes a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+FEWEST_ROWS = 8  # a bootstrap over fewer says nothing
+FEWEST_LOSSES = 6
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of the decision. value and threshold are None where nothing can be compared; `says` is a sentence."""
+
+    name: str
+    value: float | None
+    threshold: float | None
+    verdict: str
+    says: str
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """The mean gain per unit of size with its 95 % interval, resampling rows: (mean, low, high).
+
+    gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
+    """
+    picks = np.random.default_rng(seed).integers(0, len(gains), (RESAMPLES, len(gains)))
+    means = gains[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(gains.sum() / sizes.sum()), float(low), float(high)
+
+
+def finite(metrics: Sequence[dict[str, Any]], summary: dict[str, Any]) -> Criterion:
+    """Every loss and gradient norm was a number (the trainer logs null for one that was not), and training went on."""
+    watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "gradient_norm") if key in line]
+    bad = sum(value is None or not math.isfinite(value) for value in watched)
+    says = "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
+    if summary["stopped"] == "diverged":
+        says, bad = f"{says}, and training could not go on", max(1, bad)
+    return Criterion("finite", bad, 0, "fail" if bad else "pass", says)
+
+
+def loss_fell(metrics: Sequence[dict[str, Any]]) -> Criterion:
+    """The training loss of the last third is below that of the first third by more than twice its standard error."""
+    losses = np.array([line["loss"] for line in metrics if isinstance(line.get("loss"), int | float)])
+    losses = losses[np.isfinite(losses)]
+    if len(losses) < FEWEST_LOSSES:
+        return Criterion("loss fell", None, None, "unknown", f"only {len(losses)} training losses were logged")
+    third = len(losses) // 3
+    first, last = losses[:third], losses[-third:]
+    fall = float(first.mean() - last.mean())
+    noise = 2 * math.sqrt(first.var(ddof=1) / third + last.var(ddof=1) / third)
+    words = f"training loss went from {first.mean():.3f} to {last.mean():.3f}"
+    if fall > noise:
+        return Criterion("loss fell", fall, noise, "pass", words)
+    return Criterion("loss fell", fall, noise, "fail", f"{words}: it did not fall by more than chance ({noise:.3f})")
+
+
+def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+    """The pilot's validation loss is below the base's, beyond its confidence interval.
+
+    base and pilot: log-probabilities of the same rows' targets (natural log); targets: how many each row has.
+    """
+    if len(base) < FEWEST_ROWS:
+        says = f"{len(base)} validation rows are too few to tell; {FEWEST_ROWS} would do"
+        return Criterion("validation better than base", None, None, "unknown", says)
+    if not np.isfinite(pilot).all():
+        return Criterion("validation better than base", None, 0.0, "fail", "the pilot's validation loss is not finite")
+    gain, low, high = interval(pilot - base, targets, seed)
+    losses = f"validation loss {-base.sum() / targets.sum():.3f} (base) and {-pilot.sum() / targets.sum():.3f} (pilot)"
+    says = f"{losses}: a gain of {gain:.3f}, between {low:.3f} and {high:.3f}"
+    return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", says)
+
+
+def bound(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+    """Reference answers are likelier after their own question than after another row's.
+
+    own and other: log-probabilities of the same answers after the one and the other. Shuffled answers fail here and
+    nowhere else: their loss falls, because their form is learnt.
+    """
+    if len(own) < FEWEST_ROWS:
+        says = f"{len(own)} validation rows with a question and an answer are too few to tell"
+        return Criterion("answers bound to their questions", None, None, "unknown", says)
+    if not (np.isfinite(own).all() and np.isfinite(other).all()):
+        says = "the pilot gives no finite probability to the reference answers"
+        return Criterion("answers bound to their questions", None, 0.0, "fail", says)
+    gain, low, high = interval(own - other, targets, seed)
+    share = float((own > other).mean())
+    says = (
+        f"a reference answer is likelier after its own question than after another row's in {share:.0%} of the rows, "
+        f"by {gain:.3f} nats a token, between {low:.3f} and {high:.3f}"
+    )
+    if low > 0:
+        return Criterion("answers bound to their questions", low, 0.0, "pass", says)
+    says += ": the answers do not seem to belong to their questions (shuffled columns?)"
+    return Criterion("answers bound to their questions", low, 0.0, "fail", says)
+
+
+def score(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criterion:
+    """The scored sample is not worse than the base's, as far as its interval can tell."""
+    if len(base) < FEWEST_ROWS:
+        says = f"{len(base)} scored answers are too few to tell"
+        return Criterion("score not worse than base", None, None, "unknown", says)
+    gain, low, high = interval(pilot - base, np.ones(len(base)), seed)
+    says = (
+        f"{metric} of {len(base)} answers {base.mean():.1f} (base) and {pilot.mean():.1f} (pilot): "
+        f"{gain:+.1f}, between {low:+.1f} and {high:+.1f}"
+    )
+    return Criterion("score not worse than base", high, 0.0, "fail" if high < 0 else "pass", says)
+
+
+def memory(needed: int, usable: int, because: str) -> Criterion:
+    """The full run's peak fits into what may be used."""
+    says = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB ({because})"
+    return Criterion("memory", needed, usable, "pass" if needed <= usable else "fail", says)
+
+
+def time(hours: float, high: float, most: float) -> Criterion:
+    """The forecast of the full run is within `pilot.max_hours`."""
+    says = f"{hours:.2f} hours forecast, up to {high:.2f}; pilot.max_hours is {most:g}"
+    return Criterion("time", hours, most, "pass" if hours <= most else "fail", says)
+
+
+def table(criteria: Sequence[dict[str, Any]]) -> str:
+    """The criteria as lines for a terminal, failures marked by their verdict."""
+    width = max(len(one["name"]) for one in criteria)
+    return "\n".join(f"  {one['verdict']:<8}{one['name']:<{width}}  {one['says']}" for one in criteria)

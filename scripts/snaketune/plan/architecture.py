@@ -1,0 +1,166 @@
+"""What a model is made of, from its config.json alone: the shapes of its matrices, counted before a byte of weights is
+read.
+
+The decoder families that mlx-lm trains share one plan: an embedding, blocks of attention and a gated (or plain) MLP,
+a head that may be the embedding again. A mixture of experts repeats the MLP. Layer names are those of mlx-lm's models,
+by which `train.targets` picks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snaketune.errors import ModelError
+
+PLAIN_MLP = {"gpt_neox", "phi", "starcoder2", "stablelm_epoch", "nemotron", "gptneox", "gpt2"}
+FUSED_PROJECTIONS = {"phi3", "phi3small"}
+GIVEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix inside a block: `inputs` x `outputs` weights, `copies` of it (the experts of a mixture)."""
+
+    name: str
+    inputs: int
+    outputs: int
+    copies: int = 1
+
+    @property
+    def weights(self) -> int:
+        return self.inputs * self.outputs * self.copies
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder's sizes, in elements. `active_inner` is the width of the MLP that one token passes through."""
+
+    model_type: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    inner: int
+    active_inner: int
+    gated: bool
+    vocabulary: int
+    tied: bool
+    linears: tuple[Linear, ...]
+    bits: float
+    quantized: bool
+
+    @property
+    def block_weights(self) -> int:
+        """Weights of the matrices of one block."""
+        return sum(linear.weights for linear in self.linears)
+
+    @property
+    def embedding_weights(self) -> int:
+        """Weights of the embedding, and of the head where it is a matrix of its own."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def norm_weights(self) -> int:
+        return (2 * self.layers + 1) * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights of the model (biases and small norms apart, under 0.1 %)."""
+        return self.layers * self.block_weights + self.embedding_weights + self.norm_weights
+
+    def with_bits(self, bits: float) -> Architecture:
+        """The same model with its matrices quantized to so many bits a weight."""
+        return replace(self, bits=bits, quantized=True)
+
+    def targeted(self, targets: str | list[str]) -> tuple[Linear, ...]:
+        """The matrices of a block that `train.targets` names."""
+        if targets == "all-linear":
+            return self.linears
+        return tuple(linear for linear in self.linears if linear.name.rsplit(".", 1)[-1] in targets)
+
+    def adapter_weights(self, rank: int, targets: str | list[str]) -> int:
+        """Trainable weights of a LoRA adapter of this rank."""
+        per_block = sum(rank * (one.inputs + one.outputs) * one.copies for one in self.targeted(targets))
+        return self.layers * per_block
+
+
+def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
+    """The architecture that a config.json describes. Raises ModelError when it names no decoder's sizes."""
+    text = config.get("text_config") or config
+    missing = [key for key in GIVEN if not isinstance(text.get(key), int)]
+    if missing:
+        raise ModelError(
+            f"this is no config.json of a decoder: {', '.join(missing)} missing",
+            where=where,
+            mend="Use a causal language model in Hugging Face format",
+        )
+    hidden, heads = text["hidden_size"], text["num_attention_heads"]
+    kv_heads = text.get("num_key_value_heads") or heads
+    head_size = text.get("head_dim") or hidden // heads
+    model_type = text.get("model_type", "")
+    experts = text.get("num_local_experts") or text.get("num_experts") or 1
+    inner = text.get("moe_intermediate_size") if experts > 1 else None
+    inner = inner or text.get("intermediate_size") or 4 * hidden
+    gated = model_type not in PLAIN_MLP
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    return Architecture(
+        model_type=model_type,
+        hidden=hidden,
+        layers=text["num_hidden_layers"],
+        heads=heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        inner=inner,
+        active_inner=inner * (text.get("num_experts_per_tok") or 1 if experts > 1 else 1),
+        gated=gated,
+        vocabulary=text["vocab_size"],
+        tied=_tied(text, config),
+        linears=_linears(model_type, hidden, heads * head_size, kv_heads * head_size, inner, experts, gated),
+        bits=_bits(quantization, config),
+        quantized=bool(quantization.get("bits")),
+    )
+
+
+def _tied(text: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether the head is the embedding; Gemma's config.json leaves out that it is."""
+    given = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    return bool(given) if given is not None else str(text.get("model_type", "")).startswith("gemma")
+
+
+def quantized_bits(quantization: dict[str, Any]) -> float:
+    """Bits of a quantized weight: 4.5 for 4-bit affine groups of 64, each with a 16-bit scale and bias."""
+    per_group = 32 if quantization.get("mode", "affine") == "affine" else 8
+    return quantization["bits"] + per_group / (quantization.get("group_size") or 64)
+
+
+def _bits(quantization: dict[str, Any], config: dict[str, Any]) -> float:
+    """Bits that one weight of a matrix takes on disk."""
+    if quantization.get("bits"):
+        return quantized_bits(quantization)
+    named = config.get("torch_dtype") or config.get("dtype") or (config.get("text_config") or {}).get("torch_dtype")
+    return 32 if named == "float32" else 16
+
+
+def _linears(
+    model_type: str, hidden: int, queries: int, keys: int, inner: int, experts: int, gated: bool
+) -> tuple[Linear, ...]:
+    if model_type in FUSED_PROJECTIONS:
+        attention = [Linear("self_attn.qkv_proj", hidden, queries + 2 * keys)]
+        mlp = [Linear("mlp.gate_up_proj", hidden, 2 * inner), Linear("mlp.down_proj", inner, hidden)]
+        return (*attention, Linear("self_attn.o_proj", queries, hidden), *mlp)
+    attention = [
+        Linear("self_attn.q_proj", hidden, queries),
+        Linear("self_attn.k_proj", hidden, keys),
+        Linear("self_attn.v_proj", hidden, keys),
+        Linear("self_attn.o_proj", queries, hidden),
+    ]
+    if not gated:
+        return (*attention, Linear("mlp.fc1", hidden, inner), Linear("mlp.fc2", inner, hidden))
+    mlp = [
+        Linear("mlp.gate_proj", hidden, inner, experts),
+        Linear("mlp.up_proj", hidden, inner, experts),
+        Linear("mlp.down_proj", inner, hidden, experts),
+    ]
+    return (*attention, *mlp)

@@ -1,0 +1,174 @@
+"""The plan of a run, made in seconds and before anything is trained: does it fit, what will it see, will it convert.
+
+Reads the bases' config.json and tokenizers and the rows' token counts; no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.errors import ResourceError
+from snaketune.files import StrPath, read_json, write_json
+from snaketune.model.base import plain_key, tokens_key
+from snaketune.model.store import TokenStore
+from snaketune.package.converting import check_convertible
+from snaketune.plan import architecture, disk, memory
+from snaketune.plan.advice import advice
+from snaketune.plan.architecture import Architecture
+from snaketune.plan.machine import Machine, free_disk
+from snaketune.plan.memory import Batch
+from snaketune.train.batches import Visits
+
+CUT_SHARE = 0.05  # a larger share of cut rows is worth a warning
+FEW_ROWS = 50
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def run(
+    *,
+    models: Sequence[StrPath],
+    stores: Sequence[StrPath],
+    tokens: Sequence[StrPath],
+    config: dict[str, Any],
+    machine: Machine,
+    seed: int,
+    plan: StrPath,
+) -> dict[str, Any]:
+    """Write plan.json for every experiment, and return it.
+
+    models: `<plain key>.config.json` manifests; stores: train token stores, each in a folder named by its tokens key,
+    with its tokens.json among `tokens`; config: {"experiments", "data", "package"}. Raises ResourceError when memory or
+    disk will not do, ModelError for a base that cannot be converted to GGUF.
+    """
+    folders = {_key(path, ".config.json"): Path(read_json(path)["folder"]).expanduser() for path in models}
+    by_tokens = {Path(path).parent.name: Path(path) for path in stores}
+    verdicts = {Path(path).parent.name: read_json(path) for path in tokens}
+    for folder in folders.values():
+        check_convertible(folder)
+
+    experiments, parts, refused = {}, [], []
+    for name, settings in config["experiments"].items():
+        folder = folders[plain_key(settings["model"])]
+        model = described(folder, settings["model"])
+        store = TokenStore(by_tokens[tokens_key(settings["model"])])
+        record, largest = experiment(model, settings, store, machine, seed)
+        counted = verdicts[tokens_key(settings["model"])]["splits"]
+        record["warnings"] = warnings(record, counted, config["data"]["max_length"])
+        experiments[name] = record
+        parts.append((model, settings["train"], not any(folder.glob("*.safetensors"))))
+        if record["memory"]["total"] > machine.usable:
+            bytes_each = number_bytes(folder, settings["model"], machine)
+            refused.append((name, model, settings["train"], largest, bytes_each, record["memory"]))
+    if refused:
+        raise _too_large(refused, machine)
+    stages = disk.forecast(parts, config["package"]["gguf"], max((one for one, _, _ in parts), key=_parameters))
+    disk.check(stages, free_disk(plan), str(Path(plan).parent))
+    rows = next(iter(verdicts.values()))["splits"]
+    result = {"machine": machine.record(), "rows": rows, "experiments": experiments, "disk": stages}
+    write_json(plan, result)
+    return result
+
+
+def described(folder: Path, model: dict[str, Any]) -> Architecture:
+    """The architecture of a base as it will be trained, quantized if the `model` section says so."""
+    found = architecture.read(read_json(folder / "config.json"), str(folder / "config.json"))
+    quantize = model.get("quantize")
+    return found.with_bits(architecture.quantized_bits(quantize)) if quantize else found
+
+
+def number_bytes(folder: Path, model: dict[str, Any], machine: Machine) -> int:
+    """Bytes of a number that is not quantized, as loading chooses it: float32 on a CPU, else the model's own."""
+    if model["dtype"] != "auto":
+        return BYTES[model["dtype"]]
+    if machine.device == "cpu":
+        return 4
+    config = read_json(folder / "config.json")
+    return BYTES.get(config.get("torch_dtype") or config.get("dtype") or "bfloat16", 2)
+
+
+def experiment(
+    model: Architecture, settings: dict[str, Any], store: TokenStore, machine: Machine, seed: int
+) -> tuple[dict[str, Any], Batch]:
+    """What one experiment will do and hold, and its largest micro-batch."""
+    train = settings["train"]
+    per_update = train["batch_size"] * train["accumulation"]
+    visits = Visits(
+        store.lengths,
+        store.weights,
+        rows_per_update=per_update,
+        seed=seed,
+        epochs=train["epochs"],
+        updates=train["updates"],
+    )
+    batch = largest_batch(store, train)
+    number = 4 if machine.device == "cpu" or settings["model"]["dtype"] == "float32" else 2
+    trained = memory.trainable(model, train)
+    record = {
+        "updates": visits.updates,
+        "rows_per_update": per_update,
+        "rows_seen": visits.total,
+        "times_each_row_is_seen": round(visits.total / len(store), 3),
+        "trained_tokens": int((visits.times(visits.updates) * store.targets).sum()),
+        "parameters": model.parameters,
+        "trainable_parameters": trained,
+        "largest_batch": {"rows": batch.rows, "length": batch.length, "targets": batch.targets},
+        "memory": memory.forecast(model, train, batch, number),
+    }
+    return record, batch
+
+
+def largest_batch(store: TokenStore, train: dict[str, Any]) -> Batch:
+    """The micro-batch that holds most: the longest rows together, which sorting by length makes likely."""
+    longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"]]
+    length = max(1, int(store.lengths[longest[0]]) - 1)
+    return Batch(len(longest), length, max(1, int(store.targets[longest].sum())))
+
+
+def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) -> list[str]:
+    """What a person should know before the training starts, in words."""
+    said = []
+    times = record["times_each_row_is_seen"]
+    if times < 1:
+        said.append(f"each row is seen {times:.1f} times: raise train.epochs (or updates), or some teach nothing")
+    if times > 10:
+        said.append(f"each row is seen {times:.0f} times: expect it to be learnt by heart; lower train.epochs")
+    train = splits.get("train", {})
+    rows, cut = train.get("rows", 0), train.get("cut", 0)
+    if rows and cut / rows > CUT_SHARE:
+        said.append(
+            f"{cut} of {rows} training rows are longer than data.max_length {max_length} and are cut: raise it, or "
+            "shorten the rows"
+        )
+    if 0 < rows < FEW_ROWS:
+        said.append(f"{rows} training rows teach a style at best; 100 to 500 teach a task")
+    if record["updates"] < 20:
+        said.append(f"{record['updates']} updates are few: lower train.accumulation, or raise train.epochs")
+    return said
+
+
+def _too_large(refused: list[tuple[Any, ...]], machine: Machine) -> ResourceError:
+    name, model, train, batch, number, parts = max(refused, key=lambda one: one[5]["total"])
+    steps = advice(model, train, batch, number, machine.usable)
+    table = "".join(f"\n  {part:<12}{size / 1e9:8.2f} GB" for part, size in parts.items())
+    changes = "".join(f"\n  {words}: {total / 1e9:.2f} GB" for words, total in steps)
+    fits = bool(steps) and steps[-1][1] <= machine.usable
+    ending = "\nThe last of them fits" if fits else "\nNone of them is enough: choose a smaller base"
+    return ResourceError(
+        f"training needs {parts['total'] / 1e9:.2f} GB, and {machine.usable / 1e9:.2f} GB may be used "
+        f"({machine.because})",
+        where="train" if len(refused) == 1 and name == "main" else f"experiment {name}",
+        why=f"It would end with the memory full, perhaps after hours. Its parts:{table}\n",
+        mend=f"Smallest changes, each on top of the ones before:{changes}{ending}",
+    )
+
+
+def _key(path: StrPath, ending: str) -> str:
+    return Path(path).name.removesuffix(ending)
+
+
+def _parameters(model: Architecture) -> int:
+    return model.parameters
