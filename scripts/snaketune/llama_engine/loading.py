@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from llama_cpp import Llama
 
 from snaketune.errors import PackageError
+from snaketune.files import StrPath
 
 
-def open_gguf(path: str | Path, *, context: int, threads: int, adapter: str | Path | None = None) -> Llama:
+def open_gguf(path: StrPath, *, context: int, threads: int, adapter: StrPath | None = None) -> Llama:
     """Load a GGUF, quietly, with room for `context` tokens; `adapter` is a GGUF LoRA over it.
 
     Raises PackageError when llama.cpp refuses the file.

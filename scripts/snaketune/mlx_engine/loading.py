@@ -12,6 +12,7 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 
 from snaketune.errors import ModelError
+from snaketune.files import StrPath
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -24,7 +25,7 @@ class Loaded:
     config: dict[str, Any]
 
 
-def load(folder: str | Path, *, dtype: str = "auto", adapter: str | Path | None = None) -> Loaded:
+def load(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
     """Load a model, and an adapter (or a full fine-tune) over it.
 
     dtype `auto` is float32 on a CPU, where MLX's half precision goes past the BLAS, and the model's own elsewhere.

@@ -89,6 +89,12 @@ class Renderer:
     def prompt_text(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> str:
         return self._render(self._folded(messages), tools, generation=True)
 
+    def conversation_text(
+        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, template: str | None = None
+    ) -> str:
+        """A whole conversation as the template writes it, or as another Jinja text in its place would."""
+        return self._render(self._folded(messages), tools, generation=False, template=template)
+
     def prompt_ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._with_bos(ids, [])[0]
@@ -104,7 +110,13 @@ class Renderer:
             return [begin, *ids], [False, *trained]
         return ids, trained
 
-    def _render(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None, generation: bool) -> str:
+    def _render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: list[Any] | None,
+        generation: bool,
+        template: str | None = None,
+    ) -> str:
         if not self.template:
             raise ModelError(
                 "this base model has no chat template, and the data have questions and answers",
@@ -113,7 +125,7 @@ class Renderer:
                 mend=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
         return self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=generation
+            list(messages), tools=tools, chat_template=template, tokenize=False, add_generation_prompt=generation
         )
 
     def _folded(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,10 +222,16 @@ def template_text(named: str | None) -> str | None:
 
 
 def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+    """The tokenizer exactly as tokenizer.json states it.
 
+    Through a model's own class, transformers 5 builds it anew and in places otherwise: LlamaTokenizer drops the space
+    that the file, and llama.cpp with it, puts after a special token.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    reader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"its tokenizer cannot be read ({str(error).splitlines()[0]})",

@@ -1,0 +1,18 @@
+"""Measures how faithful each file is to the trained model; package/fidelity.py."""
+
+import json
+
+from snaketune import step
+from snaketune.package import fidelity
+
+with step.running(snakemake.log[0]):
+    fidelity.run(
+        model=snakemake.input.model,
+        adapter=snakemake.input.adapter,
+        manifest=snakemake.input.manifest,
+        ggufs=snakemake.input.ggufs,
+        rows=snakemake.input.rows,
+        config=json.loads(snakemake.params.config),
+        fidelity=snakemake.output.fidelity,
+        threads=snakemake.threads,
+    )

@@ -1,0 +1,7 @@
+"""Stops the run if a file is not the model that was trained; package/fidelity.py."""
+
+from snaketune import files, step
+from snaketune.package import fidelity
+
+with step.running(snakemake.log[0]):
+    files.write_text(snakemake.output.passed, fidelity.require(snakemake.input.fidelity))

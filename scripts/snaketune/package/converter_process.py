@@ -1,0 +1,31 @@
+"""The process in which one of llama.cpp's own converters runs, unmodified; started by `converting.py`, never imported.
+
+Usage: converter_process.py LLAMA_CPP_FOLDER SCRIPT PRE [option ...]. PRE is `-`, or the name of the pre-tokenizer to
+write if, and only if, the converter's table of hashes does not have the tokenizer's.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    folder, script, pre = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    sys.path[:0] = [str(folder), str(folder / "gguf-py")]
+    if pre != "-":
+        from conversion import base
+
+        known = base.TextModel.get_vocab_base_pre
+
+        def named(self, tokenizer):  # type: ignore[no-untyped-def]
+            try:
+                return known(self, tokenizer)
+            except NotImplementedError:
+                return pre
+
+        base.TextModel.get_vocab_base_pre = named
+    sys.argv = [str(folder / script), *sys.argv[4:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+main()

@@ -1,0 +1,68 @@
+"""The fused folder: the model as everything after the training sees it, and the manifest that names its bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from snaketune import files
+from snaketune.files import StrPath
+from snaketune.mlx_engine import fusing
+from snaketune.model.rendering import Renderer
+from snaketune.package.tokenizer_files import write_model_files
+
+
+def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: StrPath, manifest: StrPath) -> None:
+    """Merge `adapter` (its adapters.safetensors) into the base of the manifest `model`.
+
+    config: {"model": {"template", "dtype"}}. Writes the folder whole or not at all, then the manifest: the base's
+    {"base", "revision"}, "folder", "files" with bytes and sha256, "dtype", "parameters", "template" (the name of
+    the configuration or null) and "stop_ids".
+    """
+    base = files.read_json(model)
+    settings = config["model"]
+    renderer = Renderer(base["folder"], settings.get("template"))
+    target = Path(folder)
+    with writing_folder(target) as temporary:
+        written = fusing.fuse(base["folder"], Path(adapter).parent, temporary, dtype=settings.get("dtype", "auto"))
+        names = written["files"] + write_model_files(
+            base["folder"],
+            temporary,
+            config=files.read_json(Path(base["folder"]) / "config.json"),
+            dtype=written["dtype"],
+            template=renderer.template,
+            stop_ids=renderer.stop_ids,
+        )
+    facts = {
+        "base": base["base"],
+        "revision": base.get("revision"),
+        "folder": str(folder),
+        "dtype": written["dtype"],
+        "parameters": written["parameters"],
+        "template": settings.get("template"),
+        "stop_ids": sorted(renderer.stop_ids),
+        "files": {name: _facts(target / name) for name in sorted(names)},
+    }
+    files.write_json(manifest, facts)
+
+
+@contextlib.contextmanager
+def writing_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`; on success it takes the target's place, on failure it is removed."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": files.sha256(path)}

@@ -1,0 +1,126 @@
+"""The head of a GGUF file: its metadata and the types of its tensors, read without llama.cpp.
+
+Format: ggml's docs/gguf.md, version 3, little endian: magic, version, tensor count, key count, the keys with typed
+values, then name, dimensions, type and offset of each tensor.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import PackageError
+from snaketune.files import StrPath
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+TYPE_NAMES = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
+    12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
+    20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64",
+    29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4", 41: "q1_0", 42: "q2_0",
+}  # fmt: skip
+"""ggml's enum ggml_type, by number."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor's place: `shape` with the row length first; `offset` in bytes from where the data begin."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+
+
+@dataclass
+class Head:
+    """What stands before the weights."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+
+    def tensor_types(self) -> dict[str, int]:
+        """How many tensors of each type the file really holds, the commonest first."""
+        return dict(Counter(tensor.type for tensor in self.tensors).most_common())
+
+    def template(self) -> str | None:
+        return self.metadata.get("tokenizer.chat_template")
+
+    def parameters(self) -> int:
+        """The number of weights."""
+        total = 0
+        for tensor in self.tensors:
+            count = 1
+            for size in tensor.shape:
+                count *= size
+            total += count
+        return total
+
+
+class _Reader:
+    def __init__(self, content: mmap.mmap) -> None:
+        self.content, self.at = content, 0
+
+    def scalar(self, kind: str) -> Any:
+        (value,) = struct.unpack_from(f"<{kind}", self.content, self.at)
+        self.at += struct.calcsize(kind)
+        return value
+
+    def text(self) -> str:
+        size = self.scalar("Q")
+        if self.at + size > len(self.content):
+            raise ValueError("a text goes past the end of the file")
+        found = self.content[self.at : self.at + size].decode("utf-8", errors="replace")
+        self.at += size
+        return found
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.text()
+        if kind != ARRAY:
+            return self.scalar(SCALARS[kind])
+        of, count = self.scalar("I"), self.scalar("Q")
+        if of in SCALARS:
+            values = list(struct.unpack_from(f"<{count}{SCALARS[of]}", self.content, self.at))
+            self.at += count * struct.calcsize(SCALARS[of])
+            return values
+        return [self.value(of) for _ in range(count)]
+
+
+def read(path: StrPath) -> Head:
+    """The head of a GGUF file; raises PackageError when it is damaged or of another format."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _head(_Reader(content))
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise PackageError(
+            f"this GGUF file is damaged ({error})",
+            where=str(path),
+            why="llama.cpp and Ollama would refuse it",
+            mend=f"Delete {Path(path).name} and run snakemake again",
+        ) from error
+
+
+def _head(reader: _Reader) -> Head:
+    if reader.content[:4] != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    reader.at = 4
+    version = reader.scalar("I")
+    if version not in (2, 3):
+        raise ValueError(f"version {version}")
+    tensors, keys = reader.scalar("Q"), reader.scalar("Q")
+    head = Head()
+    for _ in range(keys):
+        key = reader.text()
+        head.metadata[key] = reader.value(reader.scalar("I"))
+    for _ in range(tensors):
+        name = reader.text()
+        shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))
+        number = reader.scalar("I")
+        head.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
+    return head

@@ -1,0 +1,82 @@
+"""Whether a GGUF reads text exactly as the tokenizer that the model was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from llama_cpp import Llama
+
+from snaketune.model.rendering import Renderer
+
+PROBES = (
+    "Hello  world\n\n 12345 it's WE'LL naïve café \t x",
+    " a space first",
+    "two spaces last  ",
+    "The capital of France is Paris.",
+    "1 12 123 1234 12345 3.14159 1,000,000 2026-11-21",
+    "数字 123 и текст\r\n  конец ",
+    "line one\r\nline two\r\n\r\nline four",
+    "Hawaiʻi, Kauaʻi, ʻōlelo, maʻi",
+    "🚀 emoji 👩‍👩‍👧 and 🇩🇪",
+    "e\u0301 (combining) \u00e9 (composed) \ufb01 ligature",
+    "a<b> {x: 1}!!!...  [INST] <<SYS>> ###",
+    "def f(x):\n\treturn x ** 2  # tab\n",
+    "\n",
+    "\n\n\n",
+    "\u200bzero width\u00a0no-break",
+    "ALL CAPS camelCase snake_case kebab-case",
+)
+SHOWN = 5  # differences told in full
+
+
+def probes(renderer: Renderer) -> list[str]:
+    """The fixed texts, and each of the model's special tokens alone and inside a sentence."""
+    special = [token for token in renderer.special_tokens if token.strip()][:64]
+    return [*PROBES, *special, *(f"before{token}after {token} end" for token in special)]
+
+
+def token_differences(llama: Llama, renderer: Renderer, texts: Sequence[str]) -> dict[str, Any]:
+    """{"texts", "differences", "examples"}: texts that the GGUF makes other ids of than the model's tokenizer.
+
+    Texts go in without a begin token, special tokens by their names; an example is {"text", "expected", "found"}.
+    """
+    examples: list[dict[str, Any]] = []
+    different = 0
+    for text in texts:
+        expected = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        found = llama.tokenize(text.encode(), add_bos=False, special=True)
+        if list(found) != list(expected):
+            different += 1
+            if len(examples) < SHOWN:
+                examples.append({"text": text[:80], "expected": list(expected)[:24], "found": list(found)[:24]})
+    return {"texts": len(texts), "differences": different, "examples": examples}
+
+
+def begin_token(llama: Llama, renderer: Renderer) -> dict[str, Any]:
+    """{"expected", "found"}: the id that is put before a text, or None; a wrong one shifts every answer."""
+    expected = renderer.tokenizer("a")["input_ids"][:1] == [renderer.tokenizer.bos_token_id]
+    found = llama.tokenize(b"a", add_bos=True, special=True)[:1] == [llama.token_bos()]
+    return {
+        "expected": renderer.tokenizer.bos_token_id if expected else None,
+        "found": llama.token_bos() if found else None,
+    }
+
+
+def template_differences(
+    template: str | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
+) -> int:
+    """How many conversations the Jinja text in a GGUF renders otherwise than the one that was trained with."""
+    if not conversations:
+        return 0
+    if template is None:
+        return len(conversations)
+    different = 0
+    for messages in conversations:
+        try:
+            found = renderer.conversation_text(messages, template=template)
+        except (jinja2.TemplateError, TypeError, ValueError):
+            found = None
+        different += found != renderer.conversation_text(messages)
+    return different

@@ -1,0 +1,86 @@
+"""Everything in a fused folder that is not a weight: configuration, tokenizer, chat template, generation settings.
+
+The tokenizer's files are the base's own, copied, because saving them anew loses what other programs need: which
+tokens are special (`added_tokens_decoder`), `tokenizer.model`, and a class name that transformers 4 knows and that
+makes it and transformers 5 read tokenizer.json as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from snaketune.files import StrPath, read_json, write_json
+
+COPIED = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "vocab.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+)
+LOADER_ONLY = ("is_local", "local_files_only", "backend", "processor_class")
+QUANTIZED = ("quantization", "quantization_config")
+
+
+def write_model_files(
+    base: StrPath, target: StrPath, *, config: dict[str, Any], dtype: str, template: str | None, stop_ids: Iterable[int]
+) -> list[str]:
+    """Write config.json, the tokenizer and generation_config.json into `target`; returns the files' names.
+
+    config: the base's config.json; dtype: of the weights that were written; template: the Jinja text in use, or None;
+    stop_ids: the ids at which an answer ends.
+    """
+    source, folder = Path(base), Path(target)
+    names = [name for name in COPIED if (source / name).is_file()]
+    for name in names:
+        shutil.copyfile(source / name, folder / name)
+    write_json(folder / "config.json", _plain_config(config, dtype))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(source, template))
+    write_json(folder / "generation_config.json", _generation(source, sorted(stop_ids)))
+    return [*names, "config.json", "tokenizer_config.json", "generation_config.json"]
+
+
+def tokenizer_config(base: StrPath, template: str | None) -> dict[str, Any]:
+    """The base's tokenizer_config.json, readable by transformers 4 and 5, with the template in it.
+
+    The template goes in here because every reader looks here, and into no second file that could say otherwise.
+    """
+    folder = Path(base)
+    path = folder / "tokenizer_config.json"
+    config: dict[str, Any] = read_json(path) if path.is_file() else {}
+    tokenizer = folder / "tokenizer.json"
+    if "added_tokens_decoder" not in config and tokenizer.is_file():
+        added = read_json(tokenizer).get("added_tokens", [])
+        config["added_tokens_decoder"] = {
+            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
+        }
+    if tokenizer.is_file():  # the class that takes tokenizer.json as it is, as model/rendering.py does
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for key in LOADER_ONLY:
+        config.pop(key, None)
+    config.pop("chat_template", None)
+    if template:
+        config["chat_template"] = template
+    return config
+
+
+def _plain_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    plain = {key: value for key, value in config.items() if key not in QUANTIZED}
+    named = "dtype" if "dtype" in plain else "torch_dtype"
+    plain[named] = dtype
+    return plain
+
+
+def _generation(base: Path, stop_ids: list[int]) -> dict[str, Any]:
+    path = base / "generation_config.json"
+    config: dict[str, Any] = read_json(path) if path.is_file() else {}
+    if stop_ids:
+        config["eos_token_id"] = stop_ids if len(stop_ids) > 1 else stop_ids[0]
+    return config

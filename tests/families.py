@@ -1,0 +1,165 @@
+"""Tiny random models with the shapes, tokenizers and chat templates of real families, built in a second or two each."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tiny_tokenizers as tokenizers
+
+HIDDEN, LAYERS, HEADS, INNER = 64, 2, 4, 96
+TEMPLATES = {
+    path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).with_name("chat_templates").iterdir()
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to build a tiny model of one family: its config.json, tokenizer, and what mlx-lm calls it."""
+
+    name: str
+    config: dict[str, Any]
+    tokenizer: Callable[[Path], int]
+    stop: tuple[str, ...]
+    layers: int = LAYERS
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def _shape(architecture: str, kind: str, **more: Any) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": kind,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": 2,
+        "head_dim": HIDDEN // HEADS,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+    } | more
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "llama-bpe",
+            _shape("LlamaForCausalLM", "llama"),
+            lambda folder: tokenizers.write_bpe(
+                folder,
+                split=tokenizers.LLAMA3,
+                special=[
+                    "<|begin_of_text|>",
+                    "<|end_of_text|>",
+                    "<|start_header_id|>",
+                    "<|end_header_id|>",
+                    "<|eot_id|>",
+                ],
+                begin="<|begin_of_text|>",
+                end="<|eot_id|>",
+                template=TEMPLATES["llama3"],
+            ),
+            ("<|eot_id|>",),
+        ),
+        Family(
+            "llama-sentencepiece",
+            _shape("LlamaForCausalLM", "llama", tie_word_embeddings=True),
+            lambda folder: tokenizers.write_sentencepiece(folder, special=[], template=TEMPLATES["llama2"]),
+            ("</s>",),
+        ),
+    )
+}
+
+
+def build(folder: Path, name: str, *, dtype: str = "bfloat16", quantize: int | None = None, seed: int = 0) -> Path:
+    """Write a tiny random model of a family into `folder`; quantize: bits, as mlx-community's models are."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten, tree_map
+    from mlx_lm.utils import _get_classes
+
+    family = FAMILIES[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    config = dict(family.config)
+    size = (family.tokenizer(folder) + 31) // 32 * 32
+    ids = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    named = {token["content"]: token["id"] for token in ids}
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config |= {
+        "vocab_size": size,
+        "eos_token_id": named[family.stop[0]],
+        "bos_token_id": named.get(settings["bos_token"]),
+    }
+    mx.random.seed(seed)
+    model_class, arguments = _get_classes(config)
+    model = model_class(arguments.from_dict(config))
+    model.update(tree_map(lambda one: mx.random.normal(one.shape) * 0.06 if one.ndim > 1 else one, model.parameters()))
+    model.set_dtype({"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}[dtype])
+    if quantize:
+        nn.quantize(model, group_size=32, bits=quantize)
+        config["quantization"] = {"group_size": 32, "bits": quantize, "mode": "affine"}
+        config["quantization_config"] = config["quantization"]
+    config["torch_dtype"] = dtype
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return folder
+
+
+def conversations(count: int = 12, seed: int = 1) -> list[dict[str, Any]]:
+    """Records whose answers follow from their questions, so that there is something to learn."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        word, other = draw.choice(tokenizers.WORDS), draw.choice(tokenizers.WORDS)
+        asked = {"role": "user", "content": f"what is {word} and {other}?"}
+        answer = {"role": "assistant", "content": f"the {word} is {word} and the {other} is {other}."}
+        rows.append({"id": f"row-{number}", "messages": [asked, answer]})
+    return rows
+
+
+def adapt(model: Path, adapter: Path, *, rows: list[dict[str, Any]], updates: int = 30, kind: str = "lora") -> Path:
+    """Train an adapter on `rows` for a few updates and write it as mlx-lm does; returns its folder."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optimizers
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from snaketune.mlx_engine.loading import load
+    from snaketune.model.rendering import Renderer
+
+    renderer = Renderer(model)
+    loaded = load(model, dtype="float32").model
+    settings = {"rank": 4, "scale": 4.0, "dropout": 0.0}
+    mx.random.seed(3)
+    loaded.freeze()
+    linear_to_lora_layers(loaded, len(loaded.layers), settings, use_dora=kind == "dora")
+    rendered = [renderer.record(row) for row in rows]
+    length = max(len(one.ids) for one in rendered)
+    ids = mx.array([one.ids + [0] * (length - len(one.ids)) for one in rendered])
+    mask = mx.array([[float(hit) for hit in one.trained] + [0.0] * (length - len(one.ids)) for one in rendered])
+
+    def loss(network: Any) -> Any:
+        each = nn.losses.cross_entropy(network(ids[:, :-1]).astype(mx.float32), ids[:, 1:])
+        return (each * mask[:, 1:]).sum() / mask[:, 1:].sum()
+
+    optimizer = optimizers.Adam(learning_rate=4e-3)
+    step = nn.value_and_grad(loaded, loss)
+    for _ in range(updates):
+        _, gradients = step(loaded)
+        optimizer.update(loaded, gradients)
+        mx.eval(loaded.parameters(), optimizer.state)
+    adapter.mkdir(parents=True, exist_ok=True)
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), dict(tree_flatten(loaded.trainable_parameters())))
+    config = {"fine_tune_type": kind, "num_layers": len(loaded.layers), "lora_parameters": settings}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return adapter
