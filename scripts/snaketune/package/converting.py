@@ -43,7 +43,7 @@ def convert(folder: StrPath, target: StrPath, *, name: str, outtype: str = "f16"
 
 
 def run(script: str, options: list[str], *, pre: str | None, about: StrPath, threads: int) -> None:
-    """Run one of llama.cpp's converters to its end; its words are copied to stderr, and told if it fails."""
+    """Run one of llama.cpp's converters to its end; its last words are told if it fails."""
     if not (LLAMA_CPP / script).is_file():
         raise ResourceError(
             f"llama.cpp's {script} is not there", where=str(LLAMA_CPP), mend="Run `make setup`, which unpacks it"
@@ -62,7 +62,6 @@ def run(script: str, options: list[str], *, pre: str | None, about: StrPath, thr
         text=True,
         check=False,
     )
-    sys.stderr.write(done.stderr)
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.strip()][-SHOWN:]
         raise PackageError(

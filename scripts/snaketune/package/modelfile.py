@@ -1,0 +1,98 @@
+"""Ollama's Modelfile: the GGUF, the template it was trained with in Go's syntax, where an answer ends, and settings.
+
+https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from snaketune import files
+from snaketune.files import StrPath
+from snaketune.model.rendering import Renderer
+from snaketune.package import chat_format, gguf_file
+
+NO_TEMPLATE = (
+    "# The chat template of this model has no counterpart in Ollama's template language that could be shown to be the",
+    "# same. Ollama (0.20 or later) runs the one inside the GGUF instead; that it renders as in training is not proven.",
+)
+NO_CHAT = ("# This model was trained on plain text and has no chat template: use /api/generate with `raw: true`.",)
+
+
+def write(*, manifest: StrPath, gguf: StrPath, config: dict[str, Any], modelfile: StrPath) -> None:
+    """Write the Modelfile for `gguf`, which lies beside it.
+
+    manifest: of the fused model; config: {"run", "package": {"name", "ollama": {"temperature", "top_p", "top_k",
+    "num_ctx"}}, "data": {"system"}}. The last line on stderr is the command that makes the model known to Ollama.
+    """
+    fused = files.read_json(manifest)
+    renderer = Renderer(fused["folder"])
+    head = gguf_file.read(gguf)
+    command = create_command(config["package"].get("name"), config["run"], modelfile)
+    lines = [f"# {command}", f"FROM ./{Path(gguf).name}"]
+    lines += _template(renderer, head)
+    lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops(renderer)]
+    settings = dict(config["package"]["ollama"])
+    settings["num_ctx"] = min(settings["num_ctx"], _context(head) or settings["num_ctx"])
+    lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
+    system = config["data"]["system"]
+    if system:
+        lines.append(f"SYSTEM {quoted(system)}")
+    lines += _licence(Path(fused["folder"]))
+    files.write_text(modelfile, "\n".join(lines) + "\n")
+    print(command, file=sys.stderr)
+
+
+def create_command(name: str | None, run: str, modelfile: StrPath) -> str:
+    """What to type so that Ollama has this version beside the earlier ones: the run is the tag."""
+    return f"ollama create {name or 'snaketune'}:{run} -f {modelfile}"
+
+
+def format_of(renderer: Renderer, head: gguf_file.Head) -> chat_format.ChatFormat | None:
+    """How Ollama is to put messages together: the renderer's own text, less the begin token that llama.cpp adds."""
+    begin = renderer.tokenizer.bos_token or ""
+    adds = bool(head.metadata.get("tokenizer.ggml.add_bos_token")) and begin
+
+    def render(messages: chat_format.Messages) -> str:
+        text = renderer.prompt_text(messages)
+        return text.removeprefix(begin) if adds else text
+
+    return chat_format.derive(render)
+
+
+def _template(renderer: Renderer, head: gguf_file.Head) -> list[str]:
+    if not renderer.template:
+        return [*NO_CHAT, 'TEMPLATE """{{ .Prompt }}"""']
+    found = format_of(renderer, head)
+    if found is None:
+        return list(NO_TEMPLATE)
+    return [f'TEMPLATE """{found.go()}"""']
+
+
+def stops(renderer: Renderer) -> list[str]:
+    """The texts at which an answer ends."""
+    names = renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stop_ids))
+    return [name for name in names if name]
+
+
+def _context(head: gguf_file.Head) -> int | None:
+    """The longest conversation that the model was made for, in tokens."""
+    architecture = head.metadata.get("general.architecture")
+    return head.metadata.get(f"{architecture}.context_length")
+
+
+def _licence(folder: Path) -> list[str]:
+    for name in ("LICENSE", "LICENSE.txt"):
+        path = folder / name
+        if path.is_file():
+            return [f"LICENSE {quoted(path.read_text(encoding='utf-8', errors='replace').strip())}"]
+    return []
+
+
+def quoted(text: str) -> str:
+    """A value as a Modelfile holds it: in triple quotes where one line would not do."""
+    if "\n" in text or '"' in text:
+        return '"""' + text.replace('"""', "'''") + '"""'
+    return f'"{text}"'

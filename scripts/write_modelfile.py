@@ -1,0 +1,14 @@
+"""Writes Ollama's Modelfile for the recommended GGUF; package/modelfile.py."""
+
+import json
+
+from snaketune import step
+from snaketune.package import modelfile
+
+with step.running(snakemake.log[0]):
+    modelfile.write(
+        manifest=snakemake.input.manifest,
+        gguf=snakemake.input.gguf,
+        config=json.loads(snakemake.params.config),
+        modelfile=snakemake.output.modelfile,
+    )
