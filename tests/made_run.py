@@ -1,13 +1,21 @@
-"""A run's folder as the stages leave it, made without running them: for the tests of the report."""
+"""A run's folder as the stages leave it, made without a model: for the tests of the report.
+
+Scores, comparison and selection come from the library's own code; answers, curves and measurements are invented.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from snaketune.files import write_json, write_jsonl, write_text
+from snaketune.evaluate import comparing, scoring
+from snaketune.files import read_json, write_json, write_jsonl, write_text
+from snaketune.train import selection
 
 HOSTILE = (
     "<script>document.title='owned'</script> </style></script><img src=x onerror=\"document.title='owned'\"> "
@@ -24,6 +32,7 @@ def make_run(
     gain: float = 0.8,
     experiments: tuple[str, ...] = ("default",),
     artefacts: tuple[str, ...] = ("base", "prompted", "adapter", "gguf-q8_0"),
+    compared: bool = True,
     hostile: bool = False,
     text_rows: bool = False,
     sources: tuple[str, ...] = ("data/demo.jsonl",),
@@ -40,15 +49,16 @@ def make_run(
     _plan_and_pilot(folder)
     for number, name in enumerate(experiments):
         _training(folder, name, number)
-    write_json(
-        folder / "train/selection.json",
-        {"experiment": experiments[0], "reasons": [f"{experiments[0]} has the lowest validation loss, 1.412"]},
-    )
+    summaries = {name: read_json(folder / f"train/{name}/summary.json") for name in experiments}
+    chosen = selection.select(summaries, 0.001)
+    for number, entry in enumerate(sorted(chosen["experiments"], key=lambda it: experiments.index(it["experiment"]))):
+        entry["settings"] = {"rank": 8 + number, "note": said} if len(experiments) > 1 else {}
+    write_json(folder / "train/selection.json", chosen)
     _model(folder, config)
     for name in artefacts:
         lines = [_prediction(record, name, gain, rng) for record in records]
         write_jsonl(folder / f"evaluation/{name}/predictions.jsonl", lines)
-        write_json(folder / f"evaluation/{name}/scores.json", _scores(lines))
+    _scores(folder, artefacts, seed, compared)
     _provenance(folder, config, sources)
     return folder
 
@@ -111,24 +121,35 @@ def _prediction(record: dict[str, Any], artefact: str, gain: float, rng: random.
     }
 
 
-def _scores(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    each = [-line["logprob"] / line["targets"] for line in lines]
-    mean = sum(each) / len(each)
-    margin = 1.96 * math.sqrt(sum((x - mean) ** 2 for x in each) / len(each) / len(each))
-    metrics = {
-        "perplexity": _interval(*(math.exp(mean + by) for by in (0, -margin, margin))),
-        "bits_per_byte": _interval(*((mean + by) * 12 / 30 / math.log(2) for by in (0, -margin, margin))),
-    }
-    if "answer" in lines[0]:
-        exact = sum(line["answer"] == line["reference"] for line in lines) / len(lines)
-        spread = 1.96 * math.sqrt(exact * (1 - exact) / len(lines))
-        metrics["exact_match"] = _interval(exact, max(0, exact - spread), min(1, exact + spread))
-        metrics["chrf"] = _interval(100 * exact, max(0, 100 * (exact - spread)), min(100, 100 * (exact + spread)))
-    return {"rows": len(lines), "metrics": metrics}
+def _scores(folder: Path, artefacts: tuple[str, ...], seed: int, compared: bool) -> None:
+    """The library's own scores and comparison; equal answers are scored once for all tests."""
+    evaluation = folder / "evaluation"
+    texts = tuple((evaluation / name / "predictions.jsonl").read_text(encoding="utf-8") for name in artefacts)
+    for name, text in zip(artefacts, texts, strict=True):
+        write_json(evaluation / name / "scores.json", _scored(text, seed))
+    if compared:
+        write_json(evaluation / "comparison.json", _compared(artefacts, texts, seed))
 
 
-def _interval(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": value, "low": low, "high": high}
+@functools.lru_cache(maxsize=256)
+def _scored(text: str, seed: int) -> dict[str, Any]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    return scoring.scored(lines, seed) | {"signatures": scoring.signatures(comparing.METRICS.values())}
+
+
+@functools.lru_cache(maxsize=64)
+def _compared(artefacts: tuple[str, ...], texts: tuple[str, ...], seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in zip(artefacts, texts, strict=True):
+            write_text(Path(folder, name, "predictions.jsonl"), text)
+            write_json(Path(folder, name, "scores.json"), _scored(text, seed))
+        comparing.run(
+            predictions=[Path(folder, name, "predictions.jsonl") for name in artefacts],
+            scores=[Path(folder, name, "scores.json") for name in artefacts],
+            comparison=Path(folder, "comparison.json"),
+            config={"seed": seed},
+        )
+        return read_json(Path(folder, "comparison.json"))
 
 
 def _data(folder: Path, rows: int, said: str) -> None:
@@ -156,25 +177,87 @@ def _data(folder: Path, rows: int, said: str) -> None:
             for i in range(12)
         ],
     )
-    write_json(folder / "data/split.json", {"train": 500 - 2 * rows, "valid": rows, "test": rows})
-    write_json(folder / "data/leaks.json", {"passed": True, "pairs": []})
+    write_json(
+        folder / "data/split.json",
+        {
+            "rows": {"train": 500 - 2 * rows, "valid": rows, "test": rows},
+            "shares": {"train": 0.8, "valid": 0.1, "test": 0.1},
+            "seed": 1,
+            "clusters": 12,
+            "declared": 0,
+        },
+    )
+    write_json(folder / "data/leaks.json", {"pairs": 0, "examples": []})
+    write_json(
+        folder / "data/tokens/demo/tokens.json",
+        {
+            "splits": {"train": {"rows": 420, "kept": 418, "cut": 1, "dropped": 1}},
+            "verdicts": [
+                {
+                    "id": "row-900",
+                    "source": "data/demo.jsonl",
+                    "line": 901,
+                    "action": "drop",
+                    "reason": "special-token",
+                    "detail": f"it contains <s> {said}",
+                    "tokens": 0,
+                }
+            ],
+        },
+    )
 
 
 def _plan_and_pilot(folder: Path) -> None:
-    write_json(folder / "plan.json", {"warnings": ["each row is seen 3 times"], "updates": 75})
-    criteria = [
-        {"name": "loss fell", "value": 0.81, "threshold": 0, "passed": True},
-        {"name": "validation better than base", "value": 0.6, "threshold": 0, "passed": True},
-    ]
+    write_json(
+        folder / "plan.json",
+        {
+            "machine": {"usable": 6_400_000_000, "because": "80 % of the memory"},
+            "rows": {"train": {"rows": 420, "cut": 3}},
+            "experiments": {
+                "main": {
+                    "updates": 75,
+                    "rows_per_update": 16,
+                    "rows_seen": 1260,
+                    "times_each_row_is_seen": 3.0,
+                    "trained_tokens": 22500,
+                    "parameters": 1_000_000,
+                    "trainable_parameters": 41_000,
+                    "memory": {"weights": 4_000_000, "activations": 380_000_000, "total": 430_000_000},
+                    "warnings": ["75 updates are few: lower train.accumulation, or raise train.epochs"],
+                }
+            },
+            "disk": {"total": 2_100_000_000, "base": 4_000_000},
+        },
+    )
     write_json(
         folder / "pilot/decision.json",
         {
             "decision": "go",
-            "reasons": ["every criterion was met"],
-            "criteria": criteria,
-            "forecast": {"seconds": {"value": 30.0, "low": 24.0, "high": 37.0}},
+            "reasons": [],
+            "criteria": [
+                _criterion("finite", 0, 0, "pass", "every loss and gradient norm was finite"),
+                _criterion("loss fell", 0.81, 0.1, "pass", "training loss went from 1.900 to 1.090"),
+                _criterion("score not worse than base", None, None, "unknown", "4 scored answers are too few to tell"),
+            ],
+            "forecast": {
+                "hours": 0.0201,
+                "hours_low": 0.017,
+                "hours_high": 0.024,
+                "seconds": {"train": 30.0, "package": 12.0, "evaluate": 30.0},
+                "memory_bytes": 430_000_000,
+                "pilot_memory_bytes": 400_000_000,
+                "disk_bytes": 2_100_000_000,
+            },
+            "overridden": False,
+            "sample": [{"prompt": "Write this", "reference": "THIS", "base": "this", "pilot": "THIS"}],
         },
     )
+    for step, seconds in (("fuse_adapter", 2.5), ("quantize_gguf-q8_0", 4.5), ("generate_answers-base", 21.0)):
+        write_text(folder / f"benchmarks/{step}.tsv", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t312.5\n")
+
+
+def _criterion(name: str, value: float | None, threshold: float | None, verdict: str, says: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "threshold": threshold, "verdict": verdict, "says": says}
 
 
 def _training(folder: Path, name: str, number: int) -> None:
@@ -205,7 +288,8 @@ def _training(folder: Path, name: str, number: int) -> None:
             "base_validation_loss": 1.95,
             "best_validation_loss": lines[-1]["validation_loss"],
             "best_update": 75,
-            "stopped": "all updates done",
+            "validation_tokens": 900,
+            "stopped": "completed",
             "trainable_parameters": 41_000,
             "total_parameters": 1_041_000,
         },
@@ -223,7 +307,52 @@ def _model(folder: Path, config: dict[str, Any]) -> None:
         write_text(folder / f"model/{folder.name}-{kind}.gguf", "not really a model")
     write_text(folder / "model/Modelfile", f"FROM ./{folder.name}-q8_0.gguf\n")
     write_text(folder / "model/README.md", "# card\n")
-    write_json(folder / "model/fidelity.json", {"passed": True, "steps": []})
+    write_json(folder / "model/fidelity.json", _fidelity())
+
+
+def _fidelity() -> dict[str, Any]:
+    far = {"max_dlogp": 0.004, "mean_dlogp": 0.0003, "kl": 1e-6, "top1": 0.9991, "positions": 2048, "not_finite": 0}
+    tokens = {"texts": 60, "differences": 0, "examples": []}
+    return {
+        "rows": 40,
+        "prompts": 20,
+        "answer_tokens": 480,
+        "artefacts": {
+            "base": {"answer_logprob": -912.0},
+            "adapter": {"answer_logprob": -298.0},
+            "fused": {"answer_logprob": -298.1, "against": "adapter", **far, "greedy_same": 20, "greedy_of": 20},
+            "gguf-q8_0": {
+                "bytes": 1_180_000,
+                "tensor_types": {"Q8_0": 30, "F32": 11},
+                "tokens": tokens,
+                "answer_logprob": -299.9,
+                "against": "fused",
+                **far,
+                "max_dlogp": 0.21,
+                "greedy_same": 19,
+                "greedy_of": 20,
+            },
+        },
+        "checks": [
+            {
+                "check": "numbers",
+                "artefact": "fused",
+                "value": 0.004,
+                "limit": 0.05,
+                "passed": True,
+                "says": "the largest difference of a log-probability to adapter is 0.0040",
+            },
+            {
+                "check": "gain",
+                "artefact": "gguf-q8_0",
+                "value": 0.997,
+                "limit": 0.9,
+                "passed": True,
+                "says": "99.7 % of the adapter's gain of 1.279 nats a token is kept",
+            },
+        ],
+        "passed": True,
+    }
 
 
 def _provenance(folder: Path, config: dict[str, Any], sources: tuple[str, ...]) -> None:

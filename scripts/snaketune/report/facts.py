@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.files import StrPath
-from snaketune.report import answers, verdict
+from snaketune.report import answers, human_eval, outcomes, verdict, votes
 from snaketune.report.run_files import RunFiles
 
 ORDER = ("base", "prompted", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
+TOKENS = "data/tokens/*/tokens.json"
+EXAMPLES = 50  # rows left out that are shown one by one
 NAMES = {
     "base": "base model",
     "prompted": "base with a prompt",
@@ -41,6 +43,9 @@ def collect(folder: StrPath, declared: Iterable[StrPath] | None = None) -> dict[
         "evaluation": _evaluation(run, settings),
         "provenance": run.json("run.json"),
     }
+    found["outcomes"] = outcomes.outcomes(run, found)
+    ballots = run.glob("votes/*.json")
+    found["votes"] = votes.tally(ballots, human_eval.form(found), settings.get("seed", 1)) if ballots else None
     found["verdict"] = verdict.verdict(found)
     found["missing"], found["damaged"] = run.missing, run.damaged
     return found
@@ -54,18 +59,22 @@ def headline(folder: StrPath) -> str:
 
 def _data(run: RunFiles) -> dict[str, Any]:
     rejected = run.lines("data/rejected.jsonl")
+    tokens = {path.parent.name: run.json(path.relative_to(run.folder).as_posix()) for path in run.glob(TOKENS)}
     return {
         "report": run.json("data/report.json"),
         "split": run.json("data/split.json"),
         "leaks": run.json("data/leaks.json"),
-        "tokens": run.json("data/tokens.json"),
+        "tokens": {base: _tokens(found) for base, found in tokens.items() if found},
         "rejected": [
             {key: row.get(key) for key in ("source", "line", "reason", "detail")}
             | {"row": answers.shortened(str(row.get("row", "")), 300)}
-            for row in rejected[:50]
+            for row in rejected[:EXAMPLES]
         ],
-        "rejected_shown": min(len(rejected), 50),
     }
+
+
+def _tokens(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "verdicts": found.get("verdicts", [])[:EXAMPLES], "listed": len(found.get("verdicts", []))}
 
 
 def _training(run: RunFiles) -> dict[str, Any]:
@@ -125,13 +134,14 @@ def _model(run: RunFiles) -> dict[str, Any]:
 
 
 def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:
-    scores = {path.parent.name: run.json(f"evaluation/{path.parent.name}/scores.json") for path in _scored(run)}
+    names = [path.parent.name for path in run.glob("evaluation/*/scores.json")]
+    scores = {name: run.json(f"evaluation/{name}/scores.json") for name in names}
     scores = {name: found for name, found in sorted(scores.items(), key=lambda it: artefact_order(it[0])) if found}
     predictions = {name: run.lines(f"evaluation/{name}/predictions.jsonl") for name in scores}
     tuned = verdict.deployed(list(scores), settings)
     base = "base" if "base" in scores else None
     return {
-        "artefacts": [{"name": name, "title": title(name), **found} for name, found in scores.items()],
+        "artefacts": [{"name": name, "title": title(name), **(found or {})} for name, found in scores.items()],
         "base": base,
         "tuned": tuned,
         "comparison": run.json("evaluation/comparison.json"),
@@ -143,10 +153,6 @@ def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:
             seed=settings.get("seed", 1),
         ),
     }
-
-
-def _scored(run: RunFiles) -> list[Path]:
-    return run.glob("evaluation/*/scores.json")
 
 
 def title(artefact: str) -> str:

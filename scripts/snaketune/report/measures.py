@@ -76,23 +76,11 @@ MEASURES: dict[str, Measure] = {
         "Closeness in meaning to the reference, as an embedding model sees it.",
     ),
 }
-ALIASES = {
-    "exact_match_normalised": "exact_match_normalized",
-    "normalized_exact_match": "exact_match_normalized",
-    "exact": "exact_match",
-    "f1": "token_f1",
-    "rougeL": "rouge_l",
-    "rouge": "rouge_l",
-    "chrf++": "chrf",
-    "stopped_share": "stopped",
-    "repetition_rate": "repetition",
-}
 
 
 def measure(name: str) -> Measure:
     """The measure of that name; one of the user's own is shown under its name, higher taken as better."""
-    key = ALIASES.get(name, name)
-    return MEASURES.get(key) or Measure(name, "higher", "plain", "A measure of this run's own configuration.")
+    return MEASURES.get(name) or Measure(name, "higher", "plain", "A measure of this run's own configuration.")
 
 
 def shown(name: str, value: float | None) -> str:
@@ -143,6 +131,13 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A number of bytes, seconds, nats or things in words."""
+    if value is None:
+        return "–"
+    return {"bytes": size, "seconds": duration}.get(unit, number)(value)
 
 
 def probability(p: float) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from snaketune import files
 from snaketune.files import StrPath
-from snaketune.report import facts, human_eval, measures, plots
+from snaketune.report import facts, human_eval, measures, views
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
@@ -40,16 +40,9 @@ def run(
 
 def render(found: dict[str, Any]) -> str:
     """The page's HTML."""
-    curves = plots.loss_curves(found["training"]["experiments"], "training")
-    artefacts, rows = found["evaluation"]["artefacts"], found["evaluation"]["answers"]["rows"]
-    return templated(
-        "page.html",
-        "page.js",
-        facts=found,
-        curves=Markup(curves),
-        measures=list(dict.fromkeys(name for artefact in artefacts for name in artefact["metrics"])),
-        categories=sorted({row["category"] for row in rows if row["category"]}),
-    )
+    values = views.values(found)
+    pictures = {name: Markup(values.pop(name)) for name in ("curves", "lengths")}  # made by plots.py, escaped there
+    return templated("page.html", "page.js", facts=found, **values, **pictures)
 
 
 def templated(template: str, script: str, styles: Iterable[str] = ("style.css",), **values: Any) -> str:
@@ -89,6 +82,7 @@ def environment() -> jinja2.Environment:
         "size": _or_dash(measures.size),
         "duration": _or_dash(measures.duration),
         "probability": _or_dash(measures.probability),
+        "quantity": measures.quantity,
         "title_of": facts.title,
     }
     made.globals |= {"measure": measures.measure}

@@ -37,17 +37,20 @@ class RunFiles:
         """Files matching a pattern, in the order of their names."""
         return sorted(path for path in self.folder.glob(pattern) if path.is_file() and self._may_read(path))
 
-    def json(self, relative: str) -> Any:
-        """A JSON file's value, or None; absence and damage are noted."""
+    def json(self, relative: str) -> dict[str, Any] | None:
+        """A JSON file's object, or None; absence and damage are noted."""
         path = self.path(relative)
         if path is None:
             self.missing.append(relative)
             return None
         try:
-            return clean(json.loads(path.read_text(encoding="utf-8")))
+            value = clean(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
+            value = None
+        if not isinstance(value, dict):
             self.damaged.append(relative)
             return None
+        return value
 
     def lines(self, relative: str) -> list[Any]:
         """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
@@ -61,7 +64,10 @@ class RunFiles:
         with open(path, "rb") as lines:
             for line in lines:
                 try:
-                    yield clean(json.loads(line))
+                    value = json.loads(line)
+                    if not isinstance(value, dict):
+                        raise ValueError
+                    yield clean(value)
                 except ValueError:
                     self.damaged.append(relative)
                     return

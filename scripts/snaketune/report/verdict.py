@@ -5,9 +5,20 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from snaketune.report.measures import measure, shown, size
+from snaketune.report.measures import measure, probability, shown, size
 
-LEADING = ("perplexity", "exact_match", "chrf", "bleu", "bits_per_byte")
+# Of the measures that agree, the one a person understands at once stands first; `text` rows have the last two only.
+LEADING = (
+    "exact_match",
+    "exact_match_normalized",
+    "chrf",
+    "bleu",
+    "token_f1",
+    "rouge_l",
+    "perplexity",
+    "bits_per_byte",
+)
+MANNERS = ("stopped", "repetition", "length_ratio")  # how it answers, not whether it is right
 
 
 def deployed(scored: list[str], settings: dict[str, Any]) -> str | None:
@@ -21,7 +32,10 @@ def deployed(scored: list[str], settings: dict[str, Any]) -> str | None:
 
 
 def verdict(facts: dict[str, Any]) -> dict[str, Any]:
-    """{"status", "sentence", "cautions", "file", "bytes", "commands"}; status: better, worse, same, unknown, no-go."""
+    """{"status", "sentence", "cautions", "file", "bytes", "commands"}.
+
+    status: better, worse, mixed, same, unknown, no-go.
+    """
     file = _file(facts)
     found: dict[str, Any] = {
         "status": "unknown",
@@ -41,42 +55,99 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
     evaluation = facts["evaluation"]
-    scores = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
-    base, tuned = scores.get(evaluation["base"]), scores.get(evaluation["tuned"])
+    scored = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
+    base, tuned = evaluation["base"], evaluation["tuned"]
     if tuned is None:
-        return "unknown", "Nothing has been scored yet, so there is no verdict."
+        return "unknown", "Nothing that was tuned has been scored, so there is no verdict."
     if base is None:
         return "unknown", "The base model was not scored, so there is nothing to compare with."
-    name = next((it for it in LEADING if it in base["metrics"] and it in tuned["metrics"]), None)
-    if name is None:
+    pair = pair_of(evaluation["comparison"], tuned, base)
+    if pair is None:
+        return "unknown", f"{facts['run']} was not compared with its base model, so there is no verdict."
+    rows = f"{pair.get('rows', scored[tuned].get('rows', 0))} test rows"
+    tested = {name: it for name, it in pair.get("metrics", {}).items() if name not in MANNERS}
+    better, worse = (_leading(tested, verdict) for verdict in ("better", "worse"))
+    if better and worse:
+        said = f"better in {_words(better, tested)}, and worse in {_words(worse, tested)}"
+        return "mixed", f"{facts['run']} is {said}, than its base model on {rows}."
+    if better or worse:
+        status, name = ("better", better) if better else ("worse", worse or "")
+        return status, f"{facts['run']} is {status} than its base model on {rows}: {_words(name, tested)}."
+    shared = [it for it in LEADING if it in tested]
+    if not shared:
         return "unknown", "Base and tuned model share no measure, so there is no verdict."
-    before, after = base["metrics"][name], tuned["metrics"][name]
-    lower = measure(name).better == "lower"
-    gained = before["value"] - after["value"] if lower else after["value"] - before["value"]
-    rows = tuned.get("rows", 0)
-    words = f"{measure(name).title.lower()} {shown(name, after['value'])} instead of {shown(name, before['value'])}"
-    if _apart(before, after):
-        status = "better" if gained > 0 else "worse"
-        return status, f"{facts['run']} is {status} than its base model: {words} on {rows} test rows."
-    return "same", f"{facts['run']} shows no difference from its base that {rows} test rows could show: {words}."
+    name = shared[0]
+    limit = tested[name].get("detectable")
+    could = f"; a difference of {shown(name, limit)} would have been found in four of five such tests" if limit else ""
+    values = f"{shown(name, tested[name]['value'])} against {shown(name, tested[name]['against'])}"
+    title = measure(name).title
+    return "same", f"No difference between {facts['run']} and its base that {rows} could show: {title} {values}{could}."
 
 
-def _apart(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two intervals do not meet; without intervals nothing is claimed."""
-    if any(it.get("low") is None or it.get("high") is None for it in (one, other)):
-        return False
-    return one["high"] < other["low"] or other["high"] < one["low"]
+def pair_of(comparison: dict[str, Any] | None, artefact: str, against: str) -> dict[str, Any] | None:
+    """The paired comparison of two artefacts."""
+    for pair in (comparison or {}).get("pairs", []):
+        if pair["artefact"] == artefact and pair["against"] == against:
+            return pair
+    return None
+
+
+def _leading(tested: dict[str, Any], verdict: str) -> str | None:
+    """The measure that says it best, of those with this verdict."""
+    names = [name for name, it in tested.items() if it.get("verdict") == verdict]
+    return next((name for name in (*LEADING, *names) if name in names), None)
+
+
+def _words(name: str, tested: dict[str, Any]) -> str:
+    it = tested[name]
+    title = measure(name).title
+    title = title if title[:2].isupper() or "+" in title else title[0].lower() + title[1:]
+    sure = probability(it.get("p_corrected", it["p"]))
+    return f"{title} {shown(name, it['value'])} instead of {shown(name, it['against'])} ({sure})"
 
 
 def cautions(facts: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the verdict: overridden or failed gates."""
+    """What a reader must know beside the verdict: gates that failed or were overridden, and what else got worse."""
     found = []
     pilot, fidelity = facts.get("pilot") or {}, facts.get("fidelity") or {}
     if pilot.get("decision") == "no-go" and facts["training"]["experiments"]:
-        found.append("The pilot said no-go, and the configuration told the run to go on.")
+        reasons = "; ".join(str(reason) for reason in pilot.get("reasons", []))
+        found.append(f"The pilot said no-go ({reasons}), and pilot.on_no_go: continue overrode it.")
+    failed = [check for check in fidelity.get("checks", []) if not check.get("passed")]
     if fidelity.get("passed") is False:
-        found.append("The files are not proven to be the model that was trained: the fidelity check failed.")
+        said = "; ".join(f"{check['artefact']}: {check['says']}" for check in failed)
+        found.append(f"The files are not proven to be the model that was trained. {said}.")
+    leaks = facts["data"]["leaks"] or {}
+    if leaks.get("pairs"):
+        found.append(f"{leaks['pairs']} rows stand on two sides of the split: the scores may flatter the model.")
+    evaluation = facts["evaluation"]
+    pair = pair_of(evaluation["comparison"], evaluation["tuned"], evaluation["base"]) if evaluation["tuned"] else None
+    for name in MANNERS:
+        it = (pair or {}).get("metrics", {}).get(name, {})
+        if it.get("verdict") == "worse":
+            found.append(f"Worse than the base: {_words(name, {name: it})}.")
+    if prompted := _no_better_than_prompt(evaluation):
+        found.append(prompted)
     return found
+
+
+def _no_better_than_prompt(evaluation: dict[str, Any]) -> str | None:
+    """A prompt costs nothing; a tuned model that does not beat it was not worth its training."""
+    scores = {artefact["name"]: artefact["metrics"] for artefact in evaluation["artefacts"]}
+    tuned, prompted = scores.get(evaluation["tuned"] or ""), scores.get("prompted")
+    if tuned is None or prompted is None:
+        return None
+    shared = [it for it in LEADING if it in tuned and it in prompted]
+    if not shared:
+        return None
+    name = next((it for it in shared if tuned[it]["value"] != prompted[it]["value"]), shared[0])
+    ours, theirs = tuned[name]["value"], prompted[name]["value"]
+    if (ours < theirs) if measure(name).better == "lower" else (ours > theirs):
+        return None
+    return (
+        f"The base with a prompt alone does as well or better: {measure(name).title} {shown(name, theirs)} "
+        f"against {shown(name, ours)}."
+    )
 
 
 def _file(facts: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html as html_text
 import json
 import re
 import shutil
@@ -33,7 +34,7 @@ def test_the_verdict_is_the_pages_first_heading_and_names_the_deployed_file(run:
     html = page.render(found)
     heading = re.search(r"<h1>(.*?)</h1>", html)
     assert heading is not None
-    assert heading.group(1) == found["verdict"]["sentence"]
+    assert html_text.unescape(heading.group(1)) == found["verdict"]["sentence"]
     assert found["verdict"]["status"] == "better"
     assert found["verdict"]["file"].endswith("jessy-v1-q8_0.gguf")
     assert found["verdict"]["file"] in html

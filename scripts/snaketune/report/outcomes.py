@@ -1,0 +1,87 @@
+"""What was forecast before the training, beside what came of it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from snaketune.report.run_files import RunFiles
+
+STAGES = {
+    "package": ("Packaging", ("fuse_adapter", "convert_gguf", "quantize_gguf")),
+    "evaluate": ("Answering the test rows", ("generate_answers",)),
+}
+
+
+def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a quantity: {"what", "unit", "forecast", "low", "high", "outcome", "ratio"}; ratio is outcome / forecast.
+
+    found: the facts so far (plan, pilot, training). The plan speaks of the first experiment, so its outcome is taken.
+    Times of stages are those of Snakemake's benchmark files, of the last time that each step ran.
+    """
+    plan = next(iter(((found["plan"] or {}).get("experiments") or {}).items()), None)
+    forecast = (found["pilot"] or {}).get("forecast") or {}
+    seconds = forecast.get("seconds") or {}
+    trained = _experiment(found, plan[0] if plan else None)
+    summary, timing = trained.get("summary") or {}, trained.get("timing") or {}
+    planned = plan[1] if plan else {}
+    share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
+    rows = [
+        row("Updates", "count", planned.get("updates"), summary.get("updates")),
+        row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
+        row("Tokens trained", "count", planned.get("trained_tokens"), summary.get("trained_tokens")),
+        row("Training time", "seconds", seconds.get("train"), timing.get("seconds"), share),
+        *(
+            row(title, "seconds", seconds.get(stage), stage_seconds(run.folder, steps), share)
+            for stage, (title, steps) in STAGES.items()
+        ),
+        row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), _peak(timing)),
+        row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), _peak(timing)),
+        row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss")),
+    ]
+    return [it for it in rows if it["forecast"] is not None]
+
+
+def row(what: str, unit: str, forecast: Any, outcome: Any, share: float | None = None) -> dict[str, Any]:
+    """share: half the width of the forecast's range, as a share of it."""
+    known = isinstance(forecast, int | float) and isinstance(outcome, int | float) and forecast > 0
+    return {
+        "what": what,
+        "unit": unit,
+        "forecast": forecast,
+        "low": forecast * max(0.0, 1 - share) if share is not None and forecast is not None else None,
+        "high": forecast * (1 + share) if share is not None and forecast is not None else None,
+        "outcome": outcome,
+        "ratio": round(outcome / forecast, 4) if known else None,
+    }
+
+
+def stage_seconds(folder: Path, steps: tuple[str, ...]) -> float | None:
+    """Seconds that the named steps took together; None where no step left a benchmark file."""
+    found = []
+    for path in sorted((folder / "benchmarks").glob("*.tsv")):
+        if path.stem.split("-")[0] in steps:
+            with open(path, encoding="utf-8", newline="") as lines:
+                found += [
+                    float(line["s"]) for line in csv.DictReader(lines, delimiter="\t") if _is_number(line.get("s"))
+                ]
+    return sum(found) if found else None
+
+
+def _is_number(text: str | None) -> bool:
+    return text is not None and text.replace(".", "", 1).isdigit()
+
+
+def _peak(timing: dict[str, Any]) -> Any:
+    return timing.get("peak_memory_bytes")
+
+
+def _experiment(found: dict[str, Any], name: str | None) -> dict[str, Any]:
+    experiments = found["training"]["experiments"]
+    chosen = (found["training"]["selection"] or {}).get("experiment")
+    for wanted in (name, chosen):
+        for experiment in experiments:
+            if experiment["name"] == wanted:
+                return experiment
+    return experiments[0] if experiments else {}

@@ -1,0 +1,201 @@
+"""From facts to what the page's templates show: panels with bars, tables, sentences. Numbers become words here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from snaketune.report import facts, plots
+from snaketune.report.measures import measure, number, probability, shown
+
+PANELS = ("exact_match", "chrf", "perplexity", "bits_per_byte", "bleu", "token_f1", "rouge_l", "similarity")
+MOST_PANELS = 4
+BY_CATEGORY = ("exact_match", "chrf", "perplexity")
+
+Facts = dict[str, Any]
+
+
+def values(found: Facts) -> dict[str, Any]:
+    """Everything that page.html needs beside the facts."""
+    evaluation = found["evaluation"]
+    return {
+        "measures": names_of_measures(evaluation),
+        "panels": panels(evaluation),
+        "pairs": pairs(evaluation),
+        "targets": targets(found),
+        "categories_table": by_category(evaluation),
+        "signatures": _signatures(evaluation),
+        "categories": sorted({row["category"] for row in evaluation["answers"]["rows"] if row["category"]}),
+        "curves": plots.loss_curves(found["training"]["experiments"], "training"),
+        "lengths": lengths(found),
+        "settings_of": settings_of(found),
+        "setting_names": list(next(iter(settings_of(found).values()), {})),
+        "gains": gains(found),
+        "reasons": _reasons(),
+        "configuration": json.dumps(found["config"], ensure_ascii=False, indent=1),
+    }
+
+
+def names_of_measures(evaluation: Facts) -> list[str]:
+    """Every measure of any artefact, in the order in which they were made."""
+    return list(dict.fromkeys(name for artefact in evaluation["artefacts"] for name in artefact.get("metrics", {})))
+
+
+def panels(evaluation: Facts) -> list[dict[str, Any]]:
+    """The leading measures as bars: for each artefact a dot and its interval on one scale, in per cent of the width."""
+    known = names_of_measures(evaluation)
+    names = [name for name in PANELS if name in known][:MOST_PANELS]
+    return [
+        {"title": measure(name).title, "says": measure(name).says, "bars": _bars(evaluation, name)} for name in names
+    ]
+
+
+def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
+    entries = [
+        (artefact, artefact["metrics"][name]) for artefact in evaluation["artefacts"] if name in artefact["metrics"]
+    ]
+    ends = [it[key] for _, it in entries for key in ("value", "low", "high") if it.get(key) is not None]
+    kind = measure(name).kind
+    least = 0.0 if kind in ("share", "points") else min(ends)
+    most = max(ends) if kind == "plain" else {"share": 1.0, "points": 100.0}[kind]
+    margin = 0.04 * (most - least or 1.0)
+
+    def place(value: float) -> float:
+        return round(100 * (value - least + margin) / (most - least + 2 * margin), 2)
+
+    against = {pair["artefact"]: pair for pair in _pairs(evaluation) if pair["against"] == evaluation["base"]}
+    bars = []
+    for artefact, it in entries:
+        known = it.get("low") is not None and it.get("high") is not None
+        tested = against.get(artefact["name"], {}).get("metrics", {}).get(name)
+        bars.append(
+            {
+                "title": artefact["title"],
+                "tuned": artefact["name"] == evaluation["tuned"],
+                "value": shown(name, it["value"]),
+                "at": place(it["value"]),
+                "left": place(it["low"]) if known else None,
+                "width": round(place(it["high"]) - place(it["low"]), 2) if known else None,
+                "against": difference(name, tested) if tested else "",
+            }
+        )
+    return bars
+
+
+def difference(name: str, tested: dict[str, Any]) -> str:
+    """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
+    scale, unit = (100, " points") if measure(name).kind == "share" else (1, "")
+    gap, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
+    sure = probability(tested.get("p_corrected", tested["p"]))
+    return f"{gap}{unit} against the base ({low} to {high}), {sure}: {tested.get('verdict', '')}".removesuffix(": ")
+
+
+def signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else f"−{number(-value)}" if value < 0 else "0"
+
+
+def _pairs(evaluation: Facts) -> list[dict[str, Any]]:
+    return (evaluation["comparison"] or {}).get("pairs", [])
+
+
+def pairs(evaluation: Facts) -> list[dict[str, Any]]:
+    """Each paired comparison in one sentence: what is better, what is worse, and what could not be told."""
+    found = []
+    for pair in _pairs(evaluation):
+        tested = pair.get("metrics", {})
+        parts = []
+        for verdict in ("better", "worse"):
+            names = [measure(name).title for name, it in tested.items() if it.get("verdict") == verdict]
+            if names:
+                parts.append(f"{verdict} in {_listed(names)}")
+        rest = sum(it.get("verdict") not in ("better", "worse") for it in tested.values())
+        if not parts:
+            said = f"no difference that {pair['rows']} rows could show"
+        else:
+            said = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
+        words = f"{facts.title(pair['artefact'])}, against {facts.title(pair['against'])}: {said}."
+        found.append({"words": words[0].upper() + words[1:]})
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def targets(found: Facts) -> list[dict[str, Any]]:
+    """The configuration's acceptance limits against the tuned model's scores."""
+    evaluation = found["evaluation"]
+    scores = {artefact["name"]: artefact.get("metrics", {}) for artefact in evaluation["artefacts"]}
+    reached = scores.get(evaluation["tuned"] or "", {})
+    result = []
+    for name, limit in ((found["config"].get("evaluate") or {}).get("targets") or {}).items():
+        value = reached.get(name, {}).get("value")
+        lower = measure(name).better == "lower"
+        met = value is not None and (value <= limit if lower else value >= limit)
+        wanted = f"at {'most' if lower else 'least'} {shown(name, limit)}"
+        result.append({"title": measure(name).title, "target": wanted, "value": shown(name, value), "met": met})
+    return result
+
+
+def by_category(evaluation: Facts) -> dict[str, Any] | None:
+    """Base and tuned scores in each category of the rows."""
+    scored = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
+    base, tuned = scored.get(evaluation["base"] or ""), scored.get(evaluation["tuned"] or "")
+    if not base or not tuned or not tuned.get("categories"):
+        return None
+    names = [name for name in BY_CATEGORY if name in tuned["metrics"]]
+    rows = []
+    for category, ours in tuned["categories"].items():
+        theirs = (base.get("categories") or {}).get(category, {}).get("metrics", {})
+        cells = [
+            {
+                "base": shown(name, theirs.get(name, {}).get("value")),
+                "tuned": shown(name, ours["metrics"].get(name, {}).get("value")),
+            }
+            for name in names
+        ]
+        rows.append({"category": category, "rows": ours["rows"], "cells": cells})
+    return {"measures": names, "rows": rows}
+
+
+def _signatures(evaluation: Facts) -> dict[str, str]:
+    for artefact in evaluation["artefacts"]:
+        found = artefact.get("signatures") or {
+            name: it["signature"] for name, it in artefact.get("metrics", {}).items() if it.get("signature")
+        }
+        if found:
+            return found
+    return {}
+
+
+def settings_of(found: Facts) -> dict[str, dict[str, Any]]:
+    """What tells the experiments apart: experiment -> setting -> value; the same settings for all."""
+    entries = (found["training"]["selection"] or {}).get("experiments") or []
+    return {entry["experiment"]: entry.get("settings") or {} for entry in entries if entry.get("experiment")}
+
+
+def gains(found: Facts) -> dict[str, float | None]:
+    """Share of the adapter's gain in answer likelihood that each artefact keeps."""
+    artefacts = (found["fidelity"] or {}).get("artefacts") or {}
+    sums = {name: it.get("answer_logprob") for name, it in artefacts.items()}
+    base, adapter = sums.get("base"), sums.get("adapter")
+    if base is None or adapter is None or adapter <= base:
+        return {}
+    return {
+        name: (value - base) / (adapter - base) for name, value in sums.items() if value is not None and name != "base"
+    }
+
+
+def lengths(found: Facts) -> str:
+    """The histogram of row lengths, where the data's report has one."""
+    histogram = ((found["data"]["report"] or {}).get("lengths") or {}).get("histogram")
+    if not isinstance(histogram, list):
+        return ""
+    counts = [(it["from"], it["to"], it["rows"]) for it in histogram]
+    return plots.histogram(counts, "characters", "lengths", "How many rows have which length")
+
+
+def _reasons() -> dict[str, str]:
+    from snaketune.data.reasons import REASONS
+
+    return dict(REASONS)
