@@ -29,7 +29,7 @@ def peft_tensors(adapter: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any
         )
     settings = config["lora_parameters"]
     tensors: dict[str, np.ndarray] = {}
-    for name, value in sorted(dict(mx.load(str(folder / "adapters.safetensors"))).items()):
+    for name, value in sorted(_arrays(folder / "adapters.safetensors").items()):
         layer, _, part = name.rpartition(".")
         if part not in ("lora_a", "lora_b") or value.ndim != 2:
             raise PackageError(
@@ -52,3 +52,9 @@ def peft_tensors(adapter: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any
         "inference_mode": True,
         "base_model_name_or_path": None,
     }
+
+
+def _arrays(path: Path) -> dict[str, mx.array]:
+    loaded = mx.load(str(path))
+    assert isinstance(loaded, dict)
+    return loaded

@@ -16,7 +16,7 @@ from snaketune.package import chat_format, gguf_file
 
 NO_TEMPLATE = (
     "# The chat template of this model has no counterpart in Ollama's template language that could be shown to be the",
-    "# same. Ollama (0.20 or later) runs the one inside the GGUF instead; that it renders as in training is not proven.",
+    "# same. Ollama runs the one inside the GGUF instead, if it is new enough; that is not proven to be the same text.",
 )
 NO_CHAT = ("# This model was trained on plain text and has no chat template: use /api/generate with `raw: true`.",)
 
