@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.evaluate import statistics
+
 RESAMPLES = 2000
 FEWEST_ROWS = 8  # a bootstrap over fewer says nothing
 FEWEST_LOSSES = 6
+LARGEST_ADAPTER = 3.0
 HOUR = 3600.0
 
 
@@ -38,10 +41,9 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
 
     gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
     """
-    picks = np.random.default_rng(seed).integers(0, len(gains), (RESAMPLES, len(gains)))
-    means = gains[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(gains.sum() / sizes.sum()), float(low), float(high)
+    sums = statistics.resamples(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
+    low, high = statistics.interval(sums[:, 0] / sums[:, 1], len(gains))
+    return float(gains.sum() / sizes.sum()), low, high
 
 
 def finite(metrics: Sequence[dict[str, Any]], summary: dict[str, Any]) -> Criterion:
@@ -86,6 +88,21 @@ def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, se
     return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", says)
 
 
+def adapter_size(size: float | None) -> Criterion:
+    """The adapter is not far larger than the weights it changes: else it replaces what the model knew.
+
+    A learning rate that breaks a model shows here at once, when its loss may still fall: the model then says the same
+    after every question.
+    """
+    name = "adapter beside the model"
+    if size is None:
+        return Criterion(name, None, None, "unknown", "all weights are trained, so there is no adapter to measure")
+    if not math.isfinite(size):
+        return Criterion(name, None, LARGEST_ADAPTER, "fail", "the adapter is not finite")
+    says = f"its change has {size:.2g} times the norm of the weights it changes"
+    return Criterion(name, size, LARGEST_ADAPTER, "pass" if size < LARGEST_ADAPTER else "fail", says)
+
+
 def bound(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
     """Reference answers are likelier after their own question than after another row's.
 
@@ -106,7 +123,6 @@ def bound(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) ->
     )
     if low > 0:
         return Criterion("answers bound to their questions", low, 0.0, "pass", says)
-    says += ": the answers do not seem to belong to their questions (shuffled columns?)"
     return Criterion("answers bound to their questions", low, 0.0, "fail", says)
 
 
@@ -133,6 +149,33 @@ def time(hours: float, high: float, most: float) -> Criterion:
     """The forecast of the full run is within `pilot.max_hours`."""
     says = f"{hours:.2f} hours forecast, up to {high:.2f}; pilot.max_hours is {most:g}"
     return Criterion("time", hours, most, "pass" if hours <= most else "fail", says)
+
+
+def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
+    """What most probably stands behind the failures, as one sentence with what to try; None after a go."""
+    failed = {one.name for one in found if one.verdict == "fail"}
+    if "finite" in failed:
+        return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
+    if "adapter beside the model" in failed:
+        return "train.learning_rate is too high, and has broken the model: try a tenth of it"
+    if best_update == 0 and failed & {"validation better than base"}:
+        if "loss fell" in failed:
+            return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"
+        return "training made validation worse: train.learning_rate is too high, or the pilot's rows are too few"
+    if "answers bound to their questions" in failed:
+        return (
+            "the answers do not belong to their questions: look for shuffled or shifted rows in the data; if they do, "
+            "the pilot is too short to show it, so raise pilot.rows or pilot.updates"
+        )
+    if "loss fell" in failed:
+        return "train.learning_rate is too low, or the pilot too short"
+    if "score not worse than base" in failed:
+        return "the loss fell and the answers got worse: look at the sample, and at model.template"
+    if "memory" in failed:
+        return "a smaller train.batch_size with more accumulation, or gradient_checkpointing, needs less memory"
+    if "time" in failed:
+        return "fewer epochs or rows, a smaller base, or a higher pilot.max_hours"
+    return None
 
 
 def table(criteria: Sequence[dict[str, Any]]) -> str:

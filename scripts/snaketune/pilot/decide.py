@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.evaluate.metrics import CHRF
+from snaketune.evaluate.sampling import Sampling
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.mlx_engine import generation, loading, scoring
+from snaketune.mlx_engine.adapter_size import relative_size
 from snaketune.model.rendering import Renderer
 from snaketune.model.store import TokenStore
 from snaketune.pilot import binding, criteria
@@ -51,6 +54,7 @@ def run(
         criteria.finite(lines, report),
         criteria.loss_fell(lines),
         criteria.validation_gain(evidence["base"], evidence["pilot"], evidence["targets"], seed),
+        criteria.adapter_size(evidence["adapter_size"]),
         criteria.bound(evidence["own"], evidence["other"], evidence["bound_targets"], seed),
         criteria.score(evidence["base_scores"], evidence["pilot_scores"], METRIC, seed),
         criteria.memory(forecast["memory_bytes"], planned["machine"]["usable"], planned["machine"]["because"]),
@@ -60,6 +64,7 @@ def run(
     result = {
         "decision": "no-go" if failed else "go",
         "reasons": [f"{one.name}: {one.says}" for one in failed],
+        "likely_cause": criteria.likely_cause(found, report["best_update"]),
         "criteria": [one.record() for one in found],
         "forecast": forecast,
         "overridden": bool(failed) and config["pilot"]["on_no_go"] == "continue",
@@ -74,7 +79,7 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     """What base and pilot make of the same validation rows: probabilities, binding, and a scored sample of answers."""
     manifest = read_json(model)
     chosen = subset.first(valid, SCORED_ROWS, config["seed"])
-    rows = [valid.row(int(row)) for row in chosen]
+    rows = [_plain(valid.row(int(row))) for row in chosen]
     swaps = binding.exchanges(valid, chosen, config["seed"])
     asked = chosen[: config["pilot"]["sample"]]
     renderer = Renderer(manifest["folder"], config["model"]["template"])
@@ -88,13 +93,14 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     del base_model
     pilot_model = loading.load(manifest["folder"], dtype=dtype, adapter=adapter).model
     pilot = list(scoring.log_probabilities(pilot_model, rows))
-    own = list(scoring.log_probabilities(pilot_model, [swap.own for swap in swaps]))
-    other = list(scoring.log_probabilities(pilot_model, [swap.other for swap in swaps]))
+    own = list(scoring.log_probabilities(pilot_model, [_plain(swap.own) for swap in swaps]))
+    other = list(scoring.log_probabilities(pilot_model, [_plain(swap.other) for swap in swaps]))
     pilot_answers, seconds = _answers(pilot_model, pairs, limit, renderer)
     references = [renderer.decode(answer.tolist()) for _, answer in pairs]
     return {
         "base": np.array(base),
         "pilot": np.array(pilot),
+        "adapter_size": relative_size(pilot_model),
         "targets": valid.targets[chosen],
         "own": np.array(own),
         "other": np.array(other),
@@ -111,27 +117,25 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     }
 
 
+def _plain(row: binding.Row) -> tuple[list[int], list[bool]]:
+    return row[0].tolist(), row[1].tolist()
+
+
 def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tuple[list[str], float]:
     """Greedy answers to the questions, and the seconds that one took. None may be far longer than its reference."""
     prompts = [question.tolist() for question, _ in pairs]
     limits = [min(limit, 2 * len(answer) + 8) for _, answer in pairs]
     said = [""] * len(pairs)
     started = clock.monotonic()
-    for number, ids, _ in generation.answers(model, prompts, limits, renderer.stop_ids):
+    for number, ids, _ in generation.answers(model, prompts, limits, renderer.stop_ids, Sampling(), [0] * len(prompts)):
         said[number] = renderer.decode(ids)
     return said, (clock.monotonic() - started) / max(1, len(pairs))
 
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:
     """chrF (0 to 100) of each answer."""
-    from sacrebleu.metrics import CHRF
-
-    metric = CHRF()
     return np.array(
-        [
-            metric.sentence_score(answer, [reference]).score
-            for answer, reference in zip(answers, references, strict=True)
-        ]
+        [CHRF.sentence_score(answer, [reference]).score for answer, reference in zip(answers, references, strict=True)]
     )
 
 

@@ -20,8 +20,8 @@ def pass_on(decision: StrPath, on_no_go: str, go: StrPath) -> None:
             raise NoGoError(
                 "the pilot's decision is no-go",
                 where="pilot",
-                why=f"{'; '.join(made['reasons'])}.\n{table}\n",
-                mend="Mend the settings or the data; `pilot.on_no_go: continue` goes on all the same",
+                why=f"\n{table}\n",
+                mend=f"Likely: {made['likely_cause']}. Or go on all the same with `pilot.on_no_go: continue`",
             )
         print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{table}", file=sys.stderr)
     write_text(go, GO)
