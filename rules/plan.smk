@@ -26,6 +26,8 @@ rule forecast_run:
             experiments=EXPERIMENTS,
             data=only(CONFIG["data"], "max_length"),
             package=only(CONFIG["package"], "gguf"),
+            plan=CONFIG["plan"],
+            seed=CONFIG["seed"],
         ),
         code=code("forecast_run", "mlx"),
     conda:

@@ -65,7 +65,7 @@ rule select_experiment:
     benchmark:
         f"{RUN}/benchmarks/select_experiment.tsv"
     params:
-        config=settings(experiments=list(EXPERIMENTS)),
+        config=settings(experiments=EXPERIMENTS, select=CONFIG["select"]),
         code=code("select_experiment", "data"),
     conda:
         "../envs/data.yaml"
