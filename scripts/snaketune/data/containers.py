@@ -1,0 +1,251 @@
+"""The rows of a file, one at a time, whatever the file is: JSON Lines, a JSON array, CSV, TSV, Parquet, text by lines.
+
+Every reader yields `Row`s and holds no more than one row and one buffer. What is wrong with a row is a Rejection in its
+place; what is wrong with a file as a whole is a DataError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, NoReturn
+
+import msgspec
+
+from snaketune.data.reasons import Rejection
+from snaketune.errors import DataError
+
+LONGEST_LINE = 16 << 20  # bytes; a longer line is rejected without being held in memory
+KEPT_OF_A_LONG_LINE = 1000  # bytes of it in rejected.jsonl
+WHITE = b" \t\r\n"
+STRUCTURE = re.compile(rb'\\.|["\[\]{},]', re.DOTALL)  # an escape, or a sign that may begin or end something
+PARTNERS = {b"]": b"[", b"}": b"{"}
+BOM = b"\xef\xbb\xbf"
+decode = msgspec.json.Decoder().decode
+
+
+class Row(NamedTuple):
+    """One row as it stands: its line (from 1), its text (for rejected.jsonl), its fields or why there are none."""
+
+    line: int
+    raw: bytes | str
+    value: Any
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed; what goes wrong while reading them is a DataError."""
+    import zstandard
+
+    try:
+        with contextlib.ExitStack() as stack:
+            content: IO[bytes] = stack.enter_context(open(path, "rb", buffering=1 << 20))
+            if path.lower().endswith(".gz"):
+                content = stack.enter_context(gzip.open(content))  # type: ignore[arg-type]
+            elif path.lower().endswith(".zst"):
+                reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
+                content = stack.enter_context(io.BufferedReader(reader, 1 << 20))
+            yield content
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise DataError(
+            f"the compressed file is damaged or cut off ({error})", where=path, mend="Make or download it again"
+        ) from None
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror or error})", where=path) from None
+
+
+def refuse_other_encodings(head: bytes, path: str) -> None:
+    """Stop at UTF-16 and UTF-32, in which every single row would look damaged."""
+    zeros = head.count(0)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (zeros > len(head) // 4 and zeros > 1):
+        raise DataError(
+            "this file is in UTF-16 or UTF-32, not UTF-8",
+            where=path,
+            mend=f"Save it as UTF-8, for instance with: iconv -f UTF-16 -t UTF-8 {Path(path).name} > utf8.jsonl",
+        )
+
+
+def rows(path: str, container: str) -> Iterator[Row]:
+    """The rows of one file; container is a name of sources.CONTAINERS, or `pairs`."""
+    if container == "parquet":
+        from snaketune.data.tables import parquet_rows
+
+        yield from parquet_rows(path)
+        return
+    with opened(path) as content:
+        buffered = content if hasattr(content, "peek") else io.BufferedReader(content)  # type: ignore[type-var]
+        head = buffered.peek(1 << 16)[: 1 << 16]
+        refuse_other_encodings(head, path)
+        if head.startswith(BOM):
+            buffered.read(len(BOM))
+            head = head[len(BOM) :]
+        if container in ("csv", "tsv"):
+            from snaketune.data.tables import table_rows
+
+            yield from table_rows(buffered, path, container)
+        elif container == "pairs":
+            yield from pair_rows(buffered)
+        elif is_array(head, container):
+            yield from array_rows(buffered)
+        else:
+            yield from json_rows(buffered)
+
+
+def is_array(head: bytes, container: str) -> bool:
+    """Whether a JSON file is one array of rows: `.json` that begins with `[`, `.jsonl` that begins with `[` and `{`."""
+    start = head.lstrip()
+    if not start.startswith(b"["):
+        return False
+    return container == "json" or start[1:].lstrip().startswith(b"{")
+
+
+def lines(content: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without white space around them, blank ones left out; of one that is too long, its beginning."""
+    number = 0
+    while line := content.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := content.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield number, line
+            continue
+        line = line.strip(WHITE)
+        if line:
+            yield number, line
+
+
+def json_rows(content: IO[bytes]) -> Iterator[Row]:
+    """JSON Lines: a value a line."""
+    for number, line in lines(content):
+        yield json_row(number, line)
+
+
+def json_row(number: int, line: bytes) -> Row:
+    if len(line) >= LONGEST_LINE:
+        return overlong(number, line)
+    try:
+        value = decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Row(number, line, explained(line))
+    if type(value) is not dict:
+        return Row(number, line, Rejection("not-an-object", f"the line is {kind_of(value)}, not an object"))
+    return Row(number, line, value)
+
+
+def overlong(number: int, beginning: bytes) -> Row:
+    said = f"the row is longer than {LONGEST_LINE >> 20} MiB; its first {KEPT_OF_A_LONG_LINE} bytes are kept here"
+    return Row(number, beginning[:KEPT_OF_A_LONG_LINE], Rejection("too-long", said))
+
+
+def explained(line: bytes) -> Rejection:
+    """Why a line cannot be decoded, in the words of Python's own parser, which is slower and clearer."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        at = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
+        return Rejection("bad-encoding", f"not UTF-8: {at}; another encoding, such as Latin-1 or Windows-1252?")
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        return Rejection("invalid-json", f"{error.msg} at character {error.pos + 1}")
+    except RecursionError:
+        return Rejection("invalid-json", "brackets nested thousands deep")
+    except ValueError as error:
+        return Rejection("invalid-json", str(error))
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Rejection("bad-encoding", "half of a surrogate pair, as when an emoji is cut in two")
+    return Rejection("invalid-json", "a number too large for any reader")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value's kind, in words."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def array_rows(content: IO[bytes]) -> Iterator[Row]:
+    """The elements of one JSON array, without holding the array.
+
+    Elements are cut at the commas outside of strings and brackets, so that a broken one does not take the rest along.
+    """
+    line = 1
+    for text, newlines in _elements(content):
+        element = text.lstrip(WHITE)
+        if element:
+            yield json_row(line + text[: len(text) - len(element)].count(b"\n"), element.rstrip(WHITE))
+        line += newlines
+
+
+def _elements(content: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The text between the commas of an array's first level, and how many line ends were in it.
+
+    Of an element that is too long, only the beginning is given.
+    """
+    stack: list[bytes] = []  # the brackets that are open, the array's own first
+    quoted, held, newlines = False, b"", 0
+    while block := content.read(1 << 20):
+        while block.endswith(b"\\") and (more := content.read(1)):  # an escape must not be cut in two
+            block += more
+        start = 0
+        for found in STRUCTURE.finditer(block):
+            sign = found[0]
+            if quoted:
+                quoted = sign != b'"'
+                continue
+            if sign == b'"':
+                quoted = True
+                continue
+            boundary = (len(stack) == 1 and sign in b",]") or (not stack and sign == b"[")
+            if sign in b"[{":
+                stack.append(sign)
+            elif sign in PARTNERS and PARTNERS[sign] in stack[1 - boundary :]:
+                while stack.pop() != PARTNERS[sign]:
+                    pass
+            if boundary:
+                text = block[start : found.start()]
+                yield (held + text)[:LONGEST_LINE], newlines + text.count(b"\n")
+                start, held, newlines = found.end(), b"", 0
+        newlines += block.count(b"\n", start)
+        if len(held) < LONGEST_LINE:
+            held += block[start:]
+    yield held[:LONGEST_LINE], newlines
+
+
+def pair_rows(content: IO[bytes]) -> Iterator[Row]:
+    """Prompt and answer on alternating lines; blank lines may stand between pairs, not inside one."""
+    asked: tuple[int, bytes] | None = None
+    number = 0
+    while line := content.readline(LONGEST_LINE):
+        number += 1
+        line = line.strip(WHITE)
+        if asked is None:
+            asked = (number, line) if line else None
+            continue
+        yield _pair(asked[0], asked[1], line, b"\n")
+        asked = None
+    if asked:
+        yield Row(*asked, Rejection("missing-field", "the file ends after this prompt; its answer line is missing"))
+
+
+def _pair(number: int, left: bytes, right: bytes, between: bytes) -> Row:
+    raw = left + between + right
+    if len(left) >= LONGEST_LINE or len(right) >= LONGEST_LINE:
+        return overlong(number, raw)
+    try:
+        return Row(number, raw, {"prompt": left.decode(), "response": right.decode()})
+    except UnicodeDecodeError:
+        return Row(number, raw, explained(left + b" " + right))

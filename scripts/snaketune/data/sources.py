@@ -1,0 +1,113 @@
+"""Which files a configuration's sources name: a file, a folder or a glob each, in an order that does not change.
+
+Uses the standard library alone, because the Snakefile calls it while it is parsed.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import DataError
+
+COMPRESSIONS = (".gz", ".zst")
+CONTAINERS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+BY_LINE = ("pairs", "parallel")  # containers that a file's name does not give away
+
+
+def files(sources: list[dict[str, Any]]) -> list[str]:
+    """Every local file of the configured sources, each once, in the configured order; DataError for a missing one.
+
+    A source on the hub has no local file before it is fetched, and adds none.
+    """
+    found: dict[str, None] = {}
+    for number, source in enumerate(sources):
+        for path in expanded(source, f"data.sources[{number}]"):
+            found[path] = None
+        if source.get("target"):
+            found[source["target"]] = None
+    return list(found)
+
+
+def expanded(source: dict[str, Any], where: str) -> list[str]:
+    """The files of one source: its path itself, the data files in that folder, or the matches of that glob, sorted."""
+    if source.get("hub"):
+        return []
+    path = source["path"]
+    for name in filter(None, (path, source.get("target"))):
+        if not Path(name).exists() and not (name == path and glob.has_magic(name)):
+            raise missing(name, where)
+    if Path(path).is_file():
+        return [path]
+    if Path(path).is_dir():
+        found = sorted(str(file) for file in _readable(Path(path), source.get("format") or "auto"))
+        kind = "no data file in this folder"
+    else:
+        # Path.glob takes no absolute pattern.
+        found = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207
+        kind = "no file matches this glob"
+    if not found:
+        known = ", ".join(CONTAINERS)
+        raise DataError(
+            f"{kind}: {path}",
+            where=f"{where}.path",
+            mend=f"Data files end in {known}, each optionally followed by {' or '.join(COMPRESSIONS)}",
+        )
+    return found
+
+
+def _readable(folder: Path, container: str) -> Iterator[Path]:
+    """The files of a folder, at any depth, that hold rows by their name; hidden ones are passed over."""
+    for file in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        suits = suffix(file.name) == ".txt" if container in BY_LINE else suffix(file.name) in CONTAINERS
+        if file.is_file() and suits and not hidden:
+            yield file
+
+
+def suffix(name: str) -> str:
+    """The ending that tells the container, in small letters, a compression's own ending left out."""
+    name = name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return Path(name).suffix
+
+
+def container_of(path: str, chosen: str) -> str:
+    """How a file is to be read: as the configuration says, or as its name tells."""
+    if chosen != "auto":
+        return chosen
+    known = CONTAINERS.get(suffix(path))
+    if known:
+        return known
+    raise DataError(
+        f"how to read {path} cannot be told from its name",
+        where=path,
+        mend="Set this source's `format`, for instance `pairs` for a text file of alternating prompt and answer lines; "
+        f"or give the file one of the endings {', '.join(CONTAINERS)}",
+    )
+
+
+def missing(path: str, where: str) -> DataError:
+    """The message for a path that is not there, with the nearest name in its folder."""
+    from difflib import get_close_matches
+
+    folder, name = Path(path).parent, Path(path).name
+    names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    near = get_close_matches(name, names, n=1)
+    hint = f" (did you mean {folder / near[0]}?)" if near else ""
+    absent = "" if folder.is_dir() else f"; there is no folder {folder} either"
+    return DataError(
+        f"there is no file {path}{hint}{absent}",
+        where=f"{where}.path",
+        mend="Give the path from the folder in which snakemake is run, or an absolute path",
+    )

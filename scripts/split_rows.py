@@ -1,0 +1,16 @@
+"""Divides the kept rows into train, valid and test, whole clusters at a time (snaketune.data.splits)."""
+
+import json
+
+from snaketune import step
+from snaketune.data import splits
+
+with step.running(snakemake.log[0]):
+    splits.run(
+        config=json.loads(snakemake.params.config),
+        records=snakemake.input.records,
+        train=snakemake.output.train,
+        valid=snakemake.output.valid,
+        test=snakemake.output.test,
+        split=snakemake.output.split,
+    )

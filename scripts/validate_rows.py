@@ -1,0 +1,14 @@
+"""Reads every source and gives each row its verdict (snaketune.data.validate)."""
+
+import json
+
+from snaketune import step
+from snaketune.data import validate
+
+with step.running(snakemake.log[0]):
+    validate.run(
+        config=json.loads(snakemake.params.config),
+        records=snakemake.output.records,
+        rejected=snakemake.output.rejected,
+        report=snakemake.output.report,
+    )

@@ -1,0 +1,37 @@
+"""Every malformed input that we know of, run as the validate step would run it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from snaketune import config
+from snaketune.data import sources, validate
+from snaketune.errors import DataError
+from snaketune.files import read_json, read_jsonl
+
+BAD = Path(__file__).resolve().parents[4] / "shared/bad_inputs"
+EXPECTED = (BAD / "expected.tsv").read_text(encoding="utf-8").splitlines() if BAD.is_dir() else []
+CASES = list(csv.DictReader(EXPECTED, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.mark.skipif(not CASES, reason="the malformed inputs are not beside this copy")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"])
+def test_each_malformed_input_comes_out_as_expected(case, tmp_path):
+    source = {"path": str(BAD / case["file"]), "format": case["format"]}
+    data = {"sources": [source], "max_rejected": 1.0, "near_duplicates": False}
+    settings = {"data": config.complete({"run": "bad", "data": data})["data"], "seed": 1}
+    records, rejected, report = (tmp_path / name for name in ("records.jsonl", "rejected.jsonl", "report.json"))
+    sources.files(settings["data"]["sources"])
+    if case["outcome"] == "error":
+        with pytest.raises(DataError) as raised:
+            validate.run(settings, records, rejected, report)
+        assert all(word.lower() in str(raised.value).lower() for word in case["say"].split())
+        assert not records.exists()
+        return
+    validate.run(settings, records, rejected, report)
+    found = read_json(report)
+    assert len(list(read_jsonl(records))) == found["kept"] == int(case["kept"])
+    expected = {code: int(count) for code, count in (part.split("=") for part in case["reasons"].split(",") if part)}
+    assert found["reasons"] == expected
+    assert len(list(read_jsonl(rejected))) == found["rejected"] == sum(expected.values())
+    assert found["read"] == found["kept"] + found["rejected"] + found["duplicates"] + found["near_duplicates"]
