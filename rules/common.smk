@@ -11,6 +11,7 @@ from snaketune import config as configuration
 from snaketune.digest import code_digest
 from snaketune.errors import UserError
 from snaketune.data import sources as data_sources
+from snaketune.evaluate import settings as evaluate_settings
 from snaketune.model import base as base_models
 from snaketune.model import rendering
 from snaketune.train import experiments as train_experiments

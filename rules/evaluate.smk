@@ -1,47 +1,60 @@
 # Stage evaluate: every product answers the same test rows, and each is compared with the base.
 #
 # needs    the test rows, the base, the chosen adapter, the fused model, the GGUF files
-# leaves   evaluation/<artefact>/{predictions.jsonl,scores.json}; evaluation/comparison.json
-# steps    generate_answers, score_answers, compare_scores
-ARTEFACTS = [
-    name if name != "gguf" else f"gguf-{kind}" for name in CONFIG["evaluate"]["artefacts"] for kind in TYPES[:1]
-]
+# leaves   evaluation/<artefact>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
+#          prompts of one's own; evaluation/comparison.json; evaluation/passed, where missed targets stop the run
+# steps    generate_answers, score_answers, compare_scores, check_targets
+ARTEFACTS = or_exit(evaluate_settings.artefacts, CONFIG)
+EVALUATED = dict(CONFIG, model=FIRST["model"])
+GENERAL = CONFIG["evaluate"]["forgetting"]["rows"]
 
 
 def artefact_inputs(wildcards):
-    """What an artefact is made of."""
+    """What an artefact is made of; `adapter` names the two files of the adapter's folder."""
     made = {"rows": rules.split_rows.output.test, "model": BASE}
+    made |= {"general": GENERAL} if GENERAL else {}
     if wildcards.artefact.startswith("gguf-"):
         made["gguf"] = gguf(wildcards.artefact.removeprefix("gguf-"))
+    elif wildcards.artefact == "prompted":
+        made["train"] = rules.split_rows.output.train
     elif wildcards.artefact == "fused":
         made["fused"] = rules.fuse_adapter.output.manifest
+    elif wildcards.artefact == "previous":
+        made["fused"] = or_exit(evaluate_settings.previous, CONFIG)
+    elif wildcards.artefact == "pilot":
+        made["adapter"] = rules.train_pilot.output.adapter
+        made["adapter_config"] = rules.train_pilot.output.adapter_config
     elif wildcards.artefact == "adapter":
         made["adapter"] = rules.select_experiment.output.adapter
         made["adapter_config"] = rules.select_experiment.output.adapter_config
     return made
 
 
+def answer_files(folder):
+    """What generate_answers writes there."""
+    made = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
+    made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
+    made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
+    return made
+
+
 rule evaluate:
     input:
         f"{RUN}/evaluation/comparison.json",
+        f"{RUN}/evaluation/passed" if CONFIG["evaluate"]["on_missed"] == "stop" else [],
 
 
 rule generate_answers:
     input:
         unpack(artefact_inputs),
     output:
-        predictions=ensure(f"{RUN}/evaluation/{{artefact}}/predictions.jsonl", non_empty=True),
+        **answer_files(f"{RUN}/evaluation/{{artefact}}"),
     log:
         f"{RUN}/logs/generate_answers-{{artefact}}.log",
     benchmark:
         f"{RUN}/benchmarks/generate_answers-{{artefact}}.tsv"
     params:
-        config=settings(
-            evaluate=CONFIG["evaluate"],
-            model=only(FIRST["model"], "template", "dtype"),
-            data=only(CONFIG["data"], "max_length"),
-            seed=CONFIG["seed"],
-        ),
+        config=lambda wildcards: settings(**evaluate_settings.answering(EVALUATED, wildcards.artefact)),
         code=code("generate_answers", "gguf"),
     threads: CONFIG["threads"]
     resources:
@@ -62,10 +75,10 @@ rule score_answers:
     benchmark:
         f"{RUN}/benchmarks/score_answers-{{artefact}}.tsv"
     params:
-        config=settings(evaluate=CONFIG["evaluate"], seed=CONFIG["seed"]),
-        code=code("score_answers", "report"),
+        config=settings(**evaluate_settings.scoring(CONFIG)),
+        code=code("score_answers", "gguf"),
     conda:
-        "../envs/report.yaml"
+        "../envs/gguf.yaml"
     script:
         "../scripts/score_answers.py"
 
@@ -74,6 +87,7 @@ rule compare_scores:
     input:
         predictions=expand(rules.generate_answers.output.predictions, artefact=ARTEFACTS),
         scores=expand(rules.score_answers.output.scores, artefact=ARTEFACTS),
+        general=expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS) if GENERAL else [],
     output:
         comparison=ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
     log:
@@ -81,9 +95,26 @@ rule compare_scores:
     benchmark:
         f"{RUN}/benchmarks/compare_scores.tsv"
     params:
-        config=settings(evaluate=CONFIG["evaluate"], seed=CONFIG["seed"]),
+        config=settings(**evaluate_settings.comparing(CONFIG)),
         code=code("compare_scores", "report"),
     conda:
         "../envs/report.yaml"
     script:
         "../scripts/compare_scores.py"
+
+
+rule check_targets:
+    input:
+        comparison=rules.compare_scores.output.comparison,
+    output:
+        passed=f"{RUN}/evaluation/passed",
+    log:
+        f"{RUN}/logs/check_targets.log",
+    benchmark:
+        f"{RUN}/benchmarks/check_targets.tsv"
+    params:
+        code=code("check_targets", "report"),
+    conda:
+        "../envs/report.yaml"
+    script:
+        "../scripts/check_targets.py"

@@ -9,6 +9,7 @@ with step.running(snakemake.log[0]):
     comparing.run(
         predictions=snakemake.input.predictions,
         scores=snakemake.input.scores,
+        general=snakemake.input.get("general", []),
         comparison=snakemake.output.comparison,
         config=json.loads(snakemake.params.config),
     )

@@ -4,16 +4,23 @@ import json
 
 from snaketune import step
 from snaketune.evaluate import answering
+from snaketune.evaluate.artefacts import Artefact
 
 with step.running(snakemake.log[0]):
     answering.run(
-        artefact=snakemake.wildcards.artefact,
+        Artefact(
+            snakemake.wildcards.artefact,
+            model=snakemake.input.model,
+            adapter=snakemake.input.get("adapter"),
+            fused=snakemake.input.get("fused"),
+            gguf=snakemake.input.get("gguf"),
+        ),
         rows=snakemake.input.rows,
-        model=snakemake.input.model,
-        adapter=snakemake.input.get("adapter"),
-        fused=snakemake.input.get("fused"),
-        gguf=snakemake.input.get("gguf"),
+        train=snakemake.input.get("train"),
+        general_rows=snakemake.input.get("general"),
         config=json.loads(snakemake.params.config),
         predictions=snakemake.output.predictions,
+        general=snakemake.output.get("general"),
+        prompts=snakemake.output.get("prompts"),
         threads=snakemake.threads,
     )

@@ -1,151 +1,217 @@
-"""A model's answers to the test rows, and how probable it finds theirs: one line a row in predictions.jsonl."""
+"""A model's answers to the rows, and how probable it finds theirs: one line a row in predictions.jsonl."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.config import canonical
 from snaketune.errors import EvaluationError
-from snaketune.evaluate.items import Item, chosen, items
+from snaketune.evaluate import general as general_set
+from snaketune.evaluate.artefacts import Artefact, Engine
+from snaketune.evaluate.items import Item, Messages, chosen, examples, items, question
+from snaketune.evaluate.journal import Journal
+from snaketune.evaluate.sampling import Sampling, seed_of
 from snaketune.evaluate.windows import context_of, fitted, pieces
-from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
+from snaketune.files import StrPath, holding, read_jsonl, write_jsonl
 from snaketune.model.rendering import Renderer
 
-Row = tuple[list[int], list[bool]]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What an evaluation asks of a loaded model: see `log_probabilities` and `answers` of the two engines."""
-
-    log_probabilities: Callable[[Sequence[Row]], Iterator[float]]
-    answers: Callable[[Sequence[list[int]], Sequence[int], Set[int]], Iterator[tuple[int, list[int], bool]]]
+Named = dict[str, Item]
+LEAD_SHARE = 2  # the prompted base's lead may fill one in this many tokens of the context
 
 
 def run(
+    artefact: Artefact,
     *,
-    artefact: str,
     rows: StrPath,
-    model: StrPath,
     config: dict[str, Any],
     predictions: StrPath,
-    adapter: StrPath | None = None,
-    fused: StrPath | None = None,
-    gguf: StrPath | None = None,
+    general_rows: StrPath | None = None,
+    general: StrPath | None = None,
+    prompts: StrPath | None = None,
+    train: StrPath | None = None,
     threads: int = 1,
 ) -> None:
-    """Answer and score at most `evaluate.max_rows` of the test rows with one artefact.
+    """Answer and score at most `evaluate.max_rows` of the test rows, in one load of the artefact.
 
-    artefact: base, adapter, fused or gguf-<type>; model and fused: manifests; config: sections `evaluate` and `model`
-    and the seed. Rows and prompts that exceed the context are cut on the left, and their lines say so.
+    Also those of the general set into `general` and `evaluate.prompts` into `prompts`, where these are given. config:
+    what `settings.answering` gives. train: the prompted base's examples.
+    What is done lies in unfinished.jsonl beside the predictions until all is.
     """
-    settings = config["evaluate"]
-    folder = Path(read_json(model)["folder"])
-    renderer = Renderer(folder, config["model"]["template"])
-    context = context_of(folder)
-    asked = [
-        item
-        for record in chosen(list(read_jsonl(rows)), settings["max_rows"], config["seed"])
-        for item in items(record, renderer)
-    ]
-    if not asked:
+    settings, seed = config["evaluate"], config["seed"]
+    template = None if artefact.name == "previous" else config["model"]["template"]
+    renderer = Renderer(artefact.folder, template)
+    context = context_of(artefact.folder)
+    lead = _lead(settings["prompted"], train, renderer, context, seed) if artefact.name == "prompted" else []
+    sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}
+    if general is not None and general_rows is not None:
+        kept = general_set.records(general_rows)
+        sets[Path(general)] = _asked(kept, general_rows, settings, renderer, lead, seed)
+    if prompts is not None:
+        asked = [question(i + 1, text, renderer, lead) for i, text in enumerate(settings["prompts"])]
+        sets[Path(prompts)] = {item.id: item for item in asked}
+    named = {f"{path.name}/{name}": item for path, found in sets.items() for name, item in found.items()}
+    everything = canonical([artefact.fingerprint(), config, {name: vars(item) for name, item in named.items()}])
+    fingerprint = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
+    here = Path(predictions).parent
+    with holding(here / ".lock", "answering these rows"), Journal(here / "unfinished.jsonl", fingerprint) as journal:
+        work = _Work(artefact, renderer, context, config, threads, journal)
+        work.do(named)
+        for path, found in sets.items():
+            write_jsonl(path, (work.line(f"{path.name}/{name}", item) for name, item in found.items()))
+        work.report(named)
+        journal.finish()
+
+
+def _asked(
+    records: list[dict[str, Any]],
+    source: StrPath,
+    settings: dict[str, Any],
+    renderer: Renderer,
+    lead: Messages,
+    seed: int,
+) -> Named:
+    """What the rows of a file ask, by prediction id."""
+    if not records:
         raise EvaluationError(
-            "there is no test row to answer",
-            where=str(rows),
+            "there is no row to answer",
+            where=str(source),
             why="Without one nothing can be measured",
             mend="Give data.split a larger test share, or add rows",
         )
-    prompts = {i: fitted(item.prompt, context, settings["max_new_tokens"]) for i, item in _with_prompt(asked)}
-    longest = max(
-        max(min(len(item.ids), context) for item in asked),
-        max((len(ids) + limit for ids, limit, _ in prompts.values()), default=0),
-    )
-    engine = _engine(artefact, folder, config, adapter, fused, gguf, longest, threads)
-    lines = list(_lines(asked, prompts, engine, renderer, context))
-    cut = sum(1 for line in lines if line.get("cut"))
-    if cut:
-        print(
-            f"snaketune: {cut} of {len(lines)} prompts were cut on the left to fit a context of {context} tokens",
-            file=sys.stderr,
+    rows = chosen(records, settings["max_rows"], seed)
+    return {item.id: item for record in rows for item in items(record, renderer, lead, settings["turns"])}
+
+
+def _lead(prompted: dict[str, Any], train: StrPath | None, renderer: Renderer, context: int, seed: int) -> Messages:
+    """The system prompt and the worked examples that stand before each question put to the prompted base."""
+    system = [{"role": "system", "content": prompted["system"]}] if prompted["system"] else []
+    worked = examples(read_jsonl(train), prompted["examples"], seed) if train is not None else []
+    probe = [{"role": "user", "content": "?"}]
+    for count in range(len(worked), -1, -1):
+        lead = system + [message for exchange in worked[:count] for message in exchange]
+        if len(renderer.prompt(lead + probe)) * LEAD_SHARE <= context or count == 0:
+            break
+    if count < len(worked):
+        _say(f"the context of {context} tokens has room for {count} of {len(worked)} examples")
+    if not lead:
+        raise EvaluationError(
+            "the prompted base has neither a system prompt nor an example",
+            where="evaluate.prompted",
+            why="It would be the base once more",
+            mend="Set evaluate.prompted.system, or examples above 0 (single exchanges of the training rows that fit), "
+            "or leave `prompted` out of evaluate.artefacts",
         )
-    write_jsonl(predictions, lines)
+    return lead
 
 
-def _with_prompt(asked: Iterable[Item]) -> Iterator[tuple[int, Any]]:
-    return ((i, item) for i, item in enumerate(asked) if item.prompt is not None)
+class _Work:
+    """What an artefact still has to score and to answer, and the lines that come of it."""
 
+    def __init__(
+        self,
+        artefact: Artefact,
+        renderer: Renderer,
+        context: int,
+        config: dict[str, Any],
+        threads: int,
+        journal: Journal,
+    ) -> None:
+        self.artefact, self.renderer, self.context = artefact, renderer, context
+        self.limit = config["evaluate"]["max_new_tokens"]
+        self.sampling = Sampling(**config["evaluate"]["generation"])
+        self.dtype, self.seed, self.threads = config["model"]["dtype"], config["seed"], threads
+        self.journal = journal
 
-def _lines(
-    asked: Sequence[Item],
-    prompts: dict[int, tuple[list[int], int, int]],
-    engine: Engine,
-    renderer: Renderer,
-    context: int,
-) -> Iterator[dict[str, Any]]:
-    """The predictions, in the order of the items."""
-    parts = [(i, piece) for i, item in enumerate(asked) for piece in pieces(item.ids, item.targets, context)]
-    sums = dict.fromkeys(range(len(asked)), 0.0)
-    for (i, _), total in zip(parts, engine.log_probabilities([piece for _, piece in parts]), strict=True):
-        sums[i] += total
-    numbers = sorted(prompts)
-    answered = {}
-    wanted = [prompts[i][0] for i in numbers], [prompts[i][1] for i in numbers]
-    for place, new, stopped in engine.answers(*wanted, renderer.stop_ids):
-        answered[numbers[place]] = new, stopped
-    for i, item in enumerate(asked):
-        line: dict[str, Any] = {"id": item.id, "prompt": item.shown, "reference": item.reference}
+    def do(self, named: Named) -> None:
+        """Score and answer whatever the journal does not know yet."""
+        known = self.journal.known
+        prompts = {name: self._fitted(item) for name, item in named.items() if item.prompt is not None}
+        to_score = [name for name, item in named.items() if item.reference is not None and f"score:{name}" not in known]
+        to_answer = [name for name in prompts if f"answer:{name}" not in known]
+        if not to_score and not to_answer:
+            return
+        longest = max(
+            max((min(len(named[name].ids), self.context) for name in to_score), default=0),
+            max((len(prompts[name][0]) + prompts[name][1] for name in to_answer), default=0),
+        )
+        engine = self.artefact.load(dtype=self.dtype, context=longest, threads=self.threads)
+        self._tell(self._score(engine, named, to_score), len(to_score), "scored")
+        self._tell(self._answer(engine, prompts, to_answer), len(to_answer), "answered")
+
+    def _tell(self, steps: Iterator[str], total: int, done: str) -> None:
+        """Take the steps, with a line for each tenth of them."""
+        for number, _ in enumerate(steps, 1):
+            if number == total or number * 10 // total > (number - 1) * 10 // total:
+                _say(f"{self.artefact.name}: {number} of {total} {done}")
+
+    def _fitted(self, item: Item) -> tuple[list[int], int, int]:
+        assert item.prompt is not None
+        return fitted(item.prompt, self.context, self.limit)
+
+    def _score(self, engine: Engine, named: Named, names: Sequence[str]) -> Iterator[str]:
+        parts = [list(pieces(named[name].ids, named[name].targets, self.context)) for name in names]
+        sums = engine.log_probabilities([piece for part in parts for piece in part])
+        for name, part in zip(names, parts, strict=True):
+            total = sum(next(sums) for _ in part)
+            if not math.isfinite(total):
+                raise EvaluationError(
+                    f"{self.artefact.name} gives probabilities that are not numbers",
+                    where=name,
+                    why="The model's weights are damaged, so nothing it is scored with would mean anything",
+                    mend="Train again with a smaller train.learning_rate, or make the file anew",
+                )
+            self.journal.add(f"score:{name}", total)
+            yield name
+
+    def _answer(
+        self, engine: Engine, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
+    ) -> Iterator[str]:
+        found = engine.answers(
+            [prompts[name][0] for name in names],
+            [prompts[name][1] for name in names],
+            self.renderer.stop_ids,
+            self.sampling,
+            [seed_of(self.seed, name) for name in names],
+        )
+        for place, new, stopped in found:
+            fact = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
+            self.journal.add(f"answer:{names[place]}", fact)
+            yield names[place]
+
+    def line(self, name: str, item: Item) -> dict[str, Any]:
+        """The prediction of one item."""
+        line: dict[str, Any] = {"id": item.id, "prompt": item.shown}
+        if item.row != item.id:
+            line["row"] = item.row
         if item.category is not None:
             line["category"] = item.category
-        if i in answered:
-            new, stopped = answered[i]
-            line |= {"answer": renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
-            if prompts[i][2]:
-                line["cut"] = prompts[i][2]
-        yield line | {
-            "logprob": sums[i],
-            "targets": sum(item.targets),
-            "bytes": len(item.reference.encode("utf-8", "replace")),
-        }
+        if item.prompt is not None:
+            line |= self.journal.known[f"answer:{name}"]
+            if cut := self._fitted(item)[2]:
+                line["cut"] = cut
+        if item.reference is not None:
+            line |= {
+                "reference": item.reference,
+                "logprob": self.journal.known[f"score:{name}"],
+                "targets": sum(item.targets),
+                "bytes": len(item.reference.encode("utf-8", "surrogatepass")),
+            }
+        return line
+
+    def report(self, named: Named) -> None:
+        """Say what did not fit."""
+        cut = sum(1 for item in named.values() if item.prompt is not None and self._fitted(item)[2])
+        long = sum(1 for item in named.values() if len(item.ids) > self.context)
+        if cut:
+            _say(f"{cut} of {len(named)} questions were cut on the left to fit a context of {self.context} tokens")
+        if long:
+            _say(f"{long} of {len(named)} rows exceed that context and were scored in overlapping pieces")
 
 
-def _engine(
-    artefact: str,
-    folder: Path,
-    config: dict[str, Any],
-    adapter: StrPath | None,
-    fused: StrPath | None,
-    gguf: StrPath | None,
-    context: int,
-    threads: int,
-) -> Engine:
-    """The artefact, loaded once."""
-    if artefact.startswith("gguf"):
-        assert gguf is not None
-        return _llama_engine(gguf, context, threads)
-    if artefact == "fused":
-        assert fused is not None
-        folder = Path(read_json(fused)["folder"])
-    return _mlx_engine(folder, config["model"]["dtype"], adapter if artefact == "adapter" else None)
-
-
-def _mlx_engine(folder: Path, dtype: str, adapter: StrPath | None) -> Engine:
-    from snaketune.mlx_engine import generation, loading, scoring
-
-    model = loading.load(folder, dtype=dtype, adapter=Path(adapter).parent if adapter else None).model
-    return Engine(
-        lambda rows: scoring.log_probabilities(model, rows),
-        lambda prompts, limits, stop_ids: generation.answers(model, prompts, limits, stop_ids),
-    )
-
-
-def _llama_engine(gguf: StrPath, context: int, threads: int) -> Engine:
-    from snaketune.llama_engine import generation, loading, scoring
-
-    llama = loading.open_gguf(Path(gguf), context=context, threads=threads)
-    return Engine(
-        lambda rows: scoring.log_probabilities(llama, rows),
-        lambda prompts, limits, stop_ids: generation.answers(llama, prompts, limits, stop_ids),
-    )
+def _say(text: str) -> None:
+    print(f"snaketune: {text}", file=sys.stderr)

@@ -1,27 +1,30 @@
-"""Which test rows are put to a model, and what is asked of it in each."""
+"""Which rows are put to a model, and what is asked of it in each."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from snaketune.model.rendering import Renderer
 
+Messages = list[dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Item:
-    """One answer to give and score, or, where `prompt` is None, one plain text to score.
+    """One answer to give or to score, or both.
 
-    id: of the prediction; shown: the question as a person reads it; ids and targets: the reference and what comes
-    before it, as trained; prompt: the ids after which the model answers.
+    row: the id of the record it comes from; shown: the question as a person reads it; reference: the answer wanted,
+    if there is one; ids and targets: that answer and everything before it, as trained; prompt: the ids after which
+    the model answers, None for a plain text.
     """
 
     id: str
     row: str
     shown: str
-    reference: str
+    reference: str | None
     category: str | None
     ids: list[int]
     targets: list[bool]
@@ -35,32 +38,48 @@ def chosen(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dic
     return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), count))]
 
 
-def items(record: dict[str, Any], renderer: Renderer) -> list[Item]:
-    """What is asked of a model in one row: the answer of its last assistant turn, or the row's text."""
-    row = str(record["id"])
-    category = record.get("category")
+def items(record: dict[str, Any], renderer: Renderer, lead: Messages, turns: str) -> Iterator[Item]:
+    """What is asked in one row: the answer of its last assistant turn, or, with `turns` = all, of each of them.
+
+    Earlier turns are the record's own. lead: messages put before every conversation (see `led`).
+    """
+    row, category = str(record["id"]), record.get("category")
     if "text" in record:
         rendered = renderer.text(record["text"])
-        return [Item(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)]
+        yield Item(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)
+        return
     messages, tools = record["messages"], record.get("tools")
-    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    before, answer = messages[:last], messages[last]
-    rendered = renderer.conversation(messages[: last + 1], tools)
-    return [
-        Item(
-            row,
-            row,
-            shown(before),
-            answer.get("content") or "",
-            category,
-            rendered.ids,
-            _last_turn(rendered.trained, before, renderer, tools),
-            renderer.prompt(before, tools),
+    answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    for turn in answered if turns == "all" else answered[-1:]:
+        before = led(lead, messages[:turn])
+        rendered = renderer.conversation([*before, messages[turn]], tools)
+        yield Item(
+            id=row if turn == answered[-1] else f"{row}#{turn}",
+            row=row,
+            shown=shown(messages[:turn]),
+            reference=messages[turn].get("content") or "",
+            category=category,
+            ids=rendered.ids,
+            targets=_last_turn(rendered.trained, before, renderer, tools),
+            prompt=renderer.prompt(before, tools),
         )
-    ]
 
 
-def shown(messages: Sequence[dict[str, Any]]) -> str:
+def question(number: int, text: str, renderer: Renderer, lead: Messages) -> Item:
+    """A question without a reference answer."""
+    name = f"prompt-{number}"
+    return Item(name, name, text, None, None, [], [], renderer.prompt(led(lead, [{"role": "user", "content": text}])))
+
+
+def led(lead: Messages, messages: Messages) -> Messages:
+    """A conversation after the lead; the row's own system text goes first, unless the lead has one."""
+    if not lead:
+        return messages
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    return ([] if lead[0]["role"] == "system" else system) + lead + messages[len(system) :]
+
+
+def shown(messages: Messages) -> str:
     """A conversation as a person reads it: the question alone, or each turn under its role's name."""
     spoken = [message for message in messages if message["role"] != "system"]
     if len(spoken) == 1:
@@ -68,9 +87,17 @@ def shown(messages: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in spoken)
 
 
-def _last_turn(
-    trained: list[bool], before: Sequence[dict[str, Any]], renderer: Renderer, tools: list[Any] | None
-) -> list[bool]:
+def examples(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[Messages]:
+    """Up to `count` questions with their answers from the training rows, drawn by seed: single exchanges only."""
+    single = []
+    for record in records:
+        spoken = [message for message in record.get("messages", []) if message["role"] != "system"]
+        if [message["role"] for message in spoken] == ["user", "assistant"] and "tools" not in record:
+            single.append(spoken)
+    return random.Random(seed).sample(single, min(count, len(single)))
+
+
+def _last_turn(trained: list[bool], before: Messages, renderer: Renderer, tools: list[Any] | None) -> list[bool]:
     """The mask without the targets of earlier assistant turns."""
     if not any(message["role"] == "assistant" for message in before):
         return trained

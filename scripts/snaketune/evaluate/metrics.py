@@ -7,9 +7,11 @@ alone, many resamples at once, and corpus-level measures get intervals and tests
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ CHRF = sacrebleu.CHRF(word_order=2)
 TER = sacrebleu.TER()
 for _metric in (BLEU, CHRF, TER):
     _metric.num_refs = 1  # known to sacrebleu after its first score only, and part of the signature
+OWN = "own"  # where a line keeps what the configuration's own measures say of it
 LARGEST_LOG = 700.0  # exp of more is not a float
 
 
@@ -31,8 +34,8 @@ LARGEST_LOG = 700.0  # exp of more is not a float
 class Metric:
     """A measure. rows: lines to statistics [rows, k]; value: sums [..., k] to [...].
 
-    better: which way is an improvement; of_answers: whether it needs an answer (a `text` row has none);
-    share: whether each row is simply right or wrong.
+    better: which way is an improvement; needs: what a line must have for it; share: whether each row is simply right
+    or wrong.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Metric:
     rows: Callable[[Sequence[Line]], np.ndarray]
     value: Callable[[np.ndarray], np.ndarray]
     signature: str = ""
-    of_answers: bool = True
+    needs: str = "answer"
     share: bool = False
 
 
@@ -117,14 +120,14 @@ METRICS: dict[str, Metric] = {
             "lower",
             _ratio_of(lambda line: -line["logprob"], lambda line: line["targets"]),
             _perplexity,
-            of_answers=False,
+            needs="logprob",
         ),
         Metric(
             "bits_per_byte",
             "lower",
             _ratio_of(lambda line: -line["logprob"] / math.log(2), lambda line: line["bytes"]),
             _ratio,
-            of_answers=False,
+            needs="logprob",
         ),
         Metric("exact_match", "higher", _mean_of(_raw_match), _ratio, "outer-spaces-removed", share=True),
         Metric("exact_match_normalized", "higher", _mean_of(_normalized_match), _ratio, words.SIGNATURE, share=True),
@@ -164,6 +167,28 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def measures(settings: dict[str, Any]) -> dict[str, Metric]:
+    """The measures of a configuration, by name: ours, those it names itself, and similarity where it has a model.
+
+    settings: `evaluate` (bleu_tokenizer, metrics, similarity). What its own functions and the embedding model say of
+    each row is read from the line, where `scoring` has put it.
+    """
+    found = dict(METRICS)
+    if settings["bleu_tokenizer"] != "13a":
+        metric = sacrebleu.BLEU(tokenize=settings["bleu_tokenizer"])
+        metric.num_refs = 1
+        found["bleu"] = dataclasses.replace(found["bleu"], rows=_sacre(metric), signature=str(metric.get_signature()))
+    for name, own in settings["metrics"].items():
+        found[name] = _looked_up(name, own["better"], own["function"])
+    if settings["similarity"]:
+        found["similarity"] = _looked_up("similarity", "higher", f"cosine|{Path(settings['similarity']).name}")
+    return found
+
+
+def _looked_up(name: str, better: Literal["higher", "lower"], signature: str) -> Metric:
+    return Metric(name, better, _mean_of(lambda line: line[OWN][name]), _ratio, signature)
+
+
 def used(metric: Metric, lines: Sequence[Line]) -> list[Line]:
-    """The lines that a measure can be taken of."""
-    return [line for line in lines if "answer" in line] if metric.of_answers else list(lines)
+    """The lines that a measure can be taken of: a text has no answer, a question asked out of curiosity no reference."""
+    return [line for line in lines if "reference" in line and metric.needs in line]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {
@@ -15,33 +15,35 @@ NAMES = {
     "bleu": "BLEU",
     "chrf": "chrF++",
     "ter": "TER",
-    "length_ratio": "length ratio",
-    "stopped": "answers that stopped by themselves",
-    "repetition": "repetition",
+    "stopped": "share of answers that stopped by themselves",
+    "similarity": "semantic similarity",
 }
 
 
 def of_measure(artefact: str, against: str, name: str, entry: Mapping[str, Any], rows: int, comparisons: int) -> str:
     """One measure of one pair."""
     said = f"{NAMES.get(name, name)} {number(entry['value'])} against {number(entry['against'])}"
-    if entry["verdict"] == "no difference shown":
+    if entry["verdict"] in ("better", "worse"):
+        surely = probability(entry["p_corrected"])
+        surely += f" after correction for {comparisons} comparisons" if comparisons > 1 else ""
+        between = f"95 % interval {signed(entry['low'])} to {signed(entry['high'])}"
         return (
-            f"{artefact} and {against}: no difference in {said} that {rows} rows could show; "
-            f"one of {number(entry['detectable'])} would have been found in four of five such tests."
+            f"{artefact} is {entry['verdict']} than {against}: {said} "
+            f"(difference {signed(entry['difference'])}, {between}; {surely})."
         )
-    surely = probability(entry["p_corrected"])
-    surely += f" after correction for {comparisons} comparisons" if comparisons > 1 else ""
-    between = f"95 % interval {signed(entry['low'])} to {signed(entry['high'])}"
+    if entry["detectable"] is None:
+        return f"{artefact} and {against} do not differ in a single row: {said}."
     return (
-        f"{artefact} is {entry['verdict']} than {against}: {said} "
-        f"(difference {signed(entry['difference'])}, {between}; {surely})."
+        f"{artefact} and {against}: {said}, no difference that {rows} rows could show; "
+        f"one of {number(entry['detectable'])} would have been found in four of five such tests."
     )
 
 
 def of_pair(artefact: str, against: str, metrics: Mapping[str, Mapping[str, Any]], rows: int) -> str:
     """All measures of one pair together."""
-    better = [NAMES.get(name, name) for name, entry in metrics.items() if entry["verdict"] == "better"]
-    worse = [NAMES.get(name, name) for name, entry in metrics.items() if entry["verdict"] == "worse"]
+    better, worse = (
+        [name for name, entry in metrics.items() if entry["verdict"] == way] for way in ("better", "worse")
+    )
     if not better and not worse:
         return f"{artefact} and {against}: no difference that {rows} rows could show."
     parts = [f"better in {listed(better)}"] if better else []
@@ -51,8 +53,36 @@ def of_pair(artefact: str, against: str, metrics: Mapping[str, Mapping[str, Any]
     return f"{artefact} against {against} on {rows} rows: {', '.join(parts)}{tail}."
 
 
-def listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def conclusion(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """What may be concluded of the file that is recommended, against the base and against the prompted base."""
+    ggufs = [pair for pair in pairs if pair["artefact"].startswith("gguf-")]
+    tuned = ggufs or [pair for pair in pairs if pair["artefact"] in ("fused", "adapter")]
+    if not tuned:
+        return "No tuned artefact was compared with the base."
+    first = tuned[0]["artefact"]
+    return " ".join(
+        pair["sentence"] for pair in tuned if pair["artefact"] == first and pair["against"] in ("base", "prompted")
+    )
+
+
+def of_forgetting(artefact: str, pair: Mapping[str, Any], limit: float | None) -> str:
+    """What an artefact has forgotten of the general set."""
+    entry = pair["metrics"].get("perplexity") or pair["metrics"]["bits_per_byte"]
+    rows, ratio = pair["rows"], pair["ratio"]
+    if entry["verdict"] == "worse":
+        said = f"{artefact} has forgotten some: its perplexity on {rows} general rows is {ratio:.2f} times the base's"
+    elif entry["verdict"] == "better":
+        said = f"{artefact} has forgotten nothing that shows: its perplexity on {rows} general rows is {ratio:.2f} times the base's"
+    else:
+        said = f"{artefact} has forgotten nothing that {rows} general rows could show (perplexity {ratio:.2f} times the base's)"
+    if limit is None:
+        return f"{said}."
+    return f"{said}, {'within' if ratio <= limit else 'above'} the limit of {limit:g}."
+
+
+def listed(names: Sequence[str]) -> str:
+    words = [NAMES.get(name, name) for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def probability(p: float) -> str:

@@ -108,3 +108,8 @@ def detectable(error: float, *, level: float = 0.05, power: float = 0.8, compari
     error: standard error of the difference; comparisons: tests among which the level is shared out.
     """
     return error * (NORMAL.inv_cdf(1 - level / (2 * comparisons)) + NORMAL.inv_cdf(power))
+
+
+def fewest_discordant(level: float) -> int:
+    """The fewest rows that an exact McNemar test can find different at `level`, were all of them gains."""
+    return math.floor(1 - math.log2(level)) + 1

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+import os
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.sample_utils import apply_top_k, apply_top_p, make_logits_processors
+
+from snaketune.evaluate.sampling import Sampling
 
 BATCH = 32  # answers in the making at once
 PREFILL = 8  # prompts read at once
+WORTH_SHARING = 16  # tokens; computing a shorter common beginning once saves less than its bookkeeping costs
 
 
 def answers(
-    model: nn.Module, prompts: Sequence[Sequence[int]], limits: Sequence[int], stop_ids: Set[int]
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    stop_ids: Set[int],
+    sampling: Sampling,
+    seeds: Sequence[int],
 ) -> Iterator[tuple[int, list[int], bool]]:
-    """Greedy answers as they end: (which prompt, the new ids without the stop token, whether it stopped by itself).
+    """Answers as they end: (which prompt, the new ids without the stop token, whether it stopped by itself).
 
-    limits: for each prompt the most new tokens, at least 1.
+    limits: for each prompt the most new tokens, at least 1; seeds: for each prompt the seed of its draws.
     """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    shared = shared_prefix(prompts)
+    cache = read(model, shared) if shared else None
     generator = BatchGenerator(
         model, stop_tokens=[[i] for i in sorted(stop_ids)], completion_batch_size=BATCH, prefill_batch_size=PREFILL
     )
     try:
-        uids = generator.insert([list(prompts[i]) for i in order], [limits[i] for i in order])
+        uids = generator.insert(
+            [list(prompts[i][len(shared) :]) for i in order],
+            [limits[i] for i in order],
+            caches=[cache] * len(order) if cache is not None else None,
+            all_tokens=[list(shared) for _ in order],
+            samplers=None if sampling.temperature == 0 else [_sampler(sampling, seeds[i]) for i in order],
+            logits_processors=[_penalty(sampling)] * len(order),
+        )
         number = dict(zip(uids, order, strict=True))
         said: dict[int, list[int]] = {uid: [] for uid in uids}
         while responses := generator.next_generated():
@@ -34,3 +56,47 @@ def answers(
                     yield number[response.uid], said.pop(response.uid), response.finish_reason == "stop"
     finally:
         generator.close()
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """What all prompts begin with, short of any prompt's last token; empty where sharing would not pay."""
+    if len(prompts) < 2:
+        return []
+    first = os.path.commonprefix([list(prompt) for prompt in prompts])
+    length = min(len(first), min(len(prompt) for prompt in prompts) - 1)
+    return list(first[:length]) if length >= WORTH_SHARING else []
+
+
+def read(model: nn.Module, ids: Sequence[int]) -> list[Any] | None:
+    """The model's cache after reading `ids`; None where its architecture cannot continue several rows from one."""
+    cache = make_prompt_cache(model)
+    if not all(hasattr(layer, "merge") for layer in cache):
+        return None
+    for start in range(0, len(ids), 512):
+        model(mx.array([ids[start : start + 512]]), cache=cache)
+        mx.eval([layer.state for layer in cache])
+    return cache
+
+
+def _penalty(sampling: Sampling) -> list[Any]:
+    if sampling.repetition_penalty == 1:
+        return []
+    return make_logits_processors(
+        repetition_penalty=sampling.repetition_penalty, repetition_context_size=sampling.repetition_context
+    )
+
+
+def _sampler(sampling: Sampling, seed: int) -> Callable[[mx.array], mx.array]:
+    """Draws one row's tokens from log-probabilities [1, vocabulary], from its own seed alone."""
+    key = mx.random.key(seed)
+
+    def draw(logprobs: mx.array) -> mx.array:
+        nonlocal key
+        key, now = mx.random.split(key)
+        if 0 < sampling.top_k < logprobs.shape[-1]:
+            logprobs = apply_top_k(logprobs, sampling.top_k)
+        if sampling.top_p < 1:
+            logprobs = apply_top_p(logprobs, sampling.top_p)
+        return mx.random.categorical(logprobs / sampling.temperature, key=now)
+
+    return draw
