@@ -70,12 +70,7 @@
     at = Math.max(0, Math.min(at, all.length - 1));
     const task = all[at];
     const mine = given()[task.key] || {};
-    byId("question").replaceChildren(...task.item.question.map((turn) => {
-      const box = element("div", "turn");
-      if (task.item.question.length > 1) box.append(element("div", "role", turn.role));
-      box.append(saidBox(turn.text));
-      return box;
-    }));
+    byId("question").textContent = task.item.question;
     byId("reference-box").hidden = !task.item.reference;
     byId("reference-box").open = false;
     byId("reference").textContent = task.item.reference || "";

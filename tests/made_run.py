@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from snaketune.evaluate import comparing, scoring
+from snaketune.config import canonical, complete
+from snaketune.evaluate import comparing, scoring, settings
 from snaketune.files import read_json, write_json, write_jsonl, write_text
 from snaketune.train import selection
 
@@ -33,15 +34,19 @@ def make_run(
     experiments: tuple[str, ...] = ("default",),
     artefacts: tuple[str, ...] = ("base", "prompted", "adapter", "gguf-q8_0"),
     compared: bool = True,
+    more: dict[str, Any] | None = None,
     hostile: bool = False,
     text_rows: bool = False,
     sources: tuple[str, ...] = ("data/demo.jsonl",),
     first_row: int = 0,
 ) -> Path:
-    """Write a complete run; gain: share of rows that the tuned model answers rightly; returns its folder."""
+    """Write a complete run and return its folder.
+
+    gain: share of rows that the tuned model answers rightly; more: sections of the configuration.
+    """
     rng = random.Random(seed)
     said = HOSTILE if hostile else ""
-    config = _config(folder.name, seed)
+    config = _config(folder.name, seed, more or {})
     write_json(folder / "config.json", config)
     records = [_record(i, said, text_rows) for i in range(first_row, first_row + rows)]
     write_jsonl(folder / "data/test.jsonl", records)
@@ -58,23 +63,17 @@ def make_run(
     for name in artefacts:
         lines = [_prediction(record, name, gain, rng) for record in records]
         write_jsonl(folder / f"evaluation/{name}/predictions.jsonl", lines)
-    _scores(folder, artefacts, seed, compared)
+        general = [_general(i, name, rng) for i in range(12)]
+        write_jsonl(folder / f"evaluation/{name}/general.jsonl", general)
+    _scores(folder, artefacts, config, compared)
     _provenance(folder, config, sources)
     return folder
 
 
-def _config(name: str, seed: int) -> dict[str, Any]:
-    return {
-        "run": name,
-        "seed": seed,
-        "compare_with": None,
-        "model": {"base": "demo", "revision": "main", "template": None},
-        "data": {"sources": [{"path": "data/demo.jsonl"}], "max_length": 128},
-        "pilot": {"rows": 100, "on_no_go": "stop", "max_hours": 10},
-        "train": {"method": "lora", "rank": 8, "alpha": 16, "epochs": 3, "learning_rate": 0.005},
-        "package": {"gguf": ["q8_0"], "ollama": {"temperature": 0.8, "top_p": 0.9}},
-        "evaluate": {"max_rows": 200, "max_new_tokens": 64},
-    }
+def _config(name: str, seed: int, more: dict[str, Any]) -> dict[str, Any]:
+    return complete(
+        {"run": name, "seed": seed, "package": {"gguf": ["q8_0"]}, "train": {"rank": 8, "alpha": 16}} | more
+    )
 
 
 def _record(number: int, said: str, text_rows: bool) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def _prediction(record: dict[str, Any], artefact: str, gain: float, rng: random.
         answer += HOSTILE
     return {
         "id": record["id"],
-        "prompt": f"<s>[INST] {question} [/INST]",
+        "prompt": question,
         "reference": reference,
         "answer": answer,
         "category": record["category"],
@@ -121,35 +120,44 @@ def _prediction(record: dict[str, Any], artefact: str, gain: float, rng: random.
     }
 
 
-def _scores(folder: Path, artefacts: tuple[str, ...], seed: int, compared: bool) -> None:
+def _general(number: int, artefact: str, rng: random.Random) -> dict[str, Any]:
+    """A plain text of the general set, of which the tuned model has forgotten a little."""
+    text = " ".join(random.Random(1000 + number).sample(WORDS, 8))
+    per_token = -2.0 + (0 if artefact in ("base", "prompted") else -0.1) + rng.gauss(0, 0.01)
+    line = {"id": f"general-{number}", "prompt": "", "reference": text, "logprob": per_token * 16, "targets": 16}
+    return line | {"bytes": len(text.encode())}
+
+
+def _scores(folder: Path, artefacts: tuple[str, ...], config: dict[str, Any], compared: bool) -> None:
     """The library's own scores and comparison; equal answers are scored once for all tests."""
     evaluation = folder / "evaluation"
-    texts = tuple((evaluation / name / "predictions.jsonl").read_text(encoding="utf-8") for name in artefacts)
-    for name, text in zip(artefacts, texts, strict=True):
-        write_json(evaluation / name / "scores.json", _scored(text, seed))
+    texts = tuple(
+        (evaluation / name / file).read_text(encoding="utf-8")
+        for name in artefacts
+        for file in ("predictions.jsonl", "general.jsonl")
+    )
+    made = _evaluated(artefacts, texts, canonical(config))
+    for name in artefacts:
+        write_text(evaluation / name / "scores.json", made[name])
     if compared:
-        write_json(evaluation / "comparison.json", _compared(artefacts, texts, seed))
-
-
-@functools.lru_cache(maxsize=256)
-def _scored(text: str, seed: int) -> dict[str, Any]:
-    lines = [json.loads(line) for line in text.splitlines()]
-    return scoring.scored(lines, seed) | {"signatures": scoring.signatures(comparing.METRICS.values())}
+        write_text(evaluation / "comparison.json", made["comparison"])
 
 
 @functools.lru_cache(maxsize=64)
-def _compared(artefacts: tuple[str, ...], texts: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _evaluated(artefacts: tuple[str, ...], texts: tuple[str, ...], config: str) -> dict[str, str]:
+    given = json.loads(config)
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in zip(artefacts, texts, strict=True):
-            write_text(Path(folder, name, "predictions.jsonl"), text)
-            write_json(Path(folder, name, "scores.json"), _scored(text, seed))
-        comparing.run(
-            predictions=[Path(folder, name, "predictions.jsonl") for name in artefacts],
-            scores=[Path(folder, name, "scores.json") for name in artefacts],
-            comparison=Path(folder, "comparison.json"),
-            config={"seed": seed},
-        )
-        return read_json(Path(folder, "comparison.json"))
+        predictions = [Path(folder, name, "predictions.jsonl") for name in artefacts]
+        scores = [Path(folder, name, "scores.json") for name in artefacts]
+        general = [Path(folder, name, "general.jsonl") for name in artefacts]
+        for path, score, other, text, more in zip(predictions, scores, general, texts[::2], texts[1::2], strict=True):
+            write_text(path, text)
+            write_text(other, more)
+            scoring.run(predictions=path, scores=score, config=settings.scoring(given))
+        comparison = Path(folder, "comparison.json")
+        comparing.run(predictions=predictions, scores=scores, comparison=comparison, config=settings.comparing(given))
+        found = {name: path.read_text(encoding="utf-8") for name, path in zip(artefacts, scores, strict=True)}
+        return found | {"comparison": comparison.read_text(encoding="utf-8")}
 
 
 def _data(folder: Path, rows: int, said: str) -> None:

@@ -15,23 +15,21 @@ BUDGET = 3_000_000  # bytes of all rows together as HTML, so that the page stays
 
 def side_by_side(
     predictions: dict[str, list[dict[str, Any]]],
-    records: list[dict[str, Any]],
     *,
     base: str | None,
     tuned: str | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Rows that every artefact answered, in the order of the test split.
+    """Rows that every artefact answered, in the order of the predictions.
 
-    predictions: artefact -> its prediction lines; records: the test split, for the question as the person wrote it.
-    Each row: {"id", "question" (turns), "reference", "category", "answers": {artefact: {"text", "score", "bits",
-    "stopped"}}, "change"}; score is the answer's chrF++ (0 to 100), bits the reference's surprise per byte, change
-    the score of `tuned` less that of `base` (in bits, lower taken as better, where a row has no answer).
+    predictions: artefact -> its prediction lines. Each row: {"id", "question", "reference", "category", "answers":
+    {artefact: {"text", "score", "exact", "bits", "stopped"}}, "change"}; score is the answer's chrF++ (0 to 100), bits
+    the reference's surprise per byte, change the score of `tuned` less that of `base` (of a row without answers, the
+    bits of `base` less those of `tuned`).
     """
     by_id = {name: {str(line["id"]): line for line in lines} for name, lines in predictions.items() if lines}
     if not by_id:
         return {"rows": [], "total": 0, "base": base, "tuned": tuned}
-    asked = {str(record["id"]): record for record in records}
     first = next(iter(by_id.values()))
     common = [row for row in first if all(row in lines for lines in by_id.values())]
     changes = [_change(*(_answer(by_id[it][row]) if it in by_id else None for it in (base, tuned))) for row in common]
@@ -42,7 +40,7 @@ def side_by_side(
         rows.append(
             {
                 "id": common[i],
-                "question": _question(asked.get(common[i]), some),
+                "question": shortened(some.get("prompt") or ""),
                 "reference": shortened(some.get("reference") or ""),
                 "category": some.get("category"),
                 "answers": {name: _answer(line) for name, line in lines.items()},
@@ -58,6 +56,18 @@ def _chrf(answer: str, reference: str) -> float:
     import sacrebleu
 
     return sacrebleu.sentence_chrf(answer[:LONGEST], [reference[:LONGEST]], word_order=2).score
+
+
+def unscored(predictions: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Questions without a reference answer: {"id", "question", "answers": {artefact: text}}."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, lines in predictions.items():
+        for line in lines:
+            row = rows.setdefault(
+                str(line["id"]), {"id": line["id"], "question": shortened(line.get("prompt") or ""), "answers": {}}
+            )
+            row["answers"][name] = shortened(line.get("answer") or "")
+    return list(rows.values())[:MOST]
 
 
 def _answer(line: dict[str, Any]) -> dict[str, Any]:
@@ -85,18 +95,6 @@ def _change(base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> float 
     return None
 
 
-def _question(record: dict[str, Any] | None, line: dict[str, Any]) -> list[dict[str, str]]:
-    """The turns before the answer, as the person wrote them; the rendered prompt where the record is not at hand."""
-    if record and record.get("messages"):
-        turns = list(record["messages"])
-        while turns and turns[-1]["role"] == "assistant":
-            turns.pop()
-        return [{"role": turn["role"], "text": shortened(turn.get("content") or "")} for turn in turns]
-    if line.get("prompt"):
-        return [{"role": "user", "text": shortened(line["prompt"])}]
-    return []
-
-
 def shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} more characters)"
 
@@ -116,7 +114,7 @@ def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """As many of the rows, from the first, as the page's budget takes."""
     kept, spent = [], 0
     for row in rows:
-        texts = [row["reference"], *(turn["text"] for turn in row["question"])]
+        texts = [row["reference"], row["question"]]
         texts += [answer["text"] or "" for answer in row["answers"].values()]
         spent += sum(len(html.escape(text).encode()) for text in texts) + 1000 + 400 * len(row["answers"])
         if spent > BUDGET:

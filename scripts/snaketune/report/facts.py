@@ -14,13 +14,14 @@ from snaketune.files import StrPath
 from snaketune.report import answers, human_eval, outcomes, verdict, votes
 from snaketune.report.run_files import RunFiles
 
-ORDER = ("base", "prompted", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
+ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
 TOKENS = "data/tokens/*/tokens.json"
 EXAMPLES = 50  # rows left out that are shown one by one
 NAMES = {
     "base": "base model",
     "prompted": "base with a prompt",
     "pilot": "the pilot's adapter",
+    "previous": "the run before",
     "adapter": "tuned, adapter",
     "fused": "tuned, fused",
 }
@@ -145,13 +146,8 @@ def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:
         "base": base,
         "tuned": tuned,
         "comparison": run.json("evaluation/comparison.json"),
-        "answers": answers.side_by_side(
-            predictions,
-            run.lines("data/test.jsonl"),
-            base=base,
-            tuned=tuned,
-            seed=settings.get("seed", 1),
-        ),
+        "answers": answers.side_by_side(predictions, base=base, tuned=tuned, seed=settings.get("seed", 1)),
+        "prompts": answers.unscored({name: run.optional_lines(f"evaluation/{name}/prompts.jsonl") for name in scores}),
     }
 
 

@@ -21,7 +21,7 @@ KIND = "snaketune votes"
 def form(found: dict[str, Any]) -> dict[str, Any]:
     """The questions to judge: {"run", "fingerprint", "items", "identical", "criteria"}.
 
-    found: the facts of a run. An item: {"id", "question" (turns), "reference", "left", "right", "category"}. Questions
+    found: the facts of a run. An item: {"id", "question", "reference", "left", "right", "category"}. Questions
     that base and tuned model answered alike cannot be preferred either way; they are counted in `identical` only.
     """
     answers = found["evaluation"]["answers"]

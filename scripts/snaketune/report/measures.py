@@ -36,7 +36,7 @@ MEASURES: dict[str, Measure] = {
         "Exact match", "higher", "share", "Answers that equal the reference answer character by character."
     ),
     "exact_match_normalized": Measure(
-        "Exact match, normalised",
+        "Normalised exact match",
         "higher",
         "share",
         "Answers that equal the reference but for case, punctuation and spaces.",
@@ -81,6 +81,13 @@ MEASURES: dict[str, Measure] = {
 def measure(name: str) -> Measure:
     """The measure of that name; one of the user's own is shown under its name, higher taken as better."""
     return MEASURES.get(name) or Measure(name, "higher", "plain", "A measure of this run's own configuration.")
+
+
+def in_sentence(name: str) -> str:
+    """A measure's title as it stands inside a sentence: names of their own keep their capitals."""
+    title = measure(name).title
+    own = not title[1:2].islower() or any(letter.isupper() for letter in title.split()[0][1:])
+    return title if own or measure(name).title == name else title[0].lower() + title[1:]
 
 
 def shown(name: str, value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ def environment() -> jinja2.Environment:
         finalize=_text,
     )
     made.filters |= {
-        "shown": lambda value, name: measures.shown(name, value),
+        "shown": lambda value, name: together(measures.shown(name, value)),
         "number": _or_dash(measures.number),
         "size": _or_dash(measures.size),
         "duration": _or_dash(measures.duration),
         "probability": _or_dash(measures.probability),
         "quantity": measures.quantity,
+        "together": together,
         "title_of": facts.title,
     }
     made.globals |= {"measure": measures.measure}
@@ -96,6 +98,11 @@ def _text(value: Any) -> Any:
     if isinstance(value, str):
         return value.translate(CONTROLS)
     return value
+
+
+def together(text: str) -> str:
+    """A sentence of ours with its numbers kept beside their units when a line breaks."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)", "\u00a0", text)
 
 
 def _or_dash(show: Any) -> Any:

@@ -52,7 +52,7 @@ class RunFiles:
             return None
         return value
 
-    def lines(self, relative: str) -> list[Any]:
+    def lines(self, relative: str) -> list[dict[str, Any]]:
         """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
         path = self.path(relative)
         if path is None:
@@ -60,7 +60,11 @@ class RunFiles:
             return []
         return list(self._lines(path, relative))
 
-    def _lines(self, path: Path, relative: str) -> Iterator[Any]:
+    def optional_lines(self, relative: str) -> list[dict[str, Any]]:
+        """As `lines`, of a file that a run need not have."""
+        return self.lines(relative) if self.path(relative) else []
+
+    def _lines(self, path: Path, relative: str) -> Iterator[dict[str, Any]]:
         with open(path, "rb") as lines:
             for line in lines:
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from snaketune.report.measures import measure, probability, shown, size
+from snaketune.report.measures import in_sentence, number, probability, shown, size
 
 # Of the measures that agree, the one a person understands at once stands first; `text` rows have the last two only.
 LEADING = (
@@ -80,8 +80,11 @@ def _compared(facts: dict[str, Any]) -> tuple[str, str]:
     limit = tested[name].get("detectable")
     could = f"; a difference of {shown(name, limit)} would have been found in four of five such tests" if limit else ""
     values = f"{shown(name, tested[name]['value'])} against {shown(name, tested[name]['against'])}"
-    title = measure(name).title
-    return "same", f"No difference between {facts['run']} and its base that {rows} could show: {title} {values}{could}."
+    return (
+        "same",
+        f"No difference between {facts['run']} and its base that {rows} could show: "
+        f"{in_sentence(name)} {values}{could}.",
+    )
 
 
 def pair_of(comparison: dict[str, Any] | None, artefact: str, against: str) -> dict[str, Any] | None:
@@ -100,10 +103,8 @@ def _leading(tested: dict[str, Any], verdict: str) -> str | None:
 
 def _words(name: str, tested: dict[str, Any]) -> str:
     it = tested[name]
-    title = measure(name).title
-    title = title if title[:2].isupper() or "+" in title else title[0].lower() + title[1:]
     sure = probability(it.get("p_corrected", it["p"]))
-    return f"{title} {shown(name, it['value'])} instead of {shown(name, it['against'])} ({sure})"
+    return f"{in_sentence(name)} {shown(name, it['value'])} instead of {shown(name, it['against'])} ({sure})"
 
 
 def cautions(facts: dict[str, Any]) -> list[str]:
@@ -126,28 +127,36 @@ def cautions(facts: dict[str, Any]) -> list[str]:
         it = (pair or {}).get("metrics", {}).get(name, {})
         if it.get("verdict") == "worse":
             found.append(f"Worse than the base: {_words(name, {name: it})}.")
-    if prompted := _no_better_than_prompt(evaluation):
-        found.append(prompted)
+    found += [it for it in (_no_better_than_prompt(evaluation), _forgotten(evaluation)) if it]
+    missed = [it for it in (evaluation["comparison"] or {}).get("targets") or [] if not it.get("met")]
+    if missed:
+        said = ", ".join(f"{in_sentence(it['metric'])} {shown(it['metric'], it['value'])}" for it in missed)
+        found.append(f"{len(missed)} of the configuration's targets not met: {said}.")
     return found
 
 
 def _no_better_than_prompt(evaluation: dict[str, Any]) -> str | None:
     """A prompt costs nothing; a tuned model that does not beat it was not worth its training."""
-    scores = {artefact["name"]: artefact["metrics"] for artefact in evaluation["artefacts"]}
-    tuned, prompted = scores.get(evaluation["tuned"] or ""), scores.get("prompted")
-    if tuned is None or prompted is None:
+    pair = pair_of(evaluation["comparison"], evaluation["tuned"], "prompted") if evaluation["tuned"] else None
+    tested = {name: it for name, it in (pair or {}).get("metrics", {}).items() if name not in MANNERS}
+    if not tested or _leading(tested, "better"):
         return None
-    shared = [it for it in LEADING if it in tuned and it in prompted]
-    if not shared:
-        return None
-    name = next((it for it in shared if tuned[it]["value"] != prompted[it]["value"]), shared[0])
-    ours, theirs = tuned[name]["value"], prompted[name]["value"]
-    if (ours < theirs) if measure(name).better == "lower" else (ours > theirs):
-        return None
-    return (
-        f"The base with a prompt alone does as well or better: {measure(name).title} {shown(name, theirs)} "
-        f"against {shown(name, ours)}."
-    )
+    worse = _leading(tested, "worse")
+    if worse:
+        return f"The base with a prompt and examples alone does better: {_words(worse, tested)}."
+    return "It is not shown to be better than the base with a prompt and examples alone, which needs no training."
+
+
+def _forgotten(evaluation: dict[str, Any]) -> str | None:
+    for pair in ((evaluation["comparison"] or {}).get("forgetting") or {}).get("pairs", []):
+        worse = any(it.get("verdict") == "worse" for it in pair.get("metrics", {}).values())
+        if pair["artefact"] == evaluation["tuned"] and (worse or pair.get("within") is False):
+            kept = "" if pair.get("within") is not False else ", which is above the limit"
+            return (
+                f"It has forgotten some of what its base could do: perplexity on {pair['rows']} general rows is "
+                f"{number(pair['ratio'])} times the base's{kept}."
+            )
+    return None
 
 
 def _file(facts: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from snaketune.report import facts, plots
-from snaketune.report.measures import measure, number, probability, shown
+from snaketune.report.measures import in_sentence, measure, number, probability, shown
 
 PANELS = ("exact_match", "chrf", "perplexity", "bits_per_byte", "bleu", "token_f1", "rouge_l", "similarity")
 MOST_PANELS = 4
@@ -23,8 +23,9 @@ def values(found: Facts) -> dict[str, Any]:
         "panels": panels(evaluation),
         "pairs": pairs(evaluation),
         "targets": targets(found),
+        "forgetting": forgetting(found),
         "categories_table": by_category(evaluation),
-        "signatures": _signatures(evaluation),
+        "signatures": (evaluation["comparison"] or {}).get("signatures") or {},
         "categories": sorted({row["category"] for row in evaluation["answers"]["rows"] if row["category"]}),
         "curves": plots.loss_curves(found["training"]["experiments"], "training"),
         "lengths": lengths(found),
@@ -105,7 +106,7 @@ def pairs(evaluation: Facts) -> list[dict[str, Any]]:
         tested = pair.get("metrics", {})
         parts = []
         for verdict in ("better", "worse"):
-            names = [measure(name).title for name, it in tested.items() if it.get("verdict") == verdict]
+            names = [in_sentence(name) for name, it in tested.items() if it.get("verdict") == verdict]
             if names:
                 parts.append(f"{verdict} in {_listed(names)}")
         rest = sum(it.get("verdict") not in ("better", "worse") for it in tested.values())
@@ -123,18 +124,39 @@ def _listed(names: list[str]) -> str:
 
 
 def targets(found: Facts) -> list[dict[str, Any]]:
-    """The configuration's acceptance limits against the tuned model's scores."""
-    evaluation = found["evaluation"]
-    scores = {artefact["name"]: artefact.get("metrics", {}) for artefact in evaluation["artefacts"]}
-    reached = scores.get(evaluation["tuned"] or "", {})
+    """The configuration's acceptance limits against the scores of the recommended file."""
     result = []
-    for name, limit in ((found["config"].get("evaluate") or {}).get("targets") or {}).items():
-        value = reached.get(name, {}).get("value")
-        lower = measure(name).better == "lower"
-        met = value is not None and (value <= limit if lower else value >= limit)
-        wanted = f"at {'most' if lower else 'least'} {shown(name, limit)}"
-        result.append({"title": measure(name).title, "target": wanted, "value": shown(name, value), "met": met})
+    for it in (found["evaluation"]["comparison"] or {}).get("targets") or []:
+        name = it["metric"]
+        wanted = f"at {'most' if measure(name).better == 'lower' else 'least'} {shown(name, it['limit'])}"
+        result.append(
+            {"title": measure(name).title, "target": wanted, "value": shown(name, it["value"]), "met": it["met"]}
+        )
     return result
+
+
+def forgetting(found: Facts) -> list[dict[str, Any]]:
+    """Each tuned artefact on the general set: perplexity over the base's, and every measure before and after."""
+    kept = (found["evaluation"]["comparison"] or {}).get("forgetting") or {}
+    return [
+        {
+            "title": facts.title(pair["artefact"]),
+            "tuned": pair["artefact"] == found["evaluation"]["tuned"],
+            "ratio": pair["ratio"],
+            "within": pair["within"],
+            "measures": [
+                {
+                    "title": measure(name).title,
+                    "before": shown(name, it["against"]),
+                    "after": shown(name, it["value"]),
+                    "difference": difference(name, it),
+                }
+                for name, it in pair["metrics"].items()
+            ],
+        }
+        for pair in kept.get("pairs", [])
+        if pair["artefact"] != "prompted"
+    ]
 
 
 def by_category(evaluation: Facts) -> dict[str, Any] | None:
@@ -156,16 +178,6 @@ def by_category(evaluation: Facts) -> dict[str, Any] | None:
         ]
         rows.append({"category": category, "rows": ours["rows"], "cells": cells})
     return {"measures": names, "rows": rows}
-
-
-def _signatures(evaluation: Facts) -> dict[str, str]:
-    for artefact in evaluation["artefacts"]:
-        found = artefact.get("signatures") or {
-            name: it["signature"] for name, it in artefact.get("metrics", {}).items() if it.get("signature")
-        }
-        if found:
-            return found
-    return {}
 
 
 def settings_of(found: Facts) -> dict[str, dict[str, Any]]:

@@ -34,7 +34,7 @@ def test_the_verdict_is_the_pages_first_heading_and_names_the_deployed_file(run:
     html = page.render(found)
     heading = re.search(r"<h1>(.*?)</h1>", html)
     assert heading is not None
-    assert html_text.unescape(heading.group(1)) == found["verdict"]["sentence"]
+    assert html_text.unescape(heading.group(1)).replace("\u00a0", " ") == found["verdict"]["sentence"]
     assert found["verdict"]["status"] == "better"
     assert found["verdict"]["file"].endswith("jessy-v1-q8_0.gguf")
     assert found["verdict"]["file"] in html
@@ -48,7 +48,9 @@ def test_the_same_files_give_the_same_bytes(run: Path) -> None:
 
 
 def test_a_page_is_made_whichever_one_file_is_missing_or_damaged(run: Path) -> None:
-    names = sorted(path.relative_to(run) for path in run.rglob("*.json*"))
+    names = sorted(
+        path.relative_to(run) for path in run.rglob("*.json*") if path.name not in ("test.jsonl", "general.jsonl")
+    )
     assert len(names) > 15
     for name in names:
         content = (run / name).read_bytes()
