@@ -118,7 +118,7 @@ rule tokenize_rows:
         f"{RUN}/benchmarks/tokenize_rows-{{tokens}}.tsv"
     params:
         config=lambda wildcards: settings(
-            model=only(TOKENS[wildcards.tokens], "template"), data=only(CONFIG["data"], "max_length")
+            model=only(TOKENS[wildcards.tokens], "template"), data=only(CONFIG["data"], "max_length", "too_long")
         ),
         code=code("tokenize_rows", "mlx"),
     wildcard_constraints:

@@ -49,6 +49,7 @@ rule fuse_adapter:
 rule convert_gguf:
     input:
         manifest=rules.fuse_adapter.output.manifest,
+        fused=rules.fuse_adapter.output.fused,
     output:
         gguf=ensure(gguf("f16"), non_empty=True),
     log:
@@ -56,8 +57,8 @@ rule convert_gguf:
     benchmark:
         f"{RUN}/benchmarks/convert_gguf.tsv"
     params:
-        config=settings(run=CONFIG["run"]),
         code=code("convert_gguf", "gguf"),
+    threads: CONFIG["threads"]
     conda:
         "../envs/gguf.yaml"
     script:
@@ -75,6 +76,7 @@ rule quantize_gguf:
         f"{RUN}/benchmarks/quantize_gguf-{{type}}.tsv"
     params:
         code=code("quantize_gguf", "gguf"),
+    threads: CONFIG["threads"]
     wildcard_constraints:
         type=any_of(set(TYPES) - {"f16"}),
     conda:

@@ -25,3 +25,59 @@ rule save_config:
         "../envs/data.yaml"
     script:
         "../scripts/save_config.py"
+
+
+rule record_run:
+    input:
+        config=rules.save_config.output.config,
+        sources=SOURCES,
+        model=BASE,
+        fused=rules.fuse_adapter.output.manifest,
+        products=[gguf(kind) for kind in TYPES],
+    output:
+        record=ensure(f"{RUN}/run.json", non_empty=True),
+    log:
+        f"{RUN}/logs/record_run.log",
+    params:
+        code=code("record_run", "data"),
+    conda:
+        "../envs/data.yaml"
+    script:
+        "../scripts/record_run.py"
+
+
+rule write_report:
+    input:
+        rules.save_config.output,
+        rules.record_run.output,
+        rules.validate_rows.output.report,
+        rules.validate_rows.output.rejected,
+        rules.split_rows.output.split,
+        rules.check_leaks.output,
+        rules.forecast_run.output,
+        rules.decide_pilot.output,
+        rules.select_experiment.output.selection,
+        adapter_files("summary.json"),
+        adapter_files("metrics.jsonl"),
+        rules.fuse_adapter.output.manifest,
+        rules.write_modelfile.output,
+        rules.check_fidelity.output,
+        rules.compare_scores.output,
+        rules.compare_scores.input,
+        [gguf(kind) for kind in TYPES],
+    output:
+        page=report(
+            f"{RUN}/report/index.html", category="Report", caption="../report/captions/report.rst", htmlindex="index.html"
+        ),
+        facts=ensure(f"{RUN}/report/report.json", non_empty=True),
+        human_eval=ensure(f"{RUN}/report/human_eval.html", non_empty=True),
+    log:
+        f"{RUN}/logs/write_report.log",
+    benchmark:
+        f"{RUN}/benchmarks/write_report.tsv"
+    params:
+        code=code("write_report", "report"),
+    conda:
+        "../envs/report.yaml"
+    script:
+        "../scripts/write_report.py"

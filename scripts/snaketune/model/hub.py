@@ -16,11 +16,11 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
     goes on where it stopped. Raises ModelError that says what to do: log in, accept a licence, mend a name.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     base = model["base"]
     revision = commit or model["revision"]
-    page = f"{huggingface_hub.constants.ENDPOINT}/{base}"
+    page = f"{constants.ENDPOINT}/{base}"
     try:
         commit = commit or huggingface_hub.model_info(base, revision=revision).sha
         huggingface_hub.snapshot_download(
@@ -50,7 +50,7 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
             where="model.base",
             mend=f"Accept the licence on {page} and log in with `hf auth login`" if forbidden else "Try again later",
         ) from None
-    except (OSError, errors.OfflineModeIsEnabled) as error:
+    except (OSError, errors.HTTPError) as error:
         raise ModelError(
             f"{base} is not on this machine and the hub cannot be reached ({type(error).__name__})",
             where="model.base",

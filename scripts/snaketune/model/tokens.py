@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from snaketune.data import token_verdicts
+from snaketune.data.token_verdicts import TokenJudge, listed
 from snaketune.errors import DataError
-from snaketune.files import StrPath, read_jsonl, write_json
+from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.model.base import read_manifest
 from snaketune.model.rendering import Rendered, Renderer
 from snaketune.model.store import write_store
 from snaketune.progress import progress
 
+BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
 
 def tokenize_splits(
     rows: dict[str, str], manifest: StrPath, config: dict[str, Any], stores: dict[str, str], verdicts: StrPath
 ) -> dict[str, Any]:
-    """Write a token store for each split, and tokens.json with every row that was cut, dropped or is suspicious.
+    """Write a token store for each split, and tokens.json: counts, lengths, and every row that is not simply kept.
 
-    rows and stores: file by split; config: {"model": {"template"}, "data": {...}}. Raises DataError when nothing is
-    left to train on.
+    rows and stores: file by split; config: {"model": {"template"}, "data": {"max_length", "too_long"}}. The model's
+    own context is the limit where max_length is longer. Raises DataError when nothing is left to train on.
     """
-    renderer = Renderer(read_manifest(manifest)["folder"], config["model"]["template"])
-    report: dict[str, Any] = {"splits": {}, "verdicts": []}
+    folder = Path(read_manifest(manifest)["folder"]).expanduser()
+    data = dict(config["data"])
+    context = context_length(folder)
+    data["max_length"] = min(data["max_length"], context or data["max_length"])
+    judge = TokenJudge(Renderer(folder, config["model"]["template"]), data)
+    report: dict[str, Any] = {"max_length": data["max_length"], "splits": {}, "verdicts": []}
     for split, path in rows.items():
-        tally = token_verdicts.Tally(split)
-        kept = write_store(stores[split], _kept(path, renderer, config["data"], tally))
-        report["splits"][split] = tally.summary()
-        report["verdicts"] += tally.listed
-        if split == "train" and not kept:
-            raise DataError(
-                "no training row is left after tokenising",
-                where=str(Path(path)),
-                why="There is nothing to train on",
-                mend=f"Raise data.max_length, or see {verdicts} for what was wrong with each row",
-            )
+        counts: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        write_store(stores[split], _kept(path, judge, counts, lengths, report["verdicts"]))
+        report["splits"][split] = {
+            **{name: counts[name] for name in ("rows", "cut", "dropped", "tokens", "trained_tokens")},
+            "lengths": [{"up_to": edge, "rows": lengths[edge]} for edge in (*BINS, None) if lengths[edge or 0]],
+        }
     write_json(verdicts, report)
+    train = report["splits"]["train"]
+    if train["rows"] == train["dropped"]:
+        raise DataError(
+            "no training row is left after tokenising",
+            where=rows["train"],
+            why="There is nothing to train on",
+            mend=f"{verdicts} says for each row what was wrong; raise data.max_length, or add rows to the training split",
+        )
+    if train["dropped"]:
+        print(
+            f"snaketune: {train['dropped']} training rows are dropped; {verdicts} says which and why", file=sys.stderr
+        )
     return report
 
 
-def _kept(path: StrPath, renderer: Renderer, data: dict[str, Any], tally: Any) -> Iterator[tuple[Rendered, float]]:
+def context_length(folder: Path) -> int | None:
+    """Longest sequence the model was made for, in tokens, as its config.json says."""
+    config = read_json(folder / "config.json")
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+
+
+def _kept(
+    path: str, judge: TokenJudge, counts: Counter[str], lengths: Counter[int], odd: list[dict[str, Any]]
+) -> Iterator[tuple[Rendered, float]]:
     for record in progress(read_jsonl(path), f"tokenising {Path(path).stem}"):
-        rendered = tally.judge(record, renderer, data)
-        if rendered is not None:
-            yield rendered, float(record.get("weight", 1.0))
+        verdict = judge.verdict(record)
+        counts["rows"] += 1
+        lengths[next((edge for edge in BINS if verdict.tokens <= edge), 0)] += 1
+        if verdict.reason:
+            odd.append(listed(record, verdict))
+        if verdict.rendered is None:
+            counts["dropped"] += 1
+            continue
+        counts["cut"] += verdict.action == "cut"
+        counts["tokens"] += len(verdict.rendered.ids)
+        counts["trained_tokens"] += sum(verdict.rendered.trained)
+        yield verdict.rendered, float(record.get("weight", 1.0))
