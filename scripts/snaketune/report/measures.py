@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,7 +118,7 @@ def number(value: float) -> str:
         return f"{value:.2f}"
     if size >= 0.001:
         return f"{value:.3f}"
-    return f"{value:.1e}"
+    return re.sub(r"e([+-])0*", r"e\1", f"{value:.1e}")
 
 
 def size(count: float) -> str:
