@@ -31,6 +31,7 @@ MATRICES = {
 }
 NAMES = (*ELEMENTWISE, *MATRICES)
 UNDECAYED = ("adam", "sgd")  # adamw is adam with decoupled weight decay; the others take it as adamw does
+PACKED = 1 << 19  # weights in one vector: an update holds ten temporary copies of a vector, rather than of all
 LARGE = 1 << 27  # above so many weights a packed copy costs more memory than it saves time
 
 
@@ -40,12 +41,16 @@ class Packing:
     def __init__(self, weights: Weights, optimizer: str) -> None:
         apart = optimizer in MATRICES or sum(array.size for array in weights.values()) > LARGE
         self._places: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+        filled: dict[str, int] = {}
         for name in sorted(weights):
             array = weights[name]
             kind = "matrix" if array.ndim >= 2 else "vector"
-            where = (
-                f"{kind} {name.replace('.', '/')}" if apart else f"{kind} {str(array.dtype).removeprefix('mlx.core.')}"
-            )
+            if apart:
+                where = f"{kind} {name.replace('.', '/')}"
+            else:
+                where = f"{kind} {str(array.dtype).removeprefix('mlx.core.')}"
+                filled[where] = filled.get(where, 0) + array.size
+                where = f"{where} {filled[where] // PACKED}"
             self._places.setdefault(where, []).append((name, array.shape))
         self._apart = apart
 
