@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ class Family:
     name: str
     config: dict[str, Any]
     tokenizer: Callable[[Path], int]
-    stop: tuple[str, ...]
-    layers: int = LAYERS
-    more: dict[str, Any] = field(default_factory=dict)
+    stop: str
 
 
 def _shape(architecture: str, kind: str, **more: Any) -> dict[str, Any]:
@@ -49,33 +47,112 @@ def _shape(architecture: str, kind: str, **more: Any) -> dict[str, Any]:
     } | more
 
 
+LLAMA3_MARKS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+CHATML_MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+GEMMA_MARKS = ["<start_of_turn>", "<end_of_turn>"]
+PHI_MARKS = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
+GEMMA3 = GEMMA | {
+    "num_hidden_layers": 6,
+    "query_pre_attn_scalar": HIDDEN // HEADS,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window": 64,
+    "sliding_window_pattern": 6,
+}
+
+
+def _llama3(folder: Path) -> int:
+    return tokenizers.write_bpe(
+        folder,
+        split=tokenizers.LLAMA3,
+        special=LLAMA3_MARKS,
+        begin="<|begin_of_text|>",
+        end="<|eot_id|>",
+        template=TEMPLATES["llama3"],
+    )
+
+
+def _chatml(split: str, template: str) -> Callable[[Path], int]:
+    def write(folder: Path) -> int:
+        return tokenizers.write_bpe(
+            folder,
+            split=split,
+            special=CHATML_MARKS,
+            begin=None,
+            end="<|im_end|>",
+            template=TEMPLATES[template],
+            class_name="GPT2Tokenizer" if split == "smollm" else "Qwen2Tokenizer",
+        )
+
+    return write
+
+
+def _sentencepiece(template: str, **more: Any) -> Callable[[Path], int]:
+    return lambda folder: tokenizers.write_sentencepiece(folder, template=TEMPLATES[template], **more)
+
+
+_gemma = _sentencepiece("gemma", special=GEMMA_MARKS, gemma=True, class_name="GemmaTokenizer")
+_gemma3 = _sentencepiece("gemma3", special=GEMMA_MARKS, gemma=True, class_name="GemmaTokenizer")
+
 FAMILIES = {
     family.name: family
     for family in (
-        Family(
-            "llama-bpe",
-            _shape("LlamaForCausalLM", "llama"),
-            lambda folder: tokenizers.write_bpe(
-                folder,
-                split=tokenizers.LLAMA3,
-                special=[
-                    "<|begin_of_text|>",
-                    "<|end_of_text|>",
-                    "<|start_header_id|>",
-                    "<|end_header_id|>",
-                    "<|eot_id|>",
-                ],
-                begin="<|begin_of_text|>",
-                end="<|eot_id|>",
-                template=TEMPLATES["llama3"],
-            ),
-            ("<|eot_id|>",),
-        ),
+        Family("llama-bpe", _shape("LlamaForCausalLM", "llama"), _llama3, "<|eot_id|>"),
         Family(
             "llama-sentencepiece",
             _shape("LlamaForCausalLM", "llama", tie_word_embeddings=True),
-            lambda folder: tokenizers.write_sentencepiece(folder, special=[], template=TEMPLATES["llama2"]),
-            ("</s>",),
+            _sentencepiece("llama2", special=[]),
+            "</s>",
+        ),
+        Family(
+            "qwen2",
+            _shape("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True, attention_bias=True),
+            _chatml(tokenizers.QWEN2, "qwen2"),
+            "<|im_end|>",
+        ),
+        Family("qwen3", _shape("Qwen3ForCausalLM", "qwen3"), _chatml(tokenizers.QWEN2, "qwen3"), "<|im_end|>"),
+        Family(
+            "gemma2",
+            _shape(
+                "Gemma2ForCausalLM",
+                "gemma2",
+                **GEMMA,
+                attn_logit_softcapping=50.0,
+                final_logit_softcapping=30.0,
+                query_pre_attn_scalar=HIDDEN // HEADS,
+                sliding_window=256,
+            ),
+            _gemma,
+            "<end_of_turn>",
+        ),
+        Family("gemma3", _shape("Gemma3ForCausalLM", "gemma3_text", **GEMMA3), _gemma3, "<end_of_turn>"),
+        Family(
+            "gemma3-wrapped", _shape("Gemma3ForConditionalGeneration", "gemma3", **GEMMA3), _gemma3, "<end_of_turn>"
+        ),
+        Family(
+            "mistral",
+            _shape("MistralForCausalLM", "mistral", sliding_window=None),
+            _sentencepiece("mistral", special=["[INST]", "[/INST]"]),
+            "</s>",
+        ),
+        Family(
+            "phi3",
+            _shape(
+                "Phi3ForCausalLM",
+                "phi3",
+                num_key_value_heads=HEADS,
+                original_max_position_embeddings=512,
+                pad_token_id=0,
+            ),
+            _sentencepiece("phi3", special=[], added=PHI_MARKS),
+            "<|end|>",
+        ),
+        Family(
+            "smollm",
+            _shape("LlamaForCausalLM", "llama", tie_word_embeddings=True),
+            _chatml("smollm", "chatml"),
+            "<|im_end|>",
         ),
     )
 }
@@ -97,22 +174,45 @@ def build(folder: Path, name: str, *, dtype: str = "bfloat16", quantize: int | N
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config |= {
         "vocab_size": size,
-        "eos_token_id": named[family.stop[0]],
+        "eos_token_id": named[family.stop],
         "bos_token_id": named.get(settings["bos_token"]),
     }
+    wrapped = config["model_type"] == "gemma3"
+    if wrapped:
+        config = _wrapped(config)
     mx.random.seed(seed)
     model_class, arguments = _get_classes(config)
     model = model_class(arguments.from_dict(config))
-    model.update(tree_map(lambda one: mx.random.normal(one.shape) * 0.06 if one.ndim > 1 else one, model.parameters()))
+    plain = mx.zeros if config["model_type"].startswith("gemma") else mx.ones  # gemma's norms multiply by 1 + weight
+    shapes = model.parameters()
+    model.update(tree_map(lambda one: mx.random.normal(one.shape) * 0.06 if one.ndim > 1 else plain(one.shape), shapes))
     model.set_dtype({"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}[dtype])
     if quantize:
         nn.quantize(model, group_size=32, bits=quantize)
         config["quantization"] = {"group_size": 32, "bits": quantize, "mode": "affine"}
         config["quantization_config"] = config["quantization"]
     config["torch_dtype"] = dtype
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "mlx"})
+    weights = dict(tree_flatten(model.parameters()))
+    if config.get("tie_word_embeddings") or wrapped:
+        weights = {key: value for key, value in weights.items() if "lm_head" not in key}
+    if wrapped:  # what a picture would go through
+        weights["vision_tower.vision_model.post_layernorm.weight"] = mx.ones((8,))
+        weights["multi_modal_projector.mm_input_projection_weight"] = mx.ones((8, HIDDEN))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     return folder
+
+
+def _wrapped(config: dict[str, Any]) -> dict[str, Any]:
+    """A text model's configuration inside that of a model of text and pictures, as mlx-community's 4-bit ones are."""
+    outside = ("architectures", "model_type", "vocab_size", "eos_token_id", "bos_token_id")
+    text = {key: value for key, value in config.items() if key not in outside} | {"model_type": "gemma3_text"}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 8, "num_hidden_layers": 1}
+    return {key: config[key] for key in outside} | {
+        "text_config": text,
+        "vision_config": vision,
+        "mm_tokens_per_image": 4,
+    }
 
 
 def conversations(count: int = 12, seed: int = 1) -> list[dict[str, Any]]:

@@ -23,15 +23,15 @@ SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def fuse(
-    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", shard: int = SHARD
+    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop: str = "", shard: int = SHARD
 ) -> dict[str, Any]:
     """Write the weights of `base` with the adapter folder merged in as safetensors into the folder `target`.
 
     dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. The weights are read
-    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. Returns
-    {"config": the base's config.json, "dtype": what was written, "files": names, "parameters": how many}.
+    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. drop: a prefix to
+    leave out of the tensors' names. Returns {"dtype": what was written, "files": names, "parameters": how many}.
     """
-    model, config, own = _lazy(base)
+    model, own = _lazy(base)
     kind = dtype if dtype in SIXTEEN_BIT else own
     try:
         model.set_dtype(mx.float32)
@@ -45,10 +45,10 @@ def fuse(
     merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(merged))
     model = dequantize_model(model)
-    weights = {name: value.astype(SIXTEEN_BIT[kind]) for name, value in parameters(model).items()}
+    weights = {name.removeprefix(drop): value.astype(SIXTEEN_BIT[kind]) for name, value in parameters(model).items()}
     del model, merged
     count = sum(value.size for value in weights.values())
-    return {"config": config, "dtype": kind, "files": _save(weights, Path(target), shard), "parameters": count}
+    return {"dtype": kind, "files": _save(weights, Path(target), shard), "parameters": count}
 
 
 def parameters(model: nn.Module) -> dict[str, mx.array]:
@@ -56,10 +56,10 @@ def parameters(model: nn.Module) -> dict[str, mx.array]:
     return dict(tree_flatten(model.parameters(), destination={}))
 
 
-def _lazy(base: StrPath) -> tuple[nn.Module, dict[str, Any], str]:
-    """The base with weights still on disk, its config.json, and the 16-bit format that suits it."""
+def _lazy(base: StrPath) -> tuple[nn.Module, str]:
+    """The base with weights still on disk, and the 16-bit format that suits it."""
     try:
-        model, config = load_model(Path(base), lazy=True)
+        model, _ = load_model(Path(base), lazy=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(base), mend="Fetch it again"
@@ -68,7 +68,7 @@ def _lazy(base: StrPath) -> tuple[nn.Module, dict[str, Any], str]:
     for value in parameters(model).values():
         sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
     bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
-    return model, config, "bfloat16" if bfloat else "float16"
+    return model, "bfloat16" if bfloat else "float16"
 
 
 def _save(weights: dict[str, mx.array], target: Path, shard: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
@@ -35,7 +34,10 @@ def answers(
     shared = shared_prefix(prompts)
     cache = read(model, shared) if shared else None
     generator = BatchGenerator(
-        model, stop_tokens=[[i] for i in sorted(stop_ids)], completion_batch_size=BATCH, prefill_batch_size=PREFILL
+        model,
+        stop_tokens=[[i] for i in sorted(stop_ids)],
+        completion_batch_size=BATCH if _takes_rows(model) else 1,
+        prefill_batch_size=PREFILL if _takes_rows(model) else 1,
     )
     try:
         uids = generator.insert(
@@ -58,13 +60,20 @@ def answers(
         generator.close()
 
 
+def _takes_rows(model: nn.Module) -> bool:
+    """Whether several rows of different length can be read at once: mlx-lm's gemma2 fails on their mask."""
+    return not type(model).__module__.endswith(".gemma2")
+
+
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     """What all prompts begin with, short of any prompt's last token; empty where sharing would not pay."""
     if len(prompts) < 2:
         return []
-    first = os.path.commonprefix([list(prompt) for prompt in prompts])
-    length = min(len(first), min(len(prompt) for prompt in prompts) - 1)
-    return list(first[:length]) if length >= WORTH_SHARING else []
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share, all between them share
+    both = zip(first, last, strict=False)
+    length = next((i for i, (one, other) in enumerate(both) if one != other), min(len(first), len(last)))
+    length = min(length, min(len(prompt) for prompt in prompts) - 1)
+    return first[:length] if length >= WORTH_SHARING else []
 
 
 def read(model: nn.Module, ids: Sequence[int]) -> list[Any] | None:

@@ -123,7 +123,7 @@ def _gguf(
     longest = max([1, *map(len, asked.rows), *(len(prompt) + limit for prompt in asked.prompts)])
     try:
         head = gguf_file.read(path)
-        llama = loading.open_gguf(path, context=(longest + 255) // 256 * 256, threads=threads)
+        llama = loading.open_gguf(path, context=(longest + 255) // 256 * 256, threads=threads, exact=True)
     except PackageError as error:
         return None, {"bytes": Path(path).stat().st_size}, [verdicts.loads(name, str(error))]
     facts: dict[str, Any] = {

@@ -13,6 +13,7 @@ from snaketune import files
 from snaketune.files import StrPath
 from snaketune.mlx_engine import fusing
 from snaketune.model.rendering import Renderer
+from snaketune.package import text_part
 from snaketune.package.tokenizer_files import write_model_files
 
 
@@ -28,11 +29,18 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
     renderer = Renderer(base["folder"], settings.get("template"))
     target = Path(folder)
     with writing_folder(target) as temporary:
-        written = fusing.fuse(base["folder"], Path(adapter).parent, temporary, dtype=settings.get("dtype", "auto"))
+        stated = files.read_json(Path(base["folder"]) / "config.json")
+        written = fusing.fuse(
+            base["folder"],
+            Path(adapter).parent,
+            temporary,
+            dtype=settings.get("dtype", "auto"),
+            drop=text_part.PREFIX if text_part.is_wrapped(stated) else "",
+        )
         names = written["files"] + write_model_files(
             base["folder"],
             temporary,
-            config=files.read_json(Path(base["folder"]) / "config.json"),
+            config=text_part.text_config(stated),
             dtype=written["dtype"],
             template=renderer.template,
             stop_ids=renderer.stop_ids,

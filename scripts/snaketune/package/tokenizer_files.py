@@ -72,6 +72,7 @@ def tokenizer_config(base: StrPath, template: str | None) -> dict[str, Any]:
 
 
 def _plain_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The configuration of a model that is not quantized."""
     plain = {key: value for key, value in config.items() if key not in QUANTIZED}
     named = "dtype" if "dtype" in plain else "torch_dtype"
     plain[named] = dtype
