@@ -12,7 +12,7 @@ from typing import Any
 import browser
 import pytest
 from made_run import HOSTILE, make_run
-from snaketune.report import facts, human_eval, page, votes
+from snaketune.report import facts, human_eval, page, runs, votes
 
 pytestmark = [
     pytest.mark.e2e,
@@ -298,3 +298,17 @@ def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) 
     assert [ratings[0][name] for name in human_eval.CRITERIA] == [5, 4, 3, 2, 1]
     assert ratings[0]["comment"] == "well said 1 2 3"
     assert votes.tally([exported], form, seed=1)["ratings"]["overall"]["questions"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_runs_with_different_data_are_compared_on_a_page_that_opens_offline(
+    chromium: Any, run: Path, tmp_path: Path, scheme: str
+) -> None:
+    other = _reported(make_run(tmp_path / "jessy-v2", rows=45, first_row=15, gain=0.3, hostile=True))
+    runs.run(folders=[run, other], page_file=tmp_path / "runs.html", record=tmp_path / "runs.json", seed=1)
+    _open(chromium, tmp_path / "runs.html", scheme=scheme, width=360)
+    assert "jessy-v2" in chromium.execute_script("return document.querySelector('h1').textContent")
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert chromium.execute_script(CONTRAST) == []
+    assert [url for url in _requests(chromium) if not url.startswith("data:")] == [(tmp_path / "runs.html").as_uri()]
+    assert _complaints(chromium) == []

@@ -103,6 +103,11 @@ def shown(name: str, value: float | None) -> str:
     return number(value)
 
 
+def gap(name: str, value: float) -> str:
+    """A difference between two values of a measure; of shares, in percentage points."""
+    return f"{number(100 * value)} points" if measure(name).kind == "share" else number(value)
+
+
 def number(value: float) -> str:
     """Three significant digits, and thousands kept apart by a narrow space."""
     if value != value:  # NaN

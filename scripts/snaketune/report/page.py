@@ -46,12 +46,12 @@ def render(found: dict[str, Any]) -> str:
     return templated("page.html", "page.js", facts=found, **values, **pictures)
 
 
-def templated(template: str, script: str, styles: Iterable[str] = ("style.css",), **values: Any) -> str:
+def templated(template: str, script: str | None, styles: Iterable[str] = ("style.css",), **values: Any) -> str:
     """A template of report/, its styles and script put into the page, and nothing but that script allowed to run."""
-    code = (TEMPLATES / script).read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" if script else "'none'"
     policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; img-src data:; "
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from snaketune.report.measures import in_sentence, number, probability, shown, size
+from snaketune.report.measures import gap, in_sentence, number, probability, shown, size
 
 # Of the measures that agree, the one a person understands at once stands first; `text` rows have the last two only.
 LEADING = (
@@ -55,7 +55,6 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
     evaluation = facts["evaluation"]
-    scored = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
     base, tuned = evaluation["base"], evaluation["tuned"]
     if tuned is None:
         return "unknown", "Nothing that was tuned has been scored, so there is no verdict."
@@ -64,26 +63,30 @@ def _compared(facts: dict[str, Any]) -> tuple[str, str]:
     pair = pair_of(evaluation["comparison"], tuned, base)
     if pair is None:
         return "unknown", f"{facts['run']} was not compared with its base model, so there is no verdict."
-    rows = f"{pair.get('rows', scored[tuned].get('rows', 0))} test rows"
-    tested = {name: it for name, it in pair.get("metrics", {}).items() if name not in MANNERS}
+    return judged(facts["run"], "its base model", pair)
+
+
+def judged(name: str, against: str, pair: dict[str, Any]) -> tuple[str, str]:
+    """A paired comparison's status (better, worse, mixed, same, unknown) and the sentence that says so."""
+    rows = f"{pair['rows']} test {'row' if pair['rows'] == 1 else 'rows'}"
+    tested = {measure: it for measure, it in pair.get("metrics", {}).items() if measure not in MANNERS}
     better, worse = (_leading(tested, verdict) for verdict in ("better", "worse"))
     if better and worse:
         said = f"better in {_words(better, tested)}, and worse in {_words(worse, tested)}"
-        return "mixed", f"{facts['run']} is {said}, than its base model on {rows}."
+        return "mixed", f"{name} is {said}, than {against} on {rows}."
     if better or worse:
-        status, name = ("better", better) if better else ("worse", worse or "")
-        return status, f"{facts['run']} is {status} than its base model on {rows}: {_words(name, tested)}."
+        status, leading = ("better", better) if better else ("worse", worse or "")
+        return status, f"{name} is {status} than {against} on {rows}: {_words(leading, tested)}."
     shared = [it for it in LEADING if it in tested]
     if not shared:
-        return "unknown", "Base and tuned model share no measure, so there is no verdict."
-    name = shared[0]
-    limit = tested[name].get("detectable")
-    could = f"; a difference of {shown(name, limit)} would have been found in four of five such tests" if limit else ""
-    values = f"{shown(name, tested[name]['value'])} against {shown(name, tested[name]['against'])}"
+        return "unknown", f"{name} and {against} share no measure, so there is no verdict."
+    leading = shared[0]
+    limit = tested[leading].get("detectable")
+    could = f"; a difference of {gap(leading, limit)} would have been found in four of five such tests" if limit else ""
+    values = f"{shown(leading, tested[leading]['value'])} against {shown(leading, tested[leading]['against'])}"
     return (
         "same",
-        f"No difference between {facts['run']} and its base that {rows} could show: "
-        f"{in_sentence(name)} {values}{could}.",
+        f"No difference between {name} and {against} that {rows} could show: {in_sentence(leading)} {values}{could}.",
     )
 
 

@@ -83,12 +83,12 @@ def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
     return bars
 
 
-def difference(name: str, tested: dict[str, Any]) -> str:
+def difference(name: str, tested: dict[str, Any], other: str = "the base") -> str:
     """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
     scale, unit = (100, " points") if measure(name).kind == "share" else (1, "")
     gap, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
     sure = probability(tested.get("p_corrected", tested["p"]))
-    return f"{gap}{unit} against the base ({low} to {high}), {sure}: {tested.get('verdict', '')}".removesuffix(": ")
+    return f"{gap}{unit} against {other} ({low} to {high}), {sure}: {tested.get('verdict', '')}".removesuffix(": ")
 
 
 def signed(value: float) -> str:
