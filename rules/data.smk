@@ -65,7 +65,7 @@ rule check_leaks:
     benchmark:
         f"{RUN}/benchmarks/check_leaks.tsv"
     params:
-        config=settings(leaks=CONFIG["data"]["leaks"], near_duplicates=CONFIG["data"]["near_duplicates"]),
+        config=settings(**only(CONFIG["data"], "leaks", "near_duplicates", "shingles")),
         code=code("check_leaks", "data"),
     conda:
         "../envs/data.yaml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -43,6 +43,6 @@ class Clusters:
         return found
 
 
-def identities(members: Iterable[list[int]], keys: list[bytes]) -> dict[int, bytes]:
-    """Each clustered row's cluster, named by the smallest key in it, whatever order the rows came in."""
-    return {row: name for rows in members for name in [min(keys[one] for one in rows)] for row in rows}
+def identities(clusters: Iterable[list[int]], key: Callable[[int], bytes]) -> dict[int, bytes]:
+    """The name of each clustered row's cluster: the smallest key in it, whatever order the rows came in."""
+    return {row: name for members in clusters for name in [min(map(key, members))] for row in members}

@@ -31,11 +31,15 @@ decode = msgspec.json.Decoder().decode
 
 
 class Row(NamedTuple):
-    """One row as it stands: its line (from 1), its text (for rejected.jsonl), its fields or why there are none."""
+    """One row as it stands: its line (from 1), its text (for rejected.jsonl), its fields or why there are none.
+
+    clean: it certainly holds no control character.
+    """
 
     line: int
     raw: bytes | str
     value: Any
+    clean: bool = False
 
 
 @contextlib.contextmanager
@@ -135,7 +139,9 @@ def json_row(number: int, line: bytes) -> Row:
         return Row(number, line, explained(line))
     if type(value) is not dict:
         return Row(number, line, Rejection("not-an-object", f"the line is {kind_of(value)}, not an object"))
-    return Row(number, line, value)
+    # In JSON a control character must be an escape; only DEL and C1 (in UTF-8 after 0xC2) may stand as they are.
+    suspect = b"\\u00" in line or b"\\b" in line or b"\\f" in line or b"\x7f" in line or b"\xc2" in line
+    return Row(number, line, value, not suspect)
 
 
 def overlong(number: int, beginning: bytes) -> Row:

@@ -1,9 +1,9 @@
-"""Which rows are the same: keys that do not see spacing, invisible characters or the Unicode form of a letter."""
+"""What rows are compared by, which sees neither spacing, nor invisible characters, nor the Unicode form of a letter."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,29 +15,47 @@ OPENING = 20  # characters; a shorter first question of a longer conversation ("
 encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def row_key(record: dict[str, Any]) -> bytes:
-    """The key of all that is trained on in a record: equal for exact duplicates, KEY bytes."""
+class Identity(NamedTuple):
+    """What a row is compared by.
+
+    key: of all that is trained on, KEY bytes, equal for exact duplicates; asked, answered: its loose() text; prompt,
+    opening: 64-bit keys of all that stands before the last answer, and of the first question of a longer conversation
+    (0 where there is none).
+    """
+
+    key: bytes
+    asked: str
+    answered: str
+    prompt: int
+    opening: int
+
+
+def identify(record: dict[str, Any]) -> Identity:
+    """The identity of a record. System texts and tools are part of its key, and make no kinship."""
     if "text" in record:
-        return digest(normal(record["text"]))
-    parts = []
+        return Identity(digest(normal(record["text"])), "", loose(record["text"]), 0, 0)
+    exact: list[str] = []
+    asked: list[str] = []
+    answered: list[str] = []
+    before: list[str] = []  # all turns but the last, which is the answer
     for message in record["messages"]:
-        parts.append(message["role"])
-        parts.append(normal(message["content"]))
+        role, content = message["role"], message["content"]
+        exact += (role, normal(content))
+        if role == "system":
+            continue
+        said = loose(content)
         if "tool_calls" in message:
-            parts.append(encode(message["tool_calls"]).decode())
+            calls = encode(message["tool_calls"]).decode()
+            exact.append(calls)
+            said = f"{said} {loose(calls)}".strip()
+        (answered if role == "assistant" else asked).append(said)
+        before.append(said)
     if "tools" in record:
-        parts.append(encode(record["tools"]).decode())
-    return digest("\x00".join(parts))
-
-
-def prompts(record: dict[str, Any]) -> list[str]:
-    """The questions by which a conversation is akin to others: all before its last answer, and its opening."""
-    if "text" in record:
-        return []
-    asked = [loose(message["content"]) for message in record["messages"][:-1] if message["role"] != "system"]
-    if len(asked) > 1 and len(asked[0]) >= OPENING:
-        return ["\x00".join(asked), asked[0]]
-    return ["\x00".join(asked)]
+        exact.append(encode(record["tools"]).decode())
+    opening = number(before[0]) if len(before) > 2 and len(before[0]) >= OPENING else 0
+    return Identity(
+        digest("\x00".join(exact)), " ".join(asked), " ".join(answered), number("\x00".join(before[:-1])), opening
+    )
 
 
 def digest(text: str) -> bytes:

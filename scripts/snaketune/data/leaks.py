@@ -1,46 +1,95 @@
-"""The check for leaks between the final splits, whoever made them."""
+"""The check for leaks over the final splits, whoever made them: rows that belong together and stand on two sides."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from snaketune.data.identity import prompts, row_key
+import numpy as np
+
+from snaketune.data.identity import identify
+from snaketune.data.kinship import KIN_WHEN_OFF, SIDES, Rows, rank, sharing
+from snaketune.data.near import Near
+from snaketune.data.shingles import Shingles
 from snaketune.errors import DataError
-from snaketune.files import StrPath, read_jsonl, write_json
+from snaketune.files import StrPath, read_json, read_jsonl, write_json
+
+WHY = {
+    "row": "the same row",
+    "wording": "the same row but for capitals and punctuation",
+    "question": "the same question",
+    "opening": "the same first question",
+    "group": "the same group",
+    "near": "nearly the same row",
+}
+LISTED = 100  # pairs in leaks.json
+SHOWN = 5  # pairs in a message
 
 
-def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> list[dict[str, Any]]:
-    """Look for rows on two sides that share content, a question or a group; write leaks.json.
+def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> dict[str, Any]:
+    """Look for leaks between three files of records; write leaks.json, and return it.
 
-    config: {"leaks": "fail" | "warn"}. Raises DataError naming the pairs when leaks are to fail.
+    config: {"leaks", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), by (how many of
+    each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
     """
-    seen: dict[tuple[str, Any], tuple[str, str]] = {}
-    pairs: list[dict[str, Any]] = []
-    for split, path in (("train", train), ("valid", valid), ("test", test)):
-        for record in read_jsonl(path):
-            where = f"{record['source']}:{record['line']}"
-            for why, key in _ties(record):
-                other_split, other = seen.setdefault((why, key), (split, where))
-                if other_split != split:
-                    pairs.append({"why": why, "left": [other_split, other], "right": [split, where]})
-                    break
-    write_json(leaks, {"pairs": len(pairs), "examples": pairs[:50]})
-    if pairs and config["leaks"] == "fail":
-        said = "".join(
-            f"\n  {p['why']}: {p['left'][1]} ({p['left'][0]}) and {p['right'][1]} ({p['right'][0]})" for p in pairs[:5]
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))
+        for side, path in enumerate((train, valid, test), 1):
+            for record in read_jsonl(path):
+                rows.add(identify(record), record, record["source"], record["line"], 0, side)
+        rows.shingles.finish()
+        found = list(_crossing(rows, config["near_duplicates"] or KIN_WHEN_OFF)) if len(rows) else []
+        rows.shingles.close()
+    listed = [
+        {"why": WHY[what], "rows": [{"split": SIDES[rows.side[row]], "row": rows.where(row)} for row in pair]}
+        for what, *pair in found[:LISTED]
+    ]
+    by = {why: count for what, why in WHY.items() if (count := sum(one[0] == what for one in found))}
+    written = {"pairs": len(found), "by": by, "action": config["leaks"], "listed": listed}
+    write_json(leaks, written)
+    return written
+
+
+def _crossing(rows: Rows, threshold: float) -> Iterator[tuple[str, int, int]]:
+    """Why and which two rows on different sides belong together; each pair once, by its strongest reason.
+
+    Of many rows that share something, one pair is named for each side that it reaches.
+    """
+    sides = np.array(rows.side)
+    seen: set[tuple[int, int]] = set()
+    for what in ("row", "wording", "question", "opening", "group"):
+        members, keys = sharing(rows, what)
+        order = np.lexsort((members, sides[members], keys))
+        members, keys = members[order], keys[order]
+        first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # where a run of equal keys begins
+        of_run = np.repeat(first, np.diff(first, append=len(keys)))
+        new_side = np.flatnonzero(np.diff(sides[members], prepend=0) != 0)
+        for place in new_side[of_run[new_side] != new_side].tolist():
+            pair = int(members[of_run[place]]), int(members[place])
+            if pair not in seen:
+                seen.add(pair)
+                yield what, *pair
+    for one, other in Near(rows.shingles, threshold).pairs(rank(rows), sides):
+        pair = (one, other) if sides[one] < sides[other] else (other, one)
+        if pair not in seen:
+            yield "near", *pair
+
+
+def check(leaks: StrPath) -> None:
+    """Raise DataError for the pairs in leaks.json, when they are to fail the run."""
+    found = read_json(leaks)
+    if found["pairs"] and found["action"] == "fail":
         raise DataError(
-            f"{len(pairs)} rows stand on two sides of the split:{said}\n",
+            f"{found['pairs']} pairs of rows stand on two sides of the split:{_shown(found)}\n",
             where="data.leaks",
-            why="Scores on a test set that was trained on say nothing",
-            mend="Take those rows out of one side, or let snaketune make the split; `leaks: warn` only lists them",
+            why="Scores on rows that were trained on say nothing about new ones",
+            mend="Take these rows out of one side, or let snaketune divide the rows (a source without `split`); "
+            "`leaks: warn` goes on all the same",
         )
-    return pairs
 
 
-def _ties(record: dict[str, Any]) -> list[tuple[str, Any]]:
-    ties: list[tuple[str, Any]] = [("same row", row_key(record))]
-    ties += [("same question", asked) for asked in prompts(record)]
-    if "group" in record:
-        ties.append(("same group", record["group"]))
-    return ties
+def _shown(found: dict[str, Any]) -> str:
+    pairs = [(one["why"], *one["rows"]) for one in found["listed"][:SHOWN]]
+    return "".join(f"\n  {why}: {a['row']} ({a['split']}) and {b['row']} ({b['split']})" for why, a, b in pairs)

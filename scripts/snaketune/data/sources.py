@@ -49,7 +49,7 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
     if Path(path).is_file():
         return [path]
     if Path(path).is_dir():
-        found = sorted(str(file) for file in _readable(Path(path), source.get("format") or "auto"))
+        found = sorted(str(file) for file in _data_files(Path(path), source.get("format") or "auto"))
         kind = "no data file in this folder"
     else:
         # Path.glob takes no absolute pattern.
@@ -65,7 +65,13 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-def _readable(folder: Path, container: str) -> Iterator[Path]:
+def readable(source: dict[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """The files of one source, each with the container that it is to be read as."""
+    for path in expanded(source, where):
+        yield path, container_of(path, source.get("format") or "auto")
+
+
+def _data_files(folder: Path, container: str) -> Iterator[Path]:
     """The files of a folder, at any depth, that hold rows by their name; hidden ones are passed over."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)

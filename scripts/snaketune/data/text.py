@@ -15,11 +15,11 @@ INVISIBLE = dict.fromkeys(
 )
 # C0 without tab, line feed and carriage return; DEL; C1 without NEL, which old mainframes and some word processors use.
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
-# Punctuation, spelled out: \W would take the vowel signs of Hindi or Thai with it, and signs of arithmetic matter.
-ASCII_MARKS = b"!\"'(),.:;?[]_`{}"
+# Marks of a sentence. Not all of \W, which holds the vowel signs of Hindi, nor signs that arithmetic and code live by.
+ASCII_MARKS = b"!\"',.:;?"
 TO_SPACES = bytes.maketrans(ASCII_MARKS, b" " * len(ASCII_MARKS))
 MARKS = re.compile(
-    "[!\"'(),.:;?\\[\\]_`{}\u00a1\u00ab\u00bb\u00bf\u2010-\u2027\u3001-\u3003\u3008-\u3011\uff01\uff0c\uff0e\uff1a\uff1b\uff1f]+"
+    "[!\"',.:;?\u00a1\u00ab\u00bb\u00bf\u2010-\u2027\u3001-\u3002\u300c-\u300f\uff01\uff0c\uff0e\uff1a\uff1b\uff1f]+"
 )
 
 
@@ -46,9 +46,9 @@ def normal(text: str) -> str:
 
 
 def loose(text: str) -> str:
-    """Text for recognising the same question: normal(), small letters, punctuation left out.
+    """Text for recognising what is nearly the same: normal(), small letters, marks of a sentence left out.
 
-    A text of signs alone, such as a line of code or an emoji, keeps them.
+    A text of such marks alone keeps them.
     """
     if text.isascii():
         words = text.lower().encode().translate(TO_SPACES).decode()

@@ -1,164 +1,132 @@
-"""Every row of the sources ends in exactly one place: kept, rejected with a reason, duplicate, or near duplicate."""
+"""Every row of the sources ends in exactly one place: kept, rejected with a reason, duplicate, or near duplicate.
+
+The rows are read once, in a stream. What is held in memory is what comparing them takes: some 400 bytes a row for keys
+and MinHash signatures, no text.
+"""
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
+import contextlib
+import shutil
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import msgspec
-import numpy as np
 
-from snaketune.data import containers, sources
-from snaketune.data.clusters import Clusters, identities
-from snaketune.data.identity import number, prompts, row_key
-from snaketune.data.reasons import REASONS, Rejection
+from snaketune.data import containers, reports, sources
+from snaketune.data.identity import identify
+from snaketune.data.kinship import SIDES, Rows, related
+from snaketune.data.reasons import Rejection
+from snaketune.data.shingles import Shingles
 from snaketune.data.verdicts import Judge
 from snaketune.errors import DataError
 from snaketune.files import StrPath, write_json, writing_jsonl
 
 encode = msgspec.json.Encoder().encode
-SHOWN = 5  # reasons in a message, examples in the report
-
-
-class Tally:
-    """What became of the rows of one source."""
-
-    def __init__(self) -> None:
-        self.read = self.kept = self.duplicates = 0
-        self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-
-    def reject(self, reason: Rejection, where: str) -> None:
-        self.reasons[reason.code] += 1
-        self.examples.setdefault(reason.code, f"{where}: {reason.detail}")
+EXAMPLES = 5
 
 
 def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: StrPath) -> dict[str, Any]:
     """Read every source; write records.jsonl, rejected.jsonl and report.json, whole or not at all.
 
     config: {"data": the data section, "seed"}. Returns the report. Raises DataError for a file that is no data file, a
-    source without a usable row, and a share of rejected rows above data.max_rejected.
+    source without a usable row, and a share of rejected rows above data.max_rejected; what was rejected by then is
+    left as rejected-at-stop.jsonl beside the records.
     """
     data = config["data"]
-    tallies: list[tuple[str, Tally]] = []
-    keys: list[bytes] = []
-    seen: dict[bytes, int] = {}
-    asked_rows, asked_keys = array("q"), array("Q")
-    labels: dict[str, int] = {}
-    label_rows, label_keys = array("q"), array("Q")
-    with writing_jsonl(rejected) as bad, writing_jsonl(records) as good:
-        lines = []
-        for place, source in enumerate(data["sources"]):
-            tally = Tally()
-            judge = Judge(source, data)
-            names = sources.expanded(source, f"data.sources[{place}]")
-            for path, row in _rows(names, source.get("format") or "auto"):
-                tally.read += 1
-                try:
-                    if isinstance(row.value, Rejection):
-                        raise row.value
-                    record = judge.record(row.value)
-                except Rejection as reason:
-                    tally.reject(reason, f"{path}:{row.line}")
-                    bad.write(encode(_rejected(path, row, reason)) + b"\n")
+    at_stop = Path(records).with_name("rejected-at-stop.jsonl")
+    at_stop.unlink(missing_ok=True)
+    tallies: list[reports.Tally] = []
+    duplicates: list[list[str]] = []
+    with _scratch(Path(records).parent) as scratch, writing_jsonl(records) as good, writing_jsonl(rejected) as bad:
+        rows = Rows(Shingles(scratch / "shingles", data["shingles"]))
+        with open(scratch / "rows", "wb", buffering=1 << 20) as unique:
+            for place, source in enumerate(data["sources"]):
+                tally = reports.Tally(source.get("hub") or source["path"])
+                tallies.append(tally)
+                for line in _read(source, place, data, tally, rows, bad, duplicates):
+                    unique.write(line)
+                with _leaving(bad, at_stop):
+                    tally.refuse_if_empty()
+        with _leaving(bad, at_stop):
+            reports.refuse_if_too_many(tallies, data["max_rejected"], at_stop)
+        rows.first.clear()
+        rows.shingles.finish()
+        kin = related(rows, data["near_duplicates"])
+        rows.shingles.close()
+        for row in kin.removed:
+            tallies[rows.source[row]].near_duplicates += 1
+        with open(scratch / "rows", "rb") as lines:
+            for row, line in enumerate(lines):
+                if row in kin.removed:
                     continue
-                key = row_key(record)
-                side = source.get("split")
-                scoped = key + side.encode() if side else key
-                if scoped in seen:
-                    tally.duplicates += 1
-                    continue
-                this = seen[scoped] = len(keys)
-                keys.append(key)
-                tally.kept += 1
-                for asked in prompts(record):
-                    asked_rows.append(this)
-                    asked_keys.append(number(asked))
-                if "group" in record:
-                    label_rows.append(this)
-                    label_keys.append(labels.setdefault(record["group"], len(labels)))
-                name = {"id": key.hex() + (f"-{side}" if side else "")}
-                declared = {"split": side} if side else {}
-                lines.append(encode(name | record | {"source": path, "line": row.line} | declared))
-            tallies.append((_named(source), tally))
-            _refuse_if_empty(_named(source), tally)
-        _refuse_if_too_many(tallies, data["max_rejected"])
-        clusters = Clusters(len(keys))
-        for rows, found in ((asked_rows, asked_keys), (label_rows, label_keys)):
-            clusters.join_equal(np.array(rows, np.int64), np.array(found, np.uint64))
-        cluster_of = identities(clusters.members().values(), keys)
-        for this, line in enumerate(lines):
-            if this in cluster_of:
-                line = line[:-1] + b',"cluster":"' + cluster_of[this].hex().encode() + b'"}'
-            good.write(line + b"\n")
-    found_report = _report(tallies)
-    write_json(report, found_report)
-    return found_report
+                if row in kin.cluster:
+                    line = line[:-2] + b',"cluster":"' + kin.cluster[row].hex().encode() + b'"}\n'
+                good.write(line)
+    written = reports.counted(tallies) | {"duplicate_examples": duplicates} | reports.described(rows, kin)
+    written["advice"] = reports.advice(written)
+    write_json(report, written)
+    return written
 
 
-def _rows(names: list[str], chosen: str) -> Iterator[tuple[str, containers.Row]]:
-    for path in names:
-        for row in containers.rows(path, sources.container_of(path, chosen)):
-            yield path, row
+@contextlib.contextmanager
+def _scratch(beside: Path) -> Iterator[Path]:
+    """A folder that is empty at first and gone at the end, and what a killed run left in it with it."""
+    folder = beside / ".validate_rows"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rejected(path: str, row: containers.Row, reason: Rejection) -> dict[str, Any]:
-    raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
-    return {"source": path, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
+@contextlib.contextmanager
+def _leaving(bad: IO[bytes], at_stop: Path) -> Iterator[None]:
+    """Leave what is rejected so far where it can be looked at, should the block stop the run."""
+    try:
+        yield
+    except DataError:
+        bad.flush()
+        shutil.copyfile(bad.name, at_stop)
+        raise
 
 
-def _named(source: dict[str, Any]) -> str:
-    return source.get("hub") or source["path"]
-
-
-def _commonest(reasons: Counter[str], examples: dict[str, str]) -> str:
-    return "".join(
-        f"\n  {count:>7} {code}: {REASONS[code]}. For example {examples[code]}"
-        for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    )
-
-
-def _refuse_if_empty(name: str, tally: Tally) -> None:
-    if not tally.read:
-        raise DataError("there are no rows in it", where=name, mend="Name the file that holds the data in data.sources")
-    if not tally.kept and not tally.duplicates:
-        said = _commonest(tally.reasons, tally.examples)
-        raise DataError(
-            f"none of its {tally.read} rows can be used, in any format known here:{said}\n",
-            where=name,
-            mend="If only the names of the fields differ, say so in this source's `fields`, for instance "
-            "{prompt: frage, response: antwort}",
-        )
-
-
-def _refuse_if_too_many(tallies: list[tuple[str, Tally]], allowed: float) -> None:
-    read = sum(tally.read for _, tally in tallies)
-    reasons: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    for _, tally in tallies:
-        reasons += tally.reasons
-        examples = tally.examples | examples
-    bad = reasons.total()
-    if bad > allowed * read:
-        raise DataError(
-            f"{bad} of {read} rows ({bad / read:.1%}) cannot be used, and data.max_rejected allows {allowed:.1%}:"
-            f"{_commonest(reasons, examples)}\n",
-            where="data",
-            mend="Mend the rows, or raise data.max_rejected if these may go",
-        )
-
-
-def _report(tallies: list[tuple[str, Tally]]) -> dict[str, Any]:
-    reasons: Counter[str] = Counter()
-    for _, tally in tallies:
-        reasons += tally.reasons
-    return {
-        "read": sum(tally.read for _, tally in tallies),
-        "kept": sum(tally.kept for _, tally in tallies),
-        "rejected": reasons.total(),
-        "duplicates": sum(tally.duplicates for _, tally in tallies),
-        "near_duplicates": 0,
-        "reasons": {code: reasons[code] for code in REASONS if reasons[code]},
-    }
+def _read(
+    source: dict[str, Any],
+    place: int,
+    data: dict[str, Any],
+    tally: reports.Tally,
+    rows: Rows,
+    bad: IO[bytes],
+    duplicates: list[list[str]],
+) -> Iterator[bytes]:
+    """The rows of one source that are new, as lines of records.jsonl; the others are written down where they belong."""
+    judge = Judge(source, data)
+    side = source.get("split") or ""
+    declared = {"split": side} if side else {}
+    for path, container in sources.readable(source, f"data.sources[{place}]"):
+        for row in containers.rows(path, container):
+            tally.read += 1
+            try:
+                if type(row.value) is Rejection:
+                    raise row.value
+                record = judge.record(row.value, row.clean)
+            except Rejection as reason:
+                tally.reject(reason, f"{path}:{row.line}")
+                raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
+                said = {"source": path, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
+                bad.write(encode(said) + b"\n")
+                continue
+            known = identify(record)
+            # A row that a source puts on one side is not removed for standing on another too: that is a leak to show.
+            first = rows.first.setdefault(known.key + side.encode(), len(rows))
+            if first < len(rows):
+                tally.duplicates += 1
+                if len(duplicates) < EXAMPLES:
+                    duplicates.append([f"{path}:{row.line}", rows.where(first)])
+                continue
+            rows.add(known, record, path, row.line, place, SIDES.index(side))
+            name = known.key.hex() + (f"-{side}" if side else "")
+            yield encode({"id": name, **record, "source": path, "line": row.line, **declared}) + b"\n"

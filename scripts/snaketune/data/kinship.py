@@ -1,0 +1,135 @@
+"""Which rows hang together, and which of them repeat others: near duplicates, one question, one group.
+
+The same relations decide which rows stand on one side of a split and whether two splits leak into each other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from snaketune.data.clusters import Clusters, identities
+from snaketune.data.identity import KEY, Identity, number
+from snaketune.data.near import Near
+from snaketune.data.shingles import Shingles
+
+SIDES = ("", "train", "valid", "test")
+KIN_WHEN_OFF = 0.85  # near_duplicates: false keeps every row, but near duplicates still stand on one side
+COMPARED = 100  # kept rows that each row of a family of near duplicates is compared with
+
+
+class Rows:
+    """What is remembered of the rows that are neither rejected nor exact duplicates; they are numbered from 0."""
+
+    def __init__(self, shingles: Shingles) -> None:
+        self.shingles = shingles
+        self.first: dict[bytes, int] = {}
+        self.keys = bytearray()
+        self.files: dict[str, int] = {}
+        self.file, self.line = array("L"), array("q")
+        self.source, self.side = array("H"), array("B")
+        self.lengths = array("q")  # characters of the questions and of the answers, two numbers a row
+        self.loose, self.prompt = array("Q"), array("Q")
+        self.opening, self.opened = array("Q"), array("q")  # the key of an opening, and whose it is
+        self.group, self.category = array("q"), array("q")  # places in the lists of names, or -1
+        self.groups: dict[str, int] = {}
+        self.categories: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def where(self, row: int) -> str:
+        """`file:line` of a row."""
+        return f"{list(self.files)[self.file[row]]}:{self.line[row]}"
+
+    def add(self, known: Identity, record: dict[str, Any], path: str, line: int, source: int, side: int) -> None:
+        self.keys += known.key
+        self.file.append(self.files.setdefault(path, len(self.files)))
+        self.line.append(line)
+        self.source.append(source)
+        self.side.append(side)
+        self.lengths.extend((len(known.asked), len(known.answered)))
+        self.loose.append(number(f"{known.asked}\x00{known.answered}"))
+        self.prompt.append(known.prompt)
+        if known.opening:
+            self.opening.append(known.opening)
+            self.opened.append(len(self) - 1)
+        for name, places, names in (("group", self.group, self.groups), ("category", self.category, self.categories)):
+            places.append(names.setdefault(record[name], len(names)) if name in record else -1)
+        self.shingles.add(known.asked, known.answered)
+
+
+class Kin(NamedTuple):
+    """cluster: the name of each clustered row's cluster; removed: rows that repeat another, and which.
+
+    sizes: how many rows are left in each cluster.
+    """
+
+    cluster: dict[int, bytes]
+    removed: dict[int, int]
+    sizes: list[int]
+
+
+def related(rows: Rows, threshold: float | Literal[False]) -> Kin:
+    """Gather the rows into clusters, and find out which of them only repeat an earlier one.
+
+    threshold: data.near_duplicates. What belongs together does not depend on the order of the rows; which of two
+    near duplicates stays does: the first.
+    """
+    near = Near(rows.shingles, threshold or KIN_WHEN_OFF)
+    alike = Clusters(len(rows))
+    alike.join_equal(*sharing(rows, "wording"))
+    for one, other in near.pairs(rank(rows)):
+        alike.join(one, other)
+    families = alike.members()
+    removed: dict[int, int] = {}
+    if threshold:
+        for family in families.values():
+            removed |= _repeats(family, rows, near)
+    clusters = Clusters(len(rows))
+    for family in families.values():
+        for row in family[1:]:
+            clusters.join(family[0], row)
+    for what in ("question", "opening", "group"):
+        clusters.join_equal(*sharing(rows, what))
+    together = clusters.members()
+    named = identities(together.values(), lambda row: bytes(rows.keys[KEY * row : KEY * row + KEY]))
+    sizes = [sum(row not in removed for row in members) for members in together.values()]
+    return Kin(named, removed, sizes)
+
+
+def rank(rows: Rows) -> np.ndarray:
+    """Each row's place in the order of the keys, which is the same however the rows come."""
+    keys = np.frombuffer(bytes(rows.keys), ">u8").reshape(-1, 2)
+    places = np.empty(len(rows), np.int64)
+    places[np.lexsort((keys[:, 1], keys[:, 0]))] = np.arange(len(rows))
+    return places
+
+
+def _repeats(family: list[int], rows: Rows, near: Near) -> dict[int, int]:
+    """Those of a family that repeat an earlier kept one that stands on the same side, and which."""
+    kept: list[int] = []
+    removed: dict[int, int] = {}
+    for row in family:
+        for earlier in kept[:COMPARED]:
+            same = rows.loose[row] == rows.loose[earlier]
+            if rows.side[row] == rows.side[earlier] and (same or near.repeats(earlier, row)):
+                removed[row] = earlier
+                break
+        else:
+            kept.append(row)
+    return removed
+
+
+def sharing(rows: Rows, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and their 64-bit keys of what they may share: the whole row, its wording, question, opening or group."""
+    if what == "row":
+        return np.arange(len(rows)), np.frombuffer(bytes(rows.keys), np.uint64)[:: KEY // 8]
+    if what == "opening":
+        return np.array(rows.opened, np.int64), np.array(rows.opening, np.uint64)
+    field, none = {"wording": (rows.loose, None), "question": (rows.prompt, 0), "group": (rows.group, -1)}[what]
+    keys = np.array(field)
+    told = np.flatnonzero(keys != none) if none is not None else np.arange(len(keys))
+    return told, keys[told].astype(np.uint64)
