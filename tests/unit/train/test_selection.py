@@ -1,0 +1,88 @@
+"""Which experiment goes on, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snaketune import config as configuration
+from snaketune.errors import TrainingError
+from snaketune.train import selection
+from snaketune.train.experiments import expand
+
+
+def summary(loss: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "best_validation_loss": loss,
+        "base_validation_loss": 5.0,
+        "validation_tokens": 100,
+        "best_update": 10,
+        "updates": 20,
+        "trainable_parameters": 1000,
+        "total_parameters": 100_000,
+        **more,
+    }
+
+
+LOSSES = st.one_of(st.none(), st.floats(0.01, 20))
+
+
+@given(losses=st.lists(LOSSES, min_size=1, max_size=6), tolerance=st.floats(0, 0.2))
+def test_the_winner_is_within_the_tolerance_of_the_lowest_loss(losses, tolerance):
+    given_ones = {f"e{number}": summary(loss) for number, loss in enumerate(losses)}
+    finite = [loss for loss in losses if loss is not None]
+    if not finite:
+        with pytest.raises(TrainingError):
+            selection.select(given_ones, tolerance)
+        return
+    found = selection.select(given_ones, tolerance)
+    loss = given_ones[found["experiment"]]["best_validation_loss"]
+    assert loss is not None
+    assert loss <= min(finite) * (1 + tolerance) * (1 + 1e-12)
+    assert {entry["experiment"] for entry in found["experiments"]} == set(given_ones)
+
+
+def test_of_equals_the_smaller_model_wins_then_the_smaller_adapter():
+    found = selection.select(
+        {
+            "large": summary(1.0),
+            "small": summary(1.0005, total_parameters=50_000),
+            "smallest": summary(1.0006, total_parameters=50_000, trainable_parameters=10),
+        },
+        0.001,
+    )
+    assert found["experiment"] == "smallest"
+    assert "smaller model" in found["reasons"][0]
+
+
+def test_a_lower_loss_a_token_does_not_win_if_its_tokenizer_makes_more_tokens():
+    found = selection.select({"coarse": summary(2.0), "fine": summary(1.5, validation_tokens=200)}, 0.001)
+    assert found["experiment"] == "coarse"
+
+
+def test_an_experiment_that_never_beat_its_base_says_so():
+    assert "no update of it was better than its base" in selection.select(
+        {"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001
+    )["reasons"]
+
+
+def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
+    config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}})
+    files: dict[str, list[Any]] = {"summaries": [], "adapters": [], "adapter_configs": [], "models": []}
+    for number, loss in enumerate([2.0, 1.0]):
+        for kind, paths in files.items():
+            path = tmp_path / f"{kind}{number}"
+            path.write_text(json.dumps(summary(loss)) if kind == "summaries" else f"{kind} {number}")
+            paths.append(path)
+    outputs = {name: tmp_path / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
+    selection.run(**files, config={"experiments": expand(config), "select": config["select"]}, **outputs)
+    assert outputs["adapter"].read_text() == "adapters 1"
+    assert outputs["adapter_config"].read_text() == "adapter_configs 1"
+    assert outputs["model"].read_text() == "models 1"
+    written = json.loads(outputs["selection"].read_text())
+    assert written["experiment"] == "rank-2"
+    assert [entry["settings"] for entry in written["experiments"]] == [{"rank": 2}, {"rank": 1}]
