@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,12 @@ def write_text(path: StrPath, text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def copy(source: StrPath, target: StrPath) -> None:
+    """Copy a file's content atomically."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def dumps(value: Any) -> str:

@@ -84,32 +84,6 @@ def keys(model: nn.Module, targets: str | list[str]) -> list[str]:
     return sorted(chosen)
 
 
-def checkpoint_layers(model: nn.Module) -> None:
-    """Let each block recompute its activations in the backward pass instead of holding them.
-
-    Dropout draws the same numbers both times, since each call takes its own random key along.
-    """
-    for layer in model.layers:
-        plain = type(layer)
-        layer.__class__ = type(plain.__name__, (plain,), {"__call__": _recomputing(plain.__call__)})
-
-
-def _recomputing(call: Any) -> Any:
-    def recomputing(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        def inner(parameters: dict[str, Any], key: mx.array, *args: Any, **kwargs: Any) -> Any:
-            layer.update(parameters)
-            outside, state[0] = state[0], key
-            result = call(layer, *args, **kwargs)
-            state[0] = outside
-            return result
-
-        state: list[mx.array] = mx.random.state  # type: ignore[assignment]
-        key, state[0] = mx.random.split(state[0])
-        return mx.checkpoint(inner)(layer.trainable_parameters(), key, *args, **kwargs)
-
-    return recomputing
-
-
 def save(weights: arrays.Weights, config: dict[str, Any], adapter: Path, adapter_config: Path) -> None:
     """Write an adapter as mlx-lm does: weights by their names in the model, and the settings that rebuild it."""
     with files.replacing(adapter) as temporary:

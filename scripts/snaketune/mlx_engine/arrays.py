@@ -13,7 +13,7 @@ Weights = dict[str, mx.array]
 
 def flat(tree: Any) -> Weights:
     """The arrays of a tree by their dotted paths."""
-    return dict(tree_flatten(tree))  # type: ignore[arg-type]
+    return dict(tree_flatten(tree))
 
 
 def nested(weights: Weights) -> Any:

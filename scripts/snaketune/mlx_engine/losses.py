@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from snaketune.mlx_engine import arrays
 from snaketune.train.batches import Batch
@@ -23,64 +24,68 @@ TOLERANCE = 2e-3  # relative difference between the sliced loss and the plain on
 
 
 class Loss:
-    """Sum of the negative log-likelihoods (nats) of a batch's targets, as a function of a model.
+    """Sum of the negative log-likelihoods (nats) of a batch's targets under a model.
 
     `check` decides once, on a few tokens, whether the model's head can be taken apart.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
-        self.slice = max(1, SLICE_BYTES // (4 * vocabulary))
+    def __init__(self, model: nn.Module) -> None:
+        self.slice = 0  # positions, known once the vocabulary is
+        self.model = model
         self.owner, self.backbone = _split(model)
-        self.head_is_trained = any(".layers." not in name for name in arrays.flat(model.trainable_parameters()))
+        in_blocks = {id(one) for layer in model.layers for one in arrays.flat(layer.trainable_parameters()).values()}
+        trained = arrays.flat(model.trainable_parameters()).values()
+        self.head_is_trained = any(id(one) not in in_blocks for one in trained)
 
-    def __call__(
-        self, model: nn.Module, inputs: mx.array, places: mx.array, targets: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        """(what to differentiate, the loss); both are the same number unless the head's gradient is taken early."""
+    def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
+        """(what to differentiate, the loss). They differ where the gradient at the hidden states is taken at once:
+        then the first is a number without a meaning of its own that has the loss's gradient."""
+        inputs, places, targets = (mx.array(one) for one in (batch.inputs, batch.places, batch.targets))
         if self.owner is None:
-            logits = model(inputs)
+            logits = self.model(inputs)
             loss = cross_entropy(logits.reshape(-1, logits.shape[-1])[places], targets).sum()
             return loss, loss
         hidden = getattr(self.owner, self.backbone)(inputs)
         hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+        self.slice = self.slice or self._slice(hidden)
         if self.head_is_trained:
             loss = self._head_loss(hidden, targets)
             return loss, loss
         surrogate, loss = mx.array(0.0), mx.array(0.0)
         for start in range(0, len(targets), self.slice):
-            part = hidden[start : start + self.slice]
-            value, slope = mx.value_and_grad(self._head_loss)(
-                mx.stop_gradient(part), targets[start : start + self.slice]
-            )
+            part, sought = hidden[start : start + self.slice], targets[start : start + self.slice]
+            value, slope = mx.value_and_grad(self._head_loss)(mx.stop_gradient(part), sought)
             loss = loss + value
             surrogate = surrogate + (part * mx.stop_gradient(slope)).astype(mx.float32).sum()
         return surrogate, mx.stop_gradient(loss)
 
-    def value(self, model: nn.Module, batch: Batch) -> mx.array:
+    def value(self, batch: Batch) -> mx.array:
         """The loss alone; nothing of a gradient is computed."""
-        return self(model, mx.array(batch.inputs), mx.array(batch.places), mx.array(batch.targets))[1]
+        return self(batch)[1]
 
-    def check(self, model: nn.Module, batch: Batch) -> None:
+    def check(self, batch: Batch) -> None:
         """Compare with the plain way on the first row of a batch; where they differ, go the plain way from now on."""
         if self.owner is None:
             _warn("its parts have other names")
             return
         width = min(batch.inputs.shape[1], 64)
-        inputs = mx.array(batch.inputs[:1, :width])
-        places = mx.arange(width)
-        targets = mx.array(batch.inputs[0, :width])
+        few = Batch(batch.inputs[:1, :width], np.arange(width, dtype=np.int32), batch.inputs[0, :width], width)
         try:
-            ours = self(model, inputs, places, targets)[1].item()
+            ours = float(self.value(few))
         except (AttributeError, TypeError, ValueError) as error:
             ours, reason = float("nan"), str(error)
         else:
             reason = "the losses differ"
         owner, self.owner = self.owner, None
-        plain = self(model, inputs, places, targets)[1].item()
+        plain = float(self.value(few))
         if abs(ours - plain) <= TOLERANCE * max(1.0, abs(plain)):
             self.owner = owner
         else:
             _warn(reason)
+
+    def _slice(self, hidden: mx.array) -> int:
+        vocabulary = _head(self.owner, self.backbone, hidden[None, :1]).shape[-1]  # a shape; nothing is computed
+        return max(1, SLICE_BYTES // (4 * vocabulary))
 
     def _head_loss(self, hidden: mx.array, targets: mx.array) -> mx.array:
         logits = _head(self.owner, self.backbone, hidden[None])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -160,6 +161,16 @@ class Cutting:
         while bounds[-1]:
             bounds.append(cut_at[bounds[-1]])
         return [order[start:end] for end, start in zip(bounds[-2::-1], bounds[:0:-1], strict=True)]
+
+
+def cutting_of(train: dict[str, Any], cpu: bool) -> Cutting:
+    """How a `train` section's rows are cut on a CPU or an accelerator, which likes few, wide and even micro-batches."""
+    return Cutting(
+        rows=train["batch_size"],
+        positions=train["max_positions"] or (512 if cpu else 4096),
+        multiple=1 if cpu else 32,
+        overhead=64 if cpu else 512,
+    )
 
 
 @dataclass(frozen=True)

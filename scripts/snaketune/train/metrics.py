@@ -6,11 +6,13 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snaketune import files
+
+REDRAW = 0.2  # seconds
+SILENCE = 15.0  # seconds
 
 
 def short(value: float, digits: int = 7) -> float | None:
@@ -40,29 +42,26 @@ class Log:
         self._out.close()
 
 
-@dataclass
 class Line:
-    """The live line: redrawn in place on a terminal, printed every `interval` seconds elsewhere."""
+    """The live line: redrawn in place on a terminal, and now and then a plain one in a log."""
 
-    updates: int
-    interval: float = 30.0
-
-    def __post_init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last = -math.inf
-        self._width = 0
+    def __init__(self) -> None:
+        self._terminal = getattr(sys.stderr, "terminal", sys.stderr)  # past the copy into a step's log (step.py)
+        self._redraws = self._terminal.isatty()
+        self._drawn = self._printed = -math.inf
 
     def show(self, text: str, *, now: bool = False) -> None:
+        """Show a line that may be left out if the last one was a moment ago, unless it must be shown `now`."""
         moment = time.monotonic()
-        if not now and moment - self._last < (0.2 if self._terminal else self.interval):
-            return
-        self._last = moment
-        if self._terminal:
-            sys.stderr.write("\r" + text.ljust(self._width) + ("\n" if now else ""))
-            self._width = 0 if now else len(text)
-        else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        if self._redraws and not now and moment - self._drawn > REDRAW:
+            self._drawn = moment
+            self._terminal.write(f"\r\x1b[K{text}")
+            self._terminal.flush()
+        if now or (not self._redraws and moment - self._printed > SILENCE):
+            self._printed = moment
+            if self._redraws:
+                self._terminal.write("\r\x1b[K")
+            print(text, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,210 @@
+"""One side of the comparison in a process of its own: `python sides.py SIDE WORK UPDATES` prints one line of JSON.
+
+real_tokens are the rows' tokens without padding; seconds and cpu_seconds cover the updates after the first, without
+loading; peak_bytes is the process's largest resident size.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import workload
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+class Meter:
+    """Counts what happens after the first update."""
+
+    def __init__(self) -> None:
+        self.updates = self.real = self.trained = 0
+        self.began = self.began_cpu = 0.0
+
+    def update(self, rows: list[tuple[list[int], int]]) -> None:
+        """An update over these rows is done."""
+        if self.began:
+            self.real += sum(len(ids) for ids, _ in rows)
+            self.trained += sum(len(ids) - prompt for ids, prompt in rows)
+            self.updates += 1
+        else:
+            self.began, self.began_cpu = time.monotonic(), time.process_time()
+
+    def report(self, **more: float) -> dict[str, float]:
+        return {
+            "updates": self.updates,
+            "real_tokens": self.real,
+            "trained_tokens": self.trained,
+            "seconds": time.monotonic() - self.began,
+            "cpu_seconds": time.process_time() - self.began_cpu,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            **more,
+        }
+
+
+class Rows:
+    """Rows as mlx-lm's data sets hold them: raw ones that are made into token ids when they are first asked for."""
+
+    def __init__(self, rows: list[tuple[list[int], int]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, int]:
+        return {"messages": number}
+
+    def process(self, row: dict[str, int]) -> tuple[list[int], int]:
+        return self.rows[row["messages"]]
+
+
+def mlx_lm(work: Path, updates: int) -> dict[str, float]:
+    """mlx-lm's own `train()` with its own batches and loss, prompt masked, as `mlx_lm.lora` calls it."""
+    import mlx.optimizers
+    import numpy as np
+    from mlx_lm.tuner.callbacks import TrainingCallback
+    from mlx_lm.tuner.datasets import CacheDataset
+    from mlx_lm.tuner.trainer import TrainingArgs, iterate_batches, train
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(work / "model")
+    model.freeze()
+    linear_to_lora_layers(model, -1, workload.LORA)
+    rows = workload.rows()
+    by_ids = {tuple(ids): (ids, prompt) for ids, prompt in rows}
+    meter = Meter()
+    last: list[list[tuple[list[int], int]]] = []
+
+    def batches(**arguments):
+        np.random.seed(0)
+        for batch, lengths in iterate_batches(**arguments):
+            if last:
+                meter.update(last.pop())
+            ids = [row[: int(end)] for row, (_, end) in zip(batch.tolist(), lengths.tolist(), strict=True)]
+            last.append([by_ids[tuple(one)] for one in ids])
+            yield batch, lengths
+
+    class Losses(TrainingCallback):
+        def on_train_loss_report(self, info):
+            self.loss = info["train_loss"]
+
+    losses = Losses()
+    options = TrainingArgs(
+        batch_size=workload.BATCH,
+        iters=updates,
+        steps_per_report=updates,
+        steps_per_save=10**9,
+        max_seq_length=workload.LONGEST,
+        adapter_file=str(work / "mlx_lm.safetensors"),
+    )
+    optimizer = mlx.optimizers.Adam(workload.RATE, bias_correction=True)
+    train(model, optimizer, CacheDataset(Rows(rows)), args=options, iterate_batches=batches, training_callback=losses)
+    meter.update(last.pop())
+    return meter.report(loss=losses.loss)
+
+
+def mlx_lm_fast(work: Path, updates: int) -> dict[str, float]:
+    """The same with the fast BLAS under it."""
+    sys.path.insert(0, str(SCRIPTS))
+    from snaketune.mlx_engine import blas
+
+    blas.preload()
+    return mlx_lm(work, updates)
+
+
+def ours(work: Path, updates: int) -> dict[str, float]:
+    """snaketune's trainer, whole: with its log, its timing, and checkpoints at the end."""
+    sys.path.insert(0, str(SCRIPTS))
+    import tempfile
+
+    from snaketune import config, files
+    from snaketune.mlx_engine import trainer
+    from snaketune.model.rendering import Rendered
+    from snaketune.model.store import write_store
+
+    rows = workload.rows()
+    meter = Meter()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        rendered = [Rendered(ids, [i >= prompt for i in range(len(ids))]) for ids, prompt in rows]
+        write_store(out / "train.safetensors", ((one, 1.0) for one in rendered))
+        write_store(out / "valid.safetensors", ((one, 1.0) for one in rendered[:1]))
+        files.write_json(out / "model.json", {"folder": str(work / "model"), "files": {}})
+        settings = config.complete({"run": "bench"})["train"] | {
+            "rank": workload.LORA["rank"],
+            "alpha": workload.LORA["scale"] * workload.LORA["rank"],
+            "dropout": workload.LORA["dropout"],
+            "batch_size": workload.BATCH,
+            "accumulation": 1,
+            "gradient_checkpointing": False,
+            "updates": updates,
+            "learning_rate": workload.RATE,
+            "schedule": "constant",
+            "warmup": 0,
+            "clip": None,
+            "optimizer": "adam",
+            "validate_every": 10**9,
+            "dtype": "float32",
+            "seed": 1,
+        }
+        note = trainer.Run._note
+
+        def noted(run, update, *rest):
+            note(run, update, *rest)
+            meter.update([rows[number] for number in run.chosen[run.visits.rows(update)]])
+            if update == run.visits.updates:
+                noted.report = meter.report(loss=float(rest[4].item()))
+
+        trainer.Run._note = noted
+        names = ("adapter.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
+        outputs = dict(zip(("adapter", "adapter_config", "metrics", "summary"), (out / n for n in names), strict=True))
+        stores = out / "train.safetensors", out / "valid.safetensors", out / "model.json"
+        trainer.train(*stores, settings, work=out / "work", **outputs)
+        return noted.report | {"peak_bytes": meter.report()["peak_bytes"]}
+
+
+def transformers(work: Path, updates: int) -> dict[str, float]:
+    """A plain loop over transformers and PEFT, the same rows in mlx-lm's batches."""
+    import numpy as np
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(int(__import__("os").environ.get("OMP_NUM_THREADS", "1")))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
+    rank = workload.LORA["rank"]
+    lora = peft.LoraConfig(r=rank, lora_alpha=workload.LORA["scale"] * rank, target_modules="all-linear")
+    model = peft.get_peft_model(model, lora)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=workload.RATE)
+    rows = workload.rows()
+    np.random.seed(0)
+    batches = [rows[at : at + workload.BATCH] for at in range(0, len(rows) - workload.BATCH + 1, workload.BATCH)]
+    meter = Meter()
+    for number in np.random.permutation(len(batches))[:updates]:
+        batch = batches[number]
+        width = max(len(ids) for ids, _ in batch)
+        inputs = torch.zeros((len(batch), width), dtype=torch.long)
+        labels = torch.full((len(batch), width), -100)
+        for row, (ids, prompt) in enumerate(batch):
+            inputs[row, : len(ids)] = torch.tensor(ids)
+            labels[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
+        loss = model(input_ids=inputs, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        meter.update(batch)
+    return meter.report(loss=float(loss))
+
+
+SIDES = {"mlx_lm": mlx_lm, "mlx_lm_fast": mlx_lm_fast, "snaketune": ours, "transformers": transformers}
+
+if __name__ == "__main__":
+    side, work, updates = sys.argv[1:4]
+    found = SIDES[side](Path(work), int(updates))
+    print(json.dumps(found))

@@ -1,0 +1,34 @@
+"""SIGINT and SIGTERM, kept until the loop is at a place where it can stop."""
+
+from __future__ import annotations
+
+import signal
+
+from snaketune.errors import TrainingError
+
+
+class Interrupts:
+    """While it is entered, a first signal is only remembered (`seen`); a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __enter__(self) -> Interrupts:
+        self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, _frame: object) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = number
+
+    def error(self, update: int) -> TrainingError:
+        """What to raise once the checkpoint of `update` is written."""
+        return TrainingError(
+            f"stopped by {signal.Signals(self.seen).name} after update {update}; a checkpoint is saved",
+            mend="Run snakemake again: training goes on from there",
+        )

@@ -1,0 +1,139 @@
+"""Tiny models with random weights of several architectures in Hugging Face format, and token stores to train them on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from snaketune import config, files
+from snaketune.model.rendering import Rendered
+from snaketune.model.store import write_store
+
+VOCABULARY = 64
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": VOCABULARY,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+TEXT = SHAPE | {
+    "model_type": "gemma3_text",
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 8,
+    "sliding_window_pattern": 2,
+}
+CONFIGS = {
+    "llama": SHAPE | {"model_type": "llama"},
+    "llama-untied": SHAPE | {"model_type": "llama", "tie_word_embeddings": False},
+    "qwen3": SHAPE | {"model_type": "qwen3"},
+    "gemma2": SHAPE
+    | {
+        "model_type": "gemma2",
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3": TEXT,
+    "gemma3-multimodal": {"model_type": "gemma3", "vocab_size": VOCABULARY, "text_config": TEXT},
+}
+
+
+def write_model(folder: Path, name: str = "llama", seed: int = 0) -> Path:
+    """A model of CONFIGS in `folder`, and its manifest, whose path is returned."""
+    import mlx.core as mx
+    import mlx.utils
+    from mlx_lm.utils import _get_classes
+
+    shape = CONFIGS[name]
+    made, arguments = _get_classes(config=dict(shape))
+    model = made(arguments.from_dict(json.loads(json.dumps(shape))))
+    random = np.random.default_rng(seed)
+    weights = {}
+    for path, array in mlx.utils.tree_flatten(model.parameters()):
+        if array.ndim < 2:
+            weights[path] = array
+        elif "lm_head" not in path or not shape.get("tie_word_embeddings", "gemma3" in name):
+            weights[path] = mx.array(random.normal(0, 0.15, array.shape).astype(np.float32))
+    folder.mkdir(parents=True, exist_ok=True)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    files.write_json(folder / "config.json", shape)
+    manifest = folder.with_suffix(".json")
+    files.write_json(manifest, {"base": str(folder), "folder": str(folder), "files": {}})
+    return manifest
+
+
+def rows(count: int, seed: int = 0, shortest: int = 4, longest: int = 20) -> list[Rendered]:
+    """Rows in which each next token follows from the one before, so that there is something to learn."""
+    random = np.random.default_rng(seed)
+    made = []
+    for length in random.integers(shortest, longest + 1, count):
+        start = int(random.integers(3, VOCABULARY))
+        ids = [3 + (start * 7 + step * 5) % (VOCABULARY - 3) for step in range(int(length))]
+        made.append(Rendered(ids, [at >= 2 for at in range(int(length))]))
+    return made
+
+
+def store(path: Path, made: list[Rendered], weights: list[float] | None = None) -> Path:
+    write_store(path, zip(made, weights or [1.0] * len(made), strict=True))
+    return path
+
+
+def settings(**changed: object) -> dict:
+    """The `train` section's defaults, small and quick, with `dtype` and `seed`."""
+    quick = {
+        "dropout": 0.0,
+        "rank": 4,
+        "alpha": 8.0,
+        "learning_rate": 1e-2,
+        "warmup": 2,
+        "validate_every": 5,
+        "patience": None,
+        "gradient_checkpointing": False,
+        "dtype": "auto",
+        "seed": 1,
+    }
+    return config.complete({"run": "test"})["train"] | quick | changed
+
+
+class Workplace:
+    """A folder with a tiny model and stores, in which `train` runs."""
+
+    def __init__(self, folder: Path, model: str = "llama", train: int = 24, valid: int = 7) -> None:
+        self.folder = folder
+        self.manifest = write_model(folder / "model", model)
+        self.train_store = store(folder / "train.safetensors", rows(train))
+        self.valid_store = store(folder / "valid.safetensors", rows(valid, seed=1))
+
+    def arguments(self, name: str = "out", **changed: object) -> tuple[tuple, dict]:
+        out = self.folder / name
+        out.mkdir(exist_ok=True)
+        outputs = {
+            "adapter": out / "adapters.safetensors",
+            "adapter_config": out / "adapter_config.json",
+            "metrics": out / "metrics.jsonl",
+            "summary": out / "summary.json",
+            "work": out / "checkpoints",
+        }
+        return (self.train_store, self.valid_store, self.manifest, settings(**changed)), outputs
+
+    def train(self, name: str = "out", rows: int | None = None, **changed: object) -> dict:
+        from snaketune.mlx_engine import trainer
+
+        given, outputs = self.arguments(name, **changed)
+        return trainer.train(*given, **outputs, rows=rows)
+
+    def adapter(self, name: str = "out") -> dict[str, np.ndarray]:
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / name / "adapters.safetensors")
+
+    def metrics(self, name: str = "out") -> list[dict]:
+        return list(files.read_jsonl(self.folder / name / "metrics.jsonl"))
