@@ -155,7 +155,13 @@ def _evaluated(artefacts: tuple[str, ...], texts: tuple[str, ...], config: str) 
             write_text(other, more)
             scoring.run(predictions=path, scores=score, config=settings.scoring(given))
         comparison = Path(folder, "comparison.json")
-        comparing.run(predictions=predictions, scores=scores, comparison=comparison, config=settings.comparing(given))
+        comparing.run(
+            predictions=predictions,
+            scores=scores,
+            general=general,
+            comparison=comparison,
+            config=settings.comparing(given),
+        )
         found = {name: path.read_text(encoding="utf-8") for name, path in zip(artefacts, scores, strict=True)}
         return found | {"comparison": comparison.read_text(encoding="utf-8")}
 

@@ -48,7 +48,7 @@ MEASURES: dict[str, Measure] = {
         "higher",
         "points",
         "Runs of up to four words shared with the reference, over all answers together. It asks for the same words, "
-        "so a right answer in other words scores low.",
+        "so a right answer in other words scores low, and answers of fewer than four words always score 0.",
     ),
     "chrf": Measure(
         "chrF++",

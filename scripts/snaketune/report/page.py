@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -46,6 +47,16 @@ def render(found: dict[str, Any]) -> str:
     return templated("page.html", "page.js", facts=found, **values, **pictures)
 
 
+def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:
+    """Write the pilot's page, after a go and after a no-go alike; returns the facts."""
+    found = facts.collect(folder, declared)
+    values = views.pilot_values(found)
+    curves = Markup(values.pop("curves"))  # made by plots.py, escaped there
+    html = templated("pilot.html", None, ("style.css", "human_eval.css"), facts=found, curves=curves, **values)
+    files.write_text(page, html)
+    return found
+
+
 def templated(template: str, script: str | None, styles: Iterable[str] = ("style.css",), **values: Any) -> str:
     """A template of report/, its styles and script put into the page, and nothing but that script allowed to run."""
     code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
@@ -66,6 +77,7 @@ def templated(template: str, script: str | None, styles: Iterable[str] = ("style
     )
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     """Jinja that escapes everything, and takes what is absent for empty."""
     made = jinja2.Environment(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from snaketune.report import facts, plots
-from snaketune.report.measures import in_sentence, measure, number, probability, shown
+from snaketune.report.measures import duration, in_sentence, measure, number, probability, shown
 
 PANELS = ("exact_match", "chrf", "perplexity", "bits_per_byte", "bleu", "token_f1", "rouge_l", "similarity")
 MOST_PANELS = 4
@@ -37,6 +38,28 @@ def values(found: Facts) -> dict[str, Any]:
     }
 
 
+def pilot_values(found: Facts) -> dict[str, Any]:
+    """Everything that pilot.html needs beside the facts."""
+    decision = found["pilot"] or {}
+    hours = (decision.get("forecast") or {}).get("hours")
+    if decision.get("decision") == "go":
+        sentence = "The pilot says go" + (f": the full run would take {duration(3600 * hours)}." if hours else ".")
+    elif decision:
+        sentence = (
+            f"The pilot says no: {'; '.join(map(str, decision.get('reasons', []))) or 'its criteria were not met'}."
+        )
+    else:
+        sentence = "The pilot has not been decided."
+    curve = {"name": "pilot", "metrics": found["training"]["pilot"]["metrics"]}
+    return {
+        "sentence": sentence,
+        "forecast": found["outcomes"],
+        "curves": plots.loss_curves([curve], "pilot"),
+        "lengths": lengths(found),
+        "reasons": _reasons(),
+    }
+
+
 def names_of_measures(evaluation: Facts) -> list[str]:
     """Every measure of any artefact, in the order in which they were made."""
     return list(dict.fromkeys(name for artefact in evaluation["artefacts"] for name in artefact.get("metrics", {})))
@@ -47,8 +70,19 @@ def panels(evaluation: Facts) -> list[dict[str, Any]]:
     known = names_of_measures(evaluation)
     names = [name for name in PANELS if name in known][:MOST_PANELS]
     return [
-        {"title": measure(name).title, "says": measure(name).says, "bars": _bars(evaluation, name)} for name in names
+        {
+            "title": measure(name).title,
+            "says": measure(name).says + (" Logarithmic scale." if is_logarithmic(evaluation, name) else ""),
+            "bars": _bars(evaluation, name),
+        }
+        for name in names
     ]
+
+
+def is_logarithmic(evaluation: Facts, name: str) -> bool:
+    """Whether a measure spans so much that a linear scale would show nothing of its small values."""
+    values = [it["metrics"][name]["value"] for it in evaluation["artefacts"] if name in it["metrics"]]
+    return measure(name).kind == "plain" and min(values) > 0 and max(values) > 20 * min(values)
 
 
 def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
@@ -57,11 +91,15 @@ def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
     ]
     ends = [it[key] for _, it in entries for key in ("value", "low", "high") if it.get(key) is not None]
     kind = measure(name).kind
+    logarithmic = is_logarithmic(evaluation, name)
+    if logarithmic:
+        ends = [math.log(max(end, 1e-9)) for end in ends]
     least = 0.0 if kind in ("share", "points") else min(ends)
     most = max(ends) if kind == "plain" else {"share": 1.0, "points": 100.0}[kind]
     margin = 0.04 * (most - least or 1.0)
 
     def place(value: float) -> float:
+        value = math.log(max(value, 1e-9)) if logarithmic else value
         return round(100 * (value - least + margin) / (most - least + 2 * margin), 2)
 
     against = {pair["artefact"]: pair for pair in _pairs(evaluation) if pair["against"] == evaluation["base"]}

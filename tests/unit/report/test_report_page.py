@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_run import HOSTILE, make_run
 from snaketune import files
-from snaketune.report import facts, page
+from snaketune.report import facts, page, plots
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,10 @@ def test_only_declared_files_are_read(run: Path) -> None:
 
 
 def test_the_page_of_many_long_rows_stays_under_four_megabytes(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "long", rows=700, artefacts=("base", "gguf-q8_0"))
-    for name in ("base", "gguf-q8_0"):
-        path = run / f"evaluation/{name}/predictions.jsonl"
-        lines = list(files.read_jsonl(path))
-        files.write_jsonl(path, ({**line, "answer": f"<{HOSTILE}" * 20} for line in lines))
+    run = make_run(tmp_path / "long", rows=450, artefacts=("base", "gguf-q8_0"), compared=False)
+    path = run / "evaluation/gguf-q8_0/predictions.jsonl"
+    lines = list(files.read_jsonl(path))
+    files.write_jsonl(path, ({**line, "answer": f"<{HOSTILE}" * 30} for line in lines))
     _written(run)
     assert 2_000_000 < (run / "report/index.html").stat().st_size < 4_000_000
 
@@ -118,3 +117,109 @@ def test_text_rows_have_no_answers_and_are_still_shown(tmp_path: Path) -> None:
     found = facts.collect(make_run(tmp_path / "texts", text_rows=True))
     assert found["evaluation"]["answers"]["rows"][0]["change"] is not None
     assert "bits per byte" in page.render(found)
+
+
+def test_the_pilots_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
+    found = page.pilot(folder=run, page=run / "pilot/index.html")
+    html = (run / "pilot/index.html").read_text(encoding="utf-8")
+    assert "The pilot says go" in html
+    assert all(html_text.escape(it["says"]) in html for it in found["pilot"]["criteria"])
+    no = {
+        "decision": "no-go",
+        "reasons": ["loss fell: it did not"],
+        "criteria": [],
+        "likely_cause": "a low learning rate",
+    }
+    files.write_json(run / "pilot/decision.json", no)
+    page.pilot(folder=run, page=run / "pilot/index.html")
+    html = (run / "pilot/index.html").read_text(encoding="utf-8")
+    assert "The pilot says no: loss fell: it did not" in html
+
+
+def test_a_failed_fidelity_check_stands_beside_the_verdict_and_in_its_section(run: Path) -> None:
+    record = files.read_json(run / "model/fidelity.json")
+    record["passed"] = record["checks"][1]["passed"] = False
+    record["checks"][1]["says"] = "12.0 % of the gain is kept"
+    files.write_json(run / "model/fidelity.json", record)
+    found = facts.collect(run)
+    assert any("12.0 % of the gain is kept" in caution for caution in found["verdict"]["cautions"])
+    assert page.render(found).replace("\u00a0", " ").count("12.0 % of the gain is kept") == 2
+
+
+def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
+    rows = {it["what"]: it for it in facts.collect(run)["outcomes"]}
+    assert (rows["Training time"]["forecast"], rows["Training time"]["outcome"]) == (30.0, 28.4)
+    assert rows["Training time"]["ratio"] == pytest.approx(28.4 / 30, abs=1e-4)
+    assert rows["Packaging"]["outcome"] == 7.0
+    assert rows["Answering the test rows"]["outcome"] == 21.0
+
+
+def test_targets_are_shown_as_met_or_missed(tmp_path: Path) -> None:
+    targets = {"evaluate": {"targets": {"perplexity": 3.0, "exact_match": 0.99}}}
+    found = facts.collect(make_run(tmp_path / "strict", more=targets))
+    html = page.render(found)
+    assert '<td class="yes">met</td>' in html
+    assert '<td class="no">not met</td>' in html
+    assert any("targets not met: exact match" in caution for caution in found["verdict"]["cautions"])
+
+
+def test_a_small_loss_of_general_skill_is_said_beside_the_verdict(run: Path) -> None:
+    found = facts.collect(run)
+    assert any("forgotten some" in caution for caution in found["verdict"]["cautions"])
+    assert "12 general rows" in page.render(found)
+
+
+@pytest.mark.parametrize(("gain", "status"), [(0.8, "better"), (0.05, "same")])
+def test_the_verdict_claims_no_more_than_the_paired_test(tmp_path: Path, gain: float, status: str) -> None:
+    run = make_run(tmp_path / "honest", gain=gain, rows=30)
+    comparison = files.read_json(run / "evaluation/comparison.json")
+    for pair in comparison["pairs"]:  # answers alone: the invented likelihoods always rise a little
+        for name in ("perplexity", "bits_per_byte"):
+            pair["metrics"].pop(name)
+    files.write_json(run / "evaluation/comparison.json", comparison)
+    found = facts.collect(run)["verdict"]
+    assert found["status"] == status
+    assert "30 test rows" in found["sentence"]
+    assert ("could show" in found["sentence"]) == (status == "same")
+
+
+def test_worse_in_one_measure_and_better_in_another_is_called_neither(run: Path) -> None:
+    path = run / "evaluation/comparison.json"
+    comparison = files.read_json(path)
+    for pair in comparison["pairs"]:
+        pair["metrics"]["perplexity"]["verdict"] = "worse"
+    files.write_json(path, comparison)
+    found = facts.collect(run)["verdict"]
+    assert found["status"] == "mixed"
+    assert "better in exact match" in found["sentence"]
+    assert "worse in answer perplexity" in found["sentence"]
+
+
+def test_the_headline_is_the_verdict_the_file_and_the_command(run: Path) -> None:
+    _written(run)
+    lines = facts.headline(run).splitlines()
+    found = facts.collect(run)["verdict"]
+    assert lines[0] == found["sentence"]
+    assert found["file"] in lines[-3]
+    assert "ollama create" in lines[-2]
+    assert lines[-1].endswith("report/index.html")
+
+
+def test_pictures_are_the_same_bytes_and_take_their_colours_from_the_page(run: Path) -> None:
+    experiments = facts.collect(run)["training"]["experiments"]
+    svg = plots.loss_curves(experiments, "a")
+    assert svg == plots.loss_curves(experiments, "a")
+    assert not re.search(r"#0102", svg)
+    assert "var(--series-0)" in svg
+    assert 'aria-label="Loss by update' in svg
+    assert not set(re.findall(r'id="([^"]+)"', svg)) & set(
+        re.findall(r'id="([^"]+)"', plots.loss_curves(experiments, "b"))
+    )
+
+
+def test_an_experiments_name_is_escaped_in_the_picture(run: Path) -> None:
+    experiments = facts.collect(run)["training"]["experiments"]
+    for name in ("<script>alert(1)</script>", "$x^2$"):
+        svg = plots.loss_curves([{**experiments[0], "name": name}, {**experiments[0], "name": "other"}], "a")
+        assert "<script>" not in svg
+        assert html_text.escape(name, quote=False) in svg

@@ -1,0 +1,13 @@
+"""Writes the pilot's page, after a go and after a no-go; see snaketune.report.page."""
+
+from pathlib import Path
+
+from snaketune import step
+from snaketune.report import page
+
+with step.running(snakemake.log[0]):
+    page.pilot(
+        folder=Path(snakemake.output.page).parents[1],
+        page=snakemake.output.page,
+        declared=list(snakemake.input),
+    )
