@@ -9,7 +9,7 @@ from typing import Any
 from snaketune.evaluate import forgetting, pairing, sentences
 from snaketune.evaluate.metrics import Line, measures
 from snaketune.evaluate.scoring import RESAMPLES, add_own
-from snaketune.evaluate.targets import checked
+from snaketune.evaluate.targets import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
 
 
@@ -56,17 +56,14 @@ def run(
 
 
 def wanted(artefacts: Sequence[str]) -> list[tuple[str, str]]:
-    """Which artefact is compared with which: each with the base, each GGUF with the adapter, the tuned with the prompted.
+    """Which artefact is compared with which: each with the base, each GGUF with the adapter it comes from.
 
-    And with the run before, where it was measured.
+    The recommended one is also compared with the prompted base and with the run before, where these were measured.
     """
-    tuned = [name for name in artefacts if name.startswith("gguf-") or name in ("adapter", "fused")]
     pairs = [(name, "base") for name in artefacts if name != "base" and "base" in artefacts]
-    pairs += [(name, "adapter") for name in tuned if name.startswith("gguf-") and "adapter" in artefacts]
-    best = tuned[-1:] if not any(name.startswith("gguf-") for name in tuned) else [n for n in tuned if "gguf" in n][:1]
-    for other in ("prompted", "previous"):
-        pairs += [(name, other) for name in best if other in artefacts]
-    return pairs
+    pairs += [(name, "adapter") for name in artefacts if name.startswith("gguf-") and "adapter" in artefacts]
+    best = recommended(artefacts)
+    return pairs + [(best, other) for other in ("prompted", "previous") if other in artefacts and other != best]
 
 
 def _by_folder(paths: Sequence[StrPath]) -> Mapping[str, list[Line]]:

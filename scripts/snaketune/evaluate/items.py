@@ -41,7 +41,8 @@ def chosen(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dic
 def items(record: dict[str, Any], renderer: Renderer, lead: Messages, turns: str) -> Iterator[Item]:
     """What is asked in one row: the answer of its last assistant turn, or, with `turns` = all, of each of them.
 
-    Earlier turns are the record's own. lead: messages put before every conversation (see `led`).
+    Each is rendered as the last one of the conversation up to it, as the model would be asked; earlier turns are the
+    record's own. lead: messages put before every conversation (see `led`).
     """
     row, category = str(record["id"]), record.get("category")
     if "text" in record:
@@ -52,7 +53,7 @@ def items(record: dict[str, Any], renderer: Renderer, lead: Messages, turns: str
     answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     for turn in answered if turns == "all" else answered[-1:]:
         before = led(lead, messages[:turn])
-        rendered = renderer.conversation([*before, messages[turn]], tools)
+        rendered = renderer.conversation([*before, messages[turn]], tools, only_last=True)
         yield Item(
             id=row if turn == answered[-1] else f"{row}#{turn}",
             row=row,
@@ -60,7 +61,7 @@ def items(record: dict[str, Any], renderer: Renderer, lead: Messages, turns: str
             reference=messages[turn].get("content") or "",
             category=category,
             ids=rendered.ids,
-            targets=_last_turn(rendered.trained, before, renderer, tools),
+            targets=rendered.trained,
             prompt=renderer.prompt(before, tools),
         )
 
@@ -95,14 +96,3 @@ def examples(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[M
         if [message["role"] for message in spoken] == ["user", "assistant"] and "tools" not in record:
             single.append(spoken)
     return random.Random(seed).sample(single, min(count, len(single)))
-
-
-def _last_turn(trained: list[bool], before: Messages, renderer: Renderer, tools: list[Any] | None) -> list[bool]:
-    """The mask without the targets of earlier assistant turns."""
-    if not any(message["role"] == "assistant" for message in before):
-        return trained
-    earlier = sum(renderer.conversation(before, tools).trained)
-    kept = list(trained)
-    for place in [i for i, one in enumerate(trained) if one][:earlier]:
-        kept[place] = False
-    return kept

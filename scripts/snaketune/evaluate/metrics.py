@@ -190,5 +190,5 @@ def _looked_up(name: str, better: Literal["higher", "lower"], signature: str) ->
 
 
 def used(metric: Metric, lines: Sequence[Line]) -> list[Line]:
-    """The lines that a measure can be taken of: a text has no answer, a question asked out of curiosity no reference."""
+    """The lines that a measure can be taken of: a `text` row has no answer, a prompt of one's own no reference."""
     return [line for line in lines if "reference" in line and metric.needs in line]

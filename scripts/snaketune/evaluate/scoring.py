@@ -61,7 +61,7 @@ def measured(metric: Metric, lines: Sequence[Line], seed: int) -> dict[str, floa
 
 def rows_of(lines: Sequence[Line]) -> list[str]:
     """The row that each line belongs to; several turns of one conversation are not independent of each other."""
-    return [line.get("row", line["id"]) for line in lines]
+    return [str(line.get("row", line["id"])) for line in lines]
 
 
 def own_values(lines: Sequence[Line], settings: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -69,12 +69,9 @@ def of_forgetting(artefact: str, pair: Mapping[str, Any], limit: float | None) -
     """What an artefact has forgotten of the general set."""
     entry = pair["metrics"].get("perplexity") or pair["metrics"]["bits_per_byte"]
     rows, ratio = pair["rows"], pair["ratio"]
-    if entry["verdict"] == "worse":
-        said = f"{artefact} has forgotten some: its perplexity on {rows} general rows is {ratio:.2f} times the base's"
-    elif entry["verdict"] == "better":
-        said = f"{artefact} has forgotten nothing that shows: its perplexity on {rows} general rows is {ratio:.2f} times the base's"
-    else:
-        said = f"{artefact} has forgotten nothing that {rows} general rows could show (perplexity {ratio:.2f} times the base's)"
+    lost = {"worse": "has forgotten some of it", "better": "has lost nothing of it"}
+    found = lost.get(entry["verdict"], f"has forgotten nothing that {rows} rows could show")
+    said = f"General set: {artefact} {found}; its perplexity there is {ratio:.2f} times the base's"
     if limit is None:
         return f"{said}."
     return f"{said}, {'within' if ratio <= limit else 'above'} the limit of {limit:g}."

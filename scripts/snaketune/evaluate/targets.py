@@ -56,17 +56,15 @@ def checked_names(targets: Mapping[str, float], metrics: Mapping[str, Metric]) -
 def _met(metric: Metric, limit: float, found: Mapping[str, float] | None) -> dict[str, Any]:
     if found is None:
         return {"value": None, "met": None}
-    return {
-        "value": found["value"],
-        "met": found["value"] >= limit if metric.better == "higher" else found["value"] <= limit,
-    }
+    value = found["value"]
+    return {"value": value, "met": value >= limit if metric.better == "higher" else value <= limit}
 
 
 def check(comparison: StrPath, passed: StrPath) -> None:
     """The gate: write `passed` when every target and the forgetting limit are met, else an EvaluationError with all."""
     found = read_json(comparison)
     missed = [
-        f"{one['metric']} of {one['artefact']} is {sentences_value(one['value'])}, the target is {one['limit']:g}"
+        f"{one['metric']} of {one['artefact']} is {_shown(one['value'])}, the target is {one['limit']:g}"
         for one in found["targets"]
         if not one["met"]
     ]
@@ -84,5 +82,5 @@ def check(comparison: StrPath, passed: StrPath) -> None:
     write_text(passed, "every target is met\n")
 
 
-def sentences_value(value: float | None) -> str:
+def _shown(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3g}"

@@ -55,7 +55,7 @@ def _row(model: nn.Module, ids: np.ndarray, targets: np.ndarray, done: int, shar
             continue
         chosen = logits[mx.array(places)].astype(mx.float32)
         said = mx.take_along_axis(chosen, mx.array(outputs[start:end][places])[:, None], axis=-1)[:, 0]
-        total += mx.sum(said - mx.logsumexp(chosen, axis=-1)).item()  # type: ignore[operator,assignment]
+        total += mx.sum(said - mx.logsumexp(chosen, axis=-1)).item()  # type: ignore[assignment]
     if shared is not None:
         trim_prompt_cache(shared, last - done)
     return total

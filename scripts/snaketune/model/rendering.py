@@ -66,9 +66,12 @@ class Renderer:
             ids = [*ids, end]
         return Rendered(ids, [False] + [True] * (len(ids) - 1))
 
-    def conversation(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> Rendered:
-        """A whole conversation; the tokens of its assistant turns are trained."""
+    def conversation(
+        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, only_last: bool = False
+    ) -> Rendered:
+        """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained."""
         messages = self._folded(messages)
+        last = max((turn for turn, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         whole = self._render(messages, tools, generation=False)
         encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -79,7 +82,8 @@ class Renderer:
                 continue
             start, end = self._span(messages, turn, tools, whole, cursor)
             cursor = end
-            self._mark(trained, ids, offsets, whole, start, end)
+            if turn == last or not only_last:
+                self._mark(trained, ids, offsets, whole, start, end)
         return Rendered(*self._with_bos(ids, trained))
 
     def prompt(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:

@@ -1,0 +1,117 @@
+"""The tests of a comparison keep their level on the answers of a real model, and on published systems."""
+
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sacrebleu
+from snaketune.evaluate import pairing, statistics
+from snaketune.evaluate.metrics import METRICS
+
+STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
+OPENINGS = (
+    "Once upon a time there was a {}. The {}",
+    "One day a little {} went to the park. It",
+    "Tom had a big {}. He liked to",
+    "The {} was very sad because",
+)
+NOUNS = ("dog", "cat", "bird", "ball", "girl", "boy", "tree", "fish", "bear", "car")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
+def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_of_500_trials(monkeypatch):
+    """Not in any measure after correction, and not by a single measure without."""
+    monkeypatch.setattr(pairing, "TRIALS", 999)
+    monkeypatch.setattr(pairing, "RESAMPLES", 100)
+    pools = answers_of_one_model(draws=30)
+    rng = np.random.default_rng(7)
+    any_measure, chrf = 0, 0
+    for trial in range(500):
+        ours, theirs = [], []
+        for name, pool in pools.items():
+            one, other, reference = rng.choice(len(pool), 3, replace=False)
+            ours.append({"id": name, "reference": pool[reference], "answer": pool[one], "stopped": True})
+            theirs.append({"id": name, "reference": pool[reference], "answer": pool[other], "stopped": True})
+        (found,) = pairing.compared([pairing.Paired("a", "b", ours, theirs)], METRICS, trial)
+        any_measure += any(entry["verdict"] != pairing.NO_DIFFERENCE for entry in found["metrics"].values())
+        chrf += found["metrics"]["chrf"]["p"] < pairing.LEVEL
+    print(f"called different: in any measure {any_measure} of 500, by chrF++ uncorrected {chrf} of 500")
+    assert any_measure <= 35
+    assert chrf <= 35
+
+
+def answers_of_one_model(draws):
+    """Openings of stories, and so many sampled continuations of each."""
+    from snaketune.evaluate.sampling import Sampling
+    from snaketune.mlx_engine import generation, loading
+    from snaketune.model.rendering import Renderer
+
+    renderer = Renderer(STORIES)
+    model = loading.load(STORIES).model
+    asked = [opening.format(noun, noun) for opening in OPENINGS for noun in NOUNS]
+    prompts = [renderer.prompt_ids(text) for text in asked for _ in range(draws)]
+    sampling = Sampling(temperature=1.0)
+    found = generation.answers(model, prompts, [24] * len(prompts), {1}, sampling, range(len(prompts)))
+    said = {number: renderer.decode(new) for number, new, _ in found}
+    return {text: [said[i * draws + k] for k in range(draws)] for i, text in enumerate(asked)}
+
+
+class OnlyText(pickle.Unpickler):
+    """Reads lists, tuples and text, and nothing that could run."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+@pytest.fixture(scope="module")
+def wmt17(tmp_path_factory):
+    """WMT 2017's English to German systems and their reference, as sacrebleu's own tests have them."""
+    import bz2
+
+    folder = tmp_path_factory.mktemp("sacrebleu")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "sacrebleu==2.6.0"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip("sacrebleu's source distribution, which has its example systems, cannot be downloaded")
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        packed = archive.extractfile("sacrebleu-2.6.0/test/wmt17_en_de_systems.pkl.bz2")
+        assert packed is not None
+        systems = OnlyText(bz2.BZ2File(packed)).load()
+    *named, (_, references) = systems
+    return named, references[0]
+
+
+@pytest.mark.slow
+def test_published_systems_score_as_sacrebleu_scores_them(wmt17):
+    named, reference = wmt17
+    for name, answers in named[:3]:
+        lines = [{"answer": a, "reference": r} for a, r in zip(answers, reference, strict=True)]
+        theirs = {
+            "bleu": sacrebleu.corpus_bleu(answers, [reference]).score,
+            "chrf": sacrebleu.corpus_chrf(answers, [reference], word_order=2).score,
+        }
+        if name == named[0][0]:
+            theirs["ter"] = sacrebleu.corpus_ter(answers, [reference]).score
+        for measure, expected in theirs.items():
+            metric = METRICS[measure]
+            assert float(metric.value(metric.rows(lines).sum(axis=0))) == pytest.approx(expected, abs=1e-9), name
+
+
+@pytest.mark.slow
+def test_p_values_of_published_systems_are_those_of_sacrebleus_paired_test(wmt17):
+    from sacrebleu.significance import PairedTest
+
+    named, reference = wmt17
+    some = [named[0], *named[2:9]]
+    _, scores = PairedTest(some, {"BLEU": sacrebleu.BLEU()}, [reference], test_type="ar", n_samples=10_000)()
+    expected = {name: result.p_value for name, result in zip(scores["System"], scores["BLEU"], strict=True)}
+    metric = METRICS["bleu"]
+    stats = [metric.rows([{"answer": a, "reference": r} for a, r in zip(s, reference, strict=True)]) for _, s in some]
+    for (name, _), ours in zip(some[1:], stats[1:], strict=True):
+        p = statistics.randomisation_p(ours, stats[0], metric.value, 10_000, 1)
+        assert p == pytest.approx(expected[name], abs=0.015), name
