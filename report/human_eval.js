@@ -76,7 +76,7 @@
     byId("reference").textContent = task.item.reference || "";
     byId("answers").replaceChildren(...task.sides.map((side) => {
       const card = element("div", "card");
-      const title = task.sides.length === 1 ? "The answer" : side === "left" ? "Left" : "Right";
+      const title = task.sides.length === 1 ? "The answer" : side === "left" ? "Answer A" : "Answer B";
       card.append(element("h2", "", title), saidBox(task.item[side]));
       return card;
     }));
@@ -166,6 +166,16 @@
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
+  function anew() {
+    if (!confirm("Remove all votes from this browser, for another person to begin? Save them to a file first.")) return;
+    try {
+      localStorage.removeItem(KEY);
+    } catch {
+      // nothing was kept
+    }
+    location.reload();
+  }
+
   const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", 1: "left", 2: "tie", 3: "right" };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -189,6 +199,7 @@
   byId("previous").addEventListener("click", back);
   byId("next").addEventListener("click", forward);
   byId("export").addEventListener("click", save);
+  byId("anew").addEventListener("click", anew);
   for (const mode of ["compare", "rate"]) byId(`mode-${mode}`).addEventListener("click", () => toMode(mode));
   toMode(state.mode);
 })();
