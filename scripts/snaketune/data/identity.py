@@ -40,7 +40,8 @@ def identify(record: dict[str, Any]) -> Identity:
     before: list[str] = []  # all turns but the last, which is the answer
     for message in record["messages"]:
         role, content = message["role"], message["content"]
-        exact += (role, normal(content))
+        exact.append(role)
+        exact.append(normal(content))
         if role == "system":
             continue
         said = loose(content)
@@ -63,5 +64,5 @@ def digest(text: str) -> bytes:
 
 
 def number(text: str) -> int:
-    """A 64-bit key, for tables of numbers."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    """A 64-bit key for finding equal texts within this process; Python's own hash differs from one to the next."""
+    return hash(text) & 0xFFFFFFFFFFFFFFFF

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from snaketune.data.identity import identify
@@ -14,7 +15,7 @@ from snaketune.data.kinship import KIN_WHEN_OFF, SIDES, Rows, rank, sharing
 from snaketune.data.near import Near
 from snaketune.data.shingles import Shingles
 from snaketune.errors import DataError
-from snaketune.files import StrPath, read_json, read_jsonl, write_json
+from snaketune.files import StrPath, read_json, write_json
 
 WHY = {
     "row": "the same row",
@@ -37,7 +38,7 @@ def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, l
     with tempfile.TemporaryDirectory() as scratch:
         rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))
         for side, path in enumerate((train, valid, test), 1):
-            for record in read_jsonl(path):
+            for record in _records(path):
                 rows.add(identify(record), record, record["source"], record["line"], 0, side)
         rows.shingles.finish()
         found = list(_crossing(rows, config["near_duplicates"] or KIN_WHEN_OFF)) if len(rows) else []
@@ -65,16 +66,22 @@ def _crossing(rows: Rows, threshold: float) -> Iterator[tuple[str, int, int]]:
         members, keys = members[order], keys[order]
         first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # where a run of equal keys begins
         of_run = np.repeat(first, np.diff(first, append=len(keys)))
-        new_side = np.flatnonzero(np.diff(sides[members], prepend=0) != 0)
-        for place in new_side[of_run[new_side] != new_side].tolist():
-            pair = int(members[of_run[place]]), int(members[place])
+        turns = np.flatnonzero(np.diff(sides[members], prepend=0) != 0)  # where the side changes
+        turns = turns[of_run[turns] != turns]
+        for pair in sorted(zip(members[of_run[turns]].tolist(), members[turns].tolist(), strict=True)):
             if pair not in seen:
                 seen.add(pair)
                 yield what, *pair
-    for one, other in Near(rows.shingles, threshold).pairs(rank(rows), sides):
+    for one, other in sorted(Near(rows.shingles, threshold).pairs(rank(rows), sides)):
         pair = (one, other) if sides[one] < sides[other] else (other, one)
         if pair not in seen:
             yield "near", *pair
+
+
+def _records(path: StrPath) -> Iterator[dict[str, Any]]:
+    read = msgspec.json.Decoder().decode
+    with open(path, "rb", buffering=1 << 20) as lines:
+        yield from map(read, lines)
 
 
 def check(leaks: StrPath) -> None:

@@ -104,8 +104,12 @@ def _candidates(band: np.ndarray, rank: np.ndarray) -> Iterator[tuple[np.ndarray
     for column in range(BAND):
         key = (key ^ band[told, column]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
-    order = np.lexsort((rank[told], key))
-    rows, key = told[order], key[order]
+    order = np.argsort(key)
+    ordered = key[order]
+    repeated = np.diff(ordered, prepend=~ordered[:1]) == 0
+    several = order[repeated | np.append(repeated[1:], False)]  # few, so that only these need their full order
+    several = several[np.lexsort((rank[told[several]], key[several]))]
+    rows, key = told[several], key[several]
     for step in range(1, WINDOW + 1):
         same = np.flatnonzero(key[step:] == key[:-step])
         if not len(same):

@@ -144,8 +144,8 @@ def advice(report: dict[str, Any]) -> list[str]:
     largest = report["clusters"]["largest"]
     if largest > max(0.2 * kept, 10):
         said.append(
-            f"{largest} rows hang together (near duplicates, one question or one group) and must stand on one side of the "
-            "split, so the splits may come out far from their shares."
+            f"{largest} rows hang together (near duplicates, one question or one group) and must stand on one side "
+            "of the split, so the splits may come out far from their shares."
         )
     return said
 

@@ -7,8 +7,13 @@ nested as n or the data grow: the pilot takes the first rows of train.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import mmap
+from array import array
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,25 +37,39 @@ def run(
 ) -> None:
     """Divide records.jsonl. config: {"split": shares, "seed"}."""
     shares, seed = config["split"], config["seed"]
-    read = msgspec.json.Decoder(Kin).decode
-    kin: list[Kin] = []
-    places: list[tuple[int, int]] = []
-    with open(records, "rb") as lines:
-        start = 0
-        for line in lines:
-            kin.append(read(line))
-            places.append((start, start + len(line)))
-            start += len(line)
-    sides = assigned(kin, shares, seed)
-    order = sorted(range(len(kin)), key=lambda row: keyed(kin[row].id, seed, b"order"))
-    with open(records, "rb") as source:
+    with _mapped(records) as text:
+        kin, places = _kin(text)
+        sides = assigned(kin, shares, seed)
+        order = sorted(range(len(kin)), key=[keyed(one.id, seed, b"order") for one in kin].__getitem__)
         for name, path in zip(NAMES, (train, valid, test), strict=True):
             with writing_jsonl(path) as out:
                 for row in order:
                     if sides[row] == name:
-                        source.seek(places[row][0])
-                        out.write(source.read(places[row][1] - places[row][0]))
+                        out.write(text[places[row] : places[row + 1]])
     write_json(split, described(kin, sides, shares, seed))
+
+
+@contextlib.contextmanager
+def _mapped(path: StrPath) -> Iterator[Any]:
+    """A file's bytes, without reading it into memory."""
+    with open(path, "rb") as content:
+        if Path(path).stat().st_size == 0:
+            yield b""
+        else:
+            with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                yield mapped
+
+
+def _kin(text: Any) -> tuple[list[Kin], array[int]]:
+    """What the split needs to know of each record, and where each begins and the last one ends."""
+    read = msgspec.json.Decoder(Kin).decode
+    kin: list[Kin] = []
+    places = array("q", [0])
+    while places[-1] < len(text):
+        end = text.find(b"\n", places[-1]) + 1
+        kin.append(read(text[places[-1] : end]))
+        places.append(end)
+    return kin, places
 
 
 def assigned(kin: list[Kin], shares: dict[str, float], seed: int) -> list[str]:
