@@ -2,10 +2,12 @@
 #
 # needs    the first experiment's base and tokens, the plan
 # leaves   pilot/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json}, decision.json; go, after a go
-# steps    train_pilot, decide_pilot, pass_pilot
+# steps    try_pilot (ten rows through the whole chain), train_pilot, train_share (for the learning curve), decide_pilot,
+#          pass_pilot
 #
 # The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again.
 FIRST = next(iter(EXPERIMENTS.values()))
+SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
 
 
 rule pilot:
@@ -13,12 +15,36 @@ rule pilot:
         f"{RUN}/pilot/go",
 
 
-rule train_pilot:
+rule try_pilot:
     input:
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
         plan=ancient(rules.forecast_run.output.plan),
+    output:
+        report=ensure(f"{RUN}/pilot/dry_run.json", non_empty=True),
+    log:
+        f"{RUN}/logs/try_pilot.log",
+    benchmark:
+        f"{RUN}/benchmarks/try_pilot.tsv"
+    params:
+        config=settings(train=FIRST["train"], model=only(FIRST["model"], "dtype"), seed=CONFIG["seed"]),
+        code=code("try_pilot", "gguf"),
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/gguf.yaml"
+    script:
+        "../scripts/try_pilot.py"
+
+
+rule train_pilot:
+    input:
+        train=stores(FIRST["model"])["train"],
+        valid=stores(FIRST["model"])["valid"],
+        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
+        tried=ancient(rules.try_pilot.output.report),
     output:
         adapter=ensure(f"{RUN}/pilot/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/pilot/adapter_config.json",
@@ -45,12 +71,48 @@ rule train_pilot:
         "../scripts/train_pilot.py"
 
 
+rule train_share:
+    input:
+        train=stores(FIRST["model"])["train"],
+        valid=stores(FIRST["model"])["valid"],
+        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
+        tried=ancient(rules.try_pilot.output.report),
+    output:
+        adapter=ensure(f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True),
+        adapter_config=f"{RUN}/pilot/share-{{share}}/adapter_config.json",
+        metrics=f"{RUN}/pilot/share-{{share}}/metrics.jsonl",
+        summary=ensure(f"{RUN}/pilot/share-{{share}}/summary.json", non_empty=True),
+    log:
+        f"{RUN}/logs/train_share-{{share}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/train_share-{{share}}.tsv"
+    params:
+        config=lambda wildcards: settings(
+            share=float(wildcards.share),
+            pilot=only(CONFIG["pilot"], "rows", "updates"),
+            train=FIRST["train"],
+            model=only(FIRST["model"], "dtype"),
+            seed=CONFIG["seed"],
+        ),
+        code=code("train_share", "mlx"),
+    wildcard_constraints:
+        share="[0-9.e-]+",
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    conda:
+        "../envs/mlx.yaml"
+    script:
+        "../scripts/train_share.py"
+
+
 rule decide_pilot:
     input:
         adapter=rules.train_pilot.output.adapter,
         adapter_config=rules.train_pilot.output.adapter_config,
         metrics=rules.train_pilot.output.metrics,
         summary=rules.train_pilot.output.summary,
+        curve=[f"{RUN}/pilot/share-{share}/summary.json" for share in SHARES],
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
         rows=rules.split_rows.output.valid,

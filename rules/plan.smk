@@ -26,7 +26,6 @@ rule forecast_run:
             experiments=EXPERIMENTS,
             data=only(CONFIG["data"], "max_length"),
             package=only(CONFIG["package"], "gguf"),
-            plan=CONFIG["plan"],
             seed=CONFIG["seed"],
         ),
         code=code("forecast_run", "mlx"),

@@ -15,6 +15,7 @@ with step.running(snakemake.log[0]):
         train=snakemake.input.train,
         valid=snakemake.input.valid,
         plan=snakemake.input.plan,
+        curve=snakemake.input.curve,
         config=json.loads(snakemake.params.config),
         decision=snakemake.output.decision,
     )

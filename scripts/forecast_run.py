@@ -15,7 +15,7 @@ with step.running(snakemake.log[0]):
         stores=snakemake.input.stores,
         tokens=snakemake.input.tokens,
         config=config,
-        machine=this_machine(device.describe(), config["plan"]["memory_gb"]),
+        machine=this_machine(device.describe()),
         seed=config["seed"],
         plan=snakemake.output.plan,
     )

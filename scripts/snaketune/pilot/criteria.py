@@ -139,9 +139,9 @@ def score(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criter
     return Criterion("score not worse than base", high, 0.0, "fail" if high < 0 else "pass", says)
 
 
-def memory(needed: int, usable: int, because: str) -> Criterion:
+def memory(needed: int, usable: int) -> Criterion:
     """The full run's peak fits into what may be used."""
-    says = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB ({because})"
+    says = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB that may be used"
     return Criterion("memory", needed, usable, "pass" if needed <= usable else "fail", says)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time as clock
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from snaketune.mlx_engine import generation, loading, scoring
 from snaketune.mlx_engine.adapter_size import relative_size
 from snaketune.model.rendering import Renderer
 from snaketune.model.store import TokenStore
-from snaketune.pilot import binding, criteria
+from snaketune.pilot import binding, criteria, learning_curve
 from snaketune.plan import time
 from snaketune.train import subset
 from snaketune.train.batches import Visits
@@ -35,12 +36,14 @@ def run(
     train: StrPath,
     valid: StrPath,
     plan: StrPath,
+    curve: Sequence[StrPath],
     config: dict[str, Any],
     decision: StrPath,
 ) -> dict[str, Any]:
     """Write decision.json and return it. The pilot's timing.json and timing.jsonl lie beside its summary.
 
     config: {"pilot", "train", "model", "evaluate", "package", "seed"}. Never raises for a no-go.
+    curve: the summaries of trainings on shares of the pilot's rows, if there are any.
     """
     planned, report = read_json(plan), read_json(summary)
     lines = list(read_jsonl(metrics))
@@ -49,6 +52,8 @@ def run(
     rows, full = TokenStore(train), next(iter(planned["experiments"].values()))
     evidence = compare(model, Path(adapter).parent, TokenStore(valid), config)
     forecast = forecast_of(config, planned, full, rows, timing, updates, evidence)
+    expected = learning_curve.expected_loss(lines, report["best_validation_loss"], report["updates"], full["updates"])
+    forecast |= expected or {}
     seed = config["seed"]
     found = [
         criteria.finite(lines, report),
@@ -57,7 +62,7 @@ def run(
         criteria.adapter_size(evidence["adapter_size"]),
         criteria.bound(evidence["own"], evidence["other"], evidence["bound_targets"], seed),
         criteria.score(evidence["base_scores"], evidence["pilot_scores"], METRIC, seed),
-        criteria.memory(forecast["memory_bytes"], planned["machine"]["usable"], planned["machine"]["because"]),
+        criteria.memory(forecast["memory_bytes"], full["usable_memory"]),
         criteria.time(forecast["hours"], forecast["hours_high"], config["pilot"]["max_hours"]),
     ]
     failed = [one for one in found if one.verdict == "fail"]
@@ -67,12 +72,18 @@ def run(
         "likely_cause": criteria.likely_cause(found, report["best_update"]),
         "criteria": [one.record() for one in found],
         "forecast": forecast,
+        "learning_curve": curve_of([*map(read_json, curve), report]) if curve else None,
         "overridden": bool(failed) and config["pilot"]["on_no_go"] == "continue",
         "sample": evidence["sample"],
     }
     write_json(decision, result)
     print(f"snaketune: the pilot's criteria\n{criteria.table(result['criteria'])}", file=sys.stderr)
     return result
+
+
+def curve_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Whether more data would help, from the summaries of the parts and of the whole pilot."""
+    return learning_curve.judge([(one["rows"], one["best_validation_loss"]) for one in summaries])
 
 
 def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from snaketune.plan.advice import advice
 from snaketune.plan.architecture import Architecture
 from snaketune.plan.machine import Machine, free_disk
 from snaketune.plan.memory import Batch
-from snaketune.train.batches import Visits
+from snaketune.train.batches import Visits, cutting_of
 
 CUT_SHARE = 0.05  # a larger share of cut rows is worth a warning
 FEW_ROWS = 50
@@ -54,15 +54,15 @@ def run(
     for name, settings in config["experiments"].items():
         folder = folders[plain_key(settings["model"])]
         model = described(folder, settings["model"])
+        number = number_bytes(folder, settings["model"], machine)
         store = TokenStore(by_tokens[tokens_key(settings["model"])])
-        record, largest = experiment(model, settings, store, machine, seed)
+        record, largest = experiment(model, settings, store, machine, number, seed)
         counted = verdicts[tokens_key(settings["model"])]["splits"]
         record["warnings"] = warnings(record, counted, config["data"]["max_length"])
         experiments[name] = record
         parts.append((model, settings["train"], not any(folder.glob("*.safetensors"))))
-        if record["memory"]["total"] > machine.usable:
-            bytes_each = number_bytes(folder, settings["model"], machine)
-            refused.append((name, model, settings["train"], largest, bytes_each, record["memory"]))
+        if record["memory"]["total"] > record["usable_memory"]:
+            refused.append((name, model, settings, largest, record))
     if refused:
         raise _too_large(refused, machine)
     stages = disk.forecast(parts, config["package"]["gguf"], max((one for one, _, _ in parts), key=_parameters))
@@ -91,9 +91,9 @@ def number_bytes(folder: Path, model: dict[str, Any], machine: Machine) -> int:
 
 
 def experiment(
-    model: Architecture, settings: dict[str, Any], store: TokenStore, machine: Machine, seed: int
+    model: Architecture, settings: dict[str, Any], store: TokenStore, machine: Machine, number: int, seed: int
 ) -> tuple[dict[str, Any], Batch]:
-    """What one experiment will do and hold, and its largest micro-batch."""
+    """What one experiment will do and hold, and its largest micro-batch. number: bytes of an unquantized number."""
     train = settings["train"]
     per_update = train["batch_size"] * train["accumulation"]
     visits = Visits(
@@ -104,8 +104,8 @@ def experiment(
         epochs=train["epochs"],
         updates=train["updates"],
     )
-    batch = largest_batch(store, train)
-    number = 4 if machine.device == "cpu" or settings["model"]["dtype"] == "float32" else 2
+    batch = largest_batch(store, train, machine.device == "cpu")
+    limit = train["memory_limit"]
     trained = memory.trainable(model, train)
     record = {
         "updates": visits.updates,
@@ -116,16 +116,22 @@ def experiment(
         "parameters": model.parameters,
         "trainable_parameters": trained,
         "largest_batch": {"rows": batch.rows, "length": batch.length, "targets": batch.targets},
+        "number_bytes": number,
         "memory": memory.forecast(model, train, batch, number),
+        "usable_memory": int(limit * 1e9) if limit else machine.usable,
     }
     return record, batch
 
 
-def largest_batch(store: TokenStore, train: dict[str, Any]) -> Batch:
+def largest_batch(store: TokenStore, train: dict[str, Any], cpu: bool) -> Batch:
     """The micro-batch that holds most: the longest rows together, which sorting by length makes likely."""
-    longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"]]
-    length = max(1, int(store.lengths[longest[0]]) - 1)
-    return Batch(len(longest), length, max(1, int(store.targets[longest].sum())))
+    longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"] * train["accumulation"]]
+    cutting = cutting_of(train, cpu)
+    found = []
+    for rows in cutting.cut(longest, store.lengths):
+        width = cutting.padded(max(1, int(store.lengths[rows].max()) - 1))
+        found.append(Batch(len(rows), width, max(1, int(store.targets[rows].sum()))))
+    return max(found, key=lambda batch: (batch.positions, batch.length))
 
 
 def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) -> list[str]:
@@ -151,15 +157,16 @@ def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) ->
 
 
 def _too_large(refused: list[tuple[Any, ...]], machine: Machine) -> ResourceError:
-    name, model, train, batch, number, parts = max(refused, key=lambda one: one[5]["total"])
-    steps = advice(model, train, batch, number, machine.usable)
-    table = "".join(f"\n  {part:<12}{size / 1e9:8.2f} GB" for part, size in parts.items())
+    name, model, settings, batch, record = max(refused, key=lambda one: one[4]["memory"]["total"])
+    parts, usable = record["memory"], record["usable_memory"]
+    because = machine.because if usable == machine.usable else "train.memory_limit"
+    steps = advice(model, settings["train"], batch, record["number_bytes"], usable)
+    table = "".join(f"\n  {part:<12}{size / 1e9:8.2f} GB" for part, size in parts.items() if size)
     changes = "".join(f"\n  {words}: {total / 1e9:.2f} GB" for words, total in steps)
-    fits = bool(steps) and steps[-1][1] <= machine.usable
+    fits = bool(steps) and steps[-1][1] <= usable
     ending = "\nThe last of them fits" if fits else "\nNone of them is enough: choose a smaller base"
     return ResourceError(
-        f"training needs {parts['total'] / 1e9:.2f} GB, and {machine.usable / 1e9:.2f} GB may be used "
-        f"({machine.because})",
+        f"training needs {parts['total'] / 1e9:.2f} GB, and {usable / 1e9:.2f} GB may be used ({because})",
         where="train" if len(refused) == 1 and name == "main" else f"experiment {name}",
         why=f"It would end with the memory full, perhaps after hours. Its parts:{table}\n",
         mend=f"Smallest changes, each on top of the ones before:{changes}{ending}",

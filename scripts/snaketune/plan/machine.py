@@ -29,8 +29,8 @@ class Machine:
         return asdict(self)
 
 
-def this_machine(device: dict[str, Any], limit_gb: float | None = None) -> Machine:
-    """This machine, given what MLX says of its device (`mlx_engine.device.describe`) and the user's own limit.
+def this_machine(device: dict[str, Any]) -> Machine:
+    """This machine, given what MLX says of its device (`mlx_engine.device.describe`).
 
     On a Mac it is MLX's recommended working set, on an NVIDIA GPU its memory, else the RAM that this process may have.
     """
@@ -41,8 +41,6 @@ def this_machine(device: dict[str, Any], limit_gb: float | None = None) -> Machi
         memory, usable, because = device["memory"], int(device["memory"] * SHARE_OF_RAM), "90 % of the GPU's memory"
     else:
         memory, usable, because = ram, int(ram * SHARE_OF_RAM), "90 % of the RAM that this process may have"
-    if limit_gb is not None:
-        usable, because = int(limit_gb * 1e9), "plan.memory_gb"
     name = device.get("name") or platform.processor() or platform.machine()
     return Machine(f"{platform.system()} {platform.machine()}, {name}", device["device"], memory, usable, because)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from snaketune import config as configuration
 from snaketune.errors import ConfigError
 from snaketune.train.experiments import differences, expand

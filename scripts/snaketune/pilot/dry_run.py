@@ -1,0 +1,107 @@
+"""The whole chain on ten rows before anything long is started: train, save, load again, convert.
+
+A wrong layer name, an architecture that mlx-lm cannot train, an adapter that does not come back as it was saved or that
+llama.cpp's converter refuses: each is found here, in a minute, instead of after the night.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.errors import TrainingError
+from snaketune.files import StrPath, read_json, write_json
+from snaketune.mlx_engine import loading, scoring, trainer
+from snaketune.model.rendering import Rendered
+from snaketune.model.store import TokenStore, write_store
+from snaketune.package import peft
+from snaketune.train import subset
+
+ROWS = 10
+UPDATES = 2
+TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
+
+
+def run(
+    *, train: StrPath, valid: StrPath, model: StrPath, settings: dict[str, Any], report: StrPath, threads: int
+) -> dict[str, Any]:
+    """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
+
+    train, valid: token stores; model: the base's manifest; settings: the `train` section with `dtype` and `seed`.
+    """
+    steps: list[dict[str, str]] = []
+    with tempfile.TemporaryDirectory(dir=_beside(report)) as scratch:
+        folder = Path(scratch)
+        rows = [
+            _rows(path, folder / f"{name}.safetensors", settings["seed"])
+            for name, path in (("train", train), ("valid", valid))
+        ]
+        adapter = folder / "adapters.safetensors"
+        short = settings | {"updates": UPDATES, "patience": None, "validate_every": UPDATES}
+        summary = trainer.train(
+            rows[0],
+            rows[1],
+            model,
+            short,
+            adapter=adapter,
+            adapter_config=folder / "adapter_config.json",
+            metrics=folder / "metrics.jsonl",
+            summary=folder / "summary.json",
+            work=folder / "work",
+        )
+        _say(steps, "train", f"{summary['updates']} updates on {ROWS} rows")
+        _say(steps, "save and load", _loaded_again(model, folder, rows[1], settings["dtype"], summary))
+        if settings["method"] == "lora":
+            lora = folder / "lora.gguf"
+            peft.export(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
+            _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
+        else:
+            _say(steps, "convert", f"an adapter of method {settings['method']} is converted only once it is fused")
+    found = {"rows": ROWS, "steps": steps}
+    write_json(report, found)
+    return found
+
+
+def _beside(report: StrPath) -> Path:
+    folder = Path(report).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _rows(store: StrPath, target: Path, seed: int) -> Path:
+    """The first ten rows of a store, as a store of their own."""
+    rows = TokenStore(store)
+    chosen = subset.first(rows, ROWS, seed)
+    pairs = (rows.row(int(row)) for row in chosen)
+    write_store(target, [(Rendered(ids.tolist(), trained.tolist()), 1.0) for ids, trained in pairs])
+    return target
+
+
+def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summary: dict[str, Any]) -> str:
+    """Compare the loss that the trainer measured with that of the adapter loaded from its file."""
+    rows = TokenStore(valid)
+    loaded = loading.load(Path(read_json(model)["folder"]).expanduser(), dtype=dtype, adapter=adapter).model
+    found = -sum(scoring.log_probabilities(loaded, _listed(rows))) / int(rows.targets.sum())
+    expected = summary["best_validation_loss"]
+    if not np.isclose(found, expected, rtol=TOLERANCE):
+        raise TrainingError(
+            f"the saved adapter has a validation loss of {found:.4f}, and had {expected:.4f} when it was trained",
+            where="train",
+            why="What would be packaged and used is not what is trained",
+            mend="Try train.targets all-linear and method lora; if it stays, this architecture cannot be used here",
+        )
+    return f"validation loss {found:.4f} after loading, {expected:.4f} when trained"
+
+
+def _listed(rows: TokenStore) -> Sequence[tuple[list[int], list[bool]]]:
+    return [(ids.tolist(), trained.tolist()) for ids, trained in (rows.row(number) for number in range(len(rows)))]
+
+
+def _say(steps: list[dict[str, str]], step: str, says: str) -> None:
+    steps.append({"step": step, "says": says})
+    print(f"snaketune: dry run, {step}: {says}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""What more training and more data would bring, from short trainings.
+
+More training: the pilot's own training loss falls about as a power of the updates, and the power of its second half is
+carried on. More data: pilots on nested parts of the rows, all of the same number of updates, show what each doubling
+of the rows has brought. Both are extrapolations, and are given with a range or in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+FEWEST_LOSSES = 12
+WORTH = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
+
+
+def expected_loss(
+    metrics: Sequence[dict[str, Any]], best: float | None, updates: int, full_updates: int
+) -> dict[str, float] | None:
+    """The full run's validation loss: {"validation_loss", "validation_loss_low", "validation_loss_high"}.
+
+    best: the pilot's best validation loss after `updates`. The worst of the range is what the pilot has shown already;
+    the best carries its second half's power, and two standard errors more, on to `full_updates`. None where the pilot
+    is too short to have one.
+    """
+    losses = [(line["update"], line["loss"]) for line in metrics if isinstance(line.get("loss"), int | float)]
+    second = [(u, value) for u, value in losses if u > updates / 2 and value > 0 and math.isfinite(value)]
+    if best is None or not math.isfinite(best) or len(second) < FEWEST_LOSSES or full_updates <= updates:
+        return None
+    x, y = np.log(np.array(second)).T
+    centred = x - x.mean()
+    power = -float((centred * y).sum() / (centred**2).sum())
+    rest = y - y.mean() + power * centred
+    error = math.sqrt(float((rest**2).sum()) / (len(x) - 2) / float((centred**2).sum()))
+    longer = full_updates / updates
+    middle, most = (min(1.0, max(0.0, each)) for each in (power, power + 2 * error))
+    return {
+        "validation_loss": round(best * longer**-middle, 4),
+        "validation_loss_low": round(best * longer**-most, 4),
+        "validation_loss_high": round(best, 4),
+    }
+
+
+def part(share: float, rows: int, updates: int | None, rows_per_update: int) -> tuple[int, int]:
+    """(rows, updates) of the training on a share of the pilot's rows: as many updates as the pilot makes itself."""
+    return max(1, round(share * rows)), updates or -(-rows // rows_per_update)
+
+
+def judge(points: Sequence[tuple[int, float | None]]) -> dict[str, Any]:
+    """Whether more rows are likely to help, from (rows, best validation loss) of nested parts, in rising order.
+
+    Returns {"points", "per_doubling", "verdict": likely, unlikely or unclear, "says"}; per_doubling is the fall of the
+    loss, in nats a token, that each doubling brought between the last two parts.
+    """
+    known = sorted((rows, loss) for rows, loss in points if loss is not None and math.isfinite(loss))
+    found: dict[str, Any] = {"points": [{"rows": rows, "validation_loss": loss} for rows, loss in known]}
+    if len(known) < 2 or known[-1][0] == known[-2][0]:
+        says = "the learning curve needs two parts of different size with a finite loss"
+        return found | {"per_doubling": None, "verdict": "unclear", "says": says}
+    (few, before), (many, after) = known[-2:]
+    per_doubling = (before - after) / math.log2(many / few)
+    losses = f"{before:.3f} to {after:.3f}"
+    each = f"each doubling of the rows lowered the validation loss by {per_doubling:.3f} (from {losses})"
+    if per_doubling > WORTH * after:
+        verdict, says = "likely", f"{each}: more data is likely to help"
+    elif per_doubling < -WORTH * after:
+        verdict, says = (
+            "unclear",
+            f"more rows did not lower the loss ({losses}): the parts are too small",
+        )
+    else:
+        verdict, says = "unlikely", f"{each}: more data of this kind is unlikely to help much"
+    return found | {"per_doubling": round(per_doubling, 5), "verdict": verdict, "says": says}

@@ -1,0 +1,32 @@
+"""Train on a share of the pilot's rows, for the learning curve; snaketune.mlx_engine.trainer."""
+
+import json
+from pathlib import Path
+
+from snaketune import step
+
+with step.running(snakemake.log[0]):
+    from snaketune.mlx_engine import trainer
+    from snaketune.model.store import TokenStore
+    from snaketune.pilot import learning_curve
+
+    config = json.loads(snakemake.params.config)
+    train, pilot = config["train"], config["pilot"]
+    rows, updates = learning_curve.part(
+        config["share"],
+        min(pilot["rows"], len(TokenStore(snakemake.input.train))),
+        pilot["updates"],
+        train["batch_size"] * train["accumulation"],
+    )
+    trainer.train(
+        snakemake.input.train,
+        snakemake.input.valid,
+        snakemake.input.model,
+        {**train, "updates": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        adapter=snakemake.output.adapter,
+        adapter_config=snakemake.output.adapter_config,
+        metrics=snakemake.output.metrics,
+        summary=snakemake.output.summary,
+        work=Path(snakemake.output.adapter).parent / "checkpoints",
+        rows=rows,
+    )
