@@ -176,6 +176,20 @@ def _data(folder: Path, rows: int, said: str) -> None:
             "duplicates": 6,
             "near_duplicates": 2,
             "reasons": {"empty": 7, "invalid-json": 5},
+            "examples": {"empty": ["data/demo.jsonl:3: the answer is empty"]},
+            "sources": [],
+            "near_duplicate_examples": [["data/demo.jsonl:90", "data/demo.jsonl:12"]],
+            "same_prompt": {"prompts": 1, "rows": 2, "examples": ["data/demo.jsonl:7", "data/demo.jsonl:8"]},
+            "clusters": {"count": 12, "rows": 31, "largest": 5},
+            "groups": 0,
+            "categories": {"short": 250, f"long {said}": 250},
+            "characters": {
+                "asked": {"unit": "characters", "bounds": [0, 16, 32, 64], "counts": [10, 300, 180, 10], "median": 30},
+                "answered": {"unit": "characters", "bounds": [0, 16, 32], "counts": [100, 300, 100], "median": 22},
+            },
+            "shortest": ["data/demo.jsonl:40"],
+            "longest": ["data/demo.jsonl:41"],
+            "advice": ["500 usable rows are enough for a task; domain knowledge wants 1,000 or more."],
         },
     )
     write_jsonl(
@@ -201,7 +215,7 @@ def _data(folder: Path, rows: int, said: str) -> None:
             "declared": 0,
         },
     )
-    write_json(folder / "data/leaks.json", {"pairs": 0, "examples": []})
+    write_json(folder / "data/leaks.json", {"pairs": 0, "by": {}, "action": "fail", "listed": []})
     write_json(
         folder / "data/tokens/demo/tokens.json",
         {
@@ -261,6 +275,16 @@ def _plan_and_pilot(folder: Path) -> None:
                 "memory_bytes": 430_000_000,
                 "pilot_memory_bytes": 400_000_000,
                 "disk_bytes": 2_100_000_000,
+                "validation_loss": 0.8,
+                "validation_loss_low": 0.7,
+                "validation_loss_high": 1.1,
+            },
+            "likely_cause": None,
+            "learning_curve": {
+                "points": [{"rows": 50, "validation_loss": 1.4}, {"rows": 100, "validation_loss": 1.2}],
+                "per_doubling": 0.2,
+                "verdict": "likely",
+                "says": "each doubling of the rows lowered the validation loss by 0.200: more data is likely to help",
             },
             "overridden": False,
             "sample": [{"prompt": "Write this", "reference": "THIS", "base": "this", "pilot": "THIS"}],
@@ -319,7 +343,8 @@ def _model(folder: Path, config: dict[str, Any]) -> None:
     write_json(folder / "model/fused.json", {"folder": "model/fused", "files": {}, "base": "demo"})
     for kind in config["package"]["gguf"]:
         write_text(folder / f"model/{folder.name}-{kind}.gguf", "not really a model")
-    write_text(folder / "model/Modelfile", f"FROM ./{folder.name}-q8_0.gguf\n")
+    made = f"# ollama create snaketune:{folder.name} -f {folder.as_posix()}/model/Modelfile"
+    write_text(folder / "model/Modelfile", f"{made}\nFROM ./{folder.name}-q8_0.gguf\n")
     write_text(folder / "model/README.md", "# card\n")
     write_json(folder / "model/fidelity.json", _fidelity())
 

@@ -129,9 +129,17 @@ def _model(run: RunFiles) -> dict[str, Any]:
         "files": files,
         "fused": run.json("model/fused.json"),
         "modelfile": modelfile.as_posix() if modelfile else None,
+        "ollama": _ollama(modelfile) if modelfile else None,
         "card": card.as_posix() if card else None,
         "serving": run.json("model/serving.json"),
     }
+
+
+def _ollama(modelfile: Path) -> str | None:
+    """The command that a Modelfile names in its first line."""
+    with open(modelfile, encoding="utf-8", errors="replace") as lines:
+        first = lines.readline().removeprefix("#").strip()
+    return first if first.startswith("ollama create ") else None
 
 
 def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:

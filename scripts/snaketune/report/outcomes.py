@@ -38,7 +38,8 @@ def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), _peak(timing)),
         row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), _peak(timing)),
-        row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss")),
+        row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
+        | {end: forecast.get(f"validation_loss_{end}") for end in ("low", "high")},
     ]
     return [it for it in rows if it["forecast"] is not None]
 

@@ -61,19 +61,28 @@ def loss_curves(experiments: Sequence[Curve], name: str = "loss") -> str:
     return _svg(draw, name, "Loss by update: thin lines in training, dotted lines on the validation split")
 
 
-def histogram(counts: Sequence[tuple[float, float, int]], unit: str, name: str, description: str) -> str:
-    """Bars of (from, to, count)."""
-    if not counts:
+def lengths(characters: dict[str, Any], name: str) -> str:
+    """Rows by length, questions beside answers.
+
+    characters: {"asked", "answered": {"bounds", "counts"}}; counts[i] are of lengths from bounds[i] to below the next.
+    """
+    known = {key: it for key, it in characters.items() if sum(it.get("counts", []))}
+    if not known:
         return ""
+    bounds = max((it["bounds"] for it in known.values()), key=len)
+    titles = {"asked": "questions", "answered": "answers"}
 
     def draw(axes: Any) -> None:
-        left = [low for low, _, _ in counts]
-        widths = [high - low for low, high, _ in counts]
-        axes.bar(left, [count for _, _, count in counts], widths, align="edge", color=SERIES[0], linewidth=0)
-        axes.set_xlabel(unit)
+        width = 0.84 / len(known)
+        for number, (key, it) in enumerate(known.items()):
+            places = [i + (number - (len(known) - 1) / 2) * width for i in range(len(it["counts"]))]
+            axes.bar(places, it["counts"], width, color=SERIES[number], linewidth=0, label=titles.get(key, key))
+        axes.set_xticks(range(len(bounds)), [f"{bound}+" for bound in bounds])
+        axes.set_xlabel("characters")
         axes.set_ylabel("rows")
+        axes.legend(loc="upper right")
 
-    return _svg(draw, name, description, height=2.4)
+    return _svg(draw, name, "How many questions and answers have which length, in classes that double", height=2.4)
 
 
 def _svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:

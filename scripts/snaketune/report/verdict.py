@@ -172,10 +172,9 @@ def _file(facts: dict[str, Any]) -> dict[str, Any] | None:
 def commands(facts: dict[str, Any], file: dict[str, Any] | None) -> list[dict[str, str]]:
     """How to run the file: {"title", "command"}."""
     found = []
-    if facts["model"]["modelfile"]:
-        tag = f"snaketune:{facts['run'].lower()}"
-        create = f"ollama create {shlex.quote(tag)} -f {shlex.quote(facts['model']['modelfile'])}"
-        found.append({"title": "With Ollama", "command": f"{create}\nollama run {shlex.quote(tag)}"})
+    if create := facts["model"]["ollama"]:
+        tag = create.split()[2]
+        found.append({"title": "With Ollama", "command": f"{create}\nollama run {tag}"})
     if file:
         found.append({"title": "With llama.cpp", "command": f"llama-cli -m {shlex.quote(file['file'])}"})
     return found

@@ -237,12 +237,8 @@ def gains(found: Facts) -> dict[str, float | None]:
 
 
 def lengths(found: Facts) -> str:
-    """The histogram of row lengths, where the data's report has one."""
-    histogram = ((found["data"]["report"] or {}).get("lengths") or {}).get("histogram")
-    if not isinstance(histogram, list):
-        return ""
-    counts = [(it["from"], it["to"], it["rows"]) for it in histogram]
-    return plots.histogram(counts, "characters", "lengths", "How many rows have which length")
+    """How long the kept rows are, as a picture."""
+    return plots.lengths((found["data"]["report"] or {}).get("characters") or {}, "lengths")
 
 
 def _reasons() -> dict[str, str]:
