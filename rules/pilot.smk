@@ -5,7 +5,8 @@
 # steps    try_pilot (ten rows through the whole chain), train_pilot, train_share (for the learning curve), decide_pilot,
 #          pass_pilot
 #
-# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again.
+# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The plan and the
+# decision read the settings of later stages from config.json, ancient() too: other answers need no other decision.
 FIRST = next(iter(EXPERIMENTS.values()))
 SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
 
@@ -118,6 +119,7 @@ rule decide_pilot:
         rows=rules.split_rows.output.valid,
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
         plan=rules.forecast_run.output.plan,
+        settings=ancient(f"{RUN}/config.json"),
     output:
         decision=ensure(f"{RUN}/pilot/decision.json", non_empty=True),
     log:
@@ -129,8 +131,6 @@ rule decide_pilot:
             pilot=CONFIG["pilot"],
             train=FIRST["train"],
             model=FIRST["model"],
-            evaluate=only(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
-            package=only(CONFIG["package"], "gguf"),
             seed=CONFIG["seed"],
         ),
         code=code("decide_pilot", "mlx"),

@@ -15,6 +15,7 @@ rule forecast_run:
         model=lambda wildcards: [f"{MODELS}/{key}.config.json" for key in PLAIN],
         stores=lambda wildcards: [stores(model)["train"] for model in TOKENS.values()],
         tokens=expand(f"{RUN}/data/tokens/{{tokens}}/tokens.json", tokens=TOKENS),
+        settings=ancient(f"{RUN}/config.json"),
     output:
         plan=ensure(f"{RUN}/plan.json", non_empty=True),
     log:
@@ -25,7 +26,6 @@ rule forecast_run:
         config=settings(
             experiments=EXPERIMENTS,
             data=only(CONFIG["data"], "max_length"),
-            package=only(CONFIG["package"], "gguf"),
             seed=CONFIG["seed"],
         ),
         code=code("forecast_run", "mlx"),

@@ -39,7 +39,7 @@ def tokenize_splits(
         write_store(stores[split], _kept(path, judge, counts, lengths, report["verdicts"]))
         report["splits"][split] = {
             **{name: counts[name] for name in ("rows", "cut", "dropped", "tokens", "trained_tokens")},
-            "lengths": [{"up_to": edge, "rows": lengths[edge]} for edge in (*BINS, None) if lengths[edge or 0]],
+            "lengths": [{"up_to": edge or None, "rows": lengths[edge]} for edge in (*BINS, 0) if lengths[edge]],
         }
     write_json(verdicts, report)
     train = report["splits"]["train"]
@@ -48,7 +48,7 @@ def tokenize_splits(
             "no training row is left after tokenising",
             where=rows["train"],
             why="There is nothing to train on",
-            mend=f"{verdicts} says for each row what was wrong; raise data.max_length, or add rows to the training split",
+            mend=f"{verdicts} says what was wrong with each; raise data.max_length, or add rows to the training split",
         )
     if train["dropped"]:
         print(

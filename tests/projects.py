@@ -1,0 +1,112 @@
+"""Copies of the project to run workflows in, and a configuration whose whole chain takes half a minute."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import families
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "schemas", "envs", "profiles", "presets", "report", "data", "setup")
+TINY = """
+run: tiny
+model: {base: tiny-base}
+data:
+  sources: [{path: rows.jsonl}]
+  max_length: 64
+pilot: {rows: 20, updates: 4, on_no_go: continue, sample: 4}
+train:
+  updates: 12
+  batch_size: 4
+  accumulation: 1
+  rank: 4
+  alpha: 8
+  learning_rate: 1e-2
+  warmup: 2
+  validate_every: 4
+  gradient_checkpointing: false
+package: {gguf: [q8_0], fidelity: {rows: 6, prompts: 2, max_new_tokens: 8}}
+evaluate: {max_rows: 12, max_new_tokens: 8}
+"""
+
+
+class Project:
+    """A copy of the workflow in a folder of its own; the set-up (.venv, vendor) is shared with the original."""
+
+    def __init__(self, folder: Path, configuration: str | None = None) -> None:
+        self.folder = folder
+        self.configuration = configuration
+
+    @classmethod
+    def copied(cls, folder: Path, configuration: str | None = None) -> Project:
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        (folder / "vendor").symlink_to(ROOT / "vendor")
+        return cls(folder, configuration)
+
+    def twin(self, folder: Path) -> Project:
+        """A copy of this project with its results, modification times included."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder, self.configuration)
+
+    def snakemake(self, *arguments: str, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
+        chosen = ["--configfile", self.configuration] if self.configuration else []
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["snakemake", *arguments, *chosen],
+            cwd=self.folder,
+            env=os.environ | {"PATH": path, "PYTHONPATH": ""} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+
+    def stale(self, *arguments: str) -> set[str]:
+        """The rules that `snakemake -n` would run, the targets without a script left out."""
+        said = self.snakemake("-n", *arguments)
+        assert said.returncode == 0, said.stdout
+        return rules_in(said.stdout)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text(encoding="utf-8")
+        assert old in text, f"{name} does not hold {old!r}"
+        self.write(name, text.replace(old, new, 1))
+
+
+def rules_in(said: str) -> set[str]:
+    """The rules of the first table of job counts that Snakemake prints."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total ", said, re.MULTILINE | re.DOTALL)
+    rules = {line.split()[0] for line in table[1].splitlines() if line.strip()} if table else set()
+    return rules - {"all", "data", "plan", "pilot", "train", "package", "evaluate", "report"}
+
+
+def tiny(folder: Path) -> Project:
+    """A project with a random base of 60 thousand parameters and sixty rows."""
+    project = Project.copied(folder, "tiny.yaml")
+    families.build(folder / "tiny-base", "llama-bpe", dtype="float32")
+    project.write("tiny.yaml", TINY)
+    draw = random.Random(1)
+    words = "hot cold red blue river mountain house cat dog tree night day sun moon stone water".split()
+    rows = []
+    for number in range(60):
+        asked = " ".join(draw.sample(words, 4))
+        rows.append({"prompt": f"question {number} about {asked}?", "response": f"it is {asked.split()[0]} {number}."})
+    project.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return project
