@@ -19,6 +19,7 @@ with step.running(snakemake.log[0]):
             "updates": config["pilot"]["updates"],
             "dtype": config["model"]["dtype"],
             "seed": config["seed"],
+            "max_skipped": 1_000_000,  # a pilot that diverges goes on to its end, for decide_pilot to see
         },
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,

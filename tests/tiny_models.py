@@ -1,4 +1,4 @@
-"""Tiny models with random weights of several architectures in Hugging Face format, and token stores to train them on."""
+"""Tiny models with random weights, of several architectures in Hugging Face format, and token stores to train on."""
 
 from __future__ import annotations
 

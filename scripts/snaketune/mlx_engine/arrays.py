@@ -8,6 +8,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
+from snaketune.train.checkpoints import checked
+
 Weights = dict[str, mx.array]
 
 
@@ -22,8 +24,8 @@ def nested(weights: Weights) -> Any:
 
 
 def read(path: Path) -> Weights:
-    """The arrays of a safetensors file, not yet read."""
-    loaded = mx.load(str(path))
+    """The arrays of a safetensors file, not yet read; raises TrainingError for a broken one."""
+    loaded = mx.load(str(checked(path)))
     assert isinstance(loaded, dict)
     return loaded
 

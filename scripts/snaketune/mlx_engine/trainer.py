@@ -35,7 +35,7 @@ from snaketune.train.interrupts import Interrupts
 from snaketune.train.metrics import Line, Log, clock, short
 from snaketune.train.progress import Progress
 from snaketune.train.stopping import Best
-from snaketune.train.tracking import tracker
+from snaketune.train.tracking import Tracker, tracker
 
 CHECKPOINT_SECONDS = 600.0  # a killed run loses at most so much, or what lies between two validations
 WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # settings that change no result
@@ -74,7 +74,8 @@ def train(
         around.notifying(settings["notify"]["command"], str(beside)),
         around.awake(),
     ):
-        run = Run(TokenStore(train_store), TokenStore(valid_store), base, settings, work / identity, rows)
+        tracking = tracker(settings["track"], beside, identity, settings)
+        run = Run(TokenStore(train_store), TokenStore(valid_store), base, settings, work / identity, rows, tracking)
         with memory.explaining(settings, run.longest):
             report = run.to_the_end()
         adapters.save(arrays.read(run.best_path()), run.config, Path(adapter), Path(adapter_config))
@@ -110,8 +111,9 @@ class Run:
         settings: dict[str, Any],
         work: Path,
         rows: int | None,
+        tracking: Tracker,
     ) -> None:
-        self.settings, self.train, self.valid = settings, train, valid
+        self.settings, self.train, self.valid, self.tracker = settings, train, valid, tracking
         self._check_rows()
         self.chosen = subset.first(train, len(train) if rows is None else rows, settings["seed"])
         self.visits = Visits(
@@ -137,8 +139,8 @@ class Run:
         self.checkpoints = Checkpoints(work, settings["keep_checkpoints"])
         self._resume()
         self.log = Log(work / "metrics.jsonl", self.progress.metrics_size)
-        self.timing = Log(work / "timing.jsonl")
-        self.tracker = tracker(settings["track"], work.parent, work.name, settings)
+        timing = work / "timing.jsonl"  # lines from before a resumption stay: they tell how long an update takes
+        self.timing = Log(timing, timing.stat().st_size if timing.exists() else 0)
         self.line = Line()
 
     def _check_rows(self) -> None:
@@ -329,14 +331,11 @@ class Run:
         return self.checkpoints.folder / f"best-{self.progress.best.update:08d}.safetensors"
 
     def _save(self) -> None:
-        """A checkpoint; only then may the best adapter before the present one go."""
         self.progress.metrics_size = self.log.size()
         kept = {f"weights {name}": array for name, array in self.weights.items()}
         kept |= {f"optimizer {name}": array for name, array in self.optimizer.state.items()}
-        self.checkpoints.save(self.progress.update, self.progress.state(), lambda path: arrays.write(path, kept))
-        for old in self.checkpoints.folder.glob("best-*.safetensors"):
-            if old != self.best_path():
-                old.unlink()
+        state = self.progress.state()
+        self.checkpoints.save(state["update"], state, lambda path: arrays.write(path, kept), self.best_path())
         self.saved = time.monotonic()
 
     def timing_report(self) -> dict[str, Any]:

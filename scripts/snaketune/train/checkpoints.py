@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from snaketune import files
 from snaketune.config import canonical
 from snaketune.errors import TrainingError
 
+FINGERPRINT = re.compile("[0-9a-f]{16}")
 Writer = Callable[[Path], None]  # writes a safetensors file under the given name
 
 
@@ -35,36 +37,56 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, update: int, state: dict[str, Any], write: Writer) -> None:
-        """Write a checkpoint; killed at any moment, it leaves the ones before it as they were."""
+    def save(self, update: int, state: dict[str, Any], write: Writer, companion: Path) -> None:
+        """Write a checkpoint; killed at any moment, it leaves the ones before it as they were.
+
+        companion: a file in the same folder without which it is worth nothing (the best adapter).
+        """
         tensors = self._tensors(update)
         with files.replacing(tensors) as temporary:
             write(temporary)
-        files.write_json(self._note(update), {"update": update, "sha256": files.sha256(tensors), "state": state})
+        whole = {path.name: files.sha256(path) for path in (tensors, companion)}
+        files.write_json(self._note(update), {"update": update, "files": whole, "state": state})
         for old in self._updates()[: -self.keep]:
-            self._remove(old)
+            self._note(old).unlink(missing_ok=True)
+        self._remove_unnamed()
 
     def newest(self) -> tuple[dict[str, Any], Path] | None:
         """State and tensor file of the newest whole checkpoint; a broken one is named on stderr and removed."""
         for update in reversed(self._updates()):
             try:
                 note = files.read_json(self._note(update))
-                if note["sha256"] == files.sha256(self._tensors(update)):
+                changed = [name for name, known in note["files"].items() if files.sha256(self.folder / name) != known]
+                if not changed:
                     return note["state"], self._tensors(update)
-                problem = "its content is not what was written"
+                problem = f"{changed[0]} is not what was written"
             except (OSError, ValueError, KeyError, TypeError) as error:
                 problem = str(error)
             print(
                 f"snaketune: checkpoint of update {update} is broken ({problem}); an older one is used", file=sys.stderr
             )
-            self._remove(update)
+            self._note(update).unlink(missing_ok=True)
         return None
 
     def remove_others(self) -> None:
         """Remove the checkpoints of other trainings in the same place: their results have been replaced."""
         for other in self.folder.parent.iterdir():
-            if other.is_dir() and other != self.folder:
+            if FINGERPRINT.fullmatch(other.name) and other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
+
+    def _remove_unnamed(self) -> None:
+        """Remove the tensor files that no checkpoint names."""
+        named = {name for update in self._updates() for name in self._files(update)}
+        for file in self.folder.glob("*.safetensors"):
+            if file.name not in named:
+                file.unlink()
+
+    def _files(self, update: int) -> dict[str, str]:
+        """The files of a checkpoint and their SHA-256; none where its note is broken."""
+        try:
+            return dict(files.read_json(self._note(update))["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def _updates(self) -> list[int]:
         return sorted(int(note.stem.removeprefix("checkpoint-")) for note in self.folder.glob("checkpoint-*.json"))
@@ -74,10 +96,6 @@ class Checkpoints:
 
     def _tensors(self, update: int) -> Path:
         return self.folder / f"checkpoint-{update:08d}.safetensors"
-
-    def _remove(self, update: int) -> None:
-        self._note(update).unlink(missing_ok=True)
-        self._tensors(update).unlink(missing_ok=True)
 
 
 def checked(path: Path) -> Path:

@@ -61,27 +61,24 @@ def test_the_gradient_of_a_trained_head_is_right_too(model, batch):
 def test_no_logits_are_made_for_positions_that_are_not_trained(model, batch, monkeypatch):
     made = []
     entropy = losses.cross_entropy
-    monkeypatch.setattr(
-        losses, "cross_entropy", lambda logits, targets: made.append(len(logits)) or entropy(logits, targets)
-    )
+
+    def counted(logits, targets):
+        made.append(len(logits))
+        return entropy(logits, targets)
+
+    monkeypatch.setattr(losses, "cross_entropy", counted)
     Loss(model).value(batch)
     assert sum(made) == len(batch.targets) < batch.positions
 
 
 def test_a_head_that_works_otherwise_is_found_out_and_all_logits_are_made(model, batch, capsys):
     loss = Loss(model)
-    owner = type(loss.owner)
-    loss.owner.__class__ = type(
-        "Odd",
-        (owner,),
-        {
-            "__call__": lambda self, inputs, *rest, **more: (
-                2 * owner.__call__(self, inputs, *rest, **more)
-                if inputs.any()
-                else owner.__call__(self, inputs, *rest, **more)
-            )
-        },
-    )
+    plain = type(loss.owner)
+
+    def odd(self, inputs, *rest, **more):
+        return plain.__call__(self, inputs, *rest, **more) * (2 if inputs.any() else 1)
+
+    loss.owner.__class__ = type("Odd", (plain,), {"__call__": odd})
     loss.check(batch)
     assert loss.owner is None
     assert "slower and takes more memory" in capsys.readouterr().err

@@ -81,10 +81,8 @@ def test_an_update_that_is_not_finite_changes_neither_weights_nor_state(bad, whe
     assert not sound
     assert close(weights, WEIGHTS)
     fresh = Optimizer(tiny_models.settings(), Packing(WEIGHTS, "adamw").pack(WEIGHTS)).state
-    assert close(
-        {n: one for n, one in optimizer.state.items() if n != "learning_rate"},
-        {n: one for n, one in fresh.items() if n != "learning_rate"},
-    )
+    del fresh["learning_rate"]
+    assert close(optimizer.state, fresh)
 
 
 def test_state_survives_being_taken_out_and_put_back():

@@ -165,7 +165,7 @@ def test_too_many_of_them_in_a_row_stop_the_training_with_advice(place, monkeypa
 
 
 def test_out_of_memory_is_told_with_the_settings_that_help_most(place, monkeypatch):
-    def full(self, update):
+    def full(*_):
         raise RuntimeError("[metal::malloc] Attempting to allocate 17179869184 bytes which is greater than ...")
 
     monkeypatch.setattr(trainer.Run, "_update", full)
@@ -178,7 +178,7 @@ def test_out_of_memory_is_told_with_the_settings_that_help_most(place, monkeypat
 
 
 def test_another_error_of_the_engine_is_not_taken_for_a_lack_of_memory(place, monkeypatch):
-    def broken(self, update):
+    def broken(*_):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(trainer.Run, "_update", broken)
@@ -195,7 +195,7 @@ def test_a_second_run_in_the_same_place_says_who_holds_it(place):
 @pytest.mark.parametrize("which", ["train_store", "valid_store"])
 def test_no_rows_at_all_is_said_so(place, which):
     setattr(place, which, tiny_models.store(place.folder / "none.safetensors", []))
-    with pytest.raises(TrainingError, match="no row to (train|validate) on"):
+    with pytest.raises(TrainingError, match=r"no row to (train|validate) on"):
         place.train()
 
 
