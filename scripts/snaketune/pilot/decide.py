@@ -180,12 +180,13 @@ def forecast_of(
         "evaluate": time.evaluation_seconds(config["evaluate"]["max_rows"], ARTEFACTS, evidence["seconds_per_answer"]),
     }
     total = sum(stages.values()) / criteria.HOUR
+    peak = max([timing["peak_memory_bytes"], *(line["peak_memory_bytes"] for line in updates)])
     return {
         "hours": round(total, 4),
-        "hours_low": round(total * (1 - min(0.9, speed.share)), 4),
+        "hours_low": round(total * (1 - min(1.0, speed.share)), 4),
         "hours_high": round(total * (1 + speed.share), 4),
         "seconds": {stage: round(seconds, 1) for stage, seconds in stages.items()},
-        "memory_bytes": max(timing["peak_memory_bytes"], full["memory"]["total"]),
-        "pilot_memory_bytes": timing["peak_memory_bytes"],
+        "memory_bytes": max(peak, full["memory"]["total"]),
+        "pilot_memory_bytes": peak,
         "disk_bytes": planned["disk"]["total"],
     }

@@ -8,7 +8,6 @@ unknown (other programs, heat): ten percent.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 UNKNOWN = 0.1
 BLOCKS = 8
+FEWEST_GAPS = 4
+LEFT_OUT = 0.1
 START_SECONDS = 3.0  # of one step: Snakemake's job, the interpreter, the libraries
 CONVERT_START_SECONDS = 8.0  # the converter imports torch and transformers
 COPY_BYTES_PER_SECOND = 300e6  # reading, adding and writing a model
@@ -26,45 +27,42 @@ QUANTIZE_BYTES_PER_SECOND = 60e6  # of 16-bit input, one core
 
 @dataclass(frozen=True)
 class Speed:
-    """What the pilot measured: seconds for each token that is read in training, and for one validation.
+    """What the pilot measured, in seconds: for each token that training reads, and for one validation with its saving.
 
-    share: the relative half-width of the range of `per_token`.
+    share: the relative half-width of the range of `per_token`; 1 where there was too little to measure it by.
     """
 
     per_token: float
     validation: float
-    load: float
     share: float
 
 
-def measured(timing: dict[str, Any], updates: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Speed:
+def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Speed:
     """The speed of a training, from its timing.json, its timing.jsonl and the tokens that each update read.
 
-    An update's time is the gap between its line and the one before; the first line and those after a validation have
-    other work in their gap, which shows as an outlier, so the median of the gaps' rates stands for all of them.
+    An update's time is the gap between its line and the one before. A gap over a validation or a checkpoint holds that
+    too, and one over a resumption is meaningless; both are few, so the tenth of the gaps with the highest rates is left
+    out. The validations are what the first and the last update leave of their time.
     """
-    by_update = {line["update"]: line["seconds"] for line in updates}
-    numbers = sorted(by_update)
-    pairs = [(a, b) for a, b in itertools.pairwise(numbers) if b == a + 1]
-    rates = np.array([(by_update[b] - by_update[a]) / max(1, tokens[b - 1]) for a, b in pairs])
-    total, load = timing["seconds"], timing.get("load_seconds", 0.0)
-    if len(rates) < 4:
-        per_token = total / max(1, sum(tokens))
-        return Speed(per_token, 0.0, load, 0.5)
-    # The mean without the tenth of the gaps that are longest: these hold validations and checkpoints.
-    kept = np.sort(rates)[: max(4, math.ceil(0.9 * len(rates)))]
-    per_token = float(kept.mean())
-    in_order = rates[rates <= kept[-1]]
-    blocks = np.array([block.mean() for block in np.array_split(in_order, min(BLOCKS, len(in_order)))])
+    at = {line["update"]: line["seconds"] for line in lines}
+    gaps = [(update, at[update] - at[update - 1]) for update in sorted(at) if update - 1 in at]
+    rates = np.array([gap / max(1, tokens[update - 1]) for update, gap in gaps if gap > 0])
+    if len(rates) < FEWEST_GAPS:
+        return Speed(timing["seconds"] / max(1, sum(tokens)), 0.0, 1.0)
+    rates = rates[rates <= np.quantile(rates, 1 - LEFT_OUT)]
+    per_token = float(rates.mean())
+    blocks = np.array([block.mean() for block in np.array_split(rates, min(BLOCKS, len(rates)))])
     share = UNKNOWN + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
-    validation = max(0.0, total - by_update[numbers[-1]])
-    return Speed(per_token, validation, load, share)
+    whole = timing["resumed_from"] == 0
+    ends = [at[1] - tokens[0] * per_token] if 1 in at else []
+    ends += [timing["seconds"] - at[max(at)]] if whole else []
+    return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, share)
 
 
 def training_seconds(speed: Speed, tokens: float, updates: int, validate_every: int) -> float:
     """Of a training that reads so many tokens in so many updates, all of them made."""
     validations = 1 + math.ceil(updates / validate_every)
-    return START_SECONDS + speed.load + tokens * speed.per_token + validations * speed.validation
+    return START_SECONDS + tokens * speed.per_token + validations * speed.validation
 
 
 def packaging_seconds(parameters: int, gguf_types: Sequence[str]) -> float:
