@@ -227,7 +227,16 @@ def conversations(count: int = 12, seed: int = 1) -> list[dict[str, Any]]:
     return rows
 
 
-def adapt(model: Path, adapter: Path, *, rows: list[dict[str, Any]], updates: int = 30, kind: str = "lora") -> Path:
+def adapt(
+    model: Path,
+    adapter: Path,
+    *,
+    rows: list[dict[str, Any]],
+    updates: int = 30,
+    rate: float = 4e-3,
+    kind: str = "lora",
+    template: str | None = None,
+) -> Path:
     """Train an adapter on `rows` for a few updates and write it as mlx-lm does; returns its folder."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -237,7 +246,7 @@ def adapt(model: Path, adapter: Path, *, rows: list[dict[str, Any]], updates: in
     from snaketune.mlx_engine.loading import load
     from snaketune.model.rendering import Renderer
 
-    renderer = Renderer(model)
+    renderer = Renderer(model, template)
     loaded = load(model, dtype="float32").model
     settings = {"rank": 4, "scale": 4.0, "dropout": 0.0}
     mx.random.seed(3)
@@ -252,7 +261,7 @@ def adapt(model: Path, adapter: Path, *, rows: list[dict[str, Any]], updates: in
         each = nn.losses.cross_entropy(network(ids[:, :-1]).astype(mx.float32), ids[:, 1:])
         return (each * mask[:, 1:]).sum() / mask[:, 1:].sum()
 
-    optimizer = optimizers.Adam(learning_rate=4e-3)
+    optimizer = optimizers.Adam(learning_rate=rate)
     step = nn.value_and_grad(loaded, loss)
     for _ in range(updates):
         _, gradients = step(loaded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +35,31 @@ def load(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None
     """
     if dtype == "auto" and mx.default_device() == mx.cpu:
         dtype = "float32"
-    try:
+    loaded = open_lazily(folder, dtype=dtype, adapter=adapter)
+    with _explaining(adapter or folder):
+        mx.eval(loaded.model.parameters())
+    return loaded
+
+
+def open_lazily(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
+    """The same with its weights still on the disk: each is read when something is computed from it."""
+    with _explaining(adapter or folder):
         model, config = load_model(Path(folder), lazy=True)
         if dtype != "auto":
             model.set_dtype(DTYPES[dtype])
         if adapter is not None:
             model = load_adapters(model, str(adapter))
-        mx.eval(model.parameters())
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"the model cannot be loaded ({str(error).splitlines()[0]})",
-            where=str(adapter or folder),
-            mend="Check that its config.json and safetensors files are whole and of an architecture that mlx-lm knows",
-        ) from error
     model.eval()
     return Loaded(model, config)
+
+
+@contextlib.contextmanager
+def _explaining(where: StrPath) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"the model cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]})",
+            where=str(where),
+            mend="Check that its config.json and safetensors files are whole and of an architecture that mlx-lm knows",
+        ) from error

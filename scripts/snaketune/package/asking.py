@@ -14,14 +14,15 @@ from snaketune.package.comparison import Distance
 LONGEST = 512  # tokens of a row that are read
 MEMORY = 256 << 20  # bytes of distributions kept to compare with
 MOST_PLACES = 2048
+FEW_ROWS, FEW_TOKENS = 4, 128  # of a model that is read layer by layer
 
 
 @dataclass
 class Sample:
     """What every model is asked: rows of ids, the places after which its distribution is wanted, and prompts.
 
-    targets[i] are the positions in rows[i] of the ids to predict, kept[i] those of `places` whose whole distribution
-    is compared; a distribution at place p predicts the id at p + 1.
+    targets[i] are the positions in rows[i] of the ids to predict, kept[i] the places whose whole distribution is
+    compared; a distribution at place p predicts the id at p + 1.
     """
 
     rows: list[list[int]]
@@ -31,25 +32,40 @@ class Sample:
     texts: list[str]
     conversations: list[list[dict[str, Any]]]
 
+    def places(self, row: int) -> list[int]:
+        """Where a distribution of this row is wanted, for its answer or for the comparison; ascending."""
+        return sorted({*(target - 1 for target in self.targets[row]), *self.kept[row]})
+
     def answer_tokens(self) -> int:
         return sum(len(targets) for targets in self.targets)
+
+    def longest(self) -> int:
+        """Tokens of the longest row or prompt."""
+        return max(map(len, [*self.rows, *self.prompts]))
 
 
 @dataclass
 class Reading:
-    """What one model said: distributions at the kept places, each row's answer, and the greedy continuations."""
+    """What one model said: distributions at the kept places, the log-probability of all answers, and its own."""
 
     kept: np.ndarray
     answer_logprob: float
     answers: list[list[int]]
 
 
-def sample(renderer: Renderer, rows: Sequence[dict[str, Any]], *, count: int, prompts: int, vocabulary: int) -> Sample:
-    """Take `count` rows evenly from the test rows, at most LONGEST tokens of each, and the first turns as prompts."""
+def sample(
+    renderer: Renderer, rows: Sequence[dict[str, Any]], *, count: int, prompts: int, vocabulary: int, fits: bool = True
+) -> Sample:
+    """Take `count` rows evenly from the test rows, at most LONGEST tokens of each, and the first turns as prompts.
+
+    fits: whether the model fits into memory in float32; a few short rows and no prompts are taken if it does not.
+    """
+    count, prompts = (count, prompts) if fits else (min(count, FEW_ROWS), 0)
+    longest = LONGEST if fits else FEW_TOKENS
     chosen = [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
     rendered = [renderer.record(row) for row in chosen]
-    ids = [one.ids[:LONGEST] for one in rendered]
-    targets = [[i for i, hit in enumerate(one.trained[:LONGEST]) if hit and i] for one in rendered]
+    ids = [one.ids[:longest] for one in rendered]
+    targets = [[i for i, hit in enumerate(one.trained[:longest]) if hit and i] for one in rendered]
     spoken = [row["messages"] for row in chosen if "messages" in row]
     texts = [renderer.conversation_text(messages) for messages in spoken]
     texts += [row["text"] for row in chosen if "text" in row]
@@ -80,17 +96,16 @@ def read(
     answers: Callable[[Sequence[Sequence[int]]], list[list[int]]],
     asked: Sample,
 ) -> Reading:
-    """Put the sample to one model, given as two functions."""
+    """Put the sample to one model, given as two functions: of a row's ids and places, and of prompts."""
     kept, total = [], 0.0
-    for ids, targets, places in zip(asked.rows, asked.targets, asked.kept, strict=True):
-        before = [target - 1 for target in targets]
-        wanted = sorted({*before, *places})
-        if not wanted:
+    for number, ids in enumerate(asked.rows):
+        places = asked.places(number)
+        if not places:
             continue
-        found = distributions(ids, wanted)
-        at = {place: row for row, place in enumerate(wanted)}
-        total += float(sum(found[at[place], ids[place + 1]] for place in before))
-        kept.append(found[[at[place] for place in places]])
+        found = distributions(ids, places)
+        at = {place: row for row, place in enumerate(places)}
+        total += float(sum(found[at[target - 1], ids[target]] for target in asked.targets[number]))
+        kept.append(found[[at[place] for place in asked.kept[number]]])
     return Reading(np.concatenate(kept), total, answers(asked.prompts))
 
 

@@ -12,14 +12,13 @@ from typing import Any
 
 from snaketune import files
 from snaketune.errors import PackageError
-from snaketune.evaluate.sampling import Sampling
 from snaketune.files import StrPath
 from snaketune.model.base import read_manifest
 from snaketune.model.rendering import Renderer
-from snaketune.package import gguf_file, parity, verdicts
-from snaketune.package.asking import Reading, Sample, compare, in_order, read, sample
+from snaketune.package import asking, forms, gguf_file, modelfile, parity, verdicts
 
-GREEDY = Sampling()
+SIXTEEN_BIT = ("f32", "f16", "bf16")
+FITS = 0.8  # of the usable memory: what a float32 copy of the model may take
 
 
 def run(
@@ -35,59 +34,50 @@ def run(
 ) -> None:
     """Measure the chain base, adapter, fused, each GGUF on test rows and write the record with its verdicts.
 
-    config: {"model": {"template"}, "package": {"min_gain_kept", "fidelity": {"rows", "prompts", "max_new_tokens"}}}.
-    The first of `ggufs` is the 16-bit one, compared with the fused model; so are the others. A failed check does not
-    raise: `require` does, on the written record.
+    model, manifest: of the base and of the fused model; config: {"model": {"template"}, "package": {"min_gain_kept",
+    "fidelity": {"rows", "prompts", "max_new_tokens"}}}. A failed check does not raise, so that the report can show it:
+    `require` does, on the written record.
     """
     base, fused = read_manifest(model), read_manifest(manifest)
     settings = config["package"]["fidelity"]
-    limit = settings["max_new_tokens"]
     renderer = Renderer(base["folder"], config["model"]["template"])
-    asked = sample(
+    fits = _fits(fused["parameters"])
+    asked = asking.sample(
         renderer,
         list(files.read_jsonl(rows)),
         count=settings["rows"],
         prompts=settings["prompts"],
         vocabulary=len(renderer.tokenizer),
+        fits=fits,
     )
-    checks: list[dict[str, Any]] = []
-    found = {
-        "base": _mlx(base["folder"], None, asked, renderer, limit),
-        "adapter": _mlx(base["folder"], Path(adapter).parent, asked, renderer, limit),
-        "fused": _mlx(fused["folder"], None, asked, renderer, limit),
-    }
-    against = "adapter"
-    if fused["dtype"] == "bfloat16":
-        against = "rounded"
-        found[against] = _mlx(base["folder"], Path(adapter).parent, asked, renderer, limit, rounded="bfloat16")
-    measured: dict[str, dict[str, Any]] = {
-        name: {"answer_logprob": round(reading.answer_logprob, 6)} for name, reading in found.items()
-    }
-    measured["fused"] |= {"against": "adapter"} | compare(found["adapter"], found["fused"])
-    checks.append(verdicts.numbers("fused", against, compare(found[against], found["fused"])))
+    form = forms.Asking(asked, renderer.stop_ids, settings["max_new_tokens"], fits)
+    found, checks = _in_mlx(base, fused, Path(adapter).parent, form)
+    measured: dict[str, dict[str, Any]] = {name: {} for name in found}
+    measured["fused"] = {"against": "adapter"} | asking.compare(found["adapter"], found["fused"])
     for path in ggufs:
         name = f"gguf-{gguf_type(path)}"
-        reading, facts, verdicts_of_file = _gguf(path, name, asked, renderer, limit, threads)
-        checks += verdicts_of_file
-        measured[name] = facts
-        if reading is None:
-            continue
-        found[name] = reading
-        facts |= {"answer_logprob": round(reading.answer_logprob, 6), "against": "fused"}
-        facts |= compare(found["fused"], reading)
-        if gguf_type(path) in ("f32", "f16", "bf16"):
-            checks.append(verdicts.numbers(name, "fused", facts))
-    least = config["package"]["min_gain_kept"]
+        reading, measured[name], more = _gguf(path, name, form, renderer, threads)
+        checks += more
+        if reading is not None:
+            found[name] = reading
+            measured[name] |= {"against": "fused"} | asking.compare(found["fused"], reading)
+            if gguf_type(path) in SIXTEEN_BIT:
+                checks.append(verdicts.numbers(name, "fused", measured[name]))
     sums = {name: reading.answer_logprob for name, reading in found.items()}
-    for name in ["fused", *(name for name in found if name.startswith("gguf-"))]:
-        checks.append(verdicts.gain_kept(name, sums["base"], sums["adapter"], sums[name], asked.answer_tokens(), least))
+    for name, total in sums.items():
+        measured[name]["answer_logprob"] = round(total, 6)
+        if name not in ("base", "adapter", "rounded"):
+            least = config["package"]["min_gain_kept"]
+            tokens = asked.answer_tokens()
+            checks.append(verdicts.gain_kept(name, sums["base"], sums["adapter"], total, tokens, least))
     record = {
+        "passed": all(check["passed"] for check in checks),
         "rows": len(asked.rows),
         "prompts": len(asked.prompts),
         "answer_tokens": asked.answer_tokens(),
+        "layer_by_layer": not fits,
         "artefacts": measured,
         "checks": checks,
-        "passed": all(check["passed"] for check in checks),
     }
     files.write_json(fidelity, record)
 
@@ -97,58 +87,65 @@ def gguf_type(path: StrPath) -> str:
     return Path(path).stem.rpartition("-")[2]
 
 
-def _mlx(
-    folder: StrPath, adapter: Path | None, asked: Sample, renderer: Renderer, limit: int, rounded: str | None = None
-) -> Reading:
-    """What a model of mlx-lm says in float32; rounded: a 16-bit format that its merged weights are rounded to."""
-    from snaketune.mlx_engine import generation, loading, logits, merging
+def _fits(parameters: int) -> bool:
+    from snaketune.mlx_engine import device
+    from snaketune.plan.machine import this_machine
 
-    model = loading.load(folder, dtype="float32", adapter=adapter).model
-    if rounded:
-        merging.merge(model, rounded)
+    return 4 * parameters <= FITS * this_machine(device.describe()).usable
 
-    def answers(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        count = len(prompts)
-        return in_order(generation.answers(model, prompts, [limit] * count, renderer.stop_ids, GREEDY, [0] * count))
 
-    return read(lambda ids, places: logits.distributions(model, ids, places), answers, asked)
+def _in_mlx(
+    base: dict[str, Any], fused: dict[str, Any], adapter: Path, form: forms.Asking
+) -> tuple[dict[str, asking.Reading], list[dict[str, Any]]]:
+    """Base, adapter and fused model, and the verdict on the last.
+
+    A float16 fuse is compared with the adapter itself. What bfloat16 rounds away is more than a mistake would be, so
+    there the reference is a second merge, rounded in the same way.
+    """
+    folder = base["folder"]
+    found = {
+        "base": forms.in_mlx(folder, form),
+        "adapter": forms.in_mlx(folder, form, adapter=adapter),
+        "fused": forms.in_mlx(fused["folder"], form),
+    }
+    against = "adapter"
+    if fused["dtype"] == "bfloat16":
+        against = "rounded"
+        found[against] = forms.in_mlx(folder, form, adapter=adapter, rounded="bfloat16")
+    return found, [verdicts.numbers("fused", against, asking.compare(found[against], found["fused"]))]
 
 
 def _gguf(
-    path: StrPath, name: str, asked: Sample, renderer: Renderer, limit: int, threads: int
-) -> tuple[Reading | None, dict[str, Any], list[dict[str, Any]]]:
-    from snaketune.llama_engine import generation, loading, logits
-    from snaketune.llama_engine.sequence import TokenSequence
+    path: StrPath, name: str, form: forms.Asking, renderer: Renderer, threads: int
+) -> tuple[asking.Reading | None, dict[str, Any], list[dict[str, Any]]]:
+    """What a GGUF says, what it is, and the verdicts on what it reads and writes; no reading if it does not load."""
+    from snaketune.llama_engine import loading
 
-    longest = max([1, *map(len, asked.rows), *(len(prompt) + limit for prompt in asked.prompts)])
+    asked = form.sample
+    facts: dict[str, Any] = {"bytes": Path(path).stat().st_size}
     try:
         head = gguf_file.read(path)
-        llama = loading.open_gguf(path, context=(longest + 255) // 256 * 256, threads=threads, exact=True)
+        room = asked.longest() + form.limit
+        llama = loading.open_gguf(path, context=(room + 255) // 256 * 256, threads=threads, exact=True)
     except PackageError as error:
-        return None, {"bytes": Path(path).stat().st_size}, [verdicts.loads(name, str(error))]
-    facts: dict[str, Any] = {
-        "bytes": Path(path).stat().st_size,
-        "tensor_types": head.tensor_types(),
-        "tokens": parity.token_differences(llama, renderer, [*asked.texts, *parity.probes(renderer)]),
-    }
-    different = parity.template_differences(head.template(), renderer, asked.conversations)
-    checks = [
-        verdicts.loads(name, None),
-        verdicts.tokens(name, facts["tokens"], parity.begin_token(llama, renderer)),
-        verdicts.template(name, different, len(asked.conversations)),
-    ]
-    sequence = TokenSequence(llama)
-
-    def answers(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        count = len(prompts)
-        return in_order(generation.answers(llama, prompts, [limit] * count, renderer.stop_ids, GREEDY, [0] * count))
-
+        return None, facts, [verdicts.loads(name, str(error))]
     try:
-        reading = read(lambda ids, places: logits.distributions(sequence, ids, places), answers, asked)
+        facts["tensor_types"] = head.tensor_types()
+        facts["tokens"] = parity.token_differences(llama, renderer, [*asked.texts, *parity.probes(renderer)])
+        begin = parity.begin_token(llama, renderer)
+        facts["template"] = parity.template_differences(head.template(), renderer, asked.conversations)
+        ollama = modelfile.format_of(renderer, head) if renderer.template else None
+        facts["modelfile"] = parity.format_differences(ollama, renderer, asked.conversations)
+        checks = [
+            verdicts.loads(name, None),
+            verdicts.tokens(name, facts["tokens"], begin),
+            verdicts.template(name, facts["template"], len(asked.conversations)),
+            verdicts.modelfile(name, facts["modelfile"], len(asked.conversations)),
+            verdicts.stops(name, parity.endless(llama, renderer)),
+        ]
+        return forms.in_llama(llama, form), facts, checks
     finally:
-        sequence.close()
         llama.close()
-    return reading, facts, checks
 
 
 def require(fidelity: StrPath) -> str:
@@ -158,8 +155,8 @@ def require(fidelity: StrPath) -> str:
     if failed:
         lines = [f"  {check['artefact']}: {check['says']} (allowed: {check['limit']})" for check in failed]
         raise PackageError(
-            f"{len(failed)} of {len(record['checks'])} fidelity checks failed; the first step that lost the model "
-            f"is {failed[0]['artefact']}",
+            f"{len(failed)} of {len(record['checks'])} fidelity checks failed; the first file that is not the trained "
+            f"model is {failed[0]['artefact']}",
             where=str(fidelity),
             why="\n".join(["", *lines, ""]),
             mend="docs/packaging.md says what each check means and what to do",

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+import llama_cpp
 from llama_cpp import Llama
 
 from snaketune.model.rendering import Renderer
+from snaketune.package.chat_format import ChatFormat
 
 PROBES = (
     "Hello  world\n\n 12345 it's WE'LL naïve café \t x",
@@ -87,3 +89,37 @@ def template_differences(
             found = None
         different += found != renderer.conversation_text(messages)
     return different
+
+
+def format_differences(
+    found: ChatFormat | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
+) -> int | None:
+    """How many questions the Modelfile's template puts otherwise than the renderer; None where it has none.
+
+    The first spaces and the last of a message are left out of it: Go's templates cannot strip them, Jinja's often do.
+    """
+    if found is None:
+        return None
+    begin = renderer.tokenizer.bos_token or ""
+    different = 0
+    for messages in conversations:
+        turns = [{**message, "content": (message["content"] or "").strip()} for message in messages]
+        while turns and turns[-1]["role"] != "user":
+            turns.pop()
+        if turns:
+            different += found.render(turns).removeprefix(begin) != renderer.prompt_text(turns).removeprefix(begin)
+    return different
+
+
+def endless(llama: Llama, renderer: Renderer) -> list[str]:
+    """The tokens that the template ends an answer with and llama.cpp does not stop at; none where it writes none."""
+    if not renderer.template:
+        return []
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    shown = renderer.conversation(turns)
+    last = max(i for i, hit in enumerate(shown.trained) if hit)
+    token = shown.ids[last]
+    if token not in renderer.stop_ids:
+        return []
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    return [] if llama_cpp.llama_vocab_is_eog(vocabulary, token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.files import StrPath, read_json, write_json
+from snaketune.package.sentencepiece_model import from_tokenizer_json, is_sentencepiece
 
 COPIED = (
     "tokenizer.json",
@@ -41,6 +42,11 @@ def write_model_files(
     names = [name for name in COPIED if (source / name).is_file()]
     for name in names:
         shutil.copyfile(source / name, folder / name)
+    if "tokenizer.json" in names and "tokenizer.model" not in names:
+        stated = read_json(source / "tokenizer.json")
+        if is_sentencepiece(stated):
+            (folder / "tokenizer.model").write_bytes(from_tokenizer_json(stated))
+            names.append("tokenizer.model")
     write_json(folder / "config.json", _plain_config(config, dtype))
     write_json(folder / "tokenizer_config.json", tokenizer_config(source, template))
     write_json(folder / "generation_config.json", _generation(source, sorted(stop_ids)))

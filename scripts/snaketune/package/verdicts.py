@@ -38,6 +38,23 @@ def template(artefact: str, differences: int, conversations: int) -> dict[str, A
     return verdict("template", artefact, differences, 0, differences == 0, says)
 
 
+def modelfile(artefact: str, differences: int | None, conversations: int) -> dict[str, Any]:
+    """What Ollama will put before the answer must be what was trained."""
+    if differences is None:
+        says = "the Modelfile has no template of its own: Ollama runs the one in the GGUF, which is not checked here"
+        return verdict("modelfile", artefact, None, 0, True, says)
+    says = f"{differences} of {conversations} questions are rendered differently by the Modelfile's template"
+    return verdict("modelfile", artefact, differences, 0, differences == 0, says)
+
+
+def stops(artefact: str, endless: list[str]) -> dict[str, Any]:
+    """llama.cpp must know the token at which an answer ends, or it runs on."""
+    says = "llama.cpp stops where an answer ends"
+    if endless:
+        says = f"llama.cpp would not stop at {', '.join(map(repr, endless))}, with which answers were trained to end"
+    return verdict("stops", artefact, len(endless), 0, not endless, says)
+
+
 def numbers(artefact: str, against: str, distance: dict[str, Any]) -> dict[str, Any]:
     """A 16-bit form of the model must be the model."""
     value = distance["max_dlogp"]

@@ -1,0 +1,78 @@
+"""The forms that a model takes on its way, each asked the same: in MLX, in llama.cpp, and too large for memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.evaluate.sampling import Sampling
+from snaketune.files import StrPath
+from snaketune.package.asking import Reading, Sample, in_order, read
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What every form is asked, how long its answers may be, and whether a float32 copy of it fits into memory."""
+
+    sample: Sample
+    stop_ids: frozenset[int]
+    limit: int
+    fits: bool = True
+
+
+def in_mlx(folder: StrPath, asking: Asking, *, adapter: StrPath | None = None, rounded: str | None = None) -> Reading:
+    """What a model of mlx-lm says in float32; rounded: a 16-bit format that its merged weights are rounded to."""
+    from snaketune.mlx_engine import generation, loading, logits, merging, streaming
+
+    def prepare(model: Any) -> None:
+        if rounded:
+            merging.merge(model, rounded)
+
+    if not asking.fits:
+        asked = asking.sample
+        found = iter(
+            streaming.distributions(
+                folder,
+                asked.rows,
+                [asked.places(row) for row in range(len(asked.rows))],
+                adapter=adapter,
+                prepare=prepare,
+            )
+        )
+        return read(lambda _ids, _places: next(found), lambda _: [], asked)
+    model = loading.load(folder, dtype="float32", adapter=adapter).model
+    prepare(model)
+    return read(
+        lambda ids, places: logits.distributions(model, ids, places),
+        _answers(lambda *settings: generation.answers(model, *settings), asking),
+        asking.sample,
+    )
+
+
+def in_llama(llama: Any, asking: Asking) -> Reading:
+    """What a loaded GGUF says."""
+    from snaketune.llama_engine import generation, logits
+    from snaketune.llama_engine.sequence import TokenSequence
+
+    sequence = TokenSequence(llama)
+    try:
+        return read(
+            lambda ids, places: logits.distributions(sequence, ids, places),
+            _answers(lambda *settings: generation.answers(llama, *settings), asking),
+            asking.sample,
+        )
+    finally:
+        sequence.close()
+
+
+def _answers(generate: Callable[..., Any], asking: Asking) -> Callable[[Sequence[Sequence[int]]], list[list[int]]]:
+    def answers(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        count = len(prompts)
+        if not count:
+            return []
+        return in_order(generate(prompts, [asking.limit] * count, asking.stop_ids, GREEDY, [0] * count))
+
+    return answers
