@@ -78,7 +78,7 @@ class Architecture:
         """The matrices of a block that `train.targets` names."""
         if targets == "all-linear":
             return self.linears
-        return tuple(linear for linear in self.linears if linear.name.rsplit(".", 1)[-1] in targets)
+        return tuple(one for one in self.linears if one.name in targets or one.name.rsplit(".", 1)[-1] in targets)
 
     def adapter_weights(self, rank: int, targets: str | list[str]) -> int:
         """Trainable weights of a LoRA adapter of this rank."""

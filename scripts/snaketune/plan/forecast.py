@@ -104,7 +104,8 @@ def experiment(
         epochs=train["epochs"],
         updates=train["updates"],
     )
-    batch = largest_batch(store, train, machine.device == "cpu")
+    batches = largest_batches(store, train, machine.device == "cpu")
+    batch = max(batches, key=lambda one: memory.forecast(model, train, one, number)["total"])
     limit = train["memory_limit"]
     trained = memory.trainable(model, train)
     record = {
@@ -123,15 +124,15 @@ def experiment(
     return record, batch
 
 
-def largest_batch(store: TokenStore, train: dict[str, Any], cpu: bool) -> Batch:
-    """The micro-batch that holds most: the longest rows together, which sorting by length makes likely."""
+def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool) -> list[Batch]:
+    """The micro-batches of an update that has the longest rows together, which sorting by length makes likely."""
     longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"] * train["accumulation"]]
     cutting = cutting_of(train, cpu)
     found = []
     for rows in cutting.cut(longest, store.lengths):
         width = cutting.padded(max(1, int(store.lengths[rows].max()) - 1))
         found.append(Batch(len(rows), width, max(1, int(store.targets[rows].sum()))))
-    return max(found, key=lambda batch: (batch.positions, batch.length))
+    return found
 
 
 def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) -> list[str]:

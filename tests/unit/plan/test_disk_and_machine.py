@@ -1,0 +1,61 @@
+"""What a run writes, and what this machine has."""
+
+from __future__ import annotations
+
+import pytest
+from snaketune import config as configuration
+from snaketune.errors import ResourceError
+from snaketune.plan import architecture, disk, machine
+
+MODEL = architecture.read(
+    {
+        "hidden_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "vocab_size": 32000,
+        "intermediate_size": 4096,
+    }
+)
+TRAIN = configuration.complete({"run": "a"})["train"]
+
+
+def test_stages_add_up_and_a_base_that_is_here_takes_nothing():
+    there, absent = (disk.forecast([(MODEL, TRAIN, gone)], ["q8_0", "q4_k_m"], MODEL) for gone in (False, True))
+    assert there["base"] == 0
+    assert absent["base"] == MODEL.parameters * 2
+    assert absent["total"] == sum(size for stage, size in absent.items() if stage != "total")
+
+
+def test_every_gguf_type_that_is_asked_for_is_counted_and_f16_once():
+    one, two = (
+        disk.forecast([(MODEL, TRAIN, False)], types, MODEL)["gguf"] for types in (["q8_0"], ["q8_0", "q4_k_m"])
+    )
+    assert one == pytest.approx(MODEL.parameters * 8.5 / 8, rel=1e-6)
+    assert two > one
+    assert disk.forecast([(MODEL, TRAIN, False)], ["f16"], MODEL)["gguf"] == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_written():
+    stages = disk.forecast([(MODEL, TRAIN, True)], ["q8_0"], MODEL)
+    disk.check(stages, 2 * stages["total"], "results/a")
+    with pytest.raises(ResourceError, match=r"results/a: this run needs .* GB of disk, and 0\.1 GB are free"):
+        disk.check(stages, 10**8, "results/a")
+
+
+@pytest.mark.parametrize(
+    ("device", "usable", "because"),
+    [
+        ({"device": "metal", "name": "Apple M2", "memory": 16 << 30, "working_set": 11 << 30}, 11 << 30, "working set"),
+        ({"device": "cuda", "name": "H200", "memory": 100_000}, 90_000, "GPU"),
+        ({"device": "cpu", "name": None}, None, "RAM"),
+    ],
+)
+def test_what_may_be_used_is_what_the_device_offers(device, usable, because):
+    found = machine.this_machine(device)
+    assert because in found.because
+    assert 0 < found.usable <= found.memory
+    assert usable is None or found.usable == usable
+
+
+def test_free_disk_is_that_of_a_folder_not_yet_made(tmp_path):
+    assert machine.free_disk(tmp_path / "not" / "yet") > 0

@@ -1,0 +1,103 @@
+"""The memory forecast and the advice that makes a run fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snaketune import config as configuration
+from snaketune.plan import architecture, memory
+from snaketune.plan.advice import advice
+from snaketune.plan.memory import Batch
+
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 512,
+    "intermediate_size": 160,
+}
+MODEL = architecture.read(SMALL)
+TRAIN = configuration.complete({"run": "a"})["train"]
+TRAINS = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["lora", "dora", "full"]),
+        "rank": st.integers(1, 64),
+        "dropout": st.sampled_from([0.0, 0.1]),
+        "batch_size": st.integers(1, 32),
+        "accumulation": st.integers(1, 8),
+        "gradient_checkpointing": st.booleans(),
+        "layers": st.sampled_from([None, 1, 2, 99]),
+        "optimizer": st.sampled_from(["adamw", "sgd", "adafactor", "lion"]),
+    }
+).map(lambda given: TRAIN | given)
+
+
+def batch_of(train: dict[str, Any], length: int) -> Batch:
+    return Batch(train["batch_size"], length, max(1, train["batch_size"] * length // 2))
+
+
+def total(train: dict[str, Any], batch: Batch, number: int = 4, model: Any = MODEL) -> int:
+    return memory.forecast(model, train, batch, number)["total"]
+
+
+@given(train=TRAINS, length=st.integers(1, 2048), number=st.sampled_from([2, 4]))
+def test_the_parts_add_up_to_the_total_and_none_is_negative(train, length, number):
+    parts = memory.forecast(MODEL, train, batch_of(train, length), number)
+    assert sum(parts.values()) == 2 * parts["total"]
+    assert min(parts.values()) >= 0
+
+
+@given(train=TRAINS, length=st.integers(1, 2048))
+def test_more_rows_or_longer_ones_never_take_less(train, length):
+    batch = batch_of(train, length)
+    assert total(train, batch) <= total(train, Batch(batch.rows + 1, length, batch.targets))
+    assert total(train, batch) <= total(train, Batch(batch.rows, length + 1, batch.targets))
+
+
+def test_checkpointing_saves_activations_where_there_are_many_layers():
+    deep = architecture.read({**SMALL, "num_hidden_layers": 24})
+    batch = Batch(4, 512, 1024)
+    held = {kept: total(TRAIN | {"gradient_checkpointing": kept}, batch, model=deep) for kept in (True, False)}
+    assert held[True] < held[False] / 3
+
+
+def test_full_training_holds_more_than_four_copies_of_the_model():
+    weights = memory.weight_bytes(MODEL, 4)
+    assert total(TRAIN | {"method": "full"}, Batch(1, 8, 4)) > 4 * weights
+
+
+def test_only_the_last_layers_keep_activations_where_only_they_are_trained():
+    parts = {
+        n: memory.forecast(MODEL, TRAIN | {"layers": n, "gradient_checkpointing": False}, Batch(4, 64, 128), 4)
+        for n in (1, 3)
+    }
+    assert parts[1]["activations"] * 3 == parts[3]["activations"]
+
+
+@settings(max_examples=50)
+@given(train=TRAINS, length=st.integers(64, 2048), share=st.floats(0.2, 0.95))
+def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, share):
+    batch = batch_of(train, length)
+    usable = int(share * total(train, batch))
+    steps = advice(MODEL, train, batch, 4, usable)
+    totals = [bytes_after for _, bytes_after in steps]
+    assert totals == sorted(totals, reverse=True)
+    assert all(after > usable for after in totals[:-1])
+
+
+def test_advice_names_the_smallest_change_first():
+    train = TRAIN | {"batch_size": 8, "accumulation": 2, "gradient_checkpointing": False}
+    batch = Batch(8, 256, 1024)
+    words, after = advice(MODEL, train, batch, 4, int(0.8 * total(train, batch)))[0]
+    assert words.startswith("train.batch_size 4 with accumulation 4")
+    assert after == total(train | {"batch_size": 4, "accumulation": 4}, Batch(4, 256, 512))
+
+
+@pytest.mark.parametrize(("quantized", "bytes_each"), [(False, 2.0), (True, 4.5 / 8)])
+def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
+    large = architecture.read({**SMALL, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 32000})
+    model = large.with_bits(4.5) if quantized else large
+    assert memory.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
