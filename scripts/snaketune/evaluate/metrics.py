@@ -190,5 +190,15 @@ def _looked_up(name: str, better: Literal["higher", "lower"], signature: str) ->
 
 
 def used(metric: Metric, lines: Sequence[Line]) -> list[Line]:
-    """The lines that a measure can be taken of: a `text` row has no answer, a prompt of one's own no reference."""
-    return [line for line in lines if "reference" in line and metric.needs in line]
+    """The lines that a measure can be taken of: a `text` row has no answer, a prompt of one's own no reference.
+
+    BLEU counts runs of four words, so where no reference has four it would be 0 whatever is answered: it has no lines.
+    """
+    found = [line for line in lines if "reference" in line and metric.needs in line]
+    if metric.name == "bleu" and not any(metric.rows([line])[0, -1] for line in map(_perfect, found)):
+        return []
+    return found
+
+
+def _perfect(line: Line) -> Line:
+    return {"answer": line["reference"], "reference": line["reference"]}

@@ -154,6 +154,16 @@ def test_texts_are_scored_by_probability_alone(tmp_path):
     assert set(found["metrics"]) == {"perplexity", "bits_per_byte"}
 
 
+def test_bleu_is_left_out_where_no_reference_has_the_four_words_it_counts(tmp_path):
+    short = [line | {"reference": "eono haneli ekahi", "answer": "eono haneli ekahi"} for line in lines()]
+    found = run(tmp_path, {"base": short, "adapter": short}, targets={"bleu": 30})
+    assert "bleu" not in found["artefacts"]["base"]["metrics"] | pair(found, "adapter")["metrics"]
+    assert found["artefacts"]["base"]["metrics"]["chrf"]["value"] == 100
+    assert found["targets"][0]["met"] is None
+    short[7]["reference"] = "one two three four"
+    assert "bleu" in run(tmp_path, {"base": short})["artefacts"]["base"]["metrics"]
+
+
 def test_a_function_of_ones_own_is_a_measure_like_any_other(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def short(line):\n    return len(line['answer']) < 30\n")
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,87 @@
+"""Base and tuned model side by side at a prompt: `python -m snaketune.evaluate.chat results/RUN`.
+
+Each question stands by itself, rendered and generated as in the run's evaluation.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import EvaluationError, UserError
+from snaketune.evaluate.artefacts import Artefact
+from snaketune.evaluate.sampling import Sampling
+from snaketune.evaluate.windows import context_of, fitted
+from snaketune.files import read_json
+from snaketune.model.base import model_key
+from snaketune.model.rendering import Renderer
+
+WELCOME = "{} and {}. Ask; an empty line ends.\n"
+
+
+def main(run: str) -> None:
+    """Answer questions from the terminal until an empty line."""
+    config = _config(Path(run))
+    ask, names = asker(Path(run), config)
+    print(WELCOME.format(*names))
+    for question in _questions():
+        for name, answer in zip(names, ask(question), strict=True):
+            print(f"{name}:\n  {answer.strip()}\n")
+
+
+def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]], list[str]]:
+    """A function from a question to the answers of the base and the recommended file, and the names of these two."""
+    model = run.parent / "models" / f"{model_key(config['model'])}.json"
+    kind = config["package"]["gguf"][0]
+    gguf = run / "model" / f"{config['run']}-{kind}.gguf"
+    for path in (model, gguf):
+        if not path.is_file():
+            raise EvaluationError(
+                f"{path} is missing",
+                where=str(run),
+                why="This run has no file to try yet",
+                mend="Run `snakemake package` first",
+            )
+    both = [Artefact("base", model=model), Artefact(f"gguf-{kind}", model=model, gguf=gguf)]
+    renderer = Renderer(both[0].folder, config["model"]["template"])
+    context = context_of(both[0].folder)
+    engines = [one.load(dtype=config["model"]["dtype"], context=context, threads=config["threads"]) for one in both]
+    sampling = Sampling(**config["evaluate"]["generation"])
+    system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
+
+    def ask(question: str) -> list[str]:
+        prompt = renderer.prompt([*system, {"role": "user", "content": question}])
+        ids, limit, _ = fitted(prompt, context, config["evaluate"]["max_new_tokens"])
+        seeds = [config["seed"]]
+        answers = [next(iter(one.answers([ids], [limit], renderer.stop_ids, sampling, seeds))) for one in engines]
+        return [renderer.decode(new) for _, new, _ in answers]
+
+    return ask, [one.name for one in both]
+
+
+def _config(run: Path) -> dict[str, Any]:
+    if not (run / "config.json").is_file():
+        raise EvaluationError(
+            f"there is no run at {run}", mend="Name one: make chat RUN=name, for results/name", where="make chat"
+        )
+    return read_json(run / "config.json")
+
+
+def _questions() -> Iterable[str]:
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        yield question
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except UserError as error:
+        raise SystemExit(f"snaketune: {error}") from None
