@@ -33,8 +33,14 @@ def artefact_inputs(wildcards):
 def answer_files(folder):
     """What generate_answers writes there."""
     made = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
-    made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
-    made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
+    made |= (
+        {"general": ensure(f"{folder}/general.jsonl", non_empty=True)}
+        if GENERAL
+        else {}
+    )
+    made |= (
+        {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
+    )
     return made
 
 
@@ -53,14 +59,16 @@ rule generate_answers:
         f"{RUN}/logs/generate_answers-{{artefact}}.log",
     benchmark:
         f"{RUN}/benchmarks/generate_answers-{{artefact}}.tsv"
-    params:
-        config=lambda wildcards: settings(**evaluate_settings.answering(EVALUATED, wildcards.artefact)),
-        code=code("generate_answers", "gguf"),
+    conda:
+        "../envs/gguf.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
-    conda:
-        "../envs/gguf.yaml"
+    params:
+        config=lambda wildcards: settings_text(
+            **evaluate_settings.answering(EVALUATED, wildcards.artefact)
+        ),
+        code=code("generate_answers", "gguf"),
     script:
         "../scripts/generate_answers.py"
 
@@ -74,31 +82,37 @@ rule score_answers:
         f"{RUN}/logs/score_answers-{{artefact}}.log",
     benchmark:
         f"{RUN}/benchmarks/score_answers-{{artefact}}.tsv"
+    conda:
+        "../envs/gguf.yaml"
     params:
         config=settings(**evaluate_settings.scoring(CONFIG)),
         code=code("score_answers", "gguf"),
-    conda:
-        "../envs/gguf.yaml"
     script:
         "../scripts/score_answers.py"
 
 
 rule compare_scores:
     input:
-        predictions=expand(rules.generate_answers.output.predictions, artefact=ARTEFACTS),
+        predictions=expand(
+            rules.generate_answers.output.predictions, artefact=ARTEFACTS
+        ),
         scores=expand(rules.score_answers.output.scores, artefact=ARTEFACTS),
-        general=expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS) if GENERAL else [],
+        general=(
+            expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS)
+            if GENERAL
+            else []
+        ),
     output:
         comparison=ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
     log:
         f"{RUN}/logs/compare_scores.log",
     benchmark:
         f"{RUN}/benchmarks/compare_scores.tsv"
+    conda:
+        "../envs/report.yaml"
     params:
         config=settings(**evaluate_settings.comparing(CONFIG)),
         code=code("compare_scores", "report"),
-    conda:
-        "../envs/report.yaml"
     script:
         "../scripts/compare_scores.py"
 
@@ -112,9 +126,9 @@ rule check_targets:
         f"{RUN}/logs/check_targets.log",
     benchmark:
         f"{RUN}/benchmarks/check_targets.tsv"
-    params:
-        code=code("check_targets", "report"),
     conda:
         "../envs/report.yaml"
+    params:
+        code=code("check_targets", "report"),
     script:
         "../scripts/check_targets.py"

@@ -21,18 +21,24 @@ rule build_demo:
     output:
         expand(
             f"{MODELS}/demo/{{file}}",
-            file=["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"],
+            file=[
+                "config.json",
+                "generation_config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "model.safetensors",
+            ],
         ),
     log:
         f"{MODELS}/logs/build_demo.log",
     benchmark:
         f"{MODELS}/benchmarks/build_demo.tsv"
-    params:
-        code=code("build_demo", "mlx"),
-    resources:
-        gpu=GPU,
     conda:
         "../envs/mlx.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        code=code("build_demo", "mlx"),
     script:
         "../scripts/build_demo.py"
 
@@ -46,13 +52,15 @@ rule fetch_config:
         f"{MODELS}/logs/fetch_config-{{model}}.log",
     benchmark:
         f"{MODELS}/benchmarks/fetch_config-{{model}}.tsv"
-    params:
-        config=lambda wildcards: settings(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
-        code=code("fetch_config", "mlx"),
     wildcard_constraints:
         model=any_of(PLAIN),
     conda:
         "../envs/mlx.yaml"
+    params:
+        config=lambda wildcards: settings_text(
+            model=only(PLAIN[wildcards.model], "base", "revision", "quantize")
+        ),
+        code=code("fetch_config", "mlx"),
     script:
         "../scripts/fetch_config.py"
 
@@ -66,13 +74,15 @@ rule fetch_model:
         f"{MODELS}/logs/fetch_model-{{model}}.log",
     benchmark:
         f"{MODELS}/benchmarks/fetch_model-{{model}}.tsv"
-    params:
-        config=lambda wildcards: settings(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
-        code=code("fetch_model", "mlx"),
     wildcard_constraints:
         model=any_of(PLAIN),
     conda:
         "../envs/mlx.yaml"
+    params:
+        config=lambda wildcards: settings_text(
+            model=only(PLAIN[wildcards.model], "base", "revision", "quantize")
+        ),
+        code=code("fetch_model", "mlx"),
     script:
         "../scripts/fetch_model.py"
 
@@ -87,15 +97,15 @@ rule quantize_base:
         f"{MODELS}/logs/quantize_base-{{quantized}}.log",
     benchmark:
         f"{MODELS}/benchmarks/quantize_base-{{quantized}}.tsv"
-    params:
-        config=lambda wildcards: settings(model=BASES[wildcards.quantized]),
-        code=code("quantize_base", "mlx"),
     wildcard_constraints:
         quantized=any_of(BASES.keys() - PLAIN.keys()),
-    resources:
-        gpu=GPU,
     conda:
         "../envs/mlx.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        config=lambda wildcards: settings_text(model=BASES[wildcards.quantized]),
+        code=code("quantize_base", "mlx"),
     script:
         "../scripts/quantize_base.py"
 
@@ -116,14 +126,15 @@ rule tokenize_rows:
         f"{RUN}/logs/tokenize_rows-{{tokens}}.log",
     benchmark:
         f"{RUN}/benchmarks/tokenize_rows-{{tokens}}.tsv"
-    params:
-        config=lambda wildcards: settings(
-            model=only(TOKENS[wildcards.tokens], "template"), data=only(CONFIG["data"], "max_length", "too_long")
-        ),
-        code=code("tokenize_rows", "mlx"),
     wildcard_constraints:
         tokens=any_of(TOKENS),
     conda:
         "../envs/mlx.yaml"
+    params:
+        config=lambda wildcards: settings_text(
+            model=only(TOKENS[wildcards.tokens], "template"),
+            data=only(CONFIG["data"], "max_length", "too_long"),
+        ),
+        code=code("tokenize_rows", "mlx"),
     script:
         "../scripts/tokenize_rows.py"

@@ -6,7 +6,9 @@
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, write_card, check_fidelity,
 #          pass_fidelity
 ONLY_BASE = next(iter(BASES)) if len(BASES) == 1 else None
-BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
+BASE = (
+    f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
+)
 TYPES = CONFIG["package"]["gguf"]
 
 
@@ -35,13 +37,13 @@ rule fuse_adapter:
         f"{RUN}/logs/fuse_adapter.log",
     benchmark:
         f"{RUN}/benchmarks/fuse_adapter.tsv"
+    conda:
+        "../envs/mlx.yaml"
+    resources:
+        gpu=GPU,
     params:
         config=settings(model=only(FIRST["model"], "template", "dtype")),
         code=code("fuse_adapter", "mlx"),
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/fuse_adapter.py"
 
@@ -56,11 +58,11 @@ rule convert_gguf:
         f"{RUN}/logs/convert_gguf.log",
     benchmark:
         f"{RUN}/benchmarks/convert_gguf.tsv"
-    params:
-        code=code("convert_gguf", "gguf"),
-    threads: CONFIG["threads"]
     conda:
         "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    params:
+        code=code("convert_gguf", "gguf"),
     script:
         "../scripts/convert_gguf.py"
 
@@ -74,13 +76,13 @@ rule quantize_gguf:
         f"{RUN}/logs/quantize_gguf-{{type}}.log",
     benchmark:
         f"{RUN}/benchmarks/quantize_gguf-{{type}}.tsv"
-    params:
-        code=code("quantize_gguf", "gguf"),
-    threads: CONFIG["threads"]
     wildcard_constraints:
         type=any_of(set(TYPES) - {"f16"}),
     conda:
         "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    params:
+        code=code("quantize_gguf", "gguf"),
     script:
         "../scripts/quantize_gguf.py"
 
@@ -93,13 +95,15 @@ rule write_modelfile:
         modelfile=ensure(f"{RUN}/model/Modelfile", non_empty=True),
     log:
         f"{RUN}/logs/write_modelfile.log",
-    params:
-        config=settings(
-            run=CONFIG["run"], package=only(CONFIG["package"], "ollama"), data=only(CONFIG["data"], "system")
-        ),
-        code=code("write_modelfile", "gguf"),
     conda:
         "../envs/gguf.yaml"
+    params:
+        config=settings(
+            run=CONFIG["run"],
+            package=only(CONFIG["package"], "ollama"),
+            data=only(CONFIG["data"], "system"),
+        ),
+        code=code("write_modelfile", "gguf"),
     script:
         "../scripts/write_modelfile.py"
 
@@ -118,6 +122,11 @@ rule check_fidelity:
         f"{RUN}/logs/check_fidelity.log",
     benchmark:
         f"{RUN}/benchmarks/check_fidelity.tsv"
+    conda:
+        "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
     params:
         config=settings(
             package=without(CONFIG["package"], "gguf", "ollama"),
@@ -126,11 +135,6 @@ rule check_fidelity:
             seed=CONFIG["seed"],
         ),
         code=code("check_fidelity", "gguf"),
-    threads: CONFIG["threads"]
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/gguf.yaml"
     script:
         "../scripts/check_fidelity.py"
 
@@ -142,9 +146,9 @@ rule pass_fidelity:
         passed=f"{RUN}/model/fidelity.passed",
     log:
         f"{RUN}/logs/pass_fidelity.log",
-    params:
-        code=code("pass_fidelity", "data"),
     conda:
         "../envs/data.yaml"
+    params:
+        code=code("pass_fidelity", "data"),
     script:
         "../scripts/pass_fidelity.py"

@@ -8,7 +8,9 @@
 # The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The plan and the
 # decision read the settings of later stages from config.json, ancient() too: other answers need no other decision.
 FIRST = next(iter(EXPERIMENTS.values()))
-SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
+SHARES = [
+    share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1
+]  # the pilot is the last point
 
 
 rule pilot:
@@ -28,14 +30,18 @@ rule try_pilot:
         f"{RUN}/logs/try_pilot.log",
     benchmark:
         f"{RUN}/benchmarks/try_pilot.tsv"
-    params:
-        config=settings(train=FIRST["train"], model=only(FIRST["model"], "dtype"), seed=CONFIG["seed"]),
-        code=code("try_pilot", "gguf"),
+    conda:
+        "../envs/gguf.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
-    conda:
-        "../envs/gguf.yaml"
+    params:
+        config=settings(
+            train=FIRST["train"],
+            model=only(FIRST["model"], "dtype"),
+            seed=CONFIG["seed"],
+        ),
+        code=code("try_pilot", "gguf"),
     script:
         "../scripts/try_pilot.py"
 
@@ -55,6 +61,11 @@ rule train_pilot:
         f"{RUN}/logs/train_pilot.log",
     benchmark:
         f"{RUN}/benchmarks/train_pilot.tsv"
+    conda:
+        "../envs/mlx.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
     params:
         config=settings(
             pilot=only(CONFIG["pilot"], "rows", "updates"),
@@ -63,11 +74,6 @@ rule train_pilot:
             seed=CONFIG["seed"],
         ),
         code=code("train_pilot", "mlx"),
-    threads: CONFIG["threads"]
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/train_pilot.py"
 
@@ -79,7 +85,9 @@ rule train_share:
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
         tried=ancient(rules.try_pilot.output.report),
     output:
-        adapter=ensure(f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True),
+        adapter=ensure(
+            f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True
+        ),
         adapter_config=f"{RUN}/pilot/share-{{share}}/adapter_config.json",
         metrics=f"{RUN}/pilot/share-{{share}}/metrics.jsonl",
         summary=ensure(f"{RUN}/pilot/share-{{share}}/summary.json", non_empty=True),
@@ -87,8 +95,15 @@ rule train_share:
         f"{RUN}/logs/train_share-{{share}}.log",
     benchmark:
         f"{RUN}/benchmarks/train_share-{{share}}.tsv"
+    wildcard_constraints:
+        share="[0-9.e-]+",
+    conda:
+        "../envs/mlx.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
     params:
-        config=lambda wildcards: settings(
+        config=lambda wildcards: settings_text(
             share=float(wildcards.share),
             pilot=only(CONFIG["pilot"], "rows", "updates"),
             train=FIRST["train"],
@@ -96,13 +111,6 @@ rule train_share:
             seed=CONFIG["seed"],
         ),
         code=code("train_share", "mlx"),
-    wildcard_constraints:
-        share="[0-9.e-]+",
-    threads: CONFIG["threads"]
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/train_share.py"
 
@@ -126,6 +134,11 @@ rule decide_pilot:
         f"{RUN}/logs/decide_pilot.log",
     benchmark:
         f"{RUN}/benchmarks/decide_pilot.tsv"
+    conda:
+        "../envs/mlx.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
     params:
         config=settings(
             pilot=CONFIG["pilot"],
@@ -134,11 +147,6 @@ rule decide_pilot:
             seed=CONFIG["seed"],
         ),
         code=code("decide_pilot", "mlx"),
-    threads: CONFIG["threads"]
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/decide_pilot.py"
 
@@ -150,10 +158,10 @@ rule pass_pilot:
         go=f"{RUN}/pilot/go",
     log:
         f"{RUN}/logs/pass_pilot.log",
+    conda:
+        "../envs/data.yaml"
     params:
         config=settings(pilot=only(CONFIG["pilot"], "on_no_go")),
         code=code("pass_pilot", "data"),
-    conda:
-        "../envs/data.yaml"
     script:
         "../scripts/pass_pilot.py"

@@ -22,6 +22,8 @@ rule forecast_run:
         f"{RUN}/logs/forecast_run.log",
     benchmark:
         f"{RUN}/benchmarks/forecast_run.tsv"
+    conda:
+        "../envs/mlx.yaml"
     params:
         config=settings(
             experiments=EXPERIMENTS,
@@ -29,7 +31,5 @@ rule forecast_run:
             seed=CONFIG["seed"],
         ),
         code=code("forecast_run", "mlx"),
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/forecast_run.py"

@@ -18,11 +18,11 @@ rule save_config:
         config=ensure(f"{RUN}/config.json", non_empty=True),
     log:
         f"{RUN}/logs/save_config.log",
+    conda:
+        "../envs/data.yaml"
     params:
         config=settings(**CONFIG),
         code=code("save_config", "data"),
-    conda:
-        "../envs/data.yaml"
     script:
         "../scripts/save_config.py"
 
@@ -38,10 +38,10 @@ rule record_run:
         record=ensure(f"{RUN}/run.json", non_empty=True),
     log:
         f"{RUN}/logs/record_run.log",
-    params:
-        code=code("record_run", "data"),
     conda:
         "../envs/data.yaml"
+    params:
+        code=code("record_run", "data"),
     script:
         "../scripts/record_run.py"
 
@@ -67,7 +67,10 @@ rule write_report:
         [gguf(kind) for kind in TYPES],
     output:
         page=report(
-            f"{RUN}/report/index.html", category="Report", caption="../report/captions/report.rst", htmlindex="index.html"
+            f"{RUN}/report/index.html",
+            category="Report",
+            caption="../report/captions/report.rst",
+            htmlindex="index.html",
         ),
         facts=ensure(f"{RUN}/report/report.json", non_empty=True),
         human_eval=ensure(f"{RUN}/report/human_eval.html", non_empty=True),
@@ -75,9 +78,9 @@ rule write_report:
         f"{RUN}/logs/write_report.log",
     benchmark:
         f"{RUN}/benchmarks/write_report.tsv"
-    params:
-        code=code("write_report", "report"),
     conda:
         "../envs/report.yaml"
+    params:
+        code=code("write_report", "report"),
     script:
         "../scripts/write_report.py"

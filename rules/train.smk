@@ -17,34 +17,42 @@ rule train:
 
 rule train_adapter:
     input:
-        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["train"],
-        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["valid"],
+        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])[
+            "train"
+        ],
+        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])[
+            "valid"
+        ],
         model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
         go=ancient(rules.pass_pilot.output.go),
     output:
-        adapter=ensure(f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True),
+        adapter=ensure(
+            f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True
+        ),
         adapter_config=f"{RUN}/train/{{experiment}}/adapter_config.json",
         metrics=f"{RUN}/train/{{experiment}}/metrics.jsonl",
         summary=ensure(f"{RUN}/train/{{experiment}}/summary.json", non_empty=True),
         curve=report(
-            f"{RUN}/train/{{experiment}}/loss.svg", category="Training", caption="../report/captions/loss.rst"
+            f"{RUN}/train/{{experiment}}/loss.svg",
+            category="Training",
+            caption="../report/captions/loss.rst",
         ),
     log:
         f"{RUN}/logs/train_adapter-{{experiment}}.log",
     benchmark:
         f"{RUN}/benchmarks/train_adapter-{{experiment}}.tsv"
+    conda:
+        "../envs/mlx.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
     params:
-        config=lambda wildcards: settings(
+        config=lambda wildcards: settings_text(
             train=EXPERIMENTS[wildcards.experiment]["train"],
             model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
             seed=CONFIG["seed"],
         ),
         code=code("train_adapter", "mlx"),
-    threads: CONFIG["threads"]
-    resources:
-        gpu=GPU,
-    conda:
-        "../envs/mlx.yaml"
     script:
         "../scripts/train_adapter.py"
 
@@ -54,7 +62,10 @@ rule select_experiment:
         summaries=adapter_files("summary.json"),
         adapters=adapter_files("adapters.safetensors"),
         adapter_configs=adapter_files("adapter_config.json"),
-        models=[f"{MODELS}/{base_models.model_key(one['model'])}.json" for one in EXPERIMENTS.values()],
+        models=[
+            f"{MODELS}/{base_models.model_key(one['model'])}.json"
+            for one in EXPERIMENTS.values()
+        ],
     output:
         selection=ensure(f"{RUN}/train/selection.json", non_empty=True),
         adapter=f"{RUN}/model/adapter/adapters.safetensors",
@@ -64,10 +75,10 @@ rule select_experiment:
         f"{RUN}/logs/select_experiment.log",
     benchmark:
         f"{RUN}/benchmarks/select_experiment.tsv"
+    conda:
+        "../envs/data.yaml"
     params:
         config=settings(experiments=EXPERIMENTS, select=CONFIG["select"]),
         code=code("select_experiment", "data"),
-    conda:
-        "../envs/data.yaml"
     script:
         "../scripts/select_experiment.py"
