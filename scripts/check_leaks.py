@@ -1,4 +1,4 @@
-"""Looks for rows that stand on two sides of the split, and fails or warns as configured (snaketune.data.leaks)."""
+"""Looks for rows that stand on two sides of the split, and lists them (snaketune.data.leaks)."""
 
 import json
 

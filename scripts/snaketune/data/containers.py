@@ -49,12 +49,11 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 
     try:
         with contextlib.ExitStack() as stack:
-            content: IO[bytes] = stack.enter_context(open(path, "rb", buffering=1 << 20))
+            content: Any = stack.enter_context(open(path, "rb", buffering=1 << 20))
             if path.lower().endswith(".gz"):
-                content = stack.enter_context(gzip.open(content))  # type: ignore[arg-type]
+                content = stack.enter_context(gzip.open(content))
             elif path.lower().endswith(".zst"):
-                reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
-                content = stack.enter_context(io.BufferedReader(reader, 1 << 20))
+                content = stack.enter_context(io.BufferedReader(_Zstandard(content), 1 << 20))
             yield content
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise DataError(
@@ -64,41 +63,83 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         raise DataError(f"the file cannot be read ({error.strerror or error})", where=path) from None
 
 
-def refuse_other_encodings(head: bytes, path: str) -> None:
-    """Stop at UTF-16 and UTF-32, in which every single row would look damaged."""
-    zeros = head.count(0)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (zeros > len(head) // 4 and zeros > 1):
-        raise DataError(
-            "this file is in UTF-16 or UTF-32, not UTF-8",
-            where=path,
-            mend=f"Save it as UTF-8, for instance with: iconv -f UTF-16 -t UTF-8 {Path(path).name} > utf8.jsonl",
-        )
+class _Zstandard(io.RawIOBase):
+    """A zstd file decompressed; unlike the library's own reader, it notices a file that is cut off."""
+
+    def __init__(self, compressed: IO[bytes]) -> None:
+        self.compressed = compressed
+        self.frame: Any = None
+        self.waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while len(self.waiting) < len(into):
+            block = self.compressed.read(1 << 16)
+            if not block:
+                break
+            self.waiting += self._decompressed(block)
+        if not self.waiting and self.frame is not None:
+            raise EOFError("it ends within a frame")
+        count = min(len(into), len(self.waiting))
+        into[:count], self.waiting = self.waiting[:count], self.waiting[count:]
+        return count
+
+    def _decompressed(self, block: bytes) -> bytes:
+        import zstandard
+
+        found = b""
+        while block:
+            if self.frame is None:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+            found += self.frame.decompress(block)
+            block = b""
+            if self.frame.eof:
+                block, self.frame = self.frame.unused_data, None
+        return found
 
 
-def rows(path: str, container: str) -> Iterator[Row]:
-    """The rows of one file; container is a name of sources.CONTAINERS, or `pairs`."""
+@contextlib.contextmanager
+def text_of(path: str) -> Iterator[tuple[IO[bytes], bytes]]:
+    """The bytes of a UTF-8 file without a byte order mark, and how they begin; DataError for UTF-16 and UTF-32."""
+    with opened(path) as content:
+        head = content.peek(1 << 16)[: 1 << 16]  # type: ignore[attr-defined]
+        zeros = head.count(0)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (zeros > len(head) // 4 and zeros > 1):
+            raise DataError(
+                "this file is in UTF-16 or UTF-32, not UTF-8",
+                where=path,
+                why="Every single row would look damaged",
+                mend=f"Save it as UTF-8, for instance with: iconv -f UTF-16 -t UTF-8 {Path(path).name} > utf8.jsonl",
+            )
+        if head.startswith(BOM):
+            content.read(len(BOM))
+            head = head[len(BOM) :]
+        yield content, head
+
+
+def rows(path: str, container: str, source: dict[str, Any]) -> Iterator[Row]:
+    """The rows of one file; container: a name of sources.CONTAINERS or sources.BY_LINE; source: its settings."""
     if container == "parquet":
         from snaketune.data.tables import parquet_rows
 
         yield from parquet_rows(path)
         return
-    with opened(path) as content:
-        buffered = content if hasattr(content, "peek") else io.BufferedReader(content)  # type: ignore[type-var]
-        head = buffered.peek(1 << 16)[: 1 << 16]
-        refuse_other_encodings(head, path)
-        if head.startswith(BOM):
-            buffered.read(len(BOM))
-            head = head[len(BOM) :]
+    with text_of(path) as (content, head):
         if container in ("csv", "tsv"):
             from snaketune.data.tables import table_rows
 
-            yield from table_rows(buffered, path, container)
+            yield from table_rows(content, path, container)
         elif container == "pairs":
-            yield from pair_rows(buffered)
+            yield from pair_rows(content)
+        elif container == "parallel":
+            with text_of(source["target"]) as (target, _):
+                yield from parallel_rows(content, target, source, path)
         elif is_array(head, container):
-            yield from array_rows(buffered)
+            yield from array_rows(content)
         else:
-            yield from json_rows(buffered)
+            yield from json_rows(content)
 
 
 def is_array(head: bytes, container: str) -> bool:
@@ -245,6 +286,33 @@ def pair_rows(content: IO[bytes]) -> Iterator[Row]:
         asked = None
     if asked:
         yield Row(*asked, Rejection("missing-field", "the file ends after this prompt; its answer line is missing"))
+
+
+def parallel_rows(asked: IO[bytes], answered: IO[bytes], source: dict[str, Any], path: str) -> Iterator[Row]:
+    """Two files, line by line: the prompt is the source's `template` around a line of the first, the answer the second.
+
+    Raises DataError when one file is longer, since it cannot be told where they fell out of step.
+    """
+    template, number = source["template"], 0
+    while True:
+        left, right = asked.readline(LONGEST_LINE), answered.readline(LONGEST_LINE)
+        if bool(left) != bool(right):
+            longer, shorter = (path, source["target"]) if left else (source["target"], path)
+            raise DataError(
+                f"{longer} has more lines than {shorter}, which has {number}",
+                where=path,
+                why="The two files must be aligned line by line; from where on they are not cannot be told",
+                mend="Align them again",
+            )
+        if not left:
+            return
+        number += 1
+        left, right = left.strip(WHITE), right.strip(WHITE)
+        if left or right:
+            row = _pair(number, left, right, b"\t")
+            if type(row.value) is dict and left:
+                row.value["prompt"] = template.replace("{source}", row.value["prompt"])
+            yield row
 
 
 def _pair(number: int, left: bytes, right: bytes, between: bytes) -> Row:

@@ -14,7 +14,6 @@ from snaketune.errors import DataError
 
 SHOWN = 5  # reasons in a message
 EXAMPLES = 3  # of each reason in the report
-BOUNDS = [0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072]
 
 
 class Tally:
@@ -102,16 +101,27 @@ def counted(tallies: list[Tally]) -> dict[str, Any]:
     }
 
 
-def histogram(lengths: np.ndarray, unit: str) -> dict[str, Any]:
-    """Lengths in classes that double: `counts[i]` lie from `bounds[i]` to below `bounds[i + 1]`, the last above."""
-    bounds = [bound for bound in BOUNDS if not len(lengths) or bound <= lengths.max()] or [0]
-    counts = np.bincount(np.searchsorted(bounds, lengths, side="right") - 1, minlength=len(bounds))
-    found: dict[str, Any] = {"unit": unit, "bounds": bounds, "counts": counts.tolist()}
-    if len(lengths):
-        ordered = np.sort(lengths)
-        places = {"smallest": 0.0, "median": 0.5, "p95": 0.95, "largest": 1.0}
-        found |= {name: int(ordered[int(share * (len(ordered) - 1))]) for name, share in places.items()}
-    return found
+def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
+    """How many lengths lie in each of classes that double: {"from", "to" (not included), "rows"}."""
+    if not len(lengths):
+        return []
+    bounds = [0, 16]
+    while bounds[-1] <= lengths.max():
+        bounds.append(2 * bounds[-1])
+    counts, _ = np.histogram(lengths, bounds)
+    return [
+        {"from": low, "to": high, "rows": count}
+        for low, high, count in zip(bounds[:-1], bounds[1:], counts.tolist(), strict=True)
+    ]
+
+
+def quantiles(lengths: np.ndarray) -> dict[str, int]:
+    """The smallest, middle, 95th of a hundred, and largest length."""
+    places = {"smallest": 0.0, "median": 0.5, "p95": 0.95, "largest": 1.0}
+    ordered = np.sort(lengths)
+    return (
+        {name: int(ordered[int(share * (len(ordered) - 1))]) for name, share in places.items()} if len(ordered) else {}
+    )
 
 
 def advice(report: dict[str, Any]) -> list[str]:
@@ -178,9 +188,12 @@ def described(rows: Rows, kin: Kin) -> dict[str, Any]:
         },
         "groups": len(rows.groups),
         "categories": {name: categories[place] for name, place in sorted(rows.categories.items())},
-        "characters": {
-            "asked": histogram(lengths[:, 0], "characters"),
-            "answered": histogram(lengths[:, 1], "characters"),
+        "lengths": {
+            "unit": "characters",
+            "histogram": histogram(total),
+            "row": quantiles(total),
+            "asked": quantiles(lengths[:, 0]),
+            "answered": quantiles(lengths[:, 1]),
         },
         "shortest": [rows.where(row) for row in order[:EXAMPLES].tolist()],
         "longest": [rows.where(row) for row in order[::-1][:EXAMPLES].tolist()],

@@ -8,9 +8,9 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from snaketune.errors import DataError
+from snaketune.errors import ConfigError, DataError
 
 COMPRESSIONS = (".gz", ".zst")
 CONTAINERS = {
@@ -38,11 +38,24 @@ def files(sources: list[dict[str, Any]]) -> list[str]:
     return list(found)
 
 
+def title(source: dict[str, Any]) -> str:
+    """What a person calls a source: its path, or its name on the hub."""
+    return source.get("path") or source.get("hub") or "a source"
+
+
 def expanded(source: dict[str, Any], where: str) -> list[str]:
     """The files of one source: its path itself, the data files in that folder, or the matches of that glob, sorted."""
-    if source.get("hub"):
+    path = source.get("path")
+    if bool(path) == bool(source.get("hub")):
+        raise ConfigError("a source needs either a path or a hub data set", where=where, mend="Give it one of them")
+    if not path:
         return []
-    path = source["path"]
+    if bool(source.get("target")) != (source.get("format") == "parallel"):
+        raise ConfigError(
+            "`format: parallel` and `target` belong together",
+            where=where,
+            mend="Give `path` the file of the source language, `target` that of the other, and `format: parallel`",
+        )
     for name in filter(None, (path, source.get("target"))):
         if not Path(name).exists() and not (name == path and glob.has_magic(name)):
             raise missing(name, where)
@@ -65,10 +78,25 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-def readable(source: dict[str, Any], where: str) -> Iterator[tuple[str, str]]:
-    """The files of one source, each with the container that it is to be read as."""
-    for path in expanded(source, where):
-        yield path, container_of(path, source.get("format") or "auto")
+class Readable(NamedTuple):
+    """A file of a source: where it lies, how to read it, and what records.jsonl calls it."""
+
+    path: str
+    container: str
+    name: str
+
+
+def readable(source: dict[str, Any], where: str) -> Iterator[Readable]:
+    """The files of one source; those of a hub data set are fetched."""
+    chosen = source.get("format") or "auto"
+    if source.get("hub"):
+        from snaketune.data.hub import fetched
+
+        found = fetched(source, where)
+    else:
+        found = [(path, path) for path in expanded(source, where)]
+    for path, name in found:
+        yield Readable(path, container_of(path, chosen), name)
 
 
 def _data_files(folder: Path, container: str) -> Iterator[Path]:

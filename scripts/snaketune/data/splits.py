@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from snaketune.errors import ConfigError
 from snaketune.files import StrPath, write_json, writing_jsonl
 
 NAMES = ("train", "valid", "test")
@@ -34,19 +35,36 @@ class Kin(msgspec.Struct):
 
 def run(
     config: dict[str, Any], records: StrPath, train: StrPath, valid: StrPath, test: StrPath, split: StrPath
-) -> None:
-    """Divide records.jsonl. config: {"split": shares, "seed"}."""
-    shares, seed = config["split"], config["seed"]
+) -> dict[str, Any]:
+    """Divide records.jsonl into three files; write split.json, and return it.
+
+    config: {"split": shares and exact, "seed"}. Raises ConfigError for shares that do not add up to 1.
+    """
+    shares, seed = shares_of(config["split"]), config["seed"]
     with _mapped(records) as text:
         kin, places = _kin(text)
-        sides = assigned(kin, shares, seed)
+        sides = assigned(kin, shares, seed, config["split"]["exact"])
         order = sorted(range(len(kin)), key=[keyed(one.id, seed, b"order") for one in kin].__getitem__)
         for name, path in zip(NAMES, (train, valid, test), strict=True):
             with writing_jsonl(path) as out:
                 for row in order:
                     if sides[row] == name:
                         out.write(text[places[row] : places[row + 1]])
-    write_json(split, described(kin, sides, shares, seed))
+    written = described(kin, sides, shares, config)
+    write_json(split, written)
+    return written
+
+
+def shares_of(split: dict[str, Any]) -> dict[str, float]:
+    """The three shares of the configuration, which must add up to 1."""
+    shares = {name: float(split[name]) for name in NAMES}
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ConfigError(
+            f"the shares of train, valid and test add up to {sum(shares.values()):g}, not 1",
+            where="data.split",
+            mend="For instance {train: 0.8, valid: 0.1, test: 0.1}",
+        )
+    return shares
 
 
 @contextlib.contextmanager
@@ -72,24 +90,44 @@ def _kin(text: Any) -> tuple[list[Kin], array[int]]:
     return kin, places
 
 
-def assigned(kin: list[Kin], shares: dict[str, float], seed: int) -> list[str]:
-    """The side of each row: where its source puts it, or else where its cluster's keyed hash falls."""
+def assigned(kin: list[Kin], shares: dict[str, float], seed: int, exact: bool = False) -> list[str]:
+    """The side of each row: where its source puts it or a row of its cluster, or else where its cluster falls.
+
+    exact: clusters are dealt out in the order of their hashes until each side has its share of every category.
+    """
     declared = {one.cluster: one.split for one in reversed(kin) if one.cluster and one.split}
-    sides = []
+    free: dict[str, list[Kin]] = {}
     for one in kin:
-        side = one.split or (declared.get(one.cluster) if one.cluster else None)
-        sides.append(side or side_of(one.cluster or one.id, shares, seed))
-    return sides
+        if not one.split and one.cluster not in declared:
+            free.setdefault(one.cluster or one.id, []).append(one)
+    fallen = dealt(free, shares, seed) if exact else {name: side_of(name, shares, seed) for name in free}
+    return [one.split or declared.get(one.cluster or "") or fallen[one.cluster or one.id] for one in kin]
 
 
 def side_of(cluster: str, shares: dict[str, float], seed: int) -> str:
     """Where a cluster falls: its keyed hash, from 0 to 1, among the shares laid end to end."""
-    point = keyed(cluster, seed, b"side") / 2.0**64
+    return _among(shares, keyed(cluster, seed, b"side") / 2.0**64)
+
+
+def dealt(clusters: dict[str, list[Kin]], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """The side of each cluster such that the counts meet the shares in every category, to within one cluster."""
+    rows: Counter[str] = Counter()
+    sides: dict[str, str] = {}
+    kinds = {name: min(one.category or "" for one in members) for name, members in clusters.items()}
+    total = Counter(kinds[name] for name, members in clusters.items() for _ in members)
+    for name in sorted(clusters, key=lambda name: keyed(name, seed, b"side")):
+        kind, size = kinds[name], len(clusters[name])
+        sides[name] = _among(shares, (rows[kind] + size / 2) / total[kind])
+        rows[kind] += size
+    return sides
+
+
+def _among(shares: dict[str, float], point: float) -> str:
     for name in NAMES[:-1]:
         if point < shares[name]:
             return name
         point -= shares[name]
-    return NAMES[-1]
+    return NAMES[-1] if shares[NAMES[-1]] else max(shares, key=shares.__getitem__)
 
 
 def keyed(name: str, seed: int, purpose: bytes) -> int:
@@ -98,13 +136,34 @@ def keyed(name: str, seed: int, purpose: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=key, person=purpose).digest(), "little")
 
 
-def described(kin: list[Kin], sides: list[str], shares: dict[str, float], seed: int) -> dict[str, Any]:
-    """split.json: how many rows stand where, how and why."""
-    counts = Counter(sides)
+def described(kin: list[Kin], sides: list[str], shares: dict[str, float], config: dict[str, Any]) -> dict[str, Any]:
+    """split.json: how many rows stand where, how and why, and what is odd about it."""
+    rows = Counter(sides)
+    categories: dict[str, Counter[str]] = {}
+    for one, side in zip(kin, sides, strict=True):
+        if one.category:
+            categories.setdefault(one.category, Counter())[side] += 1
+    warnings = [
+        f"{name} has no row: {len(kin)} rows are too few for a share of {shares[name]:g}; add rows, raise "
+        f"data.split.{name}, or set data.split.exact"
+        for name in NAMES
+        if shares[name] and not rows[name]
+    ]
+    warnings += [
+        f'the category "{name}" has no row in {side}'
+        for name, counts in sorted(categories.items())
+        for side in NAMES
+        if shares[side] and rows[side] and not counts[side]
+    ]
+    sizes = [size for size in Counter(one.cluster for one in kin if one.cluster).values() if size > 1]
     return {
-        "rows": {name: counts[name] for name in NAMES},
+        "rows": {name: rows[name] for name in NAMES},
         "shares": shares,
-        "seed": seed,
-        "clusters": len({one.cluster for one in kin if one.cluster}),
-        "declared": sum(1 for one in kin if one.split),
+        "method": "exact counts" if config["split"]["exact"] else "keyed hash of each cluster",
+        "seed": config["seed"],
+        "clusters": len(sizes),
+        "clustered_rows": sum(sizes),
+        "declared_rows": sum(1 for one in kin if one.split),
+        "categories": {name: {side: counts[side] for side in NAMES} for name, counts in sorted(categories.items())},
+        "warnings": warnings,
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from snaketune.data.containers import LONGEST_LINE, Row, explained, overlong
+from snaketune.data.containers import LONGEST_LINE, Row, explained, opened, overlong
 from snaketune.data.reasons import Rejection
 from snaketune.errors import DataError
 
@@ -22,6 +25,7 @@ class _Lines:
         self.content = content
         self.number = 0
         self.row: list[str] = []
+        self.size = 0
         self.again: list[str] = []
 
     def __iter__(self) -> _Lines:
@@ -33,13 +37,15 @@ class _Lines:
             raise StopIteration
         self.number += 1
         self.row.append(line)
-        if sum(map(len, self.row)) > LONGEST_LINE:
+        self.size += len(line)
+        if self.size > LONGEST_LINE:
             raise csv.Error("the row does not end")
         return line
 
     def begin_row(self) -> int:
         """Forget the last row's lines; returns the number of the next line."""
         self.row.clear()
+        self.size = 0
         return self.number + 1
 
     def give_back_all_but_first(self) -> str:
@@ -129,7 +135,12 @@ def parquet_rows(path: str) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
+        with contextlib.ExitStack() as stack:
+            file: Any = path
+            if not path.lower().endswith(".parquet"):  # compressed as a whole, and Parquet must be read from its end
+                file = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(stack.enter_context(opened(path)), file)
+            table = stack.enter_context(pyarrow.parquet.ParquetFile(file))
             number = 0
             for batch in table.iter_batches(batch_size=BATCH):
                 for cells in batch.to_pylist():

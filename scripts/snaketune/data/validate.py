@@ -43,7 +43,7 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
         rows = Rows(Shingles(scratch / "shingles", data["shingles"]))
         with open(scratch / "rows", "wb", buffering=1 << 20) as unique:
             for place, source in enumerate(data["sources"]):
-                tally = reports.Tally(source.get("hub") or source["path"])
+                tally = reports.Tally(sources.title(source))
                 tallies.append(tally)
                 for line in _read(source, place, data, tally, rows, bad, duplicates):
                     unique.write(line)
@@ -106,17 +106,17 @@ def _read(
     judge = Judge(source, data)
     side = source.get("split") or ""
     declared = {"split": side} if side else {}
-    for path, container in sources.readable(source, f"data.sources[{place}]"):
-        for row in containers.rows(path, container):
+    for path, container, name in sources.readable(source, f"data.sources[{place}]"):
+        for row in containers.rows(path, container, source):
             tally.read += 1
             try:
                 if type(row.value) is Rejection:
                     raise row.value
                 record = judge.record(row.value, row.clean)
             except Rejection as reason:
-                tally.reject(reason, f"{path}:{row.line}")
+                tally.reject(reason, f"{name}:{row.line}")
                 raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
-                said = {"source": path, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
+                said = {"source": name, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
                 bad.write(encode(said) + b"\n")
                 continue
             known = identify(record)
@@ -125,8 +125,8 @@ def _read(
             if first < len(rows):
                 tally.duplicates += 1
                 if len(duplicates) < EXAMPLES:
-                    duplicates.append([f"{path}:{row.line}", rows.where(first)])
+                    duplicates.append([f"{name}:{row.line}", rows.where(first)])
                 continue
-            rows.add(known, record, path, row.line, place, SIDES.index(side))
-            name = known.key.hex() + (f"-{side}" if side else "")
-            yield encode({"id": name, **record, "source": path, "line": row.line, **declared}) + b"\n"
+            rows.add(known, record, name, row.line, place, SIDES.index(side))
+            identifier = known.key.hex() + (f"-{side}" if side else "")
+            yield encode({"id": identifier, **record, "source": name, "line": row.line, **declared}) + b"\n"

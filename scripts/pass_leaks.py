@@ -1,0 +1,13 @@
+"""Prints the summary of the data, and fails when rows leak between splits (snaketune.data.summary and leaks)."""
+
+import sys
+
+from snaketune import step
+from snaketune.data import leaks, summary
+from snaketune.files import read_json, write_text
+
+with step.running(snakemake.log[0]):
+    report, split, found = map(read_json, (snakemake.input.report, snakemake.input.split, snakemake.input.leaks))
+    print("\n".join(summary.lines(report, split, found)), file=sys.stderr)
+    leaks.check(snakemake.input.leaks)
+    write_text(snakemake.output.passed, "no leak that is to fail this run\n")
