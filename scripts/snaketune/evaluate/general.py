@@ -15,7 +15,7 @@ def records(path: StrPath) -> list[dict[str, Any]]:
     """The rows of a file in any row format of the data; a row that cannot be used is a DataError with its line."""
     name = str(path)
     found = []
-    for row in containers.rows(name, sources.container_of(name, "auto")):
+    for row in containers.rows(name, sources.container_of(name, "auto"), {"path": name}):
         try:
             if isinstance(row.value, Rejection):
                 raise row.value
