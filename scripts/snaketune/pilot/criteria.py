@@ -46,13 +46,11 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
     return float(gains.sum() / sizes.sum()), low, high
 
 
-def finite(metrics: Sequence[dict[str, Any]], summary: dict[str, Any]) -> Criterion:
-    """Every loss and gradient norm was a number (the trainer logs null for one that was not), and training went on."""
+def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
+    """Every loss and gradient norm was a number; the trainer logs null for one that was not."""
     watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "gradient_norm") if key in line]
     bad = sum(value is None or not math.isfinite(value) for value in watched)
     says = "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
-    if summary["stopped"] == "diverged":
-        says, bad = f"{says}, and training could not go on", max(1, bad)
     return Criterion("finite", bad, 0, "fail" if bad else "pass", says)
 
 

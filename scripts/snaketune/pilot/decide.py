@@ -56,7 +56,7 @@ def run(
     forecast |= expected or {}
     seed = config["seed"]
     found = [
-        criteria.finite(lines, report),
+        criteria.finite(lines),
         criteria.loss_fell(lines),
         criteria.validation_gain(evidence["base"], evidence["pilot"], evidence["targets"], seed),
         criteria.adapter_size(evidence["adapter_size"]),

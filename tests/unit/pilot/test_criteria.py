@@ -1,0 +1,135 @@
+"""What a pilot must show, on made numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snaketune.pilot import criteria
+
+TARGETS = np.full(60, 10)
+
+
+def rows(mean: float, spread: float, seed: int, count: int = 60) -> np.ndarray:
+    """Log-probabilities of rows of ten targets each."""
+    return np.random.default_rng(seed).normal(10 * mean, 10 * spread, count)
+
+
+def losses(values: list[float]) -> list[dict[str, float]]:
+    return [{"update": number, "loss": value} for number, value in enumerate(values, 1)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_a_pilot_equal_to_its_base_is_never_called_better(seed):
+    base = rows(-3, 0.5, seed)
+    assert criteria.validation_gain(base, base.copy(), TARGETS, seed).verdict == "fail"
+
+
+def test_chance_passes_for_a_gain_about_as_often_as_the_interval_says():
+    passed = sum(
+        criteria.validation_gain(rows(-3, 0.5, seed), rows(-3, 0.5, seed + 5000), TARGETS, seed).verdict == "pass"
+        for seed in range(150)
+    )
+    assert passed <= 150 * 0.05
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_clear_gain_passes_and_a_clear_loss_fails(seed):
+    base = rows(-3, 0.3, seed)
+    assert criteria.validation_gain(base, base + 10, TARGETS, seed).verdict == "pass"
+    assert criteria.validation_gain(base, base - 10, TARGETS, seed).verdict == "fail"
+
+
+def test_answers_that_no_question_makes_likelier_fail_with_the_share_of_rows():
+    own = rows(-2, 0.5, 1)
+    found = criteria.bound(own, rows(-2, 0.5, 2), TARGETS, 1)
+    assert found.verdict == "fail"
+    assert "% of the rows" in found.says
+    assert criteria.bound(own, own - 8, TARGETS, 1).verdict == "pass"
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_too_few_rows_are_unknown_rather_than_a_no_go(count):
+    few = rows(-2, 0.5, 1, count)
+    assert criteria.validation_gain(few, few, TARGETS[:count], 1).verdict == "unknown"
+    assert criteria.bound(few, few, TARGETS[:count], 1).verdict == "unknown"
+    assert criteria.score(few, few, "chrF", 1).verdict == "unknown"
+
+
+def test_probabilities_that_are_not_finite_fail():
+    broken = rows(-2, 0.5, 1)
+    broken[3] = np.nan
+    assert criteria.validation_gain(rows(-2, 0.5, 1), broken, TARGETS, 1).verdict == "fail"
+    assert criteria.bound(broken, broken, TARGETS, 1).verdict == "fail"
+
+
+@given(seed=st.integers(0, 2000))
+def test_a_loss_that_stays_where_it_is_hardly_ever_counts_as_fallen(seed):
+    flat = np.random.default_rng(seed).normal(3, 0.2, 60).tolist()
+    fall = criteria.loss_fell(losses(flat))
+    assert fall.verdict == "fail" or fall.value < 0.2
+
+
+def test_a_falling_loss_passes_and_a_rising_one_fails():
+    noise = np.random.default_rng(0).normal(0, 0.1, 60)
+    assert criteria.loss_fell(losses((np.linspace(5, 2, 60) + noise).tolist())).verdict == "pass"
+    assert criteria.loss_fell(losses((np.linspace(2, 5, 60) + noise).tolist())).verdict == "fail"
+    assert criteria.loss_fell(losses([5.0, 4.0])).verdict == "unknown"
+
+
+def test_a_loss_or_norm_that_was_not_a_number_fails():
+    good = {"update": 1, "loss": 1.0, "gradient_norm": 2.0}
+    assert criteria.finite([good]).verdict == "pass"
+    assert criteria.finite([good, {"update": 2, "loss": None, "gradient_norm": 1.0}]).verdict == "fail"
+    assert criteria.finite([good, {"update": 2, "validation_loss": None}]).verdict == "fail"
+
+
+def test_an_adapter_many_times_larger_than_its_model_fails():
+    assert criteria.adapter_size(0.2).verdict == "pass"
+    assert criteria.adapter_size(30.0).verdict == "fail"
+    assert criteria.adapter_size(float("nan")).verdict == "fail"
+    assert criteria.adapter_size(None).verdict == "unknown"
+
+
+def test_answers_are_worse_only_beyond_chance():
+    base = np.random.default_rng(1).uniform(20, 60, 16)
+    noise = np.random.default_rng(2).normal(0, 10, 16)
+    assert criteria.score(base, base + noise, "chrF", 1).verdict == "pass"
+    assert criteria.score(base, base - 30, "chrF", 1).verdict == "fail"
+
+
+def test_memory_and_time_are_held_against_their_limits():
+    assert criteria.memory(10, 10).verdict == "pass"
+    assert criteria.memory(11, 10).verdict == "fail"
+    assert criteria.time(9.0, 11.0, 10.0).verdict == "pass"
+    assert criteria.time(10.5, 12.0, 10.0).verdict == "fail"
+    assert criteria.time(20.0, 40.0, 10.0).verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("failed", "best_update", "words"),
+    [
+        (["finite", "loss fell"], 0, "too high"),
+        (["adapter beside the model", "answers bound to their questions"], 10, "too high, and has broken the model"),
+        (["loss fell", "validation better than base", "answers bound to their questions"], 0, "nothing was learnt"),
+        (["validation better than base"], 0, "made validation worse"),
+        (["answers bound to their questions"], 10, "do not belong to their questions"),
+        (["time"], 10, "pilot.max_hours"),
+    ],
+)
+def test_the_likely_cause_is_that_of_the_failures_together(failed, best_update, words):
+    found = [criteria.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
+    assert words in criteria.likely_cause(found, best_update)
+
+
+def test_a_go_has_no_cause():
+    assert criteria.likely_cause([criteria.memory(1, 2)], 5) is None
+
+
+def test_the_table_has_a_line_for_each_criterion():
+    records = [criteria.memory(10, 20).record(), criteria.time(1, 1.2, 0.5).record()]
+    lines = criteria.table(records).splitlines()
+    assert [line.split()[:2] for line in lines] == [["pass", "memory"], ["fail", "time"]]

@@ -1,0 +1,100 @@
+"""The gate after the decision, and the learning curve."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune.errors import NoGoError
+from snaketune.files import write_json
+from snaketune.pilot import criteria, gate, learning_curve
+
+
+@pytest.fixture
+def decision(tmp_path):
+    """A function that writes a decision, and the paths of it and of the gate's file."""
+
+    def write(made: str):
+        failed = criteria.time(20, 22, 10)
+        write_json(
+            tmp_path / "decision.json",
+            {
+                "decision": made,
+                "reasons": [f"time: {failed.says}"],
+                "likely_cause": "fewer epochs or rows",
+                "criteria": [criteria.memory(1, 2).record(), failed.record()],
+            },
+        )
+        return tmp_path / "decision.json", tmp_path / "go"
+
+    return write
+
+
+def test_after_a_go_the_file_is_always_the_same(decision):
+    made, go = decision("go")
+    gate.pass_on(made, "stop", go)
+    assert go.read_text() == "go\n"
+
+
+def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
+    made, go = decision("no-go")
+    with pytest.raises(NoGoError) as caught:
+        gate.pass_on(made, "stop", go)
+    assert not go.exists()
+    said = str(caught.value)
+    assert "fail    time" in said
+    assert "pass    memory" in said
+    assert "fewer epochs or rows" in said
+
+
+def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
+    made, go = decision("no-go")
+    gate.pass_on(made, "continue", go)
+    assert go.read_text() == "go\n"
+    assert "overridden" in capsys.readouterr().err
+
+
+@given(start=st.floats(0.5, 10), power=st.floats(0.05, 0.5), doublings=st.integers(1, 6))
+def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power, doublings):
+    metrics = [{"update": u, "loss": start * u**-power} for u in range(1, 101)]
+    best = start * 100**-power
+    full = 100 * 2**doublings
+    found = learning_curve.expected_loss(metrics, best, 100, full)
+    assert found["validation_loss"] == pytest.approx(start * full**-power, rel=0.02, abs=1e-3)
+    assert found["validation_loss_low"] <= found["validation_loss"] <= found["validation_loss_high"]
+
+
+def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
+    metrics = [{"update": u, "loss": 3.0 / u} for u in range(1, 101)]
+    assert learning_curve.expected_loss(metrics[:8], 1.0, 8, 100) is None
+    assert learning_curve.expected_loss(metrics, 1.0, 100, 100) is None
+    assert learning_curve.expected_loss(metrics, None, 100, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("points", "verdict"),
+    [
+        ([(100, 2.0), (300, 1.5), (1000, 1.1)], "likely"),
+        ([(100, 2.0), (300, 1.11), (1000, 1.10)], "unlikely"),
+        ([(300, 1.0), (1000, 1.5)], "unclear"),
+        ([(1000, 1.5)], "unclear"),
+        ([(300, None), (1000, 1.5)], "unclear"),
+    ],
+)
+def test_the_curve_says_whether_more_rows_would_help(points, verdict):
+    assert learning_curve.judge(points)["verdict"] == verdict
+
+
+def test_a_doubling_is_measured_between_the_last_two_parts():
+    found = learning_curve.judge([(100, 9.0), (250, 2.0), (1000, 1.0)])
+    assert found["per_doubling"] == pytest.approx(1 / math.log2(4))
+
+
+@given(share=st.floats(0.01, 1), rows=st.integers(1, 5000), per_update=st.integers(1, 64))
+def test_every_part_makes_as_many_updates_as_the_pilot(share, rows, per_update):
+    part, updates = learning_curve.part(share, rows, None, per_update)
+    assert 1 <= part <= rows
+    assert updates == math.ceil(rows / per_update)
+    assert learning_curve.part(share, rows, 7, per_update)[1] == 7
