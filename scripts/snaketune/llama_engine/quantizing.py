@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
+from llama_cpp._logger import llama_log_callback
 
 from snaketune.config import did_you_mean
 from snaketune.errors import ConfigError, PackageError
@@ -55,11 +58,29 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = number
     settings.nthread = threads
-    with replacing(target) as temporary:
+    with replacing(target) as temporary, _keeping_words() as words:
         failed = llama_cpp.llama_model_quantize(str(source).encode(), str(temporary).encode(), ctypes.byref(settings))
         if failed or not temporary.is_file():
             raise PackageError(
-                f"llama.cpp could not quantize it to {type_name} (code {failed})",
+                f"llama.cpp could not quantize it to {type_name}: {words[-1] if words else f'code {failed}'}",
                 where=str(source),
                 mend=f"Delete {Path(source).name} and run snakemake again; it must be a whole 16-bit file",
             )
+
+
+@contextlib.contextmanager
+def _keeping_words() -> Iterator[list[str]]:
+    """Keep what llama.cpp would print, a line for every tensor, for the case that it fails."""
+    words: list[str] = []
+
+    @llama_cpp.llama_log_callback
+    def keep(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        line = text.decode("utf-8", errors="replace").strip()
+        if line:
+            words.append(line)
+
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    try:
+        yield words
+    finally:
+        llama_cpp.llama_log_set(llama_log_callback, ctypes.c_void_p(0))

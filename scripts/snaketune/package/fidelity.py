@@ -6,6 +6,7 @@ answers and the log-probability of the reference answers are compared along the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def run(
                 checks.append(verdicts.numbers(name, "fused", measured[name]))
     sums = {name: reading.answer_logprob for name, reading in found.items()}
     for name, total in sums.items():
-        measured[name]["answer_logprob"] = round(total, 6)
+        measured[name]["answer_logprob"] = round(total, 6) if math.isfinite(total) else None
         if name not in ("base", "adapter", "rounded"):
             least = config["package"]["min_gain_kept"]
             tokens = asked.answer_tokens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 MAX_DLOGP = 0.05
@@ -67,6 +68,8 @@ def numbers(artefact: str, against: str, distance: dict[str, Any]) -> dict[str, 
 
 def gain_kept(artefact: str, base: float, adapter: float, found: float, count: int, least: float) -> dict[str, Any]:
     """The share of the adapter's gain over its base that survives; the first three are sums of log-probabilities."""
+    if not math.isfinite(found):
+        return verdict("gain", artefact, None, least, False, "the answers' probabilities are not finite")
     gain = (adapter - base) / max(count, 1)
     if gain < LEAST_GAIN:
         says = f"the adapter gained {gain:.4f} nats a token over its base here, too little to tell a share of it"

@@ -1,0 +1,78 @@
+"""Every family goes from its base through LoRA, fuse and conversion to GGUFs that are the model that was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import families
+import pytest
+from chains import Chain, make_chain
+from snaketune.package import gguf_file, modelfile
+
+QUICK = ("llama-bpe", "gemma2")
+CASES = [(name, bits) for name in families.FAMILIES for bits in (None, 4)]
+
+
+def assert_faithful(chain: Chain, target: Path) -> None:
+    record = chain.check(target)
+    assert record["passed"], [check["says"] for check in record["checks"] if not check["passed"]]
+    assert record["artefacts"]["gguf-f16"]["max_dlogp"] <= 0.05
+    assert record["artefacts"]["gguf-f16"]["top1"] == 1
+    assert record["artefacts"]["fused"]["greedy_same"] == record["artefacts"]["fused"]["greedy_of"] == 4
+
+
+def test_a_bfloat16_llama_is_the_same_model_in_every_file(chain: Chain, tmp_path: Path) -> None:
+    assert_faithful(chain, tmp_path / "fidelity.json")
+
+
+def test_a_4_bit_gemma2_is_the_same_model_in_every_file(quantized_chain: Chain, tmp_path: Path) -> None:
+    assert_faithful(quantized_chain, tmp_path / "fidelity.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "bits"), CASES)
+def test_a_family_is_the_same_model_in_every_file(family: str, bits: int | None, tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, family, quantize=bits)
+    assert_faithful(chain, tmp_path / "fidelity.json")
+    modelfile.write(
+        manifest=tmp_path / "fused.json",
+        gguf=chain.gguf("q8_0"),
+        config={"run": "r", "package": {"ollama": {"num_ctx": 4096}}, "data": {"system": None}},
+        modelfile=tmp_path / "Modelfile",
+    )
+    assert "TEMPLATE" in (tmp_path / "Modelfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_fused_family_loads_in_transformers_and_says_the_same(family: str, tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    chain = make_chain(tmp_path, family)
+    record = chain.check(tmp_path / "fidelity.json", ggufs=[])
+    program = (
+        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model, info = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)\n"
+        "assert not info['missing_keys'] and not info['unexpected_keys'], info\n"
+        "AutoTokenizer.from_pretrained(sys.argv[1]).apply_chat_template([{'role': 'user', 'content': 'a'}])\n"
+        "ids = torch.tensor([list(range(3, 20))])\n"
+        "print(model.float()(ids).logits[0].log_softmax(-1).max(-1).values.tolist())\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "fused")], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    import numpy as np
+    from snaketune.mlx_engine import loading, logits
+
+    ours = logits.distributions(loading.load(tmp_path / "fused", dtype="float32").model, list(range(3, 20)), range(17))
+    assert np.abs(ours.max(-1) - json.loads(said.stdout.splitlines()[-1])).max() < 0.02
+    assert record["passed"]
+
+
+def test_rows_that_a_type_cannot_hold_are_reported_with_the_type_really_used(chain: Chain) -> None:
+    head = gguf_file.read(chain.gguf("q4_k_m"))
+    assert head.metadata["general.file_type"] == 15  # llama.cpp still calls the file Q4_K_M
+    assert set(head.tensor_types()) == {"q5_0", "q8_0", "f32"}  # rows of 64 and 96 are no multiples of 256
