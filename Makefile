@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (under 15 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all lint bench new docs clean help
+.PHONY: demo setup setup-dev test test-all lint bench new chat docs clean help
 
 PYTHON := .venv/bin/python
 export PYTHONPATH := scripts
@@ -36,6 +36,9 @@ bench: setup-dev ## measure against others and write docs/benchmarks.md
 
 new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=...
 	@$(PYTHON) -m snaketune.presets "$(NAME)" "$(PRESET)"
+
+chat: setup ## ask base and tuned model side by side: make chat RUN=demo
+	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.reference docs/configuration.md

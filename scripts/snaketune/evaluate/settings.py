@@ -7,6 +7,7 @@ from typing import Any
 
 from snaketune.config import did_you_mean
 from snaketune.errors import ConfigError
+from snaketune.files import sha256
 
 ANSWERING = ("max_rows", "max_new_tokens", "turns", "generation", "prompts")
 SCORING = ("bleu_tokenizer", "metrics", "similarity")
@@ -53,13 +54,20 @@ def answering(config: dict[str, Any], artefact: str) -> dict[str, Any]:
 
 
 def scoring(config: dict[str, Any]) -> dict[str, Any]:
-    """What the scores of given predictions depend on."""
-    return {"evaluate": _only(config, SCORING), "seed": config["seed"]}
+    """What the scores of given predictions depend on, the files of the configuration's own measures among it."""
+    own = {name: _own_code(one["function"]) for name, one in config["evaluate"]["metrics"].items()}
+    return {"evaluate": _only(config, SCORING), "seed": config["seed"], "own": own}
 
 
 def comparing(config: dict[str, Any]) -> dict[str, Any]:
     """What the comparison of given predictions depends on."""
     return {"evaluate": _only(config, COMPARING), "seed": config["seed"]}
+
+
+def _own_code(function: str) -> str | None:
+    """The hash of the file that a function lies in, where that is below the folder snakemake runs in."""
+    path = Path(function.split(":")[0].replace(".", "/")).with_suffix(".py")
+    return sha256(path) if path.is_file() else None
 
 
 def _only(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

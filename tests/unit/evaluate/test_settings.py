@@ -50,3 +50,14 @@ def test_the_run_before_is_measured_when_it_is_named(tmp_path, monkeypatch):
     (tmp_path / "results/v0/model").mkdir(parents=True)
     (tmp_path / "results/v0/model/fused.json").write_text("{}")
     assert settings.previous(whole) == "results/v0/model/fused.json"
+
+
+def test_a_changed_function_of_ones_own_changes_the_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = config(evaluate={"metrics": {"own": {"function": "mine.more:f"}}})
+    seen = [settings.scoring(whole)]
+    (tmp_path / "mine").mkdir()
+    for code in ("one", "two"):
+        (tmp_path / "mine/more.py").write_text(code)
+        seen.append(settings.scoring(whole))
+    assert seen[0] != seen[1] != seen[2]
