@@ -23,6 +23,7 @@ from snaketune.errors import DataError
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is rejected without being held in memory
 KEPT_OF_A_LONG_LINE = 1000  # bytes of it in rejected.jsonl
+BLOCK = 1 << 20  # bytes of an array in hand at once
 WHITE = b" \t\r\n"
 STRUCTURE = re.compile(rb'\\.|["\[\]{},]', re.DOTALL)  # an escape, or a sign that may begin or end something
 PARTNERS = {b"]": b"[", b"}": b"{"}
@@ -244,7 +245,7 @@ def _elements(content: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     """
     stack: list[bytes] = []  # the brackets that are open, the array's own first
     quoted, held, newlines = False, b"", 0
-    while block := content.read(1 << 20):
+    while block := content.read(BLOCK):
         while block.endswith(b"\\") and (more := content.read(1)):  # an escape must not be cut in two
             block += more
         start = 0

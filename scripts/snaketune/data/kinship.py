@@ -33,8 +33,9 @@ class Rows:
         self.lengths = array("q")  # characters of the questions and of the answers, two numbers a row
         self.loose, self.prompt = array("Q"), array("Q")
         self.opening, self.opened = array("Q"), array("q")  # the key of an opening, and whose it is
-        self.group, self.category = array("q"), array("q")  # places in the lists of names, or -1
+        self.group, self.grouped = array("q"), array("q")  # the place of a group's name, and whose group it is
         self.groups: dict[str, int] = {}
+        self.category = array("q")  # the place of a category's name, or -1
         self.categories: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -56,9 +57,16 @@ class Rows:
         if known.opening:
             self.opening.append(known.opening)
             self.opened.append(len(self) - 1)
-        for name, places, names in (("group", self.group, self.groups), ("category", self.category, self.categories)):
-            places.append(names.setdefault(record[name], len(names)) if name in record else -1)
+        category = record.get("category")
+        self.category.append(self.categories.setdefault(category, len(self.categories)) if category else -1)
+        self.tie(len(self) - 1, record)
         self.shingles.add(known.asked, known.answered)
+
+    def tie(self, row: int, record: dict[str, Any]) -> None:
+        """Tie a row to the group of a record: its own, or an exact duplicate of it."""
+        if "group" in record:
+            self.group.append(self.groups.setdefault(record["group"], len(self.groups)))
+            self.grouped.append(row)
 
 
 class Kin(NamedTuple):
@@ -129,7 +137,8 @@ def sharing(rows: Rows, what: str) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(len(rows)), np.frombuffer(bytes(rows.keys), np.uint64)[:: KEY // 8]
     if what == "opening":
         return np.array(rows.opened, np.int64), np.array(rows.opening, np.uint64)
-    field, none = {"wording": (rows.loose, None), "question": (rows.prompt, 0), "group": (rows.group, -1)}[what]
-    keys = np.array(field)
-    told = np.flatnonzero(keys != none) if none is not None else np.arange(len(keys))
-    return told, keys[told].astype(np.uint64)
+    if what == "group":
+        return np.array(rows.grouped, np.int64), np.array(rows.group, np.uint64)
+    keys = np.array(rows.loose if what == "wording" else rows.prompt, np.uint64)
+    told = np.flatnonzero(keys) if what == "question" else np.arange(len(keys))
+    return told, keys[told]

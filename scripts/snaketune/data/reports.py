@@ -167,10 +167,10 @@ def described(rows: Rows, kin: Kin) -> dict[str, Any]:
     lengths = np.array(rows.lengths, np.int64).reshape(-1, 2)[kept]
     total, places = lengths.sum(axis=1), np.flatnonzero(kept)
     order = places[np.argsort(total, kind="stable")]
-    prompts = np.array(rows.prompt, np.uint64)
-    _, which, counts = np.unique(prompts[kept], return_inverse=True, return_counts=True)
-    shared = (counts[which] > 1) & (prompts[kept] != 0)
-    several = places[shared][np.argsort(which[shared], kind="stable")]
+    prompts = np.array(rows.prompt, np.uint64)[kept]
+    _, first, which, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
+    shared = np.flatnonzero((counts[which] > 1) & (prompts != 0))
+    several = places[shared[np.lexsort((shared, first[which[shared]]))]]
     categories = Counter(np.array(rows.category)[kept].tolist())
     return {
         "near_duplicate_examples": [
@@ -178,7 +178,7 @@ def described(rows: Rows, kin: Kin) -> dict[str, Any]:
         ],
         "same_prompt": {
             "prompts": len(set(which[shared].tolist())),
-            "rows": int(shared.sum()),
+            "rows": len(shared),
             "examples": [rows.where(row) for row in several[: 2 * EXAMPLES].tolist()],
         },
         "clusters": {

@@ -124,6 +124,7 @@ def _read(
             first = rows.first.setdefault(known.key + side.encode(), len(rows))
             if first < len(rows):
                 tally.duplicates += 1
+                rows.tie(first, record)
                 if len(duplicates) < EXAMPLES:
                     duplicates.append([f"{name}:{row.line}", rows.where(first)])
                 continue

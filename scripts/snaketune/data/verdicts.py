@@ -64,3 +64,19 @@ def texts(record: dict[str, Any]) -> Iterator[str]:
     else:
         for message in record["messages"]:
             yield message["content"]
+            if "tool_calls" in message:
+                yield from _strings(message["tool_calls"])
+        yield from _strings(record.get("tools", ()))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text inside of a JSON value, names of fields included."""
+    if type(value) is str:
+        yield value
+    elif type(value) is dict:
+        for key, below in value.items():
+            yield key
+            yield from _strings(below)
+    elif type(value) in (list, tuple):
+        for below in value:
+            yield from _strings(below)

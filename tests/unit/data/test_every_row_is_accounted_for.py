@@ -10,10 +10,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from unit.data.steps import ask, settings, validated, write
-
 from snaketune.errors import DataError
 from snaketune.files import read_jsonl
+from unit.data.steps import ask, settings, validated, write
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "pairs", "jsonl.gz", "jsonl.zst", "parquet.gz")
 words = st.lists(st.sampled_from("the cat sat on a mat — ʻae \u200b \x1b 1".split(" ")), max_size=8).map(" ".join)
@@ -42,7 +41,7 @@ def accounted(content: bytes, kind: str) -> None:
         try:
             report = validated(Path(folder) / "out", data)
         except DataError as error:
-            assert str(path) in str(error)
+            assert str(path) in str(error)  # noqa: PT017
             return
         records = list(read_jsonl(Path(folder) / "out/records.jsonl"))
         rejected = list(read_jsonl(Path(folder) / "out/rejected.jsonl"))
