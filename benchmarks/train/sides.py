@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import workload
 
@@ -21,14 +22,15 @@ class Meter:
     """Counts what happens after the first update."""
 
     def __init__(self) -> None:
-        self.updates = self.real = self.trained = 0
+        self.updates = self.real = self.trained = self.positions = 0
         self.began = self.began_cpu = 0.0
 
-    def update(self, rows: list[tuple[list[int], int]]) -> None:
-        """An update over these rows is done."""
+    def update(self, rows: list[tuple[list[int], int]], positions: int) -> None:
+        """An update over these rows, which took so many positions, is done."""
         if self.began:
             self.real += sum(len(ids) for ids, _ in rows)
             self.trained += sum(len(ids) - prompt for ids, prompt in rows)
+            self.positions += positions
             self.updates += 1
         else:
             self.began, self.began_cpu = time.monotonic(), time.process_time()
@@ -38,6 +40,7 @@ class Meter:
             "updates": self.updates,
             "real_tokens": self.real,
             "trained_tokens": self.trained,
+            "positions_per_token": self.positions / max(1, self.real - self.updates * workload.BATCH),
             "seconds": time.monotonic() - self.began,
             "cpu_seconds": time.process_time() - self.began_cpu,
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -77,15 +80,15 @@ def mlx_lm(work: Path, updates: int) -> dict[str, float]:
     rows = workload.rows()
     by_ids = {tuple(ids): (ids, prompt) for ids, prompt in rows}
     meter = Meter()
-    last: list[list[tuple[list[int], int]]] = []
+    last: list[tuple[list[tuple[list[int], int]], int]] = []
 
     def batches(**arguments):
         np.random.seed(0)
         for batch, lengths in iterate_batches(**arguments):
             if last:
-                meter.update(last.pop())
+                meter.update(*last.pop())
             ids = [row[: int(end)] for row, (_, end) in zip(batch.tolist(), lengths.tolist(), strict=True)]
-            last.append([by_ids[tuple(one)] for one in ids])
+            last.append(([by_ids[tuple(one)] for one in ids], batch[:, :-1].size))
             yield batch, lengths
 
     class Losses(TrainingCallback):
@@ -103,7 +106,7 @@ def mlx_lm(work: Path, updates: int) -> dict[str, float]:
     )
     optimizer = mlx.optimizers.Adam(workload.RATE, bias_correction=True)
     train(model, optimizer, CacheDataset(Rows(rows)), args=options, iterate_batches=batches, training_callback=losses)
-    meter.update(last.pop())
+    meter.update(*last.pop())
     return meter.report(loss=losses.loss)
 
 
@@ -116,6 +119,24 @@ def mlx_lm_fast(work: Path, updates: int) -> dict[str, float]:
     return mlx_lm(work, updates)
 
 
+class Outside:
+    """CPU seconds of the calling thread within functions that are no part of the model's work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self, owner: Any, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def timed(*given: Any, **more: Any) -> Any:
+            before = time.thread_time()
+            result = plain(*given, **more)
+            self.seconds += time.thread_time() - before
+            return result
+
+        setattr(owner, name, timed)
+
+
 def ours(work: Path, updates: int) -> dict[str, float]:
     """snaketune's trainer, whole: with its log, its timing, and checkpoints at the end."""
     sys.path.insert(0, str(SCRIPTS))
@@ -125,6 +146,8 @@ def ours(work: Path, updates: int) -> dict[str, float]:
     from snaketune.mlx_engine import trainer
     from snaketune.model.rendering import Rendered
     from snaketune.model.store import write_store
+    from snaketune.train.batches import Cutting, Visits
+    from snaketune.train.metrics import Log
 
     rows = workload.rows()
     meter = Meter()
@@ -151,20 +174,43 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             "dtype": "float32",
             "seed": 1,
         }
-        note = trainer.Run._note
+        outside = Outside()
+        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (trainer, "gather"), (trainer.Line, "show")):
+            outside.time(owner, name)
+        for owner, name in ((Log, "write"), (Visits, "epoch")):
+            outside.time(owner, name)
+        note, begin = trainer.Run._note, trainer.Run.to_the_end
 
-        def noted(run, update, *rest):
-            note(run, update, *rest)
-            meter.update([rows[number] for number in run.chosen[run.visits.rows(update)]])
-            if update == run.visits.updates:
-                noted.report = meter.report(loss=float(rest[4].item()))
+        def begun(run):
+            noted.ready = time.process_time() - noted.loading
+            return begin(run)
 
-        trainer.Run._note = noted
+        def noted(run, going):
+            note(run, going)
+            taken = run.chosen[run.visits.rows(going.update)]
+            meter.update([rows[number] for number in taken], 0)
+            if going.update == 1:
+                outside.seconds = 0.0
+            if going.update == run.visits.updates:
+                told = meter.report(loss=float(going.loss), start_seconds=noted.ready)
+                noted.report = told | {"overhead": outside.seconds / told["cpu_seconds"]}
+
+        trainer.Run._note, trainer.Run.to_the_end = noted, begun
+        load = trainer.Run._load
+
+        def loaded(run, folder):
+            before = time.process_time()
+            load(run, folder)
+            noted.loading += time.process_time() - before
+
+        noted.loading = 0.0
+        trainer.Run._load = loaded
         names = ("adapter.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
         outputs = dict(zip(("adapter", "adapter_config", "metrics", "summary"), (out / n for n in names), strict=True))
         stores = out / "train.safetensors", out / "valid.safetensors", out / "model.json"
-        trainer.train(*stores, settings, work=out / "work", **outputs)
-        return noted.report | {"peak_bytes": meter.report()["peak_bytes"]}
+        report = trainer.train(*stores, settings, work=out / "work", **outputs)
+        last = {"peak_bytes": meter.report()["peak_bytes"], "positions_per_token": report["positions_per_token"]}
+        return noted.report | last
 
 
 def transformers(work: Path, updates: int) -> dict[str, float]:
@@ -198,7 +244,7 @@ def transformers(work: Path, updates: int) -> dict[str, float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        meter.update(batch)
+        meter.update(batch, inputs.numel())
     return meter.report(loss=float(loss))
 
 

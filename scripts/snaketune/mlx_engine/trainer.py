@@ -240,7 +240,8 @@ class Run:
         """Set one update going: the gradient of the mean over all its targets, whatever its micro-batches."""
         self.draws.start(update)
         rows = self.chosen[self.visits.rows(update)]
-        batches = [gather(self.train, part, self.cutting) for part in self.cutting.cut(rows, self.train.lengths)]
+        parts, prompts = self.cutting.cut(rows, self.train.lengths), self.settings["prompts"]
+        batches = [gather(self.train, part, self.cutting, prompts=prompts) for part in parts]
         targets = sum(len(batch.targets) for batch in batches)
         gradients: Weights = {}
         loss = mx.array(0.0)

@@ -189,15 +189,18 @@ class Batch:
         return self.inputs.size
 
 
-def gather(store: TokenStore, rows: np.ndarray, cutting: Cutting) -> Batch:
-    """The rows as one padded micro-batch. The last token of a row is only ever a target, so it is not an input."""
+def gather(store: TokenStore, rows: np.ndarray, cutting: Cutting, *, prompts: bool = False) -> Batch:
+    """The rows as one padded micro-batch; prompts: every token is a target, not the answers' alone.
+
+    The last token of a row is only ever a target, so it is not an input.
+    """
     pairs = [store.row(int(row)) for row in rows]
     width = cutting.padded(max(1, max(len(ids) for ids, _ in pairs) - 1))
     inputs = np.zeros((len(pairs), width), np.int32)
     places, targets, tokens = [], [], 0
     for number, (ids, trained) in enumerate(pairs):
         inputs[number, : len(ids) - 1] = ids[:-1]
-        at = np.flatnonzero(trained[1:])
+        at = np.arange(len(ids) - 1) if prompts else np.flatnonzero(trained[1:])
         places.append(at + number * width)
         targets.append(ids[1:][at])
         tokens += len(ids) - 1

@@ -221,3 +221,11 @@ def test_the_adapter_reads_back_with_every_matrix_it_trained(place):
     report = place.train(epochs=1)
     kept = arrays.read(place.folder / "out" / "adapters.safetensors")
     assert sum(one.size for one in kept.values()) == report["trainable_parameters"]
+
+
+def test_prompts_are_trained_too_where_that_is_asked_for_and_validated_never(place):
+    answers, all_of_it = place.train("answers", epochs=1), place.train("all", epochs=1, prompts=True)
+    store = TokenStore(place.train_store)
+    assert answers["trained_tokens"] == store.targets.sum()
+    assert all_of_it["trained_tokens"] == (store.lengths - 1).sum()
+    assert answers["base_validation_loss"] == all_of_it["base_validation_loss"]
