@@ -65,8 +65,7 @@ def _requests(driver: Any) -> list[str]:
 
 def _shown(driver: Any) -> list[str]:
     return driver.execute_script(
-        "return [...document.querySelectorAll('#rows > article')].filter(it => !it.hidden)"
-        ".map(it => it.querySelector('h3').textContent)"
+        "return [...document.querySelectorAll('#rows > article')].filter(it => !it.hidden).map(it => it.dataset.id)"
     )
 
 

@@ -22,8 +22,8 @@ NAMES = {
     "prompted": "base with a prompt",
     "pilot": "the pilot's adapter",
     "previous": "the run before",
-    "adapter": "tuned, adapter",
-    "fused": "tuned, fused",
+    "adapter": "tuned adapter",
+    "fused": "tuned fused model",
 }
 
 
@@ -86,8 +86,7 @@ def _training(run: RunFiles) -> dict[str, Any]:
             {
                 "name": name,
                 "summary": run.json(f"train/{name}/summary.json"),
-                "adapter_config": run.json(f"train/{name}/adapter_config.json"),
-                "timing": run.json(f"train/{name}/timing.json"),
+                "timing": run.optional_json(f"train/{name}/timing.json"),
                 "metrics": _curve(run.lines(f"train/{name}/metrics.jsonl")),
             }
         )
@@ -95,9 +94,8 @@ def _training(run: RunFiles) -> dict[str, Any]:
         "experiments": experiments,
         "selection": run.json("train/selection.json"),
         "pilot": {
-            "summary": run.json("pilot/summary.json"),
-            "timing": run.json("pilot/timing.json"),
-            "metrics": _curve(run.lines("pilot/metrics.jsonl")),
+            "summary": run.optional_json("pilot/summary.json"),
+            "metrics": _curve(run.optional_lines("pilot/metrics.jsonl")),
         },
     }
 
@@ -131,7 +129,7 @@ def _model(run: RunFiles) -> dict[str, Any]:
         "modelfile": modelfile.as_posix() if modelfile else None,
         "ollama": _ollama(modelfile) if modelfile else None,
         "card": card.as_posix() if card else None,
-        "serving": run.json("model/serving.json"),
+        "serving": run.optional_json("model/serving.json"),
     }
 
 
@@ -162,7 +160,7 @@ def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:
 def title(artefact: str) -> str:
     """What an artefact is called on the page."""
     if artefact.startswith("gguf-"):
-        return f"tuned, {artefact.removeprefix('gguf-').upper()} GGUF"
+        return f"tuned {artefact.removeprefix('gguf-').upper()} GGUF"
     return NAMES.get(artefact, artefact)
 
 

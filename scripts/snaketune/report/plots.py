@@ -30,6 +30,8 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
 }
+ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.2}
+FEWEST_CLASSES = 6  # of lengths; fewer would make bars as wide as a table
 
 Curve = dict[str, Any]
 
@@ -56,7 +58,7 @@ def loss_curves(experiments: Sequence[Curve], name: str = "loss") -> str:
         axes.set_xlabel("update")
         axes.set_ylabel("loss, nats per token")
         if len(drawn) > 1:
-            axes.legend(loc="upper right")
+            axes.legend(**ABOVE)
 
     return _svg(draw, name, "Loss by update: thin lines in training, dotted lines on the validation split")
 
@@ -79,8 +81,9 @@ def lengths(characters: dict[str, Any], name: str) -> str:
             axes.bar(places, it["counts"], width, color=SERIES[number], linewidth=0, label=titles.get(key, key))
         axes.set_xticks(range(len(bounds)), [f"{bound}+" for bound in bounds])
         axes.set_xlabel("characters")
+        axes.set_xlim(-0.7, max(len(bounds), FEWEST_CLASSES) - 0.3)
         axes.set_ylabel("rows")
-        axes.legend(loc="upper right")
+        axes.legend(**ABOVE)
 
     return _svg(draw, name, "How many questions and answers have which length, in classes that double", height=2.4)
 

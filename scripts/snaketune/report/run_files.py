@@ -52,6 +52,10 @@ class RunFiles:
             return None
         return value
 
+    def optional_json(self, relative: str) -> dict[str, Any] | None:
+        """As `json`, of a file that a run need not have."""
+        return self.json(relative) if self.path(relative) else None
+
     def lines(self, relative: str) -> list[dict[str, Any]]:
         """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
         path = self.path(relative)

@@ -32,9 +32,9 @@ def deployed(scored: list[str], settings: dict[str, Any]) -> str | None:
 
 
 def verdict(facts: dict[str, Any]) -> dict[str, Any]:
-    """{"status", "sentence", "cautions", "file", "bytes", "commands"}.
+    """{"status", "sentence", "since", "cautions", "file", "bytes", "commands"}.
 
-    status: better, worse, mixed, same, unknown, no-go.
+    status: better, worse, mixed, same, unknown, no-go; since: the same against the run that compare_with names.
     """
     file = _file(facts)
     found: dict[str, Any] = {
@@ -50,7 +50,14 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
     if status == "unknown" and pilot.get("decision") == "no-go" and not facts["training"]["experiments"]:
         reasons = "; ".join(str(reason) for reason in pilot.get("reasons", []))
         status, sentence = "no-go", f"The pilot says no: {reasons or 'its criteria were not met'}. Nothing was trained."
-    return found | {"status": status, "sentence": sentence}
+    return found | {"status": status, "sentence": sentence, "since": _since(facts)}
+
+
+def _since(facts: dict[str, Any]) -> str | None:
+    """The sentence on the run that `compare_with` names, where it was measured."""
+    evaluation = facts["evaluation"]
+    pair = pair_of(evaluation["comparison"], evaluation["tuned"], "previous") if evaluation["tuned"] else None
+    return judged(facts["run"], facts["config"].get("compare_with") or "the run before", pair)[1] if pair else None
 
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
@@ -183,7 +190,7 @@ def commands(facts: dict[str, Any], file: dict[str, Any] | None) -> list[dict[st
 def lines(facts: dict[str, Any]) -> str:
     """The verdict for a terminal."""
     said = facts["verdict"]
-    found = [said["sentence"], *said["cautions"]]
+    found = [said["sentence"], *([said["since"]] if said.get("since") else []), *said["cautions"]]
     if said["file"]:
         found.append(f"file:   {said['file']} ({size(said['bytes'])})")
     if said["commands"]:

