@@ -1,17 +1,18 @@
-"""Trains as the arguments say, in a process of its own, and prints its timing.json: the peak is a process's own."""
+"""Trains as the arguments say, in a process of its own, and prints what its clock and its memory said, as JSON."""
 
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from snaketune.mlx_engine import trainer  # noqa: E402
+from snaketune.files import read_json, read_jsonl
+from snaketune.mlx_engine import trainer
 
 
-def main(train: str, valid: str, manifest: str, settings: str) -> None:
+def main(train: str, valid: str, manifest: str, settings: str, rows: str) -> None:
+    """rows: how many rows of the training store to use, or "all"."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         trainer.train(
@@ -24,8 +25,10 @@ def main(train: str, valid: str, manifest: str, settings: str) -> None:
             metrics=out / "metrics.jsonl",
             summary=out / "summary.json",
             work=out / "work",
+            rows=None if rows == "all" else int(rows),
         )
-        print((out / "timing.json").read_text())
+        found = {"timing": read_json(out / "timing.json"), "lines": list(read_jsonl(out / "timing.jsonl"))}
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 FEWEST_LOSSES = 12
+MOST_POWER = 2.0
 WORTH = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
 
 
@@ -36,7 +37,7 @@ def expected_loss(
     rest = y - y.mean() + power * centred
     error = math.sqrt(float((rest**2).sum()) / (len(x) - 2) / float((centred**2).sum()))
     longer = full_updates / updates
-    middle, most = (min(1.0, max(0.0, each)) for each in (power, power + 2 * error))
+    middle, most = (min(MOST_POWER, max(0.0, each)) for each in (power, power + 2 * error))
     return {
         "validation_loss": round(best * longer**-middle, 4),
         "validation_loss_low": round(best * longer**-most, 4),
