@@ -7,6 +7,8 @@ sandbox, and the model's own tokenizer. Every assistant turn is trained, end-of-
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
 PROBE = "snaketune-probe"
+DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
+NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Renderer:
     def __init__(self, folder: str | Path, template: str | None = None) -> None:
         self.folder = Path(folder)
         self.tokenizer = _tokenizer(self.folder)
-        self.template = template_text(template) or self.tokenizer.chat_template
+        self.template = settled(template_text(template) or _own_template(self.tokenizer))
         if self.template:
             self.tokenizer.chat_template = self.template
         self.special_tokens: dict[str, int] = {
@@ -129,7 +133,11 @@ class Renderer:
                 mend=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
         return self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, chat_template=template, tokenize=False, add_generation_prompt=generation
+            list(messages),
+            tools=tools,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=generation,
         )
 
     def _folded(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -137,6 +145,8 @@ class Renderer:
         messages = list(messages)
         if self.folds_system and messages and messages[0]["role"] == "system":
             system, rest = messages[0], messages[1:]
+            if not (system["content"] or "").strip():
+                return rest
             if rest and rest[0]["role"] == "user":
                 return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
         return messages
@@ -205,9 +215,35 @@ class Renderer:
         if self.template:
             shown = self.conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
             last = max((i for i, one in enumerate(shown.trained) if one), default=-1)
-            if last >= 0 and shown.ids[last] in self._special_ids:
-                found.add(shown.ids[last])
+            if last < 0 or shown.ids[last] not in self._special_ids:
+                raise ModelError(
+                    "the chat template ends an answer with no token that this model has for it",
+                    where="model.template",
+                    why="It could not learn where to stop, and every answer would run on to its limit",
+                    mend="Use alpaca or zephyr, which end answers with the model's own end token",
+                )
+            found.add(shown.ids[last])
         return found
+
+
+def settled(template: str | None) -> str | None:
+    """A template that renders a conversation to the same text every day, and without room for thoughts.
+
+    With today's date in it the same rows would be other tokens tomorrow, so a fixed one takes its place. The answers in
+    the data are what the model is to say, so a template that can ask for thoughts first is told not to. Both are
+    written into the template itself, which goes into the fused model, the GGUF and the Modelfile.
+    """
+    if not template:
+        return None
+    template = NOW.sub(lambda asked: repr(DAY.strftime(asked[2])), template)
+    fixed = "{%- set enable_thinking = false -%}"
+    return fixed + template if "enable_thinking" in template and not template.startswith(fixed) else template
+
+
+def _own_template(tokenizer: Any) -> str | None:
+    """The tokenizer's chat template; its default one where it names several."""
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
 
 
 def template_text(named: str | None) -> str | None:
