@@ -3,7 +3,7 @@
 # needs    the tokenised splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    train_adapter, select_experiment
+# steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
 
 
 def adapter_files(name):
@@ -57,8 +57,48 @@ rule train_adapter:
         "../scripts/train_adapter.py"
 
 
+rule score_experiment:
+    input:
+        adapter=rules.train_adapter.output.adapter,
+        adapter_config=rules.train_adapter.output.adapter_config,
+        model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
+        rows=rules.split_rows.output.valid,
+    output:
+        predictions=ensure(
+            f"{RUN}/train/{{experiment}}/validation/predictions.jsonl", non_empty=True
+        ),
+        scores=ensure(
+            f"{RUN}/train/{{experiment}}/validation/scores.json", non_empty=True
+        ),
+    log:
+        f"{RUN}/logs/score_experiment-{{experiment}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/score_experiment-{{experiment}}.tsv"
+    conda:
+        "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    params:
+        config=lambda wildcards: settings_text(
+            answering=evaluate_settings.answering(
+                dict(CONFIG, model=EXPERIMENTS[wildcards.experiment]["model"]),
+                "adapter",
+            ),
+            scoring=evaluate_settings.scoring(CONFIG),
+        ),
+        code=code("score_experiment", "gguf"),
+    script:
+        "../scripts/score_experiment.py"
+
+
 rule select_experiment:
     input:
+        scores=(
+            adapter_files("validation/scores.json")
+            if CONFIG["select"]["by"] != "validation_loss"
+            else []
+        ),
         summaries=adapter_files("summary.json"),
         adapters=adapter_files("adapters.safetensors"),
         adapter_configs=adapter_files("adapter_config.json"),
@@ -78,7 +118,11 @@ rule select_experiment:
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(experiments=EXPERIMENTS, select=CONFIG["select"]),
+        config=settings(
+            experiments=EXPERIMENTS,
+            select=CONFIG["select"],
+            measures=CONFIG["evaluate"]["metrics"],
+        ),
         code=code("select_experiment", "data"),
     script:
         "../scripts/select_experiment.py"

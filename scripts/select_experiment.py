@@ -12,6 +12,7 @@ with step.running(snakemake.log[0]):
         adapters=snakemake.input.adapters,
         adapter_configs=snakemake.input.adapter_configs,
         models=snakemake.input.models,
+        scores=snakemake.input.scores,
         config=json.loads(snakemake.params.config),
         selection=snakemake.output.selection,
         adapter=snakemake.output.adapter,

@@ -18,14 +18,14 @@ SIZES: dict[str, dict[str, int]] = {
     "6M": {
         "hidden_size": 256,
         "num_hidden_layers": 4,
-        "intermediate_size": 688,
+        "intermediate_size": 704,
         "num_attention_heads": 8,
         "vocab_size": 8192,
     },
     "32M": {
         "hidden_size": 512,
         "num_hidden_layers": 6,
-        "intermediate_size": 1376,
+        "intermediate_size": 1408,
         "num_attention_heads": 8,
         "vocab_size": 32000,
     },

@@ -77,7 +77,8 @@ def run(
         "sample": evidence["sample"],
     }
     write_json(decision, result)
-    print(f"snaketune: the pilot's criteria\n{criteria.table(result['criteria'])}", file=sys.stderr)
+    if not failed:  # a no-go is told by the gate
+        print(f"snaketune: the pilot's decision is go\n{criteria.table(result['criteria'])}", file=sys.stderr)
     return result
 
 

@@ -1,7 +1,8 @@
-"""Which experiment goes on: the one that finds the validation answers likeliest, and of equals the smaller model.
+"""Which experiment goes on: the best on the validation rows, and of equals the smaller model.
 
-The test split has no say in it. Losses are summed over all validation answers rather than averaged over tokens, so
-that bases whose tokenizers cut text differently can be compared; with one tokenizer the order is the same.
+The test split has no say in it. Best is the lowest loss, or a measure of the answers to validation rows. Losses are
+summed over all validation answers rather than averaged over tokens, so that bases whose tokenizers cut text differently
+can be compared; with one tokenizer the order is the same.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from snaketune.errors import TrainingError
+from snaketune.config import did_you_mean
+from snaketune.errors import ConfigError, TrainingError
 from snaketune.files import StrPath, read_json, replacing, write_json
 from snaketune.train.experiments import differences
+
+LOSS = "validation_loss"
+LOWER = ("perplexity", "bits_per_byte", "ter")
 
 
 def run(
@@ -21,6 +26,7 @@ def run(
     adapters: Sequence[StrPath],
     adapter_configs: Sequence[StrPath],
     models: Sequence[StrPath],
+    scores: Sequence[StrPath],
     config: dict[str, Any],
     selection: StrPath,
     adapter: StrPath,
@@ -29,10 +35,16 @@ def run(
 ) -> dict[str, Any]:
     """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest.
 
-    The lists are in the order of config["experiments"], name -> settings; config["select"]: {"tolerance"}.
+    The lists are in the order of config["experiments"], name -> settings; config["select"]: {"by", "tolerance"};
+    config["measures"]: the configuration's own measures by name;
+    scores: each experiment's scores.json on the validation split, empty where `by` is validation_loss.
     """
     names = list(config["experiments"])
-    found = select(dict(zip(names, map(read_json, summaries), strict=True)), config["select"]["tolerance"])
+    by, tolerance = config["select"]["by"], config["select"]["tolerance"]
+    own = config["measures"].get(by, {}).get("better", "higher")
+    better = "lower" if by in LOWER else own
+    measured = {name: (_score(read_json(path), by), better) for name, path in zip(names, scores, strict=False)}
+    found = select(dict(zip(names, map(read_json, summaries), strict=True)), tolerance, by, measured)
     differ = differences(config["experiments"])
     for entry in found["experiments"]:
         entry["settings"] = differ[entry["experiment"]]
@@ -48,29 +60,48 @@ def run(
     return found
 
 
-def select(summaries: dict[str, dict[str, Any]], tolerance: float) -> dict[str, Any]:
+def select(
+    summaries: dict[str, dict[str, Any]],
+    tolerance: float,
+    by: str = LOSS,
+    measured: dict[str, tuple[float, str]] | None = None,
+) -> dict[str, Any]:
     """The winner of some summary.json records, by name, with every experiment's figures and the reasons in words.
 
-    tolerance: losses within this share of the lowest count as equal to it. Raises TrainingError when none has a loss.
+    tolerance: scores within this share of the best count as equal to it; measured: for a measure other than the loss
+    each experiment's value and which way is better. Raises TrainingError when none has a score.
     """
     entries = [_entry(name, summary) for name, summary in summaries.items()]
-    able = [entry for entry in entries if entry["nats"] is not None]
+    for entry in entries:
+        value, better = (measured or {}).get(entry["experiment"], (entry["nats"], "lower"))
+        entry["score"], entry["cost"] = value, value if value is None or better == "lower" else -value
+    able = [entry for entry in entries if entry["cost"] is not None]
     if not able:
         raise TrainingError(
             "no experiment has a finite validation loss",
             where="experiments",
             mend="Lower train.learning_rate, and look at each experiment's metrics.jsonl",
         )
-    lowest = min(able, key=lambda entry: entry["nats"])
-    equal = [entry for entry in able if entry["nats"] <= lowest["nats"] * (1 + tolerance)]
+    best = min(able, key=lambda entry: entry["cost"])
+    equal = [entry for entry in able if entry["cost"] <= best["cost"] + abs(best["cost"]) * tolerance]
     order = {entry["experiment"]: number for number, entry in enumerate(entries)}
     winner = min(equal, key=lambda e: (e["parameters"], e["trainable_parameters"], order[e["experiment"]]))
-    ranked = sorted(entries, key=lambda e: (e["nats"] is None, e["nats"] or 0.0, order[e["experiment"]]))
-    return {
-        "experiment": winner["experiment"],
-        "reasons": _reasons(winner, lowest, equal, entries, tolerance),
-        "experiments": ranked,
-    }
+    ranked = sorted(entries, key=lambda e: (e["cost"] is None, e["cost"] or 0.0, order[e["experiment"]]))
+    reasons = _reasons(winner, best, equal, entries, tolerance, by)
+    for entry in entries:
+        del entry["cost"]
+    return {"experiment": winner["experiment"], "by": by, "reasons": reasons, "experiments": ranked}
+
+
+def _score(scores: dict[str, Any], by: str) -> float:
+    found = scores["metrics"].get(by)
+    if found is None:
+        raise ConfigError(
+            f'the validation answers have no measure "{by}"{did_you_mean(by, scores["metrics"])}',
+            where="select.by",
+            mend=f"Choose validation_loss or one of {', '.join(scores['metrics'])}",
+        )
+    return found["value"]
 
 
 def _entry(name: str, summary: dict[str, Any]) -> dict[str, Any]:
@@ -89,21 +120,21 @@ def _entry(name: str, summary: dict[str, Any]) -> dict[str, Any]:
 
 def _reasons(
     winner: dict[str, Any],
-    lowest: dict[str, Any],
+    best: dict[str, Any],
     equal: list[dict[str, Any]],
     entries: list[dict[str, Any]],
     tolerance: float,
+    by: str,
 ) -> list[str]:
     name = winner["experiment"]
     if len(entries) == 1:
         return [f"{name} is the only experiment"]
-    loss = f"validation loss {winner['validation_loss']:.4f}"
-    if winner is lowest:
-        said = [f"{name} has the lowest loss over the validation answers ({loss})"]
+    score = f"validation loss {winner['validation_loss']:.4f}" if by == LOSS else f"{by} {winner['score']:.4g}"
+    if winner is best:
+        said = [f"{name} is the best on the validation rows ({score})"]
     else:
-        said = [
-            f"{name} ({loss}) is within {tolerance:.1%} of the lowest, {lowest['experiment']}, and is the smaller model"
-        ]
+        other = best["experiment"]
+        said = [f"{name} ({score}) is within {tolerance:.1%} of the best, {other}, and is the smaller model"]
     if len(equal) > 1:
         said.append(
             f"as good within {tolerance:.1%}: {', '.join(one['experiment'] for one in equal if one is not winner)}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune import config as configuration
-from snaketune.errors import TrainingError
+from snaketune.errors import ConfigError, TrainingError
 from snaketune.train import selection
 from snaketune.train.experiments import expand
 
@@ -64,22 +64,43 @@ def test_a_lower_loss_a_token_does_not_win_if_its_tokenizer_makes_more_tokens():
     assert found["experiment"] == "coarse"
 
 
+@pytest.mark.parametrize(("better", "winner"), [("higher", "b"), ("lower", "a")])
+def test_a_named_measure_of_the_answers_decides_whatever_the_loss(better, winner):
+    measured = {"a": (0.4, better), "b": (0.9, better)}
+    found = selection.select({"a": summary(1.0), "b": summary(2.0)}, 0.01, "exact_match", measured)
+    assert found["experiment"] == winner
+    assert found["by"] == "exact_match"
+    assert "exact_match 0." in found["reasons"][0]
+
+
+def test_a_measure_that_the_answers_do_not_have_is_told_with_those_they_have():
+    with pytest.raises(ConfigError, match='no measure "exact_macht"; did you mean "exact_match"'):
+        selection._score({"metrics": {"exact_match": {"value": 1.0}}}, "exact_macht")
+
+
 def test_an_experiment_that_never_beat_its_base_says_so():
-    assert "no update of it was better than its base" in selection.select(
-        {"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001
-    )["reasons"]
+    assert (
+        "no update of it was better than its base"
+        in selection.select({"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001)["reasons"]
+    )
 
 
 def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
     config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}})
     files: dict[str, list[Any]] = {"summaries": [], "adapters": [], "adapter_configs": [], "models": []}
+    scores: list[Any] = []
     for number, loss in enumerate([2.0, 1.0]):
         for kind, paths in files.items():
             path = tmp_path / f"{kind}{number}"
             path.write_text(json.dumps(summary(loss)) if kind == "summaries" else f"{kind} {number}")
             paths.append(path)
     outputs = {name: tmp_path / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
-    selection.run(**files, config={"experiments": expand(config), "select": config["select"]}, **outputs)
+    selection.run(
+        **files,
+        scores=scores,
+        config={"experiments": expand(config), "select": config["select"], "measures": {}},
+        **outputs,
+    )
     assert outputs["adapter"].read_text() == "adapters 1"
     assert outputs["adapter_config"].read_text() == "adapter_configs 1"
     assert outputs["model"].read_text() == "models 1"
