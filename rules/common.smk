@@ -44,16 +44,10 @@ MODELS = "results/models"
 SPLITS = ("train", "valid", "test")
 SOURCES = or_exit(data_sources.files, CONFIG["data"]["sources"])
 EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
-BASES = {
-    base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()
-}
-PLAIN = {
-    base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()
-}
+BASES = {base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
+PLAIN = {base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()}
 TOKENS = {base_models.tokens_key(model): model for model in BASES.values()}
-GPU = int(
-    sys.platform == "darwin"
-)  # one training or answering at a time where they share the one GPU
+GPU = int(sys.platform == "darwin")  # one training or answering at a time where they share the one GPU
 
 
 def settings_text(**parts):
@@ -78,17 +72,12 @@ def without(section, *keys):
 def code(rule, environment):
     """The digest of a rule's code; the scripts know nothing else of when they are stale."""
     here = Path(workflow.basedir)
-    return code_digest(
-        here / "scripts" / f"{rule}.py", here / "envs" / f"{environment}.yaml"
-    )
+    return code_digest(here / "scripts" / f"{rule}.py", here / "envs" / f"{environment}.yaml")
 
 
 def stores(model):
     """The token stores of a base, by split."""
-    return {
-        split: f"{RUN}/data/tokens/{base_models.tokens_key(model)}/{split}.safetensors"
-        for split in SPLITS
-    }
+    return {split: f"{RUN}/data/tokens/{base_models.tokens_key(model)}/{split}.safetensors" for split in SPLITS}
 
 
 def template_file(model):

@@ -1,14 +1,16 @@
 # Stage data: from the person's files to three splits.
 #
 # needs    the sources of the configuration
-# leaves   data/records.jsonl, rejected.jsonl, report.json; train.jsonl, valid.jsonl, test.jsonl, split.json; leaks.json
-# steps    validate_rows, split_rows, check_leaks
+# leaves   data/records.jsonl, rejected.jsonl, report.json; train.jsonl, valid.jsonl, test.jsonl, split.json; leaks.json,
+#          and a stamp after the gate
+# steps    validate_rows, split_rows, check_leaks, pass_leaks
 
 
 rule data:
     input:
         f"{RUN}/data/report.json",
         f"{RUN}/data/leaks.json",
+        f"{RUN}/data/leaks.passed",
         expand(f"{RUN}/data/{{split}}.jsonl", split=SPLITS),
 
 
@@ -23,11 +25,14 @@ rule validate_rows:
         f"{RUN}/logs/validate_rows.log",
     benchmark:
         f"{RUN}/benchmarks/validate_rows.tsv"
-    params:
-        config=settings(data=without(CONFIG["data"], "split", "max_length", "leaks"), seed=CONFIG["seed"]),
-        code=code("validate_rows", "data"),
     conda:
         "../envs/data.yaml"
+    params:
+        config=settings(
+            data=without(CONFIG["data"], "split", "max_length", "too_long", "leaks"),
+            seed=CONFIG["seed"],
+        ),
+        code=code("validate_rows", "data"),
     script:
         "../scripts/validate_rows.py"
 
@@ -44,11 +49,14 @@ rule split_rows:
         f"{RUN}/logs/split_rows.log",
     benchmark:
         f"{RUN}/benchmarks/split_rows.tsv"
-    params:
-        config=settings(split=CONFIG["data"]["split"], sources=CONFIG["data"]["sources"], seed=CONFIG["seed"]),
-        code=code("split_rows", "data"),
     conda:
         "../envs/data.yaml"
+    params:
+        config=settings(
+            split=CONFIG["data"]["split"],
+            seed=CONFIG["seed"],
+        ),
+        code=code("split_rows", "data"),
     script:
         "../scripts/split_rows.py"
 
@@ -64,10 +72,27 @@ rule check_leaks:
         f"{RUN}/logs/check_leaks.log",
     benchmark:
         f"{RUN}/benchmarks/check_leaks.tsv"
+    conda:
+        "../envs/data.yaml"
     params:
         config=settings(**only(CONFIG["data"], "leaks", "near_duplicates", "shingles")),
         code=code("check_leaks", "data"),
-    conda:
-        "../envs/data.yaml"
     script:
         "../scripts/check_leaks.py"
+
+
+rule pass_leaks:
+    input:
+        report=rules.validate_rows.output.report,
+        split=rules.split_rows.output.split,
+        leaks=rules.check_leaks.output.leaks,
+    output:
+        passed=f"{RUN}/data/leaks.passed",
+    log:
+        f"{RUN}/logs/pass_leaks.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        code=code("pass_leaks", "data"),
+    script:
+        "../scripts/pass_leaks.py"

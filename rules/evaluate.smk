@@ -33,14 +33,8 @@ def artefact_inputs(wildcards):
 def answer_files(folder):
     """What generate_answers writes there."""
     made = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
-    made |= (
-        {"general": ensure(f"{folder}/general.jsonl", non_empty=True)}
-        if GENERAL
-        else {}
-    )
-    made |= (
-        {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
-    )
+    made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
+    made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
     return made
 
 
@@ -65,9 +59,7 @@ rule generate_answers:
     resources:
         gpu=GPU,
     params:
-        config=lambda wildcards: settings_text(
-            **evaluate_settings.answering(EVALUATED, wildcards.artefact)
-        ),
+        config=lambda wildcards: settings_text(**evaluate_settings.answering(EVALUATED, wildcards.artefact)),
         code=code("generate_answers", "gguf"),
     script:
         "../scripts/generate_answers.py"
@@ -93,15 +85,9 @@ rule score_answers:
 
 rule compare_scores:
     input:
-        predictions=expand(
-            rules.generate_answers.output.predictions, artefact=ARTEFACTS
-        ),
+        predictions=expand(rules.generate_answers.output.predictions, artefact=ARTEFACTS),
         scores=expand(rules.score_answers.output.scores, artefact=ARTEFACTS),
-        general=(
-            expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS)
-            if GENERAL
-            else []
-        ),
+        general=(expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS) if GENERAL else []),
     output:
         comparison=ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
     log:

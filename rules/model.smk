@@ -57,9 +57,7 @@ rule fetch_config:
     conda:
         "../envs/mlx.yaml"
     params:
-        config=lambda wildcards: settings_text(
-            model=only(PLAIN[wildcards.model], "base", "revision", "quantize")
-        ),
+        config=lambda wildcards: settings_text(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
         code=code("fetch_config", "mlx"),
     script:
         "../scripts/fetch_config.py"
@@ -79,9 +77,7 @@ rule fetch_model:
     conda:
         "../envs/mlx.yaml"
     params:
-        config=lambda wildcards: settings_text(
-            model=only(PLAIN[wildcards.model], "base", "revision", "quantize")
-        ),
+        config=lambda wildcards: settings_text(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
         code=code("fetch_model", "mlx"),
     script:
         "../scripts/fetch_model.py"

@@ -6,9 +6,7 @@
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, write_card, check_fidelity,
 #          pass_fidelity
 ONLY_BASE = next(iter(BASES)) if len(BASES) == 1 else None
-BASE = (
-    f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
-)
+BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
 TYPES = CONFIG["package"]["gguf"]
 
 

@@ -5,12 +5,10 @@
 # steps    try_pilot (ten rows through the whole chain), train_pilot, train_share (for the learning curve), decide_pilot,
 #          pass_pilot
 #
-# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The plan and the
-# decision read the settings of later stages from config.json, ancient() too: other answers need no other decision.
+# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The settings of
+# later stages go into the forecast through `later`: as a function of its input, Snakemake does not compare it.
 FIRST = next(iter(EXPERIMENTS.values()))
-SHARES = [
-    share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1
-]  # the pilot is the last point
+SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
 
 
 rule pilot:
@@ -23,7 +21,7 @@ rule try_pilot:
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
-        plan=ancient(rules.forecast_run.output.plan),
+        plan=rules.forecast_run.output.plan,
     output:
         report=ensure(f"{RUN}/pilot/dry_run.json", non_empty=True),
     log:
@@ -51,7 +49,7 @@ rule train_pilot:
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
-        tried=ancient(rules.try_pilot.output.report),
+        tried=rules.try_pilot.output.report,
     output:
         adapter=ensure(f"{RUN}/pilot/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/pilot/adapter_config.json",
@@ -83,11 +81,9 @@ rule train_share:
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
-        tried=ancient(rules.try_pilot.output.report),
+        tried=rules.try_pilot.output.report,
     output:
-        adapter=ensure(
-            f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True
-        ),
+        adapter=ensure(f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/pilot/share-{{share}}/adapter_config.json",
         metrics=f"{RUN}/pilot/share-{{share}}/metrics.jsonl",
         summary=ensure(f"{RUN}/pilot/share-{{share}}/summary.json", non_empty=True),
@@ -127,7 +123,6 @@ rule decide_pilot:
         rows=rules.split_rows.output.valid,
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
         plan=rules.forecast_run.output.plan,
-        settings=ancient(f"{RUN}/config.json"),
     output:
         decision=ensure(f"{RUN}/pilot/decision.json", non_empty=True),
     log:
@@ -145,6 +140,10 @@ rule decide_pilot:
             train=FIRST["train"],
             model=FIRST["model"],
             seed=CONFIG["seed"],
+        ),
+        later=lambda wildcards, input: settings_text(
+            evaluate=only(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
+            package=only(CONFIG["package"], "gguf"),
         ),
         code=code("decide_pilot", "mlx"),
     script:

@@ -15,7 +15,6 @@ rule forecast_run:
         model=lambda wildcards: [f"{MODELS}/{key}.config.json" for key in PLAIN],
         stores=lambda wildcards: [stores(model)["train"] for model in TOKENS.values()],
         tokens=expand(f"{RUN}/data/tokens/{{tokens}}/tokens.json", tokens=TOKENS),
-        settings=ancient(f"{RUN}/config.json"),
     output:
         plan=ensure(f"{RUN}/plan.json", non_empty=True),
     log:
@@ -30,6 +29,7 @@ rule forecast_run:
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),
+        later=lambda wildcards, input: settings_text(package=only(CONFIG["package"], "gguf")),
         code=code("forecast_run", "mlx"),
     script:
         "../scripts/forecast_run.py"

@@ -9,7 +9,7 @@ rule report:
     input:
         f"{RUN}/report/index.html",
         f"{RUN}/run.json",
-        f"{RUN}/data/leaks.json",
+        f"{RUN}/data/leaks.passed",
         f"{RUN}/model/fidelity.passed",
 
 

@@ -3,7 +3,11 @@
 # needs    the tokenised splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
+# steps    settle_training, train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
+#
+# The go is ancient(), a permission. But where anything upstream of an ancient() input runs, Snakemake no longer looks at
+# the params of what stands behind it, and a new rank would train the pilot alone. So the settings and the code's digest
+# of a training are a file of their own, made beside the pilot and taken like any other input.
 
 
 def adapter_files(name):
@@ -15,20 +19,34 @@ rule train:
         f"{RUN}/train/selection.json",
 
 
+rule settle_training:
+    output:
+        settings=ensure(f"{RUN}/train/{{experiment}}/settings.json", non_empty=True),
+    log:
+        f"{RUN}/logs/settle_training-{{experiment}}.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        config=lambda wildcards: settings_text(
+            train=EXPERIMENTS[wildcards.experiment]["train"],
+            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
+            seed=CONFIG["seed"],
+            code=code("train_adapter", "mlx"),
+        ),
+        code=code("settle_training", "data"),
+    script:
+        "../scripts/settle_training.py"
+
+
 rule train_adapter:
     input:
-        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])[
-            "train"
-        ],
-        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])[
-            "valid"
-        ],
+        settings=rules.settle_training.output.settings,
+        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["train"],
+        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["valid"],
         model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
         go=ancient(rules.pass_pilot.output.go),
     output:
-        adapter=ensure(
-            f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True
-        ),
+        adapter=ensure(f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/train/{{experiment}}/adapter_config.json",
         metrics=f"{RUN}/train/{{experiment}}/metrics.jsonl",
         summary=ensure(f"{RUN}/train/{{experiment}}/summary.json", non_empty=True),
@@ -46,13 +64,6 @@ rule train_adapter:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
-    params:
-        config=lambda wildcards: settings_text(
-            train=EXPERIMENTS[wildcards.experiment]["train"],
-            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
-            seed=CONFIG["seed"],
-        ),
-        code=code("train_adapter", "mlx"),
     script:
         "../scripts/train_adapter.py"
 
@@ -64,12 +75,8 @@ rule score_experiment:
         model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
         rows=rules.split_rows.output.valid,
     output:
-        predictions=ensure(
-            f"{RUN}/train/{{experiment}}/validation/predictions.jsonl", non_empty=True
-        ),
-        scores=ensure(
-            f"{RUN}/train/{{experiment}}/validation/scores.json", non_empty=True
-        ),
+        predictions=ensure(f"{RUN}/train/{{experiment}}/validation/predictions.jsonl", non_empty=True),
+        scores=ensure(f"{RUN}/train/{{experiment}}/validation/scores.json", non_empty=True),
     log:
         f"{RUN}/logs/score_experiment-{{experiment}}.log",
     benchmark:
@@ -94,18 +101,11 @@ rule score_experiment:
 
 rule select_experiment:
     input:
-        scores=(
-            adapter_files("validation/scores.json")
-            if CONFIG["select"]["by"] != "validation_loss"
-            else []
-        ),
+        scores=(adapter_files("validation/scores.json") if CONFIG["select"]["by"] != "validation_loss" else []),
         summaries=adapter_files("summary.json"),
         adapters=adapter_files("adapters.safetensors"),
         adapter_configs=adapter_files("adapter_config.json"),
-        models=[
-            f"{MODELS}/{base_models.model_key(one['model'])}.json"
-            for one in EXPERIMENTS.values()
-        ],
+        models=[f"{MODELS}/{base_models.model_key(one['model'])}.json" for one in EXPERIMENTS.values()],
     output:
         selection=ensure(f"{RUN}/train/selection.json", non_empty=True),
         adapter=f"{RUN}/model/adapter/adapters.safetensors",

@@ -3,7 +3,6 @@
 import json
 
 from snaketune import step
-from snaketune.files import read_json
 
 with step.running(snakemake.log[0]):
     from snaketune.pilot import decide
@@ -17,6 +16,6 @@ with step.running(snakemake.log[0]):
         valid=snakemake.input.valid,
         plan=snakemake.input.plan,
         curve=snakemake.input.curve,
-        config=read_json(snakemake.input.settings) | json.loads(snakemake.params.config),
+        config=json.loads(snakemake.params.later) | json.loads(snakemake.params.config),
         decision=snakemake.output.decision,
     )

@@ -3,14 +3,13 @@
 import json
 
 from snaketune import step
-from snaketune.files import read_json
 
 with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import device
     from snaketune.plan import forecast
     from snaketune.plan.machine import this_machine
 
-    config = read_json(snakemake.input.settings) | json.loads(snakemake.params.config)
+    config = json.loads(snakemake.params.later) | json.loads(snakemake.params.config)
     forecast.run(
         models=snakemake.input.model,
         stores=snakemake.input.stores,

@@ -1,15 +1,15 @@
 """Trains an adapter on all training rows; snaketune.mlx_engine.trainer."""
 
-import json
 from pathlib import Path
 
 from snaketune import step
+from snaketune.files import read_json
 
 with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import trainer
     from snaketune.train import curve
 
-    config = json.loads(snakemake.params.config)
+    config = read_json(snakemake.input.settings)
     trainer.train(
         snakemake.input.train,
         snakemake.input.valid,
