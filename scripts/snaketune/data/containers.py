@@ -191,13 +191,21 @@ def overlong(number: int, beginning: bytes) -> Row:
     return Row(number, beginning[:KEPT_OF_A_LONG_LINE], Rejection("too-long", said))
 
 
+def not_utf8(raw: bytes) -> Rejection | None:
+    """What is wrong with the encoding of some bytes, if anything."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        at = f"byte 0x{raw[error.start]:02x} at {error.start + 1}"
+        return Rejection("bad-encoding", f"not UTF-8: {at}; another encoding, such as Latin-1 or Windows-1252?")
+    return None
+
+
 def explained(line: bytes) -> Rejection:
     """Why a line cannot be decoded, in the words of Python's own parser, which is slower and clearer."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        at = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
-        return Rejection("bad-encoding", f"not UTF-8: {at}; another encoding, such as Latin-1 or Windows-1252?")
+    if wrong := not_utf8(line):
+        return wrong
+    text = line.decode()
     try:
         value = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
@@ -320,7 +328,6 @@ def _pair(number: int, left: bytes, right: bytes, between: bytes) -> Row:
     raw = left + between + right
     if len(left) >= LONGEST_LINE or len(right) >= LONGEST_LINE:
         return overlong(number, raw)
-    try:
-        return Row(number, raw, {"prompt": left.decode(), "response": right.decode()})
-    except UnicodeDecodeError:
-        return Row(number, raw, explained(left + b" " + right))
+    if wrong := not_utf8(raw):
+        return Row(number, raw, wrong)
+    return Row(number, raw, {"prompt": left.decode(), "response": right.decode()})

@@ -35,7 +35,7 @@ def content_of(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
         raise Rejection("missing-field", f"there is a {_shown(ask, fields)}, and no {_shown('response', fields)}")
     if answer is not None:
         raise Rejection("missing-field", f"there is a {_shown(answer, fields)}, and no {_shown('prompt', fields)}")
-    found = ", ".join(list(row)[:8]) or "none"
+    found = ", ".join(name[:40] for name in list(row)[:8]) or "none"
     raise Rejection("unknown-format", f"the fields are {found}; known formats: {KNOWN}")
 
 

@@ -6,6 +6,7 @@ The same relations decide which rows stand on one side of a split and whether tw
 from __future__ import annotations
 
 from array import array
+from collections.abc import Container
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.line)
+
+    def key(self, row: int) -> bytes:
+        return bytes(self.keys[KEY * row : KEY * row + KEY])
 
     def where(self, row: int) -> str:
         """`file:line` of a row."""
@@ -80,11 +84,11 @@ class Kin(NamedTuple):
     sizes: list[int]
 
 
-def related(rows: Rows, threshold: float | Literal[False]) -> Kin:
+def related(rows: Rows, threshold: float | Literal[False], copied: Container[int] = ()) -> Kin:
     """Gather the rows into clusters, and find out which of them only repeat an earlier one.
 
-    threshold: data.near_duplicates. What belongs together does not depend on the order of the rows; which of two
-    near duplicates stays does: the first.
+    threshold: data.near_duplicates; copied: rows that are removed already. What belongs together does not depend on
+    the order of the rows; which of two near duplicates stays does: the first.
     """
     near = Near(rows.shingles, threshold or KIN_WHEN_OFF)
     alike = Clusters(len(rows))
@@ -95,7 +99,7 @@ def related(rows: Rows, threshold: float | Literal[False]) -> Kin:
     removed: dict[int, int] = {}
     if threshold:
         for family in families.values():
-            removed |= _repeats(family, rows, near)
+            removed |= _repeats([row for row in family if row not in copied], rows, near)
     clusters = Clusters(len(rows))
     for family in families.values():
         for row in family[1:]:
@@ -103,9 +107,16 @@ def related(rows: Rows, threshold: float | Literal[False]) -> Kin:
     for what in ("question", "opening", "group"):
         clusters.join_equal(*sharing(rows, what))
     together = clusters.members()
-    named = identities(together.values(), lambda row: bytes(rows.keys[KEY * row : KEY * row + KEY]))
-    sizes = [sum(row not in removed for row in members) for members in together.values()]
+    named = identities(together.values(), rows.key)
+    sizes = [sum(row not in removed and row not in copied for row in members) for members in together.values()]
     return Kin(named, removed, sizes)
+
+
+def copies(rows: Rows) -> dict[int, int]:
+    """Rows that a source leaves free and that are the same as one whose side a source has chosen, and which."""
+    chosen = (row for row in range(len(rows)) if rows.side[row])
+    found = ((rows.first.get(rows.key(row)), row) for row in chosen)
+    return {copy: row for copy, row in found if copy is not None}
 
 
 def rank(rows: Rows) -> np.ndarray:
@@ -117,13 +128,13 @@ def rank(rows: Rows) -> np.ndarray:
 
 
 def _repeats(family: list[int], rows: Rows, near: Near) -> dict[int, int]:
-    """Those of a family that repeat an earlier kept one that stands on the same side, and which."""
+    """Those of a family that repeat a kept one, and which: the first stays, or one whose side a source has chosen."""
     kept: list[int] = []
     removed: dict[int, int] = {}
-    for row in family:
+    for row in sorted(family, key=lambda row: (not rows.side[row], row)):
         for earlier in kept[:COMPARED]:
             same = rows.loose[row] == rows.loose[earlier]
-            if rows.side[row] == rows.side[earlier] and (same or near.repeats(earlier, row)):
+            if rows.side[row] in (0, rows.side[earlier]) and (same or near.repeats(earlier, row)):
                 removed[row] = earlier
                 break
         else:

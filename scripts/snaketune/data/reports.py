@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,10 @@ def advice(report: dict[str, Any]) -> list[str]:
     return said
 
 
-def described(rows: Rows, kin: Kin) -> dict[str, Any]:
+def described(rows: Rows, kin: Kin, gone: Collection[int]) -> dict[str, Any]:
     """The part of report.json that tells about the rows as a whole; counts are of kept rows."""
     kept = np.ones(len(rows), bool)
-    kept[list(kin.removed)] = False
+    kept[list(gone)] = False
     lengths = np.array(rows.lengths, np.int64).reshape(-1, 2)[kept]
     total, places = lengths.sum(axis=1), np.flatnonzero(kept)
     order = places[np.argsort(total, kind="stable")]

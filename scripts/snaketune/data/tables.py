@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from snaketune.data.containers import LONGEST_LINE, Row, explained, opened, overlong
+from snaketune.data.containers import LONGEST_LINE, Row, not_utf8, opened, overlong
 from snaketune.data.reasons import Rejection
 from snaketune.errors import DataError
 
@@ -85,6 +85,9 @@ def _header(source: _Lines, path: str, container: str) -> tuple[str, list[str]]:
             first = next(source)
         except StopIteration:
             return ",", []
+    wrong = not_utf8(_bytes(first))
+    if wrong:
+        raise DataError(f"the header is {wrong.detail}", where=f"{path}:{source.number}", mend="Save the file as UTF-8")
     candidates = ("\t",) if container == "tsv" else DELIMITERS
     try:
         split = [next(csv.reader([first], delimiter=one)) for one in candidates]
@@ -107,11 +110,8 @@ def _row(number: int, text: str, cells: list[str], header: list[str]) -> Row:
     raw = _bytes(text.rstrip("\r\n"))
     if len(raw) >= LONGEST_LINE:
         return overlong(number, raw)
-    if not text.isascii():
-        try:
-            raw.decode()
-        except UnicodeDecodeError:
-            return Row(number, raw, explained(raw))
+    if wrong := not_utf8(raw):
+        return Row(number, raw, wrong)
     if len(cells) > len(header):
         return Row(
             number,

@@ -16,7 +16,7 @@ import msgspec
 
 from snaketune.data import containers, reports, sources
 from snaketune.data.identity import identify
-from snaketune.data.kinship import SIDES, Rows, related
+from snaketune.data.kinship import SIDES, Rows, copies, related
 from snaketune.data.reasons import Rejection
 from snaketune.data.shingles import Shingles
 from snaketune.data.verdicts import Judge
@@ -51,20 +51,24 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
                     tally.refuse_if_empty()
         with _leaving(bad, at_stop):
             reports.refuse_if_too_many(tallies, data["max_rejected"], at_stop)
+        copied = copies(rows)
         rows.first.clear()
         rows.shingles.finish()
-        kin = related(rows, data["near_duplicates"])
+        kin = related(rows, data["near_duplicates"], copied)
         rows.shingles.close()
+        for row in copied:
+            tallies[rows.source[row]].duplicates += 1
         for row in kin.removed:
             tallies[rows.source[row]].near_duplicates += 1
+        gone = copied.keys() | kin.removed.keys()
         with open(scratch / "rows", "rb") as lines:
             for row, line in enumerate(lines):
-                if row in kin.removed:
+                if row in gone:
                     continue
                 if row in kin.cluster:
                     line = line[:-2] + b',"cluster":"' + kin.cluster[row].hex().encode() + b'"}\n'
                 good.write(line)
-    written = reports.counted(tallies) | {"duplicate_examples": duplicates} | reports.described(rows, kin)
+    written = reports.counted(tallies) | {"duplicate_examples": duplicates} | reports.described(rows, kin, gone)
     written["advice"] = reports.advice(written)
     write_json(report, written)
     return written

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from snaketune.errors import DataError
@@ -54,6 +54,7 @@ def accounted(content: bytes, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(content=st.binary(max_size=300))
+@example(content=b"\x80\n\x00")
 @hypothesis_settings(max_examples=25, deadline=None)
 def test_arbitrary_bytes_end_in_counts_or_in_one_clear_message(kind: str, content: bytes) -> None:
     accounted(content, kind)

@@ -127,6 +127,18 @@ def test_rows_of_a_source_with_a_split_stay_there_and_draw_their_kin_with_them(t
     assert checked(tmp_path, data)["pairs"] == 0
 
 
+@pytest.mark.parametrize("test_first", [True, False])
+@pytest.mark.parametrize("near", [0.85, False])
+def test_a_free_row_gives_way_to_its_copy_whose_side_is_chosen(test_first: bool, near: object, tmp_path: Path) -> None:
+    rows = many(30)
+    own = write(tmp_path / "test.jsonl", *rows[:5]) | {"split": "test"}
+    free = write(tmp_path / "rest.jsonl", *rows)
+    data = settings(*([own, free] if test_first else [free, own]), near_duplicates=near)
+    report = validated(tmp_path, data)
+    assert (report["kept"], report["duplicates"], report["near_duplicates"]) == (30, 5, 0)
+    assert sum(row["source"] == own["path"] for row in divided(tmp_path, data)["test"].values()) == 5
+
+
 def test_splits_that_so_few_rows_cannot_fill_are_a_warning(tmp_path: Path) -> None:
     data = settings(write(tmp_path / "rows.jsonl", *many(1)))
     validated(tmp_path, data)
