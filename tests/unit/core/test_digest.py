@@ -22,7 +22,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (root / "room" / "unused.py").write_text("y = 1\n")
     (root / "room" / "words.txt").write_text("a\n")
     (root / "late.py").write_text("RESOURCES = ('room/words.txt',)\n")
-    (root.parent / "step.py").write_text("from snaketune.room import used\n\ndef g():\n    from snaketune import late\n")
+    (root.parent / "step.py").write_text(
+        "from snaketune.room import used\n\ndef g():\n    from snaketune import late\n"
+    )
     shutil.copy(digest.__file__, root / "digest.py")
     spec = sys.modules["importlib.util"].spec_from_file_location("digest_copy", root / "digest.py")
     module = sys.modules["importlib.util"].module_from_spec(spec)

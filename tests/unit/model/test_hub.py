@@ -91,7 +91,12 @@ def fetch(endpoint: str, home: Path, base: str, revision: str = "main") -> subpr
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "PYTHONPATH": str(SCRIPTS)}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
-        [sys.executable, "-c", code, base, revision], cwd=home, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, base, revision],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -105,7 +110,9 @@ def test_a_hub_model_is_fetched_at_the_commit_its_revision_stands_at(endpoint: s
     assert weights == hashlib.sha256(FILES["model.safetensors"]).hexdigest()
     small = json.loads((tmp_path / "m/key.config.json").read_text())
     assert set(small["files"]) == {"config.json", "tokenizer.json"}
-    assert not any("pytorch_model.bin" in asked for asked in Hub.asked if asked.startswith("GET") and "api" not in asked)
+    assert not any(
+        "pytorch_model.bin" in asked for asked in Hub.asked if asked.startswith("GET") and "api" not in asked
+    )
 
 
 @pytest.mark.parametrize(
