@@ -26,7 +26,14 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+# every file that is handed on is named by its stage, so that a lost one is made again
 rule all:
     default_target: True
     input:
+        rules.data.input,
+        rules.plan.input,
+        rules.pilot.input,
+        rules.train.input,
+        rules.package.input,
+        rules.evaluate.input,
         rules.report.input,

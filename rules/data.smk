@@ -11,6 +11,9 @@ rule data:
         f"{RUN}/data/report.json",
         f"{RUN}/data/leaks.json",
         f"{RUN}/data/leaks.passed",
+        f"{RUN}/data/records.jsonl",
+        f"{RUN}/data/rejected.jsonl",
+        f"{RUN}/data/split.json",
         expand(f"{RUN}/data/{{split}}.jsonl", split=SPLITS),
 
 

@@ -41,6 +41,7 @@ def answer_files(folder):
 rule evaluate:
     input:
         f"{RUN}/evaluation/comparison.json",
+        expand(f"{RUN}/evaluation/{{artefact}}/{{file}}", artefact=ARTEFACTS, file=["predictions.jsonl", "scores.json"]),
         f"{RUN}/evaluation/passed" if CONFIG["evaluate"]["on_missed"] == "stop" else [],
 
 

@@ -16,6 +16,7 @@ def gguf(kind):
 
 rule package:
     input:
+        f"{RUN}/model/fused.json",
         f"{RUN}/model/Modelfile",
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",

@@ -13,6 +13,7 @@ SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 
 
 rule pilot:
     input:
+        f"{RUN}/pilot/decision.json",
         f"{RUN}/pilot/go",
 
 

@@ -8,6 +8,7 @@
 rule report:
     input:
         f"{RUN}/report/index.html",
+        f"{RUN}/config.json",
         f"{RUN}/run.json",
         f"{RUN}/data/leaks.passed",
         f"{RUN}/model/fidelity.passed",

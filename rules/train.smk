@@ -17,6 +17,12 @@ def adapter_files(name):
 rule train:
     input:
         f"{RUN}/train/selection.json",
+        f"{RUN}/model/adapter/adapters.safetensors",
+        f"{RUN}/model/adapter/adapter_config.json",
+        adapter_files("adapters.safetensors"),
+        adapter_files("adapter_config.json"),
+        adapter_files("metrics.jsonl"),
+        adapter_files("summary.json"),
 
 
 rule settle_training:

@@ -15,9 +15,10 @@ SAVED = {"save_config", "record_run", "write_report"}  # the settings are part o
 SCORED = {"generate_answers", "score_answers", "compare_scores"}
 DECIDED = {"decide_pilot", "pass_pilot"}
 PACKAGED = {"fuse_adapter", "convert_gguf", "quantize_gguf", "write_modelfile", "check_fidelity", "pass_fidelity"}
-TRAINED = {"try_pilot", "train_pilot", *DECIDED, "train_adapter", "select_experiment", *PACKAGED, *SCORED}
+CHOSEN = {"train_adapter", "select_experiment", *PACKAGED, *SCORED}
+TRAINED = {"try_pilot", "train_pilot", *DECIDED, "settle_training", *CHOSEN}
 TOKENISED = {"tokenize_rows", "forecast_run", *TRAINED}
-SPLIT = {"split_rows", "check_leaks", *TOKENISED}
+SPLIT = {"split_rows", "check_leaks", "pass_leaks", *TOKENISED}
 DATA = {"validate_rows", *SPLIT}
 FETCHED = {"fetch_config", "fetch_model"}
 REPORTED = {"write_report"}
@@ -107,7 +108,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "a shorter row limit": (setting(data={"max_length": 60}), SAVED | TOKENISED),
     "another split": (setting(data={"split": {"train": 0.7, "valid": 0.1, "test": 0.2}}), SAVED | SPLIT),
     "a system prompt": (setting(data={"system": "Be brief."}), SAVED | DATA),
-    "leaks may pass": (setting(data={"leaks": "warn"}), SAVED | {"check_leaks"}),
+    "leaks may pass": (setting(data={"leaks": "warn"}), SAVED | {"check_leaks", "pass_leaks"}),
     "another number format": (setting(model={"dtype": "bfloat16"}), SAVED | TRAINED | {"forecast_run"}),
     "another seed": (setting(seed=2), SAVED | DATA),
     # the same settings, written otherwise
@@ -121,7 +122,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     # code
     "a module of the report": (module("report/page.py"), REPORTED),
     "a module of the Modelfile": (module("package/modelfile.py"), REPORTED | {"write_modelfile"}),
-    "a module of the leak check": (module("data/leaks.py"), REPORTED | {"check_leaks"}),
+    "a module of the leak check": (module("data/leaks.py"), REPORTED | {"check_leaks", "pass_leaks"}),
     "a module of the trainer": (
         module("train/checkpoints.py"),
         REPORTED | TRAINED | {"record_run"},
@@ -139,7 +140,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "a lost product": (removed("results/tiny/model/Modelfile"), REPORTED | {"write_modelfile"}),
     "a lost adapter": (
         removed("results/tiny/train/main/adapters.safetensors"),
-        REPORTED | PACKAGED | SCORED | {"train_adapter", "select_experiment", "record_run"},
+        REPORTED | CHOSEN | {"record_run"},
     ),
 }
 
