@@ -15,7 +15,7 @@ import families
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "schemas", "envs", "profiles", "presets", "report", "data", "setup")
+PARTS = "Snakefile config.yaml rules scripts schemas envs profiles presets report data setup".split()
 TINY = """
 run: tiny
 model: {base: tiny-base}

@@ -116,7 +116,10 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "defaults spelled out": (spelled_out, set()),
     "a number as text": (edited("tiny.yaml", "learning_rate: 1e-2", "learning_rate: '0.01'"), set()),
     # data
-    "one more row": (appended("rows.jsonl", '{"prompt": "new?", "response": "yes, new."}\n'), DATA | {"record_run"} | REPORTED),
+    "one more row": (
+        appended("rows.jsonl", '{"prompt": "new?", "response": "yes, new."}\n'),
+        DATA | REPORTED | {"record_run"},
+    ),
     "everything touched": (touched, set()),
     "the same files checked out again": (recloned, set()),
     # code

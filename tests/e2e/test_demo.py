@@ -1,0 +1,90 @@
+"""The demo, from nothing to its report, as `make` runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import ROOT, Project
+from snaketune import files
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project.copied(tmp_path_factory.mktemp("demo") / "project")
+    done = project.snakemake()
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+def scores(demo: Project, artefact: str) -> dict[str, float]:
+    path = demo.folder / "results/demo/evaluation" / artefact / "scores.json"
+    found = json.loads(path.read_text())
+    assert found["rows"] >= 200
+    return {name: metric["value"] for name, metric in found["metrics"].items()}
+
+
+def test_the_base_cannot_do_the_task_and_the_tuned_model_can(demo: Project) -> None:
+    assert scores(demo, "base")["exact_match"] <= 0.05
+    assert scores(demo, "adapter")["exact_match"] >= 0.90
+
+
+def test_the_deployed_file_answers_as_well_as_the_adapter(demo: Project) -> None:
+    difference = scores(demo, "gguf-q8_0")["exact_match"] - scores(demo, "adapter")["exact_match"]
+    assert abs(difference) <= 0.02
+
+
+def test_the_report_names_the_tensor_types_really_used(demo: Project) -> None:
+    fidelity = json.loads((demo.folder / "results/demo/model/fidelity.json").read_text())
+    types = fidelity["artefacts"]["gguf-q4_k_m"]["tensor_types"]
+    assert "q5_0" in types  # rows of 128 are no multiple of 256
+    assert "q5_0" in (demo.folder / "results/demo/report/index.html").read_text()
+
+
+def test_the_held_out_rows_are_in_no_training_file(demo: Project) -> None:
+    data = demo.folder / "results/demo/data"
+    ids = {split: {row["id"] for row in files.read_jsonl(data / f"{split}.jsonl")} for split in ("train", "test")}
+    assert len(ids["test"]) == 200
+    assert not ids["test"] & ids["train"]
+
+
+def test_the_adapter_loads_with_mlx_lms_own_command(demo: Project) -> None:
+    base = demo.folder / "results/models/demo"
+    adapter = demo.folder / "results/demo/train/main"
+    said = subprocess.run(
+        [
+            *(sys.executable, "-m", "mlx_lm", "generate", "--model", str(base), "--adapter-path", str(adapter)),
+            *("--prompt", "translate to Hawaiian: eight hundred fifty three", "--max-tokens", "30", "--temp", "0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "haneli" in said.stdout
+
+
+def test_running_again_has_nothing_to_do(demo: Project) -> None:
+    assert "Nothing to be done" in demo.snakemake().stdout
+
+
+@pytest.mark.slow
+def test_two_runs_give_the_same_bytes(demo: Project, tmp_path: Path) -> None:
+    other = Project.copied(tmp_path / "again")
+    assert other.snakemake().returncode == 0
+    same = ["train/main/adapters.safetensors", "model/demo-q8_0.gguf", "evaluation/gguf-q8_0/scores.json"]
+    same += ["evaluation/comparison.json", "data/report.json"]
+    for name in same:
+        one, two = (project.folder / "results/demo" / name for project in (demo, other))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_nothing_of_the_training_path_imports_torch() -> None:
+    code = (
+        "import sys, snaketune.mlx_engine.trainer, snaketune.mlx_engine.generation, snaketune.evaluate.answering\n"
+        "assert not sys.modules.get('torch'), 'torch was imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True, timeout=120)
