@@ -51,7 +51,7 @@ def make_run(
     records = [_record(i, said, text_rows) for i in range(first_row, first_row + rows)]
     write_jsonl(folder / "data/test.jsonl", records)
     _data(folder, rows, said)
-    _plan_and_pilot(folder)
+    _plan_and_pilot(folder, said)
     for number, name in enumerate(experiments):
         _training(folder, name, number)
     summaries = {name: read_json(folder / f"train/{name}/summary.json") for name in experiments}
@@ -177,7 +177,7 @@ def _data(folder: Path, rows: int, said: str) -> None:
             "near_duplicates": 2,
             "reasons": {"empty": 7, "invalid-json": 5},
             "examples": {"empty": ["data/demo.jsonl:3: the answer is empty"]},
-            "sources": [],
+            "sources": [_source("data/demo.jsonl", 500), _source(f"data/odd {said}.jsonl", 20)],
             "near_duplicate_examples": [["data/demo.jsonl:90", "data/demo.jsonl:12"]],
             "same_prompt": {"prompts": 1, "rows": 2, "examples": ["data/demo.jsonl:7", "data/demo.jsonl:8"]},
             "clusters": {"count": 12, "rows": 31, "largest": 5},
@@ -235,7 +235,11 @@ def _data(folder: Path, rows: int, said: str) -> None:
     )
 
 
-def _plan_and_pilot(folder: Path) -> None:
+def _source(name: str, rows: int) -> dict[str, Any]:
+    return {"source": name, "read": rows, "kept": rows, "rejected": 0, "duplicates": 0, "near_duplicates": 0}
+
+
+def _plan_and_pilot(folder: Path, said: str) -> None:
     write_json(
         folder / "plan.json",
         {
@@ -287,7 +291,7 @@ def _plan_and_pilot(folder: Path) -> None:
                 "says": "each doubling of the rows lowered the validation loss by 0.200: more data is likely to help",
             },
             "overridden": False,
-            "sample": [{"prompt": "Write this", "reference": "THIS", "base": "this", "pilot": "THIS"}],
+            "sample": [{"prompt": f"Write this {said}", "reference": "THIS", "base": "this", "pilot": "THIS"}],
         },
     )
     for step, seconds in (("fuse_adapter", 2.5), ("quantize_gguf-q8_0", 4.5), ("generate_answers-base", 21.0)):

@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.skipif(browser.found() is None, reason="no chromium with its chromedriver is installed here"),
 ]
 
+PAGES = ("report/index.html", "report/human_eval.html", "pilot/index.html")
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
@@ -39,6 +41,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _reported(run: Path) -> Path:
     folder = run / "report"
     page.run(folder=run, page=folder / "index.html", record=folder / "report.json", form=folder / "human_eval.html")
+    page.pilot(folder=run, page=run / "pilot/index.html")
     return run
 
 
@@ -105,12 +108,12 @@ def _until(found: Callable[[], Any], seconds: float = 10) -> Any:
     raise AssertionError("nothing came within the time")
 
 
-@pytest.mark.parametrize("name", ["index.html", "human_eval.html"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("kind", ["run", "hostile"])
 def test_a_page_loads_nothing_but_itself_and_complains_of_nothing(
     chromium: Any, name: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    path = request.getfixturevalue(kind) / "report" / name
+    path = request.getfixturevalue(kind) / name
     _open(chromium, path)
     assert chromium.execute_script("return document.querySelector('h1').textContent.length") > 10
     assert [url for url in _requests(chromium) if not url.startswith("data:")] == [path.as_uri()]
@@ -167,10 +170,10 @@ def test_right_to_left_marks_turn_no_text_around_them(chromium: Any, hostile: Pa
     assert isolated
 
 
-@pytest.mark.parametrize("name", ["index.html", "human_eval.html"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("kind", ["run", "hostile"])
 def test_nothing_is_cut_off_on_a_phone(chromium: Any, name: str, kind: str, request: pytest.FixtureRequest) -> None:
-    _open(chromium, request.getfixturevalue(kind) / "report" / name, width=360)
+    _open(chromium, request.getfixturevalue(kind) / name, width=360)
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
 
 
@@ -193,18 +196,18 @@ return low;
 """
 
 
-@pytest.mark.parametrize("name", ["index.html", "human_eval.html"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_the_contrast_that_wcag_asks_for(chromium: Any, run: Path, name: str, scheme: str) -> None:
-    _open(chromium, run / "report" / name, scheme=scheme)
+    _open(chromium, run / name, scheme=scheme)
     dark = chromium.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 26)"
     assert dark == (scheme == "dark")
     assert chromium.execute_script(CONTRAST) == []
 
 
-@pytest.mark.parametrize("name", ["index.html", "human_eval.html"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_screen_reader_finds_headings_in_order_and_a_name_for_everything(chromium: Any, run: Path, name: str) -> None:
-    _open(chromium, run / "report" / name)
+    _open(chromium, run / name)
     nodes = chromium.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     nodes = [node for node in nodes if not node.get("ignored")]
     role = [(node["role"]["value"], (node.get("name") or {}).get("value", "")) for node in nodes]

@@ -42,19 +42,21 @@ def run(
 
 def render(found: dict[str, Any]) -> str:
     """The page's HTML."""
-    values = views.values(found)
-    pictures = {name: Markup(values.pop(name)) for name in ("curves", "lengths")}  # made by plots.py, escaped there
-    return templated("page.html", "page.js", facts=found, **values, **pictures)
+    return templated("page.html", "page.js", facts=found, **_with_pictures(views.values(found)))
 
 
 def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:
     """Write the pilot's page, after a go and after a no-go alike; returns the facts."""
     found = facts.collect(folder, declared)
-    values = views.pilot_values(found)
-    curves = Markup(values.pop("curves"))  # made by plots.py, escaped there
-    html = templated("pilot.html", None, ("style.css", "human_eval.css"), facts=found, curves=curves, **values)
+    values = _with_pictures(views.pilot_values(found))
+    html = templated("pilot.html", None, ("style.css", "human_eval.css"), facts=found, **values)
     files.write_text(page, html)
     return found
+
+
+def _with_pictures(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the SVG of plots.py, which is escaped there, as what the templates take as it is."""
+    return values | {name: Markup(values[name]) for name in ("curves", "lengths")}
 
 
 def templated(template: str, script: str | None, styles: Iterable[str] = ("style.css",), **values: Any) -> str:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from snaketune.report import facts, plots
-from snaketune.report.measures import duration, in_sentence, measure, number, probability, shown
+from snaketune.report.measures import duration, gap, in_sentence, measure, number, probability, shown
 
 PANELS = ("exact_match", "chrf", "perplexity", "bits_per_byte", "bleu", "token_f1", "rouge_l", "similarity")
 MOST_PANELS = 4
@@ -124,9 +124,12 @@ def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
 def difference(name: str, tested: dict[str, Any], other: str = "the base") -> str:
     """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
     scale, unit = (100, " points") if measure(name).kind == "share" else (1, "")
-    gap, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
-    sure = probability(tested.get("p_corrected", tested["p"]))
-    return f"{gap}{unit} against {other} ({low} to {high}), {sure}: {tested.get('verdict', '')}".removesuffix(": ")
+    change, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
+    said = f"{change}{unit} against {other} ({low} to {high}), {probability(tested.get('p_corrected', tested['p']))}"
+    verdict, least = tested.get("verdict"), tested.get("detectable")
+    if verdict not in ("better", "worse") and least:
+        return f"{said}: {verdict} ({gap(name, least)} would have shown)"
+    return f"{said}: {verdict}"
 
 
 def signed(value: float) -> str:
