@@ -142,3 +142,20 @@ def test_the_environments_hold_the_pins_of_requirements() -> None:
         assert set(listed) <= pins, f"{path.name} has a pin that requirements.txt has not"
         held |= set(listed)
     assert pins - held == {pin for pin in pins if pin.startswith("snakemake")}
+
+
+def test_the_reference_is_what_the_schema_says() -> None:
+    from snaketune import reference
+
+    written = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert written == reference.page(), "run `make docs`"
+
+
+def test_the_shipped_configuration_is_complete_and_commented() -> None:
+    path = ROOT / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    complete = config.complete(config.read(path))
+    assert config.read(path).keys() == complete.keys()
+    for rule in (rule for key, rule in leaves(config.schema()) if len(key) == 2 and key[0] in complete):
+        assert rule["description"].split(".")[0].split()[0] in text
+    assert presets.commented(complete) in text, "run `make docs`"
