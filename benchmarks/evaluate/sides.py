@@ -136,7 +136,9 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         from snaketune.mlx_engine import generation, scoring  # type: ignore[assignment]
 
         if how == "unshared":
-            generation.WORTH_SHARING = 10**9
+            from snaketune.evaluate import windows
+
+            windows.WORTH_SHARING = 10**9
         model = mlx(folder)
         ways = {
             "ours": lambda: batched(generation.answers, model, asked),

@@ -72,7 +72,7 @@ class Artefact:
 
 
 def _folder(manifest: StrPath) -> Path:
-    return Path(read_json(manifest)["folder"])
+    return Path(read_json(manifest)["folder"]).expanduser()
 
 
 def _mlx(folder: Path, dtype: str, adapter: Path | None) -> Engine:

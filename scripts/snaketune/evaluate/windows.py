@@ -1,4 +1,4 @@
-"""Rows and prompts that do not fit into the model's context, and how they are made to."""
+"""Rows and prompts that do not fit into the model's context, and how they are made to; and what prompts share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from snaketune.files import read_json
 
 DEFAULT_CONTEXT = 2048
+WORTH_SHARING = 16  # tokens; computing a shorter common beginning once saves less than its bookkeeping costs
 
 
 def context_of(folder: str | Path) -> int:
@@ -51,3 +52,14 @@ def fitted(prompt: Sequence[int], context: int, max_new_tokens: int) -> tuple[li
     excess = len(prompt) - (context - room)
     ids = list(prompt) if excess <= 0 else [prompt[0], *prompt[excess + 1 :]]
     return ids, min(max_new_tokens, context - len(ids)), max(0, excess)
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """What all prompts begin with, short of any prompt's last token; empty where sharing would not pay."""
+    if len(prompts) < 2:
+        return []
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share, all between them share
+    both = zip(first, last, strict=False)
+    length = next((i for i, (one, other) in enumerate(both) if one != other), min(len(first), len(last)))
+    length = min(length, min(len(prompt) for prompt in prompts) - 1)
+    return first[:length] if length >= WORTH_SHARING else []

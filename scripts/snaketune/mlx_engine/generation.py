@@ -12,10 +12,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import apply_top_k, apply_top_p, make_logits_processors
 
 from snaketune.evaluate.sampling import Sampling
+from snaketune.evaluate.windows import shared_prefix
 
 BATCH = 32  # answers in the making at once
 PREFILL = 16  # prompts read at once; 8 is a tenth slower on a CPU, more gains nothing
-WORTH_SHARING = 16  # tokens; computing a shorter common beginning once saves less than its bookkeeping costs
 
 
 def answers(
@@ -63,17 +63,6 @@ def answers(
 def _takes_rows(model: nn.Module) -> bool:
     """Whether several rows of different length can be read at once: mlx-lm's gemma2 fails on their mask."""
     return not type(model).__module__.endswith(".gemma2")
-
-
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """What all prompts begin with, short of any prompt's last token; empty where sharing would not pay."""
-    if len(prompts) < 2:
-        return []
-    first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share, all between them share
-    both = zip(first, last, strict=False)
-    length = next((i for i, (one, other) in enumerate(both) if one != other), min(len(first), len(last)))
-    length = min(length, min(len(prompt) for prompt in prompts) - 1)
-    return first[:length] if length >= WORTH_SHARING else []
 
 
 def read(model: nn.Module, ids: Sequence[int]) -> list[Any] | None:

@@ -10,7 +10,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from snaketune.mlx_engine.generation import read, shared_prefix
+from snaketune.evaluate.windows import shared_prefix
+from snaketune.mlx_engine.generation import read
 
 CHUNK = 512  # tokens whose logits are held at once: 512 x a vocabulary of 256,000 x 4 bytes is 0.5 GB
 

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.evaluate.windows import fitted, pieces
+from snaketune.evaluate.windows import fitted, pieces, shared_prefix
 
 
 @given(st.integers(1, 200), st.integers(4, 40), st.data())
@@ -36,3 +36,10 @@ def test_a_prompt_and_its_answer_always_fit_and_the_prompts_end_is_kept(length, 
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_a_prompt_that_fits_is_left_alone(length, wanted):
     assert fitted(list(range(length)), 200, wanted) == (list(range(length)), wanted, 0)
+
+
+def test_a_beginning_is_shared_up_to_the_last_token_of_the_shortest():
+    assert shared_prefix([[1] * 30, [1] * 20, [1] * 25]) == [1] * 19
+    assert shared_prefix([list(range(30)), [*range(20), 99]]) == list(range(20))
+    assert shared_prefix([[1] * 10, [1] * 10]) == []
+    assert shared_prefix([[1] * 30]) == []

@@ -60,3 +60,40 @@ def test_a_drawn_answer_depends_on_its_seed_alone(prompts, llama):
     assert found[2] == found[4]
     assert said(llama, prompts[3:4], sampling, seeds=[10])[0] == found[3]
     assert said(llama, prompts, sampling, seeds=[1, 2, 3, 4, 5]) != found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gemma3", "qwen3", "phi3"])
+def test_together_after_a_shared_beginning_as_alone(family, tmp_path):
+    import families
+    import numpy as np
+    from snaketune.package import converting
+
+    folder = families.build(tmp_path / "m", family, dtype="float32")
+    converting.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
+    llama = loading.open_gguf(tmp_path / "m.gguf", context=256, threads=1)
+    rng = np.random.default_rng(1)
+    beginning = rng.integers(10, 300, 90).tolist()  # gemma3's window is 64 here
+    prompts = [beginning + rng.integers(10, 300, n).tolist() for n in (3, 30, 1, 12, 60, 7, 7, 19, 44, 2, 5)]
+    together = said(llama, prompts, stop_ids=set(), limit=10)
+    assert together == {i: said(llama, [prompt], stop_ids=set(), limit=10)[0] for i, prompt in enumerate(prompts)}
+
+
+@pytest.mark.slow
+def test_an_adapter_over_the_file_speaks_in_its_answers(tmp_path):
+    import families
+    from snaketune.files import write_json
+    from snaketune.package import converting, peft
+
+    folder = families.build(tmp_path / "m", "llama-bpe", dtype="float32")
+    converting.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
+    adapter = families.adapt(folder, tmp_path / "a", rows=families.conversations(6), updates=10)
+    write_json(tmp_path / "m.json", {"base": "m", "revision": None, "folder": str(folder), "files": {}})
+    lora = tmp_path / "lora.gguf"
+    peft.export(model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora)
+    asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]
+    plain, adapted = (
+        said(loading.open_gguf(tmp_path / "m.gguf", context=256, threads=1, adapter=over), asked, stop_ids=set())
+        for over in (None, lora)
+    )
+    assert plain != adapted

@@ -84,10 +84,3 @@ def test_each_prompt_keeps_its_own_limit(tiny):
     prompts = prompts_of(vocabulary, count=5)
     found = generation.answers(model, prompts, [1, 2, 3, 4, 5], set(), GREEDY, range(5))
     assert {number: (len(new), stopped) for number, new, stopped in found} == {i: (i + 1, False) for i in range(5)}
-
-
-def test_a_beginning_is_shared_up_to_the_last_token_of_the_shortest():
-    assert generation.shared_prefix([[1] * 30, [1] * 20, [1] * 25]) == [1] * 19
-    assert generation.shared_prefix([list(range(30)), [*range(20), 99]]) == list(range(20))
-    assert generation.shared_prefix([[1] * 10, [1] * 10]) == []
-    assert generation.shared_prefix([[1] * 30]) == []

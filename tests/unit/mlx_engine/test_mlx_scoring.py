@@ -7,7 +7,8 @@ from pathlib import Path
 import families
 import numpy as np
 import pytest
-from snaketune.mlx_engine import generation, loading, scoring
+from snaketune.evaluate import windows
+from snaketune.mlx_engine import loading, scoring
 
 STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
 TEXTS = (
@@ -56,7 +57,7 @@ def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeyp
     assert list(scoring.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
     monkeypatch.setattr(scoring, "CHUNK", 32)
     assert list(scoring.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
-    monkeypatch.setattr(generation, "WORTH_SHARING", 10_000)
+    monkeypatch.setattr(windows, "WORTH_SHARING", 10_000)
     assert list(scoring.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
