@@ -23,7 +23,7 @@ from snaketune.train import subset
 from snaketune.train.batches import Visits
 
 SCORED_ROWS = 128  # validation rows whose probabilities are compared
-METRIC = "chrF"
+METRIC = "chrF++"
 ARTEFACTS = 4  # that are evaluated by default: base, prompted, adapter, the first GGUF
 
 
@@ -135,17 +135,19 @@ def _plain(row: binding.Row) -> tuple[list[int], list[bool]]:
 
 def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tuple[list[str], float]:
     """Greedy answers to the questions, and the seconds that one took. None may be far longer than its reference."""
+    if not pairs:
+        return [], 0.0
     prompts = [question.tolist() for question, _ in pairs]
     limits = [min(limit, 2 * len(answer) + 8) for _, answer in pairs]
     said = [""] * len(pairs)
     started = clock.monotonic()
     for number, ids, _ in generation.answers(model, prompts, limits, renderer.stop_ids, Sampling(), [0] * len(prompts)):
         said[number] = renderer.decode(ids)
-    return said, (clock.monotonic() - started) / max(1, len(pairs))
+    return said, (clock.monotonic() - started) / len(pairs)
 
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:
-    """chrF (0 to 100) of each answer."""
+    """chrF++ (0 to 100) of each answer."""
     return np.array(
         [CHRF.sentence_score(answer, [reference]).score for answer, reference in zip(answers, references, strict=True)]
     )

@@ -1,0 +1,182 @@
+"""From a pilot to its decision, with true trainings of the demo's model; weights are random but in the slow test."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snaketune import config as configuration
+from snaketune.files import read_json, read_jsonl
+from snaketune.mlx_engine import trainer
+from snaketune.model import demo_base, demo_text
+from snaketune.model.rendering import Renderer
+from snaketune.model.store import write_store
+from snaketune.package import peft
+from snaketune.pilot import decide, dry_run
+from snaketune.plan import forecast
+from snaketune.plan.machine import Machine
+from snaketune.train.experiments import expand
+
+ROOT = Path(__file__).resolve().parents[3]
+MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
+SHORT = {"batch_size": 8, "accumulation": 1, "dropout": 0.0, "rank": 4, "gradient_checkpointing": False}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The demo's base with random weights."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.models import llama
+
+    folder = tmp_path_factory.mktemp("base")
+    demo_base.write_tokenizer(folder, demo_text.numbers(1)["train"], 1)
+    shape = demo_base.write_config(folder)
+    mx.random.seed(0)
+    weights = dict(tree_flatten(llama.Model(llama.ModelArgs.from_dict(shape)).parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    return folder
+
+
+class Pilot:
+    """The files of a pilot in a folder, made from records of the two splits."""
+
+    def __init__(self, folder: Path, base: Path, splits: dict[str, list[dict[str, Any]]], **keys: Any) -> None:
+        self.folder, self.config = folder, configuration.complete({"run": "a", **keys})
+        renderer = Renderer(base)
+        (folder / "demo").mkdir(parents=True)
+        self.stores = {split: folder / "demo" / f"{split}.safetensors" for split in splits}
+        for split, records in splits.items():
+            write_store(self.stores[split], [(renderer.record(record), 1.0) for record in records])
+        counts = {split: {"rows": len(records)} for split, records in splits.items()}
+        (folder / "demo/tokens.json").write_text(json.dumps({"splits": counts}))
+        self.model = folder / "demo.config.json"
+        self.model.write_text(json.dumps({"base": "demo", "folder": str(base), "files": {}}))
+        self.train = self.config["train"] | {"dtype": "auto", "seed": self.config["seed"]}
+
+    def decided(self) -> dict[str, Any]:
+        config, out = self.config, self.folder / "pilot"
+        forecast.run(
+            models=[self.model],
+            stores=[self.stores["train"]],
+            tokens=[self.folder / "demo/tokens.json"],
+            config={"experiments": expand(config), "data": config["data"], "package": config["package"]},
+            machine=MACHINE,
+            seed=config["seed"],
+            plan=self.folder / "plan.json",
+        )
+        trainer.train(
+            self.stores["train"],
+            self.stores["valid"],
+            self.model,
+            self.train | {"epochs": 1, "updates": config["pilot"]["updates"]},
+            adapter=out / "adapters.safetensors",
+            adapter_config=out / "adapter_config.json",
+            metrics=out / "metrics.jsonl",
+            summary=out / "summary.json",
+            work=out / "work",
+            rows=config["pilot"]["rows"],
+        )
+        return decide.run(
+            summary=out / "summary.json",
+            metrics=out / "metrics.jsonl",
+            adapter=out / "adapters.safetensors",
+            model=self.model,
+            train=self.stores["train"],
+            valid=self.stores["valid"],
+            plan=self.folder / "plan.json",
+            curve=[],
+            config=config,
+            decision=self.folder / "decision.json",
+        )
+
+
+def translations(split: str, count: int | None = None) -> list[dict[str, Any]]:
+    rows = [demo_text.row(number) for number in demo_text.numbers(1)[split][:count]]
+    return [{"messages": [said("user", row["prompt"]), said("assistant", row["response"])]} for row in rows]
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def verdicts(decision: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["verdict"] for one in decision["criteria"]}
+
+
+def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp_path):
+    splits = {"train": translations("train", 64), "valid": translations("valid", 12)}
+    found = Pilot(
+        tmp_path, base, splits, train={**SHORT, "learning_rate": 0}, pilot={"rows": 32, "updates": 12, "sample": 2}
+    ).decided()
+    assert found["decision"] == "no-go"
+    assert found["likely_cause"].startswith("nothing was learnt")
+    assert read_json(tmp_path / "decision.json") == found
+    assert {"hours", "hours_low", "hours_high", "memory_bytes", "disk_bytes"} <= found["forecast"].keys()
+    assert len(found["sample"]) == 2
+    assert found["sample"][0]["prompt"].startswith("translate to Hawaiian: ")
+
+
+def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_path):
+    text = [{"text": left + right} for (left, right), _ in zip(demo_text.facts([3, 5, 7], 1), range(60), strict=False)]
+    splits = {"train": text[:40], "valid": text[40:]}
+    found = Pilot(
+        tmp_path, base, splits, train={**SHORT, "learning_rate": 1e-2, "warmup": 2}, pilot={"rows": 40, "updates": 30}
+    ).decided()
+    seen = verdicts(found)
+    assert seen["answers bound to their questions"] == "unknown"
+    assert seen["score not worse than base"] == "unknown"
+    assert seen["validation better than base"] == "pass"
+    assert found["decision"] == "go", found["reasons"]
+
+
+def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(peft, "export", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF")))
+    pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
+    found = dry_run.run(
+        train=pilot.stores["train"],
+        valid=pilot.stores["valid"],
+        model=pilot.model,
+        settings=pilot.train,
+        report=tmp_path / "pilot/dry_run.json",
+        threads=1,
+    )
+    assert [step["step"] for step in found["steps"]] == ["train", "save and load", "convert"]
+    assert len(asked) == 1
+    assert [path.name for path in (tmp_path / "pilot").iterdir()] == ["dry_run.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "shuffled", "seed", "cause"),
+    [
+        ({"learning_rate": 0}, False, 1, "nothing was learnt"),
+        ({"learning_rate": 10}, False, 1, "too high, and has broken the model"),
+        ({}, True, 1, "do not belong to their questions"),
+        *(({}, False, seed, None) for seed in range(1, 6)),
+    ],
+)
+def test_hopeless_demos_are_refused_for_the_right_reason_and_the_honest_one_goes(
+    tmp_path, changed, shuffled, seed, cause
+):
+    built = ROOT / "results/models/demo"
+    if not (built / "model.safetensors").is_file():
+        pytest.skip("the demo's base is not built; `snakemake pilot` builds it")
+    own = configuration.read(ROOT / "config.yaml")
+    splits = {split: list(read_jsonl(ROOT / f"data/demo/{split}.jsonl")) for split in ("train", "valid")}
+    for rows in splits.values() if shuffled else ():
+        answers = [row["response"] for row in rows]
+        random.Random(5).shuffle(answers)
+        for row, answer in zip(rows, answers, strict=True):
+            row["response"] = answer
+    records = {
+        split: [{"messages": [said("user", row["prompt"]), said("assistant", row["response"])]} for row in rows]
+        for split, rows in splits.items()
+    }
+    found = Pilot(tmp_path, built, records, train=own["train"] | changed, pilot=own["pilot"], seed=seed).decided()
+    assert found["decision"] == ("no-go" if cause else "go"), found["reasons"]
+    assert (found["likely_cause"] or "").find(cause or "") >= 0
