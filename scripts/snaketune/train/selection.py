@@ -85,7 +85,7 @@ def select(
     best = min(able, key=lambda entry: entry["cost"])
     equal = [entry for entry in able if entry["cost"] <= best["cost"] + abs(best["cost"]) * tolerance]
     order = {entry["experiment"]: number for number, entry in enumerate(entries)}
-    winner = min(equal, key=lambda e: (e["parameters"], e["trainable_parameters"], order[e["experiment"]]))
+    winner = min(equal, key=lambda e: (e["parameters"], e["trainable_parameters"], e["nats"], order[e["experiment"]]))
     ranked = sorted(entries, key=lambda e: (e["cost"] is None, e["cost"] or 0.0, order[e["experiment"]]))
     reasons = _reasons(winner, best, equal, entries, tolerance, by)
     for entry in entries:
