@@ -7,6 +7,7 @@
 #   package   fuse, convert to GGUF, quantize, prove it is the same       rules/package.smk
 #   evaluate  answer and score the test rows with every product           rules/evaluate.smk
 #   report    one page that says what came out                            rules/report.smk
+#   (handover the model card; on request Ollama and the hub               rules/handover.smk)
 #
 # `snakemake` makes the report; `snakemake STAGE` stops at the end of that stage; `snakemake -n` says what would run.
 
@@ -23,6 +24,7 @@ include: "rules/pilot.smk"
 include: "rules/train.smk"
 include: "rules/package.smk"
 include: "rules/evaluate.smk"
+include: "rules/handover.smk"
 include: "rules/report.smk"
 
 

@@ -1,13 +1,13 @@
 # Stage package: from the adapter to the files that people run, each proven to be the same model.
 #
 # needs    the chosen adapter and its base; the test rows
-# leaves   model/fused/ and fused.json, model/<run>-<type>.gguf, Modelfile, README.md (the card), fidelity.json, and a
-#          stamp after the gate
-# steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, write_card, check_fidelity,
-#          pass_fidelity
+# leaves   model/fused/ and fused.json, model/<run>-<type>.gguf, Modelfile, peft/ and <run>-lora.gguf, fidelity.json,
+#          and a stamp after the gate
+# steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
 ONLY_BASE = next(iter(BASES)) if len(BASES) == 1 else None
 BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
 TYPES = CONFIG["package"]["gguf"]
+METHODS = {one["train"]["method"] for one in EXPERIMENTS.values()}
 
 
 def gguf(kind):
@@ -21,6 +21,7 @@ rule package:
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",
         [gguf(kind) for kind in TYPES],
+        f"{RUN}/model/{CONFIG['run']}-lora.gguf" if METHODS == {"lora"} else [],
 
 
 rule fuse_adapter:
@@ -86,6 +87,27 @@ rule quantize_gguf:
         "../scripts/quantize_gguf.py"
 
 
+rule export_adapter:
+    input:
+        model=BASE,
+        adapter=rules.select_experiment.output.adapter,
+        adapter_config=rules.select_experiment.output.adapter_config,
+    output:
+        peft=directory(f"{RUN}/model/peft"),
+        lora=ensure(f"{RUN}/model/{CONFIG['run']}-lora.gguf", non_empty=True),
+    log:
+        f"{RUN}/logs/export_adapter.log",
+    benchmark:
+        f"{RUN}/benchmarks/export_adapter.tsv"
+    conda:
+        "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    params:
+        code=code("export_adapter", "gguf"),
+    script:
+        "../scripts/export_adapter.py"
+
+
 rule write_modelfile:
     input:
         manifest=rules.fuse_adapter.output.manifest,
@@ -99,7 +121,7 @@ rule write_modelfile:
     params:
         config=settings(
             run=CONFIG["run"],
-            package=only(CONFIG["package"], "ollama"),
+            package=only(CONFIG["package"], "name", "ollama"),
             data=only(CONFIG["data"], "system"),
         ),
         code=code("write_modelfile", "gguf"),
@@ -128,7 +150,7 @@ rule check_fidelity:
         gpu=GPU,
     params:
         config=settings(
-            package=without(CONFIG["package"], "gguf", "ollama"),
+            package=only(CONFIG["package"], "fidelity", "min_gain_kept"),
             model=only(FIRST["model"], "template"),
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],

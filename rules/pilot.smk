@@ -14,6 +14,7 @@ SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 
 rule pilot:
     input:
         f"{RUN}/pilot/decision.json",
+        f"{RUN}/pilot/index.html",
         f"{RUN}/pilot/go",
 
 
@@ -165,3 +166,22 @@ rule pass_pilot:
         code=code("pass_pilot", "data"),
     script:
         "../scripts/pass_pilot.py"
+
+
+rule write_pilot:
+    input:
+        rules.validate_rows.output.report,
+        rules.forecast_run.output.plan,
+        rules.train_pilot.output.metrics,
+        rules.train_pilot.output.summary,
+        rules.decide_pilot.output.decision,
+    output:
+        page=ensure(f"{RUN}/pilot/index.html", non_empty=True),
+    log:
+        f"{RUN}/logs/write_pilot.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        code=code("write_pilot", "report"),
+    script:
+        "../scripts/write_pilot.py"

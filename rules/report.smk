@@ -10,8 +10,14 @@ rule report:
         f"{RUN}/report/index.html",
         f"{RUN}/config.json",
         f"{RUN}/run.json",
+        f"{RUN}/model/README.md",
         f"{RUN}/data/leaks.passed",
         f"{RUN}/model/fidelity.passed",
+
+
+rule runs:
+    input:
+        "results/runs.html",
 
 
 rule save_config:
@@ -66,6 +72,7 @@ rule write_report:
         rules.compare_scores.output,
         rules.compare_scores.input,
         [gguf(kind) for kind in TYPES],
+        sorted(map(str, Path(RUN, "votes").glob("*.json"))),
     output:
         page=report(
             f"{RUN}/report/index.html",
@@ -85,3 +92,20 @@ rule write_report:
         code=code("write_report", "report"),
     script:
         "../scripts/write_report.py"
+
+
+rule compare_runs:
+    input:
+        reports=sorted(map(str, Path("results").glob("*/report/report.json"))),
+    output:
+        page=ensure("results/runs.html", non_empty=True),
+        facts=ensure("results/runs.json", non_empty=True),
+    log:
+        "results/logs/compare_runs.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        config=settings(seed=CONFIG["seed"]),
+        code=code("compare_runs", "report"),
+    script:
+        "../scripts/compare_runs.py"

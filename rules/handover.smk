@@ -1,0 +1,111 @@
+# Handing over: the model card, and on request a serving check, Ollama and the hub.
+#
+# needs    the products, their fidelity and their scores
+# leaves   model/README.md; on request model/served.json, model/ollama.json, model/uploaded.json
+# steps    write_card; serve_check, register_ollama (target ollama), upload_model (target upload)
+DEPLOYED = f"{RUN}/evaluation/gguf-{TYPES[0]}/predictions.jsonl"
+
+
+rule ollama:
+    input:
+        f"{RUN}/model/ollama.json",
+
+
+rule upload:
+    input:
+        f"{RUN}/model/uploaded.json",
+
+
+rule write_card:
+    input:
+        manifest=rules.fuse_adapter.output.manifest,
+        fidelity=rules.check_fidelity.output.fidelity,
+        split=rules.split_rows.output.split,
+        summary=adapter_files("summary.json")[0],
+        comparison=rules.compare_scores.output.comparison,
+    output:
+        card=ensure(f"{RUN}/model/README.md", non_empty=True),
+    log:
+        f"{RUN}/logs/write_card.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        config=settings(
+            run=CONFIG["run"],
+            train=CONFIG["train"],
+            package=only(CONFIG["package"], "gguf", "name", "licence", "language"),
+            data=only(CONFIG["data"], "sources"),
+        ),
+        code=code("write_card", "report"),
+    script:
+        "../scripts/write_card.py"
+
+
+rule serve_check:
+    input:
+        gguf=gguf(TYPES[0]),
+        predictions=DEPLOYED,
+        rows=rules.split_rows.output.test,
+    output:
+        served=ensure(f"{RUN}/model/served.json", non_empty=True),
+        timing=f"{RUN}/model/served-timing.json",
+    log:
+        f"{RUN}/logs/serve_check.log",
+    benchmark:
+        f"{RUN}/benchmarks/serve_check.tsv"
+    conda:
+        "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    params:
+        config=settings(
+            package=only(CONFIG["package"], "fidelity", "serve_timeout"),
+            evaluate=only(CONFIG["evaluate"], "max_new_tokens"),
+        ),
+        code=code("serve_check", "gguf"),
+    script:
+        "../scripts/serve_check.py"
+
+
+rule register_ollama:
+    input:
+        modelfile=rules.write_modelfile.output.modelfile,
+        predictions=DEPLOYED,
+        rows=rules.split_rows.output.test,
+    output:
+        registered=ensure(f"{RUN}/model/ollama.json", non_empty=True),
+    log:
+        f"{RUN}/logs/register_ollama.log",
+    conda:
+        "../envs/gguf.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        config=settings(
+            run=CONFIG["run"],
+            package=only(CONFIG["package"], "name", "fidelity", "serve_timeout"),
+            evaluate=only(CONFIG["evaluate"], "max_new_tokens"),
+        ),
+        code=code("register_ollama", "gguf"),
+    script:
+        "../scripts/register_ollama.py"
+
+
+rule upload_model:
+    input:
+        card=rules.write_card.output.card,
+        products=[gguf(kind) for kind in TYPES],
+        fidelity=rules.check_fidelity.output.fidelity,
+        passed=rules.pass_fidelity.output.passed,
+    output:
+        uploaded=ensure(f"{RUN}/model/uploaded.json", non_empty=True),
+    log:
+        f"{RUN}/logs/upload_model.log",
+    conda:
+        "../envs/gguf.yaml"
+    params:
+        config=settings(package=only(CONFIG["package"], "upload")),
+        code=code("upload_model", "gguf"),
+    script:
+        "../scripts/upload_model.py"

@@ -1,0 +1,15 @@
+"""Creates the model in Ollama, where it is installed, and asks it the evaluation's questions; package/ollama.py."""
+
+import json
+
+from snaketune import step
+from snaketune.package import ollama
+
+with step.running(snakemake.log[0]):
+    ollama.register(
+        modelfile=snakemake.input.modelfile,
+        predictions=snakemake.input.predictions,
+        rows=snakemake.input.rows,
+        config=json.loads(snakemake.params.config),
+        registered=snakemake.output.registered,
+    )

@@ -1,0 +1,15 @@
+"""Uploads the model and its card to the hub; package/upload.py."""
+
+import json
+
+from snaketune import step
+from snaketune.package import upload
+
+with step.running(snakemake.log[0]):
+    upload.run(
+        card=snakemake.input.card,
+        products=snakemake.input.products,
+        fidelity=snakemake.input.fidelity,
+        config=json.loads(snakemake.params.config),
+        uploaded=snakemake.output.uploaded,
+    )

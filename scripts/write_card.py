@@ -1,0 +1,17 @@
+"""Writes the model card from what was measured; package/card.py."""
+
+import json
+
+from snaketune import step
+from snaketune.package import card
+
+with step.running(snakemake.log[0]):
+    card.write(
+        manifest=snakemake.input.manifest,
+        fidelity=snakemake.input.fidelity,
+        split=snakemake.input.split,
+        summary=snakemake.input.summary,
+        comparison=snakemake.input.comparison,
+        config=json.loads(snakemake.params.config),
+        card=snakemake.output.card,
+    )
