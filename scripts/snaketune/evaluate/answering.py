@@ -89,23 +89,28 @@ def _asked(
 
 def _lead(prompted: dict[str, Any], train: StrPath | None, renderer: Renderer, context: int, seed: int) -> Messages:
     """The system prompt and the worked examples that stand before each question put to the prompted base."""
-    system = [{"role": "system", "content": prompted["system"]}] if prompted["system"] else []
-    worked = examples(read_jsonl(train), prompted["examples"], seed) if train is not None else []
-    probe = [{"role": "user", "content": "?"}]
-    for count in range(len(worked), -1, -1):
-        lead = system + [message for exchange in worked[:count] for message in exchange]
-        if len(renderer.prompt(lead + probe)) * LEAD_SHARE <= context or count == 0:
-            break
-    if count < len(worked):
-        _say(f"the context of {context} tokens has room for {count} of {len(worked)} examples")
-    if not lead:
+    if not prompted["system"] and not prompted["examples"]:
         raise EvaluationError(
             "the prompted base has neither a system prompt nor an example",
             where="evaluate.prompted",
             why="It would be the base once more",
-            mend="Set evaluate.prompted.system, or examples above 0 (single exchanges of the training rows that fit), "
-            "or leave `prompted` out of evaluate.artefacts",
+            mend="Set evaluate.prompted.system, or examples above 0, or leave `prompted` out of evaluate.artefacts",
         )
+    system = [{"role": "system", "content": prompted["system"]}] if prompted["system"] else []
+    worked = examples(read_jsonl(train), prompted["examples"], seed) if train is not None else []
+    probe = [{"role": "user", "content": "?"}]
+    lead = system
+    for count in range(len(worked), 0, -1):
+        lead = system + [message for exchange in worked[:count] for message in exchange]
+        if len(renderer.prompt(lead + probe)) * LEAD_SHARE <= context:
+            break
+        lead = system
+    found = sum(message["role"] == "assistant" for message in lead)
+    if found < prompted["examples"]:
+        why = (
+            f"no more fit into half a context of {context} tokens" if worked else "no training row is a single exchange"
+        )
+        _say(f"the prompted base gets {found} of {prompted['examples']} examples: {why}")
     return lead
 
 

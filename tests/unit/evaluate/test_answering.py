@@ -219,17 +219,25 @@ def test_the_prompted_base_reads_worked_examples_before_each_question(tmp_path, 
 
 def test_the_prompted_base_takes_as_many_examples_as_half_the_context_holds(tmp_path, model, capsys):
     train = tmp_path / "train.jsonl"
-    write_jsonl(train, [conversation(i, words=20) for i in range(9)])
+    write_jsonl(train, [conversation(i, words=4) for i in range(9)])
     renderer = Renderer(model)
     lead = answering._lead({"system": None, "examples": 9}, train, renderer, 300, 1)
     assert 0 < len(lead) < 18
     assert len(renderer.prompt([*lead, {"role": "user", "content": "?"}])) <= 150
-    assert "has room for" in capsys.readouterr().err
+    assert f"gets {len(lead) // 2} of 9 examples: no more fit" in capsys.readouterr().err
 
 
 def test_a_prompted_base_without_a_prompt_is_refused(tmp_path, manifest):
     with pytest.raises(EvaluationError, match="neither a system prompt nor an example"):
-        run(tmp_path, manifest, [conversation(0)], "prompted")
+        run(tmp_path, manifest, [conversation(0)], "prompted", prompted={"examples": 0})
+
+
+def test_where_no_example_can_be_had_the_prompted_base_is_the_base_and_the_log_says_so(tmp_path, manifest, capsys):
+    train = tmp_path / "train.jsonl"
+    write_jsonl(train, [{"id": "t", "text": "no"}])
+    rows = [{"id": "t", "text": "the river"}]
+    assert run(tmp_path, manifest, rows, "prompted", files={"train": train}) == run(tmp_path, manifest, rows)
+    assert "0 of 3 examples: no training row is a single exchange" in capsys.readouterr().err
 
 
 def test_the_lead_replaces_a_rows_own_system_text_only_if_it_has_one():
