@@ -1,0 +1,164 @@
+"""The Modelfile: what Ollama's Go templates make of a conversation is what the model was trained with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import families
+import pytest
+from chains import Chain
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune.model.rendering import Renderer
+from snaketune.package import chat_format, gguf_file, modelfile
+
+# What Ollama does with the messages before its template sees them: system texts joined, neighbours of a role merged.
+GO = """
+package main
+
+import ("encoding/json"; "os"; "strings"; "text/template")
+
+type Message struct { Role, Content string }
+type Case struct { Template string; Messages []Message }
+
+func main() {
+    var cases []Case
+    if err := json.NewDecoder(os.Stdin).Decode(&cases); err != nil { panic(err) }
+    var out []string
+    for _, c := range cases {
+        var system []string
+        var merged []*Message
+        for i := range c.Messages {
+            m := c.Messages[i]
+            if m.Role == "system" { system = append(system, m.Content) }
+            if n := len(merged); n > 0 && merged[n-1].Role == m.Role {
+                merged[n-1].Content += "\\n\\n" + m.Content
+            } else { merged = append(merged, &m) }
+        }
+        t := template.Must(template.New("").Option("missingkey=zero").Parse(c.Template))
+        var b strings.Builder
+        values := map[string]any{"System": strings.Join(system, "\\n\\n"), "Messages": merged, "Response": ""}
+        if err := t.Execute(&b, values); err != nil { panic(err) }
+        out = append(out, b.String())
+    }
+    json.NewEncoder(os.Stdout).Encode(out)
+}
+"""
+
+
+def go(folder: Path, cases: list[tuple[str, chat_format.Messages]]) -> list[str]:
+    """What Go's text/template makes of each template and its messages."""
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed (Debian: golang-go), so its text/template cannot be asked")
+    (folder / "main.go").write_text(GO, encoding="utf-8")
+    given = json.dumps([{"Template": template, "Messages": messages} for template, messages in cases])
+    said = subprocess.run(
+        ["go", "run", str(folder / "main.go")], input=given, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout)
+
+
+# every chat template of the tests, over a tokenizer that has its tokens
+TEMPLATES = {
+    "chatml": "smollm",
+    "gemma": "gemma2",
+    "gemma3": "gemma3",
+    "llama2": "llama-sentencepiece",
+    "llama3": "llama-bpe",
+    "llama31": "llama-bpe",
+    "mistral": "mistral",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "zephyr": "llama-sentencepiece",
+}
+
+
+def renderer(folder: Path, template: str, family: str, named: str | None = None) -> Renderer:
+    folder.mkdir()
+    families.FAMILIES[family].tokenizer(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not named:
+        path.write_text(json.dumps(config | {"chat_template": families.TEMPLATES[template]}), encoding="utf-8")
+    return Renderer(folder, named)
+
+
+def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
+    made = {name: renderer(tmp_path / name, name, family) for name, family in TEMPLATES.items()}
+    made["alpaca"] = renderer(tmp_path / "alpaca", "alpaca", "llama-sentencepiece", named="alpaca")
+    cases, expected = [], []
+    for name, one in made.items():
+        found = chat_format.derive(one.prompt_text)
+        assert found is not None, name
+        for messages in chat_format.probes():
+            cases.append((found.go(), messages))
+            expected.append(one.prompt_text(messages))
+    assert go(tmp_path, cases) == expected
+
+
+@given(
+    st.lists(st.text(alphabet=st.sampled_from("ab {}\"'\\\n<|>%é🚀"), max_size=8), min_size=6, max_size=6),
+    st.booleans(),
+)
+def test_any_format_of_constant_texts_is_found_again(parts: list[str], shows: bool) -> None:
+    made = chat_format.ChatFormat(*parts, shows_empty_system=shows)
+    found = chat_format.derive(made.render)
+    assert found is not None
+    assert all(found.render(probe) == made.render(probe) for probe in chat_format.probes())
+
+
+def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None:
+    odd = chat_format.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
+    cases = [(odd.go(), messages) for messages in chat_format.probes()]
+    assert go(tmp_path, cases) == [odd.render(messages) for messages in chat_format.probes()]
+    assert '"""' not in odd.go()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda messages: f"{len(messages)} messages: " + "".join(m["content"] for m in messages),
+        lambda messages: "".join(m["content"].upper() for m in messages),
+        lambda messages: "".join(m["content"] for m in reversed(messages)),
+        lambda messages: messages[-1]["content"],
+    ],
+)
+def test_a_template_that_does_more_than_put_texts_around_has_no_format(odd: object) -> None:
+    assert chat_format.derive(odd) is None  # type: ignore[arg-type]
+
+
+def write(chain: Chain, target: Path, **more: object) -> str:
+    settings = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "num_ctx": 4096}
+    config = {"run": "v1", "package": {"name": "mine", "ollama": settings}, "data": {"system": None} | more}
+    modelfile.write(
+        manifest=chain.folder / "fused.json", gguf=chain.gguf("q8_0"), config=config, modelfile=target / "Modelfile"
+    )
+    return (target / "Modelfile").read_text(encoding="utf-8")
+
+
+def test_the_modelfile_has_what_ollama_needs(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = write(chain, tmp_path).splitlines()
+    assert "FROM ./tiny-q8_0.gguf" in said
+    assert 'PARAMETER stop "<|eot_id|>"' in said
+    assert "PARAMETER temperature 0.8" in said
+    assert "PARAMETER num_ctx 512" in said  # the model's own limit, not the 4096 of the settings
+    assert not any(line.startswith("SYSTEM") for line in said)
+    assert capsys.readouterr().err.splitlines()[-1] == f"ollama create mine:v1 -f {tmp_path / 'Modelfile'}"
+
+
+def test_a_system_prompt_is_written_only_where_training_had_one(chain: Chain, tmp_path: Path) -> None:
+    assert 'SYSTEM "Be brief."' in write(chain, tmp_path, system="Be brief.")
+    assert 'SYSTEM """Say "oui".\nBe brief."""' in write(chain, tmp_path, system='Say "oui".\nBe brief.')
+
+
+def test_the_begin_token_is_left_to_llama_cpp_where_it_adds_one(chain: Chain) -> None:
+    one = Renderer(chain.folder / "fused")
+    found = modelfile.format_of(one, gguf_file.read(chain.gguf("f16")))
+    assert found is not None
+    assert not found.opening.startswith("<|begin_of_text|>")
+    assert one.prompt_text([{"role": "user", "content": "a"}]).startswith("<|begin_of_text|>")
