@@ -8,6 +8,7 @@
 # The go is ancient(), a permission. But where anything upstream of an ancient() input runs, Snakemake no longer looks at
 # the params of what stands behind it, and a new rank would train the pilot alone. So the settings and the code's digest
 # of a training are a file of their own, made beside the pilot and taken like any other input.
+WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # on what is trained
 
 
 def adapter_files(name):
@@ -34,7 +35,7 @@ rule settle_training:
         "../envs/data.yaml"
     params:
         config=lambda wildcards: settings_text(
-            train=EXPERIMENTS[wildcards.experiment]["train"],
+            train=without(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT),
             model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
             seed=CONFIG["seed"],
             code=code("train_adapter", "mlx"),
@@ -70,6 +71,10 @@ rule train_adapter:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+    params:
+        later=lambda wildcards, input: settings_text(
+            train=only(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT)
+        ),
     script:
         "../scripts/train_adapter.py"
 

@@ -1,5 +1,6 @@
 """Trains an adapter on all training rows; snaketune.mlx_engine.trainer."""
 
+import json
 from pathlib import Path
 
 from snaketune import step
@@ -9,12 +10,12 @@ with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import trainer
     from snaketune.train import curve
 
-    config = read_json(snakemake.input.settings)
+    config, later = read_json(snakemake.input.settings), json.loads(snakemake.params.later)
     trainer.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
-        {**config["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        {**config["train"], **later["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,
         metrics=snakemake.output.metrics,

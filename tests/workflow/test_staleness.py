@@ -12,9 +12,10 @@ from projects import Project
 from snaketune import config as configuration
 
 SAVED = {"save_config", "record_run", "write_report"}  # the settings are part of what is recorded and shown
-SCORED = {"generate_answers", "score_answers", "compare_scores"}
-DECIDED = {"decide_pilot", "pass_pilot"}
-PACKAGED = {"fuse_adapter", "convert_gguf", "quantize_gguf", "write_modelfile", "check_fidelity", "pass_fidelity"}
+SCORED = {"generate_answers", "score_answers", "compare_scores", "write_card"}
+DECIDED = {"decide_pilot", "pass_pilot", "write_pilot"}
+GGUF = {"convert_gguf", "quantize_gguf", "write_modelfile", "check_fidelity", "pass_fidelity"}
+PACKAGED = {"fuse_adapter", "export_adapter", *GGUF}
 CHOSEN = {"train_adapter", "select_experiment", *PACKAGED, *SCORED}
 TRAINED = {"try_pilot", "train_pilot", *DECIDED, "settle_training", *CHOSEN}
 TOKENISED = {"tokenize_rows", "forecast_run", *TRAINED}
@@ -98,6 +99,10 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "another rank": (setting(train={"rank": 5}), SAVED | TRAINED | {"forecast_run"}),
     "rank and alpha swapped": (setting(train={"rank": 8, "alpha": 4}), SAVED | TRAINED | {"forecast_run"}),
     "another learning rate": (setting(train={"learning_rate": 2e-2}), SAVED | TRAINED | {"forecast_run"}),
+    "a command to call at the end": (
+        setting(train={"notify": {"command": "true"}}),
+        SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},
+    ),
     "more pilot rows": (setting(pilot={"rows": 24}), SAVED | DECIDED | {"train_pilot"}),
     "fewer hours allowed": (setting(pilot={"max_hours": 9}), SAVED | DECIDED),
     "one more GGUF type": (
