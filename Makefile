@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 demo: setup ## run the embedded demo to results/demo/report/index.html
 	@snakemake --quiet host
-	@$(PYTHON) -m snaketune.report.headline results/demo
+	@$(PYTHON) -c "from snaketune.report import facts; print(facts.headline('results/demo'))"
 
 setup: ## set up .venv and vendor; what is already right is skipped
 	@bash setup/run.sh
@@ -41,7 +41,7 @@ chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
 
 docs: setup-dev ## regenerate what is generated in docs/
-	@$(PYTHON) -m snaketune.reference docs/configuration.md
+	@$(PYTHON) -m snaketune.reference docs/configuration.md config.yaml
 
 clean: ## remove the demo's results (set-up stays)
 	rm -rf results/demo results/models .snakemake

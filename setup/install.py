@@ -122,6 +122,7 @@ def _unpack_converter() -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with source.extractfile(member) as content, open(path, "wb") as out:  # type: ignore[union-attr]
                     shutil.copyfileobj(content, out)
+    (staged / "VERSION").write_text(f"{LLAMA}\n")
     shutil.rmtree(target, ignore_errors=True)
     staged.rename(target)
     archive.unlink()

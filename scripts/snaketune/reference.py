@@ -1,14 +1,16 @@
-"""docs/configuration.md, generated from the schema: every key with its meaning, unit, default and what is allowed."""
+"""What is generated from the schema: docs/configuration.md, and the comments of config.yaml."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from snaketune import config
-from snaketune.files import write_text
-from snaketune.presets import said_of
+from snaketune.files import StrPath, write_text
+from snaketune.presets import commented, said_of
 
 HEAD = """# Configuration
 
@@ -62,5 +64,14 @@ def _cell(text: str) -> str:
     return _plain(text).replace("|", "\\|")
 
 
+def shipped(path: StrPath) -> str:
+    """The text of config.yaml with the values that it has: its own first lines, then every key and its comment."""
+    text = Path(path).read_text(encoding="utf-8")
+    head = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    return f"{head}\n{commented(config.complete(config.read(path)))}"
+
+
 if __name__ == "__main__":
-    write_text(sys.argv[1], page())
+    reference, configuration = sys.argv[1:]
+    write_text(reference, page())
+    write_text(configuration, shipped(configuration))

@@ -17,6 +17,17 @@ from snaketune import files
 from snaketune.files import StrPath
 from snaketune.report import facts, human_eval, measures, views
 
+RESOURCES = (
+    "../../../report/page.html",
+    "../../../report/page.js",
+    "../../../report/pilot.html",
+    "../../../report/runs.html",
+    "../../../report/human_eval.html",
+    "../../../report/human_eval.css",
+    "../../../report/human_eval.js",
+    "../../../report/style.css",
+    "../../../report/sections",
+)
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 
