@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +64,6 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=KEY).digest()
 
 
-def number(text: str) -> int:
+def number(text: Hashable) -> int:
     """A 64-bit key for finding equal texts within this process; Python's own hash differs from one to the next."""
     return hash(text) & 0xFFFFFFFFFFFFFFFF

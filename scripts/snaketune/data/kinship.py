@@ -56,7 +56,7 @@ class Rows:
         self.source.append(source)
         self.side.append(side)
         self.lengths.extend((len(known.asked), len(known.answered)))
-        self.loose.append(number(f"{known.asked}\x00{known.answered}"))
+        self.loose.append(number((known.asked, known.answered)))
         self.prompt.append(known.prompt)
         if known.opening:
             self.opening.append(known.opening)

@@ -15,10 +15,10 @@ import rensa
 
 from snaketune.data.shingles import Hashes, Shingles
 
-PERMUTATIONS, BAND = 64, 4  # 16 bands of 4: a pair of similarity 0.85 is missed once in 100,000, one of 0.5 once in 3
+PERMUTATIONS = 48
 ALLOWANCE = 4  # shingles
 WINDOW = 8  # rows of one band that each row is compared with, where very many share the band
-DOUBT = 0.2  # how far MinHash's estimate may fall short of the truth: four standard deviations at 64 permutations
+DOUBT = 0.2  # how far MinHash's estimate may fall short of the truth: four standard deviations at 48 permutations
 PAIRS_AT_ONCE = 1 << 18
 SEED = 1
 
@@ -30,6 +30,14 @@ def needed(threshold: float, union: int) -> float:
     than 27 shingles must be equal, and those of 100 must have 0.89.
     """
     return threshold + ALLOWANCE / union if union else 1.0
+
+
+def band_width(threshold: float) -> int:
+    """How many values of a signature candidates must share, such that hardly a pair at the threshold is missed.
+
+    At 0.85 one pair in 7,000 is (12 bands of 4), at 0.65 one in 150, at 0.5 one in 1,000.
+    """
+    return 4 if threshold >= 0.8 else 3 if threshold >= 0.65 else 2
 
 
 def jaccard(one: Hashes, other: Hashes) -> tuple[float, int]:
@@ -68,8 +76,9 @@ class Near:
         signatures = self._signatures()
         count = len(rank)
         seen: set[int] = set()
-        for band in range(0, PERMUTATIONS, BAND):
-            for left, right in _candidates(signatures[:, band : band + BAND], rank):
+        width = band_width(self.threshold)
+        for band in range(0, PERMUTATIONS, width):
+            for left, right in _candidates(signatures[:, band : band + width], rank):
                 for start in range(0, len(left), PAIRS_AT_ONCE):
                     one, other = left[start : start + PAIRS_AT_ONCE], right[start : start + PAIRS_AT_ONCE]
                     estimate = (signatures[one] == signatures[other]).mean(axis=1)
@@ -101,7 +110,7 @@ def _candidates(band: np.ndarray, rank: np.ndarray) -> Iterator[tuple[np.ndarray
     """Pairs of rows with the same values in a band: each row with the next WINDOW by rank that have them."""
     told = np.flatnonzero(band.any(axis=1))
     key = np.zeros(len(told), np.uint64)
-    for column in range(BAND):
+    for column in range(band.shape[1]):
         key = (key ^ band[told, column]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     order = np.argsort(key)

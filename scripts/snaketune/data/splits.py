@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -44,7 +44,7 @@ def run(
     with _mapped(records) as text:
         kin, places = _kin(text)
         sides = assigned(kin, shares, seed, config["split"]["exact"])
-        order = sorted(range(len(kin)), key=[keyed(one.id, seed, b"order") for one in kin].__getitem__)
+        order = sorted(range(len(kin)), key=[keyed(one.id, seed).order for one in kin].__getitem__)
         for name, path in zip(NAMES, (train, valid, test), strict=True):
             with writing_jsonl(path) as out:
                 for row in order:
@@ -106,7 +106,7 @@ def assigned(kin: list[Kin], shares: dict[str, float], seed: int, exact: bool = 
 
 def side_of(cluster: str, shares: dict[str, float], seed: int) -> str:
     """Where a cluster falls: its keyed hash, from 0 to 1, among the shares laid end to end."""
-    return _among(shares, keyed(cluster, seed, b"side") / 2.0**64)
+    return _among(shares, keyed(cluster, seed).side / 2.0**64)
 
 
 def dealt(clusters: dict[str, list[Kin]], shares: dict[str, float], seed: int) -> dict[str, str]:
@@ -115,7 +115,7 @@ def dealt(clusters: dict[str, list[Kin]], shares: dict[str, float], seed: int) -
     sides: dict[str, str] = {}
     kinds = {name: min(one.category or "" for one in members) for name, members in clusters.items()}
     total = Counter(kinds[name] for name, members in clusters.items() for _ in members)
-    for name in sorted(clusters, key=lambda name: keyed(name, seed, b"side")):
+    for name in sorted(clusters, key=lambda name: keyed(name, seed).side):
         kind, size = kinds[name], len(clusters[name])
         sides[name] = _among(shares, (rows[kind] + size / 2) / total[kind])
         rows[kind] += size
@@ -130,10 +130,17 @@ def _among(shares: dict[str, float], point: float) -> str:
     return NAMES[-1] if shares[NAMES[-1]] else max(shares, key=shares.__getitem__)
 
 
-def keyed(name: str, seed: int, purpose: bytes) -> int:
-    """A 64-bit number from a name, independent for each seed and purpose."""
-    key = seed.to_bytes(8, "little")
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=key, person=purpose).digest(), "little")
+class Keyed(NamedTuple):
+    """Two independent 64-bit numbers: by which a side is chosen, and by which a split is put in order."""
+
+    side: int
+    order: int
+
+
+def keyed(name: str, seed: int) -> Keyed:
+    """The numbers of a row or a cluster, for a seed."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16, key=seed.to_bytes(8, "little")).digest()
+    return Keyed(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
 
 
 def described(kin: list[Kin], sides: list[str], shares: dict[str, float], config: dict[str, Any]) -> dict[str, Any]:

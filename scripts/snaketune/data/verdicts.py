@@ -35,11 +35,11 @@ class Judge:
         record = content_of(row, self.fields)
         if self.system and "messages" in record and record["messages"][0]["role"] != "system":
             record["messages"].insert(0, {"role": "system", "content": self.system})
-        length = 0
-        for text in texts(record):
-            length += len(text)
-            if not clean and (found := controls(text)):
-                raise Rejection("control-characters", f"the control character {found} of {text[:20]!r}...")
+        if not clean:
+            for text in texts(record):
+                if found := controls(text):
+                    raise Rejection("control-characters", f"the control character {found} of {text[:20]!r}...")
+        length = len(record["text"]) if "text" in record else sum(len(turn["content"]) for turn in record["messages"])
         if length < self.shortest:
             raise Rejection("too-short", f"{length} characters; data.min_characters is {self.shortest}")
         if length > self.longest:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data import shingles
+from snaketune.data import near, shingles
 from snaketune.data.near import needed
 from snaketune.files import read_jsonl
 from snaketune.model import demo_text
@@ -119,6 +119,13 @@ def test_hashed_shingles_are_those_that_a_loop_would_make(texts: list[str], by_w
             assert names.setdefault(value, one) == one
         at += count
     assert len(set(names.values())) == len(names)
+
+
+@given(threshold=st.floats(0.5, 1.0))
+def test_hardly_a_pair_at_the_threshold_is_missed(threshold: float) -> None:
+    width = near.band_width(threshold)
+    assert near.PERMUTATIONS % width == 0
+    assert (1 - threshold**width) ** (near.PERMUTATIONS / width) < 0.01
 
 
 def test_the_shorter_the_rows_the_more_alike_they_must_be() -> None:
