@@ -83,7 +83,7 @@ def mlx_lm(work: Path, updates: int) -> dict[str, float]:
     last: list[tuple[list[tuple[list[int], int]], int]] = []
 
     def batches(**arguments):
-        np.random.seed(0)
+        np.random.seed(workload.ORDER)
         for batch, lengths in iterate_batches(**arguments):
             if last:
                 meter.update(*last.pop())
@@ -229,7 +229,7 @@ def transformers(work: Path, updates: int) -> dict[str, float]:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=workload.RATE)
     rows = workload.rows()
-    np.random.seed(0)
+    np.random.seed(workload.ORDER)
     batches = [rows[at : at + workload.BATCH] for at in range(0, len(rows) - workload.BATCH + 1, workload.BATCH)]
     meter = Meter()
     for number in np.random.permutation(len(batches))[:updates]:

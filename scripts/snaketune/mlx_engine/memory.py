@@ -54,7 +54,7 @@ def helpful(train: dict[str, Any], longest: int) -> list[str]:
         pieces = -(-train["batch_size"] * train["accumulation"] // half)
         found.append(f"train.batch_size {half} with train.accumulation {pieces} (the same training in smaller pieces)")
     if not train["gradient_checkpointing"]:
-        found.append("train.gradient_checkpointing true (the same training, a quarter slower)")
+        found.append("train.gradient_checkpointing true (the same training, a fifth slower)")
     if train["method"] == "full":
         found.append("train.method lora")
     found.append("model.quantize {bits: 4} if the base is not quantized yet")

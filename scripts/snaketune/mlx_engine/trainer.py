@@ -129,7 +129,7 @@ class Run:
         self.cutting = Cutting(
             rows=settings["batch_size"],
             positions=settings["max_positions"] or (512 if cpu else 4096),
-            multiple=1 if cpu else 32,
+            multiple=1 if cpu else 8,
             overhead=64 if cpu else 512,
         )
         self.schedule = schedule.from_settings(settings, self.visits.updates)
