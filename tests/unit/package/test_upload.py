@@ -1,0 +1,154 @@
+"""The card says what was measured; the upload goes only where it was told to, and never shows its token."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chains import Chain
+from snaketune import files
+from snaketune.errors import ConfigError, PackageError, ResourceError
+from snaketune.package import card, upload
+
+TOKEN = "hf_secretsecretsecret"
+SETTINGS = {"package": {"upload": {"repository": "me/mine", "private": True}}}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's API as a small upload takes; keeps what it was told."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        told: list[tuple[str, str, bytes]] = self.server.told  # type: ignore[attr-defined]
+        told.append((self.path, self.headers.get("Authorization", ""), body))
+        if self.server.refuses:  # type: ignore[attr-defined]
+            return self._say(403, {"error": "no write access"})
+        if self.path.endswith("/repos/create"):
+            return self._say(200, {"url": "https://huggingface.co/me/mine", "id": "me/mine", "name": "me/mine"})
+        if "/preupload/" in self.path:
+            names = [entry["path"] for entry in json.loads(body)["files"]]
+            kinds = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self._say(200, {"files": kinds})
+        return self._say(200, {"commitUrl": "https://huggingface.co/me/mine/commit/1", "commitOid": "1", "success": True})
+
+    def do_GET(self) -> None:
+        self._say(200, {"id": "me/mine", "siblings": [], "sha": "0"})
+
+    def _say(self, status: int, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.told, server.refuses = [], False  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    import huggingface_hub.constants
+    import huggingface_hub.hf_api
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", address, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def send(folder: Path, *, passed: bool = True, settings: dict[str, Any] = SETTINGS) -> dict[str, Any]:
+    files.write_text(folder / "README.md", "# a card\n")
+    files.write_text(folder / "fused" / "config.json", "{}\n")
+    files.write_json(folder / "fidelity.json", {"passed": passed})
+    upload.run(
+        card=folder / "README.md",
+        products=[folder / "fused"],
+        fidelity=folder / "fidelity.json",
+        config=settings,
+        uploaded=folder / "uploaded.json",
+    )
+    return files.read_json(folder / "uploaded.json")
+
+
+def test_the_card_and_the_products_are_committed_to_a_private_repository(hub: Any, tmp_path: Path) -> None:
+    assert send(tmp_path)["files"] == ["README.md", "config.json"]
+    path, authorization, body = hub.told[0]
+    assert path.endswith("/repos/create")
+    assert authorization == f"Bearer {TOKEN}"
+    assert json.loads(body).get("private") is True or json.loads(body).get("visibility") == "private", body
+    assert b"README.md" in hub.told[-1][2]
+    assert b"config.json" in hub.told[-1][2]
+
+
+def test_the_token_is_in_no_file_and_no_message(hub: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    send(tmp_path)
+    hub.refuses = True
+    with pytest.raises(ResourceError, match="did not take it") as refused:
+        send(tmp_path)
+    said = capfd.readouterr()
+    kept = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file())
+    assert TOKEN not in str(refused.value) + said.out + said.err + kept
+
+
+def test_nothing_is_sent_without_a_repository_a_token_or_a_passed_gate(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PackageError, match="failed its fidelity checks"):
+        send(tmp_path, passed=False)
+    with pytest.raises(ConfigError, match="no repository"):
+        send(tmp_path, settings={"package": {"upload": {"repository": None, "private": True}}})
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ResourceError, match="no token"):
+        send(tmp_path)
+    assert hub.told == []
+
+
+def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
+    chain.check(tmp_path / "fidelity.json")
+    files.write_json(tmp_path / "split.json", {"rows": {"train": 80, "valid": 8, "test": 12}})
+    summary = {"updates": 30, "epochs": 3.0, "trained_tokens": 1234}
+    losses = {"base_validation_loss": 3.0, "best_validation_loss": 0.5}
+    files.write_json(tmp_path / "summary.json", summary | losses)
+    value = {"value": 0.25, "low": 0.2, "high": 0.3}
+    files.write_json(tmp_path / "comparison.json", {"artefacts": {"base": {"metrics": {"exact_match": value}}}})
+    train = {"method": "lora", "learning_rate": 5e-5, "schedule": "cosine", "rank": 16, "alpha": 32.0}
+    card.write(
+        manifest=chain.folder / "fused.json",
+        fidelity=tmp_path / "fidelity.json",
+        split=tmp_path / "split.json",
+        summary=tmp_path / "summary.json",
+        comparison=tmp_path / "comparison.json",
+        config={
+            "run": "v1",
+            "package": {"licence": "apache-2.0", "language": ["en", "haw"]},
+            "train": train,
+            "data": {"sources": [{"path": "somewhere/mine.jsonl"}]},
+        },
+        card=tmp_path / "README.md",
+    )
+    said = (tmp_path / "README.md").read_text(encoding="utf-8")
+    metadata = yaml.safe_load(said.split("---\n")[1])
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["language"] == ["en", "haw"]
+    assert "base_model" not in metadata  # a folder on one's own disk is no page of the hub
+    assert "| base | 0.25 (0.2 to 0.3) |" in said
+    assert "| rows | 80 train, 8 valid, 12 test |" in said
+    assert "mine.jsonl" in said
+    assert "somewhere" not in said
+    assert "the checks passed" in said
+    assert "q4_k_m" in said
