@@ -148,6 +148,16 @@ def _check(filled: Any, rules: dict[str, Any], at: Iterable[Any] = ()) -> None:
     errors = sorted(validator.iter_errors(filled), key=lambda e: (len(e.absolute_path), str(e.json_path)))
     if errors:
         raise _explained(errors[0], at)
+    _check_finite(filled, tuple(at))
+
+
+def _check_finite(value: Any, path: tuple[Any, ...]) -> None:
+    """YAML knows `.inf` and `.nan`, and a range without an upper end lets them through."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{value} is not allowed", where=_path(path), mend="Give a finite number")
+    if isinstance(value, dict | list):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_finite(below, (*path, key))
 
 
 def _explained(error: Any, at: Iterable[Any]) -> ConfigError:
