@@ -51,7 +51,7 @@ def _rows(rule: dict[str, Any], prefix: str) -> list[tuple[str, dict[str, Any]]]
 
 
 def _value(rule: dict[str, Any]) -> str:
-    if "default" not in rule or rule["default"] == {} and "properties" in rule:
+    if "default" not in rule or (rule["default"] == {} and "properties" in rule):
         return ""
     return f"`{_cell(json.dumps(rule['default'], ensure_ascii=False))}`"
 
@@ -68,7 +68,7 @@ def shipped(path: StrPath) -> str:
     """The text of config.yaml with the values that it has: its own first lines, then every key and its comment."""
     text = Path(path).read_text(encoding="utf-8")
     head = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
-    return f"{head}\n{commented(config.complete(config.read(path)))}"
+    return f"{head}\n{commented(config.complete(config.read(Path(path))))}"
 
 
 if __name__ == "__main__":

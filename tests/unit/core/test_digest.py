@@ -12,7 +12,7 @@ SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
 
 @pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def library(tmp_path: Path) -> ModuleType:
     """The digest module as if it stood in a small library of its own."""
     root = tmp_path / "scripts" / "snaketune"
     (root / "room").mkdir(parents=True)

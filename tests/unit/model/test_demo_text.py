@@ -23,7 +23,7 @@ def test_no_two_numbers_share_their_words() -> None:
 
 def test_the_held_out_numbers_are_in_no_fact_and_no_other_split() -> None:
     splits = demo_text.numbers(seed=1)
-    assert sorted(sum(splits.values(), [])) == list(range(1, demo_text.LARGEST + 1))
+    assert sorted(number for members in splits.values() for number in members) == list(range(1, demo_text.LARGEST + 1))
     assert len(splits["test"]) == demo_text.HELD_OUT
     known = splits["train"] + splits["valid"]
     held_out = {demo_text.english(n) for n in splits["test"]} | {demo_text.hawaiian(n) for n in splits["test"]}
