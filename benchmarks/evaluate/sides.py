@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import workload
 
-NEW = 32
-PROMPTS = 48
+NEW = 48
+PROMPTS = 64
 SHARED = 256
 ROWS = 48
 
