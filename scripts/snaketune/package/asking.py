@@ -113,8 +113,13 @@ def compare(reference: Reading, other: Reading) -> dict[str, Any]:
     """How far `other` is from `reference`: Distance's record and the share of prompts answered alike."""
     distance = Distance()
     distance.add(reference.kept, other.kept)
-    same = sum(a == b for a, b in zip(reference.answers, other.answers, strict=True))
+    same = same_answers(reference, other)
     return distance.record() | {"greedy_same": same, "greedy_of": len(reference.answers)}
+
+
+def same_answers(reference: Reading, other: Reading) -> int:
+    """How many prompts two models answer with the same ids."""
+    return sum(a == b for a, b in zip(reference.answers, other.answers, strict=True))
 
 
 def in_order(answers: Iterable[tuple[int, list[int], bool]]) -> list[list[int]]:

@@ -62,6 +62,7 @@ def run(
         if reading is not None:
             found[name] = reading
             measured[name] |= {"against": "fused"} | asking.compare(found["fused"], reading)
+            measured[name]["greedy_as_adapter"] = asking.same_answers(found["adapter"], reading)
             if gguf_type(path) in SIXTEEN_BIT:
                 checks.append(verdicts.numbers(name, "fused", measured[name]))
     sums = {name: reading.answer_logprob for name, reading in found.items()}

@@ -42,9 +42,9 @@ def check(
     """Serve `gguf`, ask the first prompts of the evaluation again over HTTP, and write what came back.
 
     predictions: the evaluation's predictions.jsonl of this very file; rows: test.jsonl; config: {"package":
-    {"fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served` says how many answers are those of the
-    evaluation, alone and eight at once; `timing` holds load time, first-piece and answer latency, pieces a second and
-    memory, apart because it differs from run to run.
+    {"fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served` says how many answers are
+    those of the evaluation, alone and eight at once; `timing` holds load time, first-piece and answer latency, pieces
+    a second and memory, apart because it differs from run to run.
     """
     asked = questions(predictions, rows, config["package"]["fidelity"]["prompts"])
     limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]

@@ -35,7 +35,8 @@ class Hub(BaseHTTPRequestHandler):
             names = [entry["path"] for entry in json.loads(body)["files"]]
             kinds = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
             return self._say(200, {"files": kinds})
-        return self._say(200, {"commitUrl": "https://huggingface.co/me/mine/commit/1", "commitOid": "1", "success": True})
+        done = {"commitUrl": "https://huggingface.co/me/mine/commit/1", "commitOid": "1", "success": True}
+        return self._say(200, done)
 
     def do_GET(self) -> None:
         self._say(200, {"id": "me/mine", "siblings": [], "sha": "0"})
