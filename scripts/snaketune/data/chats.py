@@ -10,6 +10,7 @@ from snaketune.data.reasons import Rejection
 from snaketune.data.text import is_blank
 
 ROLES = ("system", "user", "assistant", "tool")
+DEEPEST = 64
 ALSO = {"human": "user", "gpt": "assistant", "function": "tool", "observation": "tool", "developer": "system"}
 
 
@@ -101,10 +102,19 @@ def _tool_call(number: int, call: Any) -> dict[str, Any]:
             raise Rejection("wrong-type", f"the arguments of a tool call of turn {number} are not JSON") from None
     if type(arguments) is not dict:
         raise Rejection("wrong-type", f"the arguments of a tool call of turn {number} are not an object")
+    refuse_deep(arguments)
     checked: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if type(call.get("id")) is str:
         checked["id"] = call["id"]
     return checked
+
+
+def refuse_deep(value: Any, left: int = DEEPEST) -> None:
+    """Reject a value whose brackets are nested deeper than any reader of the record can be trusted to follow."""
+    if not left:
+        raise Rejection("invalid-json", f"brackets nested more than {DEEPEST} deep")
+    for below in value.values() if type(value) is dict else value if type(value) is list else ():
+        refuse_deep(below, left - 1)
 
 
 def _check_order(roles: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snaketune.data.chats import conversation, from_sharegpt
+from snaketune.data.chats import conversation, from_sharegpt, refuse_deep
 from snaketune.data.containers import kind_of
 from snaketune.data.reasons import Rejection
 from snaketune.data.text import is_blank
@@ -92,5 +92,6 @@ def _chat(row: dict[str, Any], name: str, fields: dict[str, str]) -> dict[str, A
     if tools is not None and tools != []:
         if type(tools) is not list or not all(type(tool) is dict for tool in tools):
             raise Rejection("wrong-type", f"`tools` is {kind_of(tools)}, not a list of tool descriptions")
+        refuse_deep(tools)
         content["tools"] = tools
     return content

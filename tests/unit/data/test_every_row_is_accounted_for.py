@@ -91,3 +91,13 @@ def test_a_compressed_file_that_is_cut_off_is_refused_and_a_whole_one_read(endin
     path.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(DataError, match=r"damaged or cut off"):
         validated(tmp_path / "out", settings({"path": str(path)}))
+
+
+@pytest.mark.parametrize("depth", [50, 400, 900, 990, 3000])
+def test_brackets_of_any_depth_in_a_tool_call_cost_one_row_at_most(depth: int, tmp_path: Path) -> None:
+    deep = '{"function": {"name": "f", "arguments": {"a": ' + "[" * depth + "]" * depth + "}}}"
+    turns = f'[{{"role": "user", "content": "q"}}, {{"role": "assistant", "tool_calls": [{deep}]}}]'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"messages": {turns}}}\n{{"prompt": "q", "response": "a"}}\n')
+    report = validated(tmp_path / "out", settings({"path": str(path)}))
+    assert (report["kept"], report["rejected"]) == ((2, 0) if depth <= 60 else (1, 1))

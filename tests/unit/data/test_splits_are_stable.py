@@ -51,7 +51,7 @@ def test_shuffling_the_input_changes_no_rows_side(near: object, rows: list[dict]
 
 
 @given(rows=data_sets(), more=data_sets())
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=25, deadline=None)
 def test_growth_moves_no_row_whose_cluster_did_not_change(rows: list[dict], more: list[dict]) -> None:
     before = sides_of(rows, near_duplicates=False)
     after = sides_of(rows + more[: max(1, len(rows) // 10)], near_duplicates=False)
