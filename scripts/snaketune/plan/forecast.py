@@ -131,7 +131,8 @@ def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool) -> list
     found = []
     for rows in cutting.cut(longest, store.lengths):
         width = cutting.padded(max(1, int(store.lengths[rows].max()) - 1))
-        found.append(Batch(len(rows), width, max(1, int(store.targets[rows].sum()))))
+        targets = (store.lengths[rows] - 1 if train["prompts"] else store.targets[rows]).sum()
+        found.append(Batch(len(rows), width, max(1, int(targets))))
     return found
 
 

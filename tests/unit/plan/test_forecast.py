@@ -127,3 +127,8 @@ def test_the_largest_batch_is_one_that_training_makes(planned):
     found = planned(train={"batch_size": 8, "accumulation": 2, "max_positions": 200})["experiments"]["main"]
     batch = found["largest_batch"]
     assert 150 < batch["rows"] * batch["length"] <= 200
+
+
+def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
+    found = planned(train={"batch_size": 4, "accumulation": 1, "prompts": True})["experiments"]["main"]
+    assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55
