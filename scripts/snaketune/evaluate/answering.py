@@ -50,6 +50,7 @@ def run(
     sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}
     if general is not None and general_rows is not None:
         kept = general_set.records(general_rows)
+        kept = kept if renderer.template else general_set.as_text(kept)
         sets[Path(general)] = _asked(kept, general_rows, settings, renderer, lead, seed)
     if prompts is not None:
         asked = [question(i + 1, text, renderer, lead) for i, text in enumerate(settings["prompts"])]

@@ -29,3 +29,16 @@ def records(path: StrPath) -> list[dict[str, Any]]:
         category = row.value.get("category")
         found.append({"id": f"general-{row.line}", **content} | ({"category": str(category)} if category else {}))
     return found
+
+
+def as_text(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows for a base without a chat template, which cannot be asked: their turns, one a line, to be scored."""
+    return [
+        {key: record[key] for key in ("id", "category") if key in record}
+        | {
+            "text": record["text"]
+            if "text" in record
+            else "\n".join(turn["content"] or "" for turn in record["messages"])
+        }
+        for record in records
+    ]
