@@ -48,13 +48,15 @@ class Chain:
         return json.loads(target.read_text(encoding="utf-8"))
 
 
-def make_chain(folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16") -> Chain:
+def make_chain(
+    folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16", kind: str = "lora"
+) -> Chain:
     """Build a base of a family, adapt, fuse, convert and quantize it."""
     chain = Chain(folder)
     families.build(chain.base, family, dtype=dtype, quantize=quantize)
     rows = families.conversations()
     files.write_jsonl(folder / "test.jsonl", rows)
-    families.adapt(chain.base, folder / "adapter", rows=rows)
+    families.adapt(chain.base, folder / "adapter", rows=rows, kind=kind)
     settings = {"base": str(chain.base), "revision": "main"}
     write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
     fused.make(

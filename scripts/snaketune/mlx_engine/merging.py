@@ -16,15 +16,18 @@ from snaketune.mlx_engine.fusing import parameters
 def merge(model: nn.Module, dtype: str) -> None:
     """Replace the adapter layers of a float32 model by plain ones whose weights are rounded to a 16-bit `dtype`.
 
-    Plain LoRA only; other kinds of adapter layers are left as they are. All other weights are rounded as well. Nothing
-    is computed before it is needed, so a model on the disk stays there.
+    LoRA and DoRA; layers of experts are left as they are. All other weights are rounded as well. Nothing is computed
+    before it is needed, so a model on the disk stays there.
     """
     replaced: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inner = module.get("linear", module.get("embedding"))
-        if inner is not None and {"lora_a", "lora_b"} <= set(module) and "m" not in module and module.lora_a.ndim == 2:
+        if inner is not None and {"lora_a", "lora_b"} <= set(module) and module.lora_a.ndim == 2:
             update = module.scale * (module.lora_a @ module.lora_b)
-            replaced[name] = _plain(inner, _weight(inner) + (update.T if "linear" in module else update))
+            weight = _weight(inner) + (update.T if "linear" in module else update)
+            if "m" in module:  # DoRA: the length of each row is a parameter of its own
+                weight = weight * (module.m / mx.sqrt((weight * weight).sum(1)))[:, None]
+            replaced[name] = _plain(inner, weight)
         elif "scales" in module and not name.endswith((".linear", ".embedding")):
             replaced[name] = _plain(module, _weight(module))
     model.update_modules(tree_unflatten(list(replaced.items())))

@@ -31,6 +31,12 @@ def test_a_4_bit_gemma2_is_the_same_model_in_every_file(quantized_chain: Chain, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bits", [None, 4])
+def test_a_dora_adapter_is_the_same_model_in_every_file(bits: int | None, tmp_path: Path) -> None:
+    assert_faithful(make_chain(tmp_path, "llama-bpe", quantize=bits, kind="dora"), tmp_path / "fidelity.json")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "bits"), CASES)
 def test_a_family_is_the_same_model_in_every_file(family: str, bits: int | None, tmp_path: Path) -> None:
     chain = make_chain(tmp_path, family, quantize=bits)
