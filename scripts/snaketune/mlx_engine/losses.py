@@ -94,8 +94,26 @@ class Loss:
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Negative log-likelihood of each target, in fp32; logits (n, vocabulary), targets (n,)."""
-    logits = logits.astype(mx.float32)
-    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    losses: mx.array = _entropy_and_softmax(logits.astype(mx.float32), targets)[0]  # type: ignore[index]
+    return losses
+
+
+@mx.custom_function
+def _entropy_and_softmax(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """One exponential for each logit serves the loss and its gradient; on a CPU they are half of the head's time.
+
+    The largest probability is 1 / sum(exp(logit - largest logit)), so its logarithm gives the sum back.
+    """
+    softmax = mx.softmax(logits, axis=-1)
+    sums = logits.max(axis=-1) - mx.log(softmax.max(axis=-1))
+    return sums - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0], softmax
+
+
+@_entropy_and_softmax.vjp
+def _slope(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array]:
+    targets, softmax = primals[1][:, None], outputs[1]
+    hit = mx.take_along_axis(softmax, targets, axis=-1) - 1
+    return mx.put_along_axis(softmax, targets, hit, axis=-1) * cotangents[0][:, None], mx.zeros_like(primals[1])
 
 
 def _split(model: nn.Module) -> tuple[Any, str]:
