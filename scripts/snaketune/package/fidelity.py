@@ -101,8 +101,9 @@ def _in_mlx(
 ) -> tuple[dict[str, asking.Reading], list[dict[str, Any]]]:
     """Base, adapter and fused model, and the verdict on the last.
 
-    A float16 fuse is compared with the adapter itself. What bfloat16 rounds away is more than a mistake would be, so
-    there the reference is a second merge, rounded in the same way.
+    What bfloat16 rounds away is more than a mistake would be, so there the reference is a second merge, rounded in the
+    same way. A float16 fuse is compared with the adapter itself, and with such a merge if that is too far off: a
+    float32 base is rounded too, and that alone can be.
     """
     folder = base["folder"]
     found = {
@@ -110,11 +111,11 @@ def _in_mlx(
         "adapter": forms.in_mlx(folder, form, adapter=adapter),
         "fused": forms.in_mlx(fused["folder"], form),
     }
-    against = "adapter"
-    if fused["dtype"] == "bfloat16":
-        against = "rounded"
-        found[against] = forms.in_mlx(folder, form, adapter=adapter, rounded="bfloat16")
-    return found, [verdicts.numbers("fused", against, asking.compare(found[against], found["fused"]))]
+    direct = verdicts.numbers("fused", "adapter", asking.compare(found["adapter"], found["fused"]))
+    if direct["passed"] and fused["dtype"] == "float16":
+        return found, [direct]
+    found["rounded"] = forms.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"])
+    return found, [verdicts.numbers("fused", "rounded", asking.compare(found["rounded"], found["fused"]))]
 
 
 def _gguf(
