@@ -59,7 +59,10 @@ def test_the_tokenizer_is_read_as_tokenizer_json_states_it(family: str, tmp_path
     plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     special = next(token for token in made.special_tokens if token != "<unk>")
     for text in ("hello world", f"{special}hello", " hello\n", f"a{special} b"):
-        assert made.tokenizer(text, add_special_tokens=False)["input_ids"] == plain.encode(text, add_special_tokens=False).ids
+        assert (
+            made.tokenizer(text, add_special_tokens=False)["input_ids"]
+            == plain.encode(text, add_special_tokens=False).ids
+        )
 
 
 def test_a_template_that_asks_for_the_date_says_the_same_every_day(tmp_path: Path) -> None:
