@@ -110,13 +110,13 @@ def _kept_by_block(model: Architecture, train: dict[str, Any], number: int) -> i
 
 
 def _activations(model: Architecture, train: dict[str, Any], batch: Batch, number: int) -> int:
-    """All blocks' activations; with checkpointing every block's input, and one block's activations and gradients."""
+    """All blocks' activations; with checkpointing every block's input and one block's activations."""
     block = batch.positions * _kept_by_block(model, train, number)
     if train["method"] == "dora":  # the weights with the adapter added, and, of a quantized base, without
         block += (2 if model.quantized else 1) * model.block_weights * number
     layers = trained_layers(model, train)
     if train["gradient_checkpointing"]:
-        return layers * batch.positions * model.hidden * number + 2 * block
+        return layers * batch.positions * model.hidden * number + block
     return layers * block
 
 
