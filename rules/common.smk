@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
+from snakemake.dag import DAG
+
 from snaketune import config as configuration
 from snaketune.digest import code_digest
 from snaketune.errors import UserError
@@ -15,6 +17,29 @@ from snaketune.evaluate import settings as evaluate_settings
 from snaketune.model import base as base_models
 from snaketune.model import rendering
 from snaketune.train import experiments as train_experiments
+
+
+def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda job: False):
+    """Snakemake's traversal of its jobs, which downstream does not pass through inputs that are all ancient().
+
+    Where a job runs, Snakemake 9.27 takes everything downstream of it as bound to run, and looks no further at their
+    params and missing files; then it leaves out what is reached by ancient() inputs alone. Such a job never runs in that
+    call, however stale it is, and the run ends well without it.
+    """
+    waiting, seen = list(jobs), set(jobs)
+    while waiting:
+        job = waiting.pop(0)
+        if stop(job):
+            continue
+        yield job
+        for other, files in direction[job].items():
+            passes = direction is not dag.depending or not all(file.is_ancient for file in files)
+            if passes and other not in seen:
+                seen.add(other)
+                waiting.append(other)
+
+
+DAG.bfs = downstream_but_for_ancient
 
 
 def settled(given, files):

@@ -72,7 +72,9 @@ rule write_report:
         rules.compare_scores.output,
         rules.compare_scores.input,
         expand(rules.tokenize_rows.output.verdicts, tokens=TOKENS),
-        expand(f"{RUN}/evaluation/{{artefact}}/prompts.jsonl", artefact=ARTEFACTS) if CONFIG["evaluate"]["prompts"] else [],
+        expand(f"{RUN}/evaluation/{{artefact}}/prompts.jsonl", artefact=ARTEFACTS)
+        if CONFIG["evaluate"]["prompts"]
+        else [],
         [gguf(kind) for kind in TYPES],
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
     output:

@@ -3,11 +3,9 @@
 # needs    the tokenised splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    settle_training, train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
+# steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
 #
-# The go is ancient(), a permission. But where anything upstream of an ancient() input runs, Snakemake no longer looks at
-# the params of what stands behind it, and a new rank would train the pilot alone. So the settings and the code's digest
-# of a training are a file of their own, made beside the pilot and taken like any other input.
+# The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
 WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # on what is trained
 
 
@@ -26,28 +24,8 @@ rule train:
         adapter_files("summary.json"),
 
 
-rule settle_training:
-    output:
-        settings=ensure(f"{RUN}/train/{{experiment}}/settings.json", non_empty=True),
-    log:
-        f"{RUN}/logs/settle_training-{{experiment}}.log",
-    conda:
-        "../envs/data.yaml"
-    params:
-        config=lambda wildcards: settings_text(
-            train=without(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT),
-            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
-            seed=CONFIG["seed"],
-            code=code("train_adapter", "mlx"),
-        ),
-        code=code("settle_training", "data"),
-    script:
-        "../scripts/settle_training.py"
-
-
 rule train_adapter:
     input:
-        settings=rules.settle_training.output.settings,
         train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["train"],
         valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["valid"],
         model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
@@ -72,9 +50,15 @@ rule train_adapter:
     resources:
         gpu=GPU,
     params:
+        config=lambda wildcards: settings_text(
+            train=without(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT),
+            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
+            seed=CONFIG["seed"],
+        ),
         later=lambda wildcards, input: settings_text(
             train=only(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT)
         ),
+        code=code("train_adapter", "mlx"),
     script:
         "../scripts/train_adapter.py"
 

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 from snaketune import step
-from snaketune.files import read_json
 
 with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import trainer
     from snaketune.train import curve
 
-    config, later = read_json(snakemake.input.settings), json.loads(snakemake.params.later)
+    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     trainer.train(
         snakemake.input.train,
         snakemake.input.valid,

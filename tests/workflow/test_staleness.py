@@ -17,7 +17,7 @@ DECIDED = {"decide_pilot", "pass_pilot", "write_pilot"}
 GGUF = {"convert_gguf", "quantize_gguf", "write_modelfile", "check_fidelity", "pass_fidelity"}
 PACKAGED = {"fuse_adapter", "export_adapter", *GGUF}
 CHOSEN = {"train_adapter", "select_experiment", *PACKAGED, *SCORED}
-TRAINED = {"try_pilot", "train_pilot", *DECIDED, "settle_training", *CHOSEN}
+TRAINED = {"try_pilot", "train_pilot", *DECIDED, *CHOSEN}
 TOKENISED = {"tokenize_rows", "forecast_run", *TRAINED}
 SPLIT = {"split_rows", "check_leaks", "pass_leaks", *TOKENISED}
 DATA = {"validate_rows", *SPLIT}
@@ -181,3 +181,15 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
     again = finished.snakemake()
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+
+
+def test_an_added_experiment_trains_one_adapter_although_the_pilot_runs_again(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = finished.twin(tmp_path / "project")
+    setting(experiments={"main": {"rank": 4}, "wide": {"rank": 6}})(project)
+    done = project.snakemake("train")
+    assert done.returncode == 0, done.stdout
+    assert (project.folder / "results/tiny/train/wide/adapters.safetensors").exists()
+    assert done.stdout.count("rule train_adapter:") == 1  # main is the adapter that was there
+    assert "Nothing to be done" in project.snakemake("train").stdout

@@ -32,7 +32,7 @@ def records(path: StrPath) -> list[dict[str, Any]]:
 
 
 def as_text(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same rows for a base without a chat template, which cannot be asked: their turns, one a line, to be scored."""
+    """The same rows for a base without a chat template, which cannot be asked: their turns, one a line."""
     return [
         {key: record[key] for key in ("id", "category") if key in record}
         | {
