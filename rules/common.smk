@@ -1,4 +1,4 @@
-# What every rule file uses: the validated settings of this run, the names of its files, and the two params that say
+# Shared by the files beside this one: the validated settings of this run, the names of its files, and the two params that say
 # when a step is stale: `config`, the settings it depends on as one string, and `code`, a digest of its script, the
 # library modules that it reaches and its environment file.
 import re
@@ -94,10 +94,10 @@ def without(section, *keys):
     return {key: value for key, value in section.items() if key not in keys}
 
 
-def code(rule, environment):
-    """The digest of a rule's code; the scripts know nothing else of when they are stale."""
+def code(step, environment):
+    """The digest of a step's code."""
     here = Path(workflow.basedir)
-    return code_digest(here / "scripts" / f"{rule}.py", here / "envs" / f"{environment}.yaml")
+    return code_digest(here / "scripts" / f"{step}.py", here / "envs" / f"{environment}.yaml")
 
 
 def stores(model):
@@ -114,6 +114,54 @@ def template_file(model):
 def any_of(names):
     """A regular expression for one of some names."""
     return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
+def base_inputs(key, weights):
+    """What a base is made from, as far as it lies on this machine."""
+    model = PLAIN[key]
+    if model["base"] == "demo":
+        return rules.build_demo.output
+    if base_models.is_local(model["base"]):
+        files = or_exit(base_models.local_files, model["base"])
+        return [file for file in files if weights or not file.endswith(".safetensors")]
+    return [] if not weights else f"{MODELS}/{key}.config.json"
+
+
+def adapter_files(name):
+    return [f"{RUN}/train/{experiment}/{name}" for experiment in EXPERIMENTS]
+
+
+def gguf(kind):
+    return f"{RUN}/model/{CONFIG['run']}-{kind}.gguf"
+
+
+def artefact_inputs(wildcards):
+    """What an artefact is made of; `adapter` names the two files of the adapter's folder."""
+    made = {"rows": rules.split_rows.output.test, "model": BASE}
+    made |= {"general": GENERAL} if GENERAL else {}
+    if wildcards.artefact.startswith("gguf-"):
+        made["gguf"] = gguf(wildcards.artefact.removeprefix("gguf-"))
+    elif wildcards.artefact == "prompted":
+        made["train"] = rules.split_rows.output.train
+    elif wildcards.artefact == "fused":
+        made["fused"] = rules.fuse_adapter.output.manifest
+    elif wildcards.artefact == "previous":
+        made["fused"] = or_exit(evaluate_settings.previous, CONFIG)
+    elif wildcards.artefact == "pilot":
+        made["adapter"] = rules.train_pilot.output.adapter
+        made["adapter_config"] = rules.train_pilot.output.adapter_config
+    elif wildcards.artefact == "adapter":
+        made["adapter"] = rules.select_experiment.output.adapter
+        made["adapter_config"] = rules.select_experiment.output.adapter_config
+    return made
+
+
+def answer_files(folder):
+    """What generate_answers writes there."""
+    made = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
+    made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
+    made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
+    return made
 
 
 wildcard_constraints:

@@ -9,35 +9,6 @@ EVALUATED = dict(CONFIG, model=FIRST["model"])
 GENERAL = CONFIG["evaluate"]["forgetting"]["rows"]
 
 
-def artefact_inputs(wildcards):
-    """What an artefact is made of; `adapter` names the two files of the adapter's folder."""
-    made = {"rows": rules.split_rows.output.test, "model": BASE}
-    made |= {"general": GENERAL} if GENERAL else {}
-    if wildcards.artefact.startswith("gguf-"):
-        made["gguf"] = gguf(wildcards.artefact.removeprefix("gguf-"))
-    elif wildcards.artefact == "prompted":
-        made["train"] = rules.split_rows.output.train
-    elif wildcards.artefact == "fused":
-        made["fused"] = rules.fuse_adapter.output.manifest
-    elif wildcards.artefact == "previous":
-        made["fused"] = or_exit(evaluate_settings.previous, CONFIG)
-    elif wildcards.artefact == "pilot":
-        made["adapter"] = rules.train_pilot.output.adapter
-        made["adapter_config"] = rules.train_pilot.output.adapter_config
-    elif wildcards.artefact == "adapter":
-        made["adapter"] = rules.select_experiment.output.adapter
-        made["adapter_config"] = rules.select_experiment.output.adapter_config
-    return made
-
-
-def answer_files(folder):
-    """What generate_answers writes there."""
-    made = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
-    made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
-    made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
-    return made
-
-
 rule evaluate:
     input:
         f"{RUN}/evaluation/comparison.json",

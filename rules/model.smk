@@ -6,17 +6,6 @@
 # steps    build_demo, fetch_config, fetch_model, quantize_base, tokenize_rows
 
 
-def base_inputs(key, weights):
-    """What a base is made from, as far as it lies on this machine."""
-    model = PLAIN[key]
-    if model["base"] == "demo":
-        return rules.build_demo.output
-    if base_models.is_local(model["base"]):
-        files = or_exit(base_models.local_files, model["base"])
-        return [file for file in files if weights or not file.endswith(".safetensors")]
-    return [] if not weights else f"{MODELS}/{key}.config.json"
-
-
 rule build_demo:
     output:
         expand(

@@ -10,10 +10,6 @@ TYPES = CONFIG["package"]["gguf"]
 METHODS = {one["train"]["method"] for one in EXPERIMENTS.values()}
 
 
-def gguf(kind):
-    return f"{RUN}/model/{CONFIG['run']}-{kind}.gguf"
-
-
 rule package:
     input:
         f"{RUN}/model/fused.json",

@@ -9,10 +9,6 @@
 WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # on what is trained
 
 
-def adapter_files(name):
-    return [f"{RUN}/train/{experiment}/{name}" for experiment in EXPERIMENTS]
-
-
 rule train:
     input:
         f"{RUN}/train/selection.json",
@@ -114,7 +110,9 @@ rule select_experiment:
         "../envs/data.yaml"
     params:
         config=settings(
-            experiments=EXPERIMENTS,
+            experiments={
+                name: {**one, "train": without(one["train"], *WITHOUT_EFFECT)} for name, one in EXPERIMENTS.items()
+            },
             select=CONFIG["select"],
             measures=CONFIG["evaluate"]["metrics"],
         ),

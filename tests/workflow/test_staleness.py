@@ -107,7 +107,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "fewer hours allowed": (setting(pilot={"max_hours": 9}), SAVED | DECIDED),
     "one more GGUF type": (
         setting(package={"gguf": ["q8_0", "q5_k_m"]}),
-        SAVED | {"quantize_gguf", "check_fidelity", "pass_fidelity"},
+        SAVED | {"quantize_gguf", "check_fidelity", "pass_fidelity", "write_card"},
     ),
     "another temperature": (setting(package={"ollama": {"temperature": 0.1}}), SAVED | {"write_modelfile"}),
     "a shorter row limit": (setting(data={"max_length": 60}), SAVED | TOKENISED),
@@ -128,8 +128,11 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "everything touched": (touched, set()),
     "the same files checked out again": (recloned, set()),
     # code
-    "a module of the report": (module("report/page.py"), REPORTED),
-    "a module of the Modelfile": (module("package/modelfile.py"), REPORTED | {"write_modelfile"}),
+    "a module of the report": (module("report/page.py"), REPORTED | {"write_pilot"}),
+    "a module of the Modelfile, which the fidelity check uses too": (
+        module("package/modelfile.py"),
+        REPORTED | {"write_modelfile", "check_fidelity", "pass_fidelity", "write_card"},
+    ),
     "a module of the leak check": (module("data/leaks.py"), REPORTED | {"check_leaks", "pass_leaks"}),
     "a module of the trainer": (
         module("train/checkpoints.py"),
@@ -139,10 +142,10 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "a comment in a script": (appended("scripts/train_adapter.py", "\n# a thought\n"), set()),
     "a comment in a module": (appended("scripts/snaketune/files.py", "\n# a thought\n"), set()),
     "a docstring": (edited("scripts/snaketune/files.py", '"""Write UTF-8 text', '"""Writes UTF-8 text'), set()),
-    "a page template": (appended("report/style.css", "\n/* a thought */\n"), REPORTED),
+    "a page template": (appended("report/style.css", "\n/* a thought */\n"), REPORTED | {"write_pilot"}),
     "a pin of the report's environment": (
         edited("envs/report.yaml", "sacrebleu==2.6.0", "sacrebleu==2.6.1"),
-        REPORTED | {"compare_scores"},
+        REPORTED | {"compare_scores", "write_card", "write_pilot"},
     ),
     # results
     "a lost product": (removed("results/tiny/model/Modelfile"), REPORTED | {"write_modelfile"}),

@@ -25,8 +25,8 @@ def relative_size(model: nn.Module) -> float | None:
             grams = (first @ first.swapaxes(-1, -2)) * (second.swapaxes(-1, -2) @ second)
         else:  # (inputs, r) and (r, outputs)
             grams = (first.T @ first) * (second @ second.T)
-        changes += float(module.scale) ** 2 * grams.sum().item()
-        weights += mx.square(_plain(inner)).sum().item()
+        changes += float(module.scale) ** 2 * float(grams.sum().item())
+        weights += float(mx.square(_plain(inner)).sum().item())  # type: ignore[arg-type]
     return math.sqrt(changes / weights) if weights else None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from snaketune import config as configuration
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.train import selection
