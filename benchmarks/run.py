@@ -1,4 +1,7 @@
-"""Every benchmark in turn, into docs/benchmarks.md: `make bench` (an hour on two cores; leave the machine alone)."""
+"""Every benchmark in turn, into docs/benchmarks.md: `make bench` (an hour on two cores; leave the machine alone).
+
+`python benchmarks/run.py 1` takes one round of each instead of three.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,11 @@ def _cpuinfo() -> list[str]:
 
 def main() -> None:
     sections = [
-        subprocess.run([sys.executable, script], check=True, stdout=subprocess.PIPE, text=True).stdout
+        subprocess.run([sys.executable, script, *sys.argv[1:]], check=True, stdout=subprocess.PIPE, text=True).stdout
         for script in sorted(HERE.glob("*/run.py"))
     ]
-    head = f"# Benchmarks\n\nMeasured by `make bench` on {datetime.date.today()}: {machine()}.\n"
+    rounds = f" ({sys.argv[1]} round of each)" if sys.argv[1:] else ""
+    head = f"# Benchmarks\n\nMeasured by `make bench`{rounds} on {datetime.date.today()}: {machine()}.\n"
     PAGE.write_text("\n".join([head, *sections]), encoding="utf-8")
 
 
