@@ -137,7 +137,7 @@ def gguf(kind):
 
 def artefact_inputs(wildcards):
     """What an artefact is made of; `adapter` names the two files of the adapter's folder."""
-    made = {"rows": rules.split_rows.output.test, "model": BASE}
+    made = {"rows": rules.split_rows.output.test, "model": BASE, "go": ancient(rules.pass_pilot.output.go)}
     made |= {"general": GENERAL} if GENERAL else {}
     if wildcards.artefact.startswith("gguf-"):
         made["gguf"] = gguf(wildcards.artefact.removeprefix("gguf-"))
