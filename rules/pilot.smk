@@ -3,7 +3,7 @@
 # needs    the first experiment's base and tokens, the plan
 # leaves   pilot/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json}, decision.json; go, after a go
 # steps    try_pilot (ten rows through the whole chain), train_pilot, train_share (for the learning curve), decide_pilot,
-#          pass_pilot
+#          pass_pilot; write_pilot (the pilot's own page, also after a no-go)
 #
 # The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The settings of
 # later stages go into the forecast through `later`: as a function of its input, Snakemake does not compare it.

@@ -2,7 +2,7 @@
 #
 # needs    the files of all stages
 # leaves   config.json, run.json, report/index.html, report/report.json, report/human_eval.html
-# steps    save_config, record_run, write_report
+# steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here)
 
 
 rule report:
