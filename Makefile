@@ -28,7 +28,7 @@ lint: setup-dev ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .
 	@ruff format --check --quiet .
 	@mypy
-	@snakefmt --check --compact-diff --quiet Snakefile rules
+	@snakefmt --check --compact-diff Snakefile rules
 	@snakemake --lint
 
 bench: setup-dev ## measure against others and write docs/benchmarks.md
