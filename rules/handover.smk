@@ -32,7 +32,7 @@ rule write_card:
     params:
         config=settings(
             run=CONFIG["run"],
-            train=CONFIG["train"],
+            train=without(CONFIG["train"], *WITHOUT_EFFECT),
             package=only(CONFIG["package"], "gguf", "name", "licence", "language"),
             data=only(CONFIG["data"], "sources"),
         ),

@@ -233,7 +233,7 @@ def adapt(
     *,
     rows: list[dict[str, Any]],
     updates: int = 30,
-    rate: float = 4e-3,
+    rate: float = 2e-3,
     kind: str = "lora",
     template: str | None = None,
 ) -> Path:
