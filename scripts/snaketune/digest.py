@@ -9,13 +9,20 @@ in them), so only a change of meaning counts. A module names the other files tha
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from snaketune.files import write_text
 
 LIBRARY = Path(__file__).resolve().parent
 ROOT = LIBRARY.parent
+MEMORY = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 
 
 def code_digest(script: str | Path, *others: str | Path) -> str:
@@ -42,8 +49,38 @@ def _reached(start: Path) -> set[Path]:
 
 
 @functools.cache
-def _tree(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_bytes(), str(path))
+def _facts(path: Path) -> dict[str, Any]:
+    """What a module's text says: a digest of its meaning, the names that it imports, the files that it reads."""
+    content = path.read_bytes()
+    key = hashlib.sha256(content).hexdigest()
+    known = _remembered()
+    if key not in known:
+        tree = _tree(content, path)
+        known[key] = {
+            "digest": hashlib.sha256(ast.dump(tree).encode()).hexdigest(),
+            "imports": list(dict.fromkeys(_imported_names(tree))),
+            "resources": _resources(tree),
+        }
+        _remember(known)
+    return known[key]
+
+
+@functools.cache
+def _remembered() -> dict[str, dict[str, Any]]:
+    """Facts by the content of a file, kept beside Python's own bytecode: parsing all modules takes half a second."""
+    try:
+        return json.loads(MEMORY.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(known: dict[str, dict[str, Any]]) -> None:
+    with contextlib.suppress(OSError):  # a read-only checkout is only slower
+        write_text(MEMORY, json.dumps(known, sort_keys=True))
+
+
+def _tree(content: bytes, path: Path) -> ast.Module:
+    tree = ast.parse(content, str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             node.body = node.body[1:]
@@ -57,11 +94,9 @@ def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFun
 
 @functools.cache
 def _own_digest(path: Path) -> str:
-    tree = _tree(path)
-    digest = hashlib.sha256(ast.dump(tree).encode())
-    for resource in _resources(path, tree):
-        digest.update(_content_digest(resource).encode())
-    return digest.hexdigest()
+    facts = _facts(path)
+    resources = [_content_digest(path.parent / name) for name in facts["resources"]]
+    return hashlib.sha256("".join([facts["digest"], *resources]).encode()).hexdigest()
 
 
 @functools.cache
@@ -70,16 +105,16 @@ def _content_digest(path: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def _resources(path: Path, tree: ast.Module) -> list[Path]:
+def _resources(tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "RESOURCES" for t in node.targets):
-            return [path.parent / name for name in ast.literal_eval(node.value)]
+            return list(ast.literal_eval(node.value))
     return []
 
 
 @functools.cache
 def _imports(path: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(file for name in _imported_names(_tree(path)) for file in _files(name)))
+    return tuple(dict.fromkeys(file for name in _facts(path)["imports"] for file in _files(name)))
 
 
 def _imported_names(tree: ast.Module) -> Iterator[str]:

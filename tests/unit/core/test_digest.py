@@ -33,7 +33,14 @@ def library(tmp_path: Path) -> ModuleType:
 
 
 def now(library: ModuleType) -> str:
-    for function in (library._tree, library._own_digest, library._content_digest, library._imports, library._files):
+    for function in (
+        library._facts,
+        library._remembered,
+        library._own_digest,
+        library._content_digest,
+        library._imports,
+        library._files,
+    ):
         function.cache_clear()
     return library.code_digest(library.ROOT / "step.py")
 
