@@ -29,7 +29,7 @@ from snaketune.mlx_engine.optimizers import Optimizer, Packing
 from snaketune.model.base import read_manifest
 from snaketune.model.store import TokenStore
 from snaketune.train import around, schedule, subset
-from snaketune.train.batches import Batch, Cutting, Visits, gather
+from snaketune.train.batches import Batch, Visits, cutting_of, gather
 from snaketune.train.checkpoints import Checkpoints, fingerprint
 from snaketune.train.interrupts import Interrupts
 from snaketune.train.metrics import Line, Log, clock, short
@@ -126,12 +126,7 @@ class Run:
         )
         self.longest = int(max(train.lengths.max(), valid.lengths.max()))
         cpu = mx.default_device() == mx.cpu
-        self.cutting = Cutting(
-            rows=settings["batch_size"],
-            positions=settings["max_positions"] or (512 if cpu else 4096),
-            multiple=1 if cpu else 8,
-            overhead=64 if cpu else 512,
-        )
+        self.cutting = cutting_of(settings, cpu)
         self.schedule = schedule.from_settings(settings, self.visits.updates)
         memory.limit(settings["memory_limit"])
         with memory.explaining(settings, self.longest):

@@ -168,7 +168,7 @@ def cutting_of(train: dict[str, Any], cpu: bool) -> Cutting:
     return Cutting(
         rows=train["batch_size"],
         positions=train["max_positions"] or (512 if cpu else 4096),
-        multiple=1 if cpu else 32,
+        multiple=1 if cpu else 8,
         overhead=64 if cpu else 512,
     )
 
