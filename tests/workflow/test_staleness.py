@@ -99,6 +99,7 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
     "another rank": (setting(train={"rank": 5}), SAVED | TRAINED | {"forecast_run"}),
     "rank and alpha swapped": (setting(train={"rank": 8, "alpha": 4}), SAVED | TRAINED | {"forecast_run"}),
     "another learning rate": (setting(train={"learning_rate": 2e-2}), SAVED | TRAINED | {"forecast_run"}),
+    "packed rows": (setting(train={"packing": True}), SAVED | TRAINED | {"forecast_run"}),
     "a command to call at the end": (
         setting(train={"notify": {"command": "true"}}),
         SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},

@@ -9,6 +9,7 @@ gradient at the hidden states is taken at once, so that one slice's logits are a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,10 +17,13 @@ import mlx.nn as nn
 import numpy as np
 
 from snaketune.mlx_engine import arrays
+from snaketune.mlx_engine.packing import Isolated
 from snaketune.train.batches import Batch
 
 SLICE_BYTES = 64 << 20  # of fp32 logits
+EXACT = (mx.float32, mx.uint32)  # and the packed words of quantized weights
 BACKBONES = ("model", "backbone", "transformer")
+PACKED_TOLERANCE = 1e-4  # the same between packed rows and rows alone, in float32
 TOLERANCE = 2e-3  # relative difference between the sliced loss and the plain one; bfloat16 rounds at 4e-3 a value
 
 
@@ -41,11 +45,12 @@ class Loss:
         """(what to differentiate, the loss). They differ where the gradient at the hidden states is taken at once:
         then the first is a number without a meaning of its own that has the loss's gradient."""
         inputs, places, targets = (mx.array(one) for one in (batch.inputs, batch.places, batch.targets))
+        how = self._apart(batch)
         if self.owner is None:
-            logits = self.model(inputs)
+            logits = self.model(inputs, **how)
             loss = cross_entropy(logits.reshape(-1, logits.shape[-1])[places], targets).sum()
             return loss, loss
-        hidden = getattr(self.owner, self.backbone)(inputs)
+        hidden = getattr(self.owner, self.backbone)(inputs, **how)
         hidden = hidden.reshape(-1, hidden.shape[-1])[places]
         self.slice = self.slice or self._slice(hidden)
         if self.head_is_trained:
@@ -82,6 +87,27 @@ class Loss:
             self.owner = owner
         else:
             _warn(reason)
+
+    def packs(self, packed: Batch, alone: Sequence[Batch]) -> bool:
+        """Whether packed rows have the loss that they have alone; says on stderr why not."""
+        expected = sum(float(self.value(one)) for one in alone)
+        try:
+            found = float(self.value(packed))
+            reason = f"their loss is {found:.6g}, and {expected:.6g} alone"
+        except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+            found, reason = float("nan"), str(error) or type(error).__name__
+        exact = arrays.flat(self.model.parameters()).values()
+        tolerance = PACKED_TOLERANCE if all(one.dtype in EXACT for one in exact) else TOLERANCE
+        if abs(found - expected) <= tolerance * abs(expected):
+            return True
+        print(f"snaketune: this model cannot keep packed rows apart ({reason}); they are not packed", file=sys.stderr)
+        return False
+
+    def _apart(self, batch: Batch) -> dict[str, Any]:
+        """What a forward pass is given besides its inputs, to keep the rows of a packed batch apart."""
+        if batch.segments is None:
+            return {}
+        return {"cache": [Isolated(mx.array(batch.segments))] * len(self.model.layers)}
 
     def _slice(self, hidden: mx.array) -> int:
         vocabulary = _head(self.owner, self.backbone, hidden[None, :1]).shape[-1]  # a shape; nothing is computed

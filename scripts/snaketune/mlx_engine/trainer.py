@@ -7,11 +7,11 @@ was killed and started again ends in the same bytes as one that was not.
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def train(
     return report
 
 
-@dataclass
+@dataclasses.dataclass
 class Going:
     """An update that has been set going; its last three numbers are still being computed."""
 
@@ -194,7 +194,7 @@ class Run:
         """Train until the updates are done or patience is; returns the summary."""
         self.started = self.saved = time.monotonic()
         progress, stopped, going = self.progress, "all updates done", None
-        self.loss.check(gather(self.train, self.chosen[:1], self.cutting))
+        self._check_loss()
         with Interrupts() as interrupts:
             if progress.base_loss is None:
                 self._validate()
@@ -227,6 +227,18 @@ class Run:
             method=self.settings["method"],
             seed=self.settings["seed"],
         )
+
+    def _check_loss(self) -> None:
+        """See on the first update's rows whether the head runs on trained positions alone, and rows can be packed."""
+        alone = dataclasses.replace(self.cutting, packed=False)
+        self.loss.check(gather(self.train, self.chosen[:1], alone))
+        if self.cutting.packed:
+            rows = max(self.cutting.cut(self.chosen[self.visits.rows(1)], self.train.lengths), key=len)
+            if len(rows) == 1:  # a later update may have shorter ones, which pack
+                rows = self.chosen[np.argsort(self.train.lengths[self.chosen], kind="stable")[:2]]
+            singly = [gather(self.train, rows[n : n + 1], alone) for n in range(len(rows))]
+            if not self.loss.packs(gather(self.train, rows, self.cutting), singly):
+                self.cutting = alone
 
     def _is_last(self) -> bool:
         return self.progress.update == self.visits.updates
@@ -318,10 +330,10 @@ class Run:
         )
 
     def _validation_batches(self) -> Iterator[Batch]:
-        order = np.argsort(self.valid.lengths, kind="stable")
+        order, cutting = np.argsort(self.valid.lengths, kind="stable"), dataclasses.replace(self.cutting, packed=False)
         for start in range(0, len(order), 64):
-            for part in self.cutting.cut(order[start : start + 64], self.valid.lengths):
-                yield gather(self.valid, part, self.cutting)
+            for part in cutting.cut(order[start : start + 64], self.valid.lengths):
+                yield gather(self.valid, part, cutting)
 
     def best_path(self) -> Path:
         return self.checkpoints.folder / f"best-{self.progress.best.update:08d}.safetensors"

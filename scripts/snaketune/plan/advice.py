@@ -15,7 +15,7 @@ LENGTHS = (4096, 2048, 1536, 1024, 768, 512, 256, 128, 64)
 def advice(
     model: Architecture, train: dict[str, Any], batch: Batch, dtype_bytes: int, usable: int
 ) -> list[tuple[str, int]]:
-    """Changes in words with the total bytes after each, cumulative, until the run fits.
+    """Changes in words with the total bytes after each, cumulative, until the run fits. batch: of rows not packed.
 
     First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then what costs length,
     then what costs the base's precision. The last entry fits, or nothing here does.
@@ -34,6 +34,9 @@ def advice(
 def _changes(
     model: Architecture, train: dict[str, Any], batch: Batch
 ) -> Iterator[tuple[str, Architecture, dict[str, Any], Batch]]:
+    if train["packing"]:
+        train = train | {"packing": False}
+        yield "train.packing false", model, train, batch
     rows, accumulation = train["batch_size"], train["accumulation"]
     while rows > 1:
         smaller = (rows + 1) // 2

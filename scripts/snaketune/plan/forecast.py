@@ -93,7 +93,10 @@ def number_bytes(folder: Path, model: dict[str, Any], machine: Machine) -> int:
 def experiment(
     model: Architecture, settings: dict[str, Any], store: TokenStore, machine: Machine, number: int, seed: int
 ) -> tuple[dict[str, Any], Batch]:
-    """What one experiment will do and hold, and its largest micro-batch. number: bytes of an unquantized number."""
+    """What one experiment will do and hold, and its largest micro-batch where rows are not packed.
+
+    number: bytes of an unquantized number.
+    """
     train = settings["train"]
     per_update = train["batch_size"] * train["accumulation"]
     visits = Visits(
@@ -104,8 +107,13 @@ def experiment(
         epochs=train["epochs"],
         updates=train["updates"],
     )
-    batches = largest_batches(store, train, machine.device == "cpu")
-    batch = max(batches, key=lambda one: memory.forecast(model, train, one, number)["total"])
+    batch, unpacked = (
+        max(
+            largest_batches(store, one, machine.device == "cpu"),
+            key=lambda found: memory.forecast(model, train, found, number)["total"],
+        )
+        for one in (train, train | {"packing": False})
+    )
     limit = train["memory_limit"]
     trained = memory.trainable(model, train)
     record = {
@@ -121,7 +129,7 @@ def experiment(
         "memory": memory.forecast(model, train, batch, number),
         "usable_memory": int(limit * 1e9) if limit else machine.usable,
     }
-    return record, batch
+    return record, unpacked
 
 
 def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool) -> list[Batch]:
@@ -130,9 +138,8 @@ def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool) -> list
     cutting = cutting_of(train, cpu)
     found = []
     for rows in cutting.cut(longest, store.lengths):
-        width = cutting.padded(max(1, int(store.lengths[rows].max()) - 1))
         targets = (store.lengths[rows] - 1 if train["prompts"] else store.targets[rows]).sum()
-        found.append(Batch(len(rows), width, max(1, int(targets))))
+        found.append(Batch(*cutting.shape(store.lengths[rows] - 1), max(1, int(targets))))
     return found
 
 

@@ -132,26 +132,36 @@ class Cutting:
     """How rows are cut into micro-batches.
 
     rows and positions are the most that one may hold (a single longer row is let through); lengths are padded to a
-    multiple of `multiple`; `overhead` is what one more micro-batch costs, in positions.
+    multiple of `multiple`; `overhead` is what one more micro-batch costs, in positions. packed: the rows of a
+    micro-batch stand one after the other in a single sequence, rather than below each other.
     """
 
     rows: int
     positions: int
     multiple: int = 1
     overhead: int = 64
+    packed: bool = False
 
     def padded(self, length: int) -> int:
         return -(-length // self.multiple) * self.multiple
+
+    def shape(self, lengths: Sequence[int] | np.ndarray) -> tuple[int, int]:
+        """(sequences, positions in each) of a micro-batch whose rows have so many inputs."""
+        if self.packed:
+            return 1, self.padded(max(1, int(sum(lengths))))
+        return len(lengths), self.padded(max(1, *map(int, lengths)))
 
     def cut(self, rows: Sequence[int] | np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
         """Micro-batches of these rows, longest first, with the fewest padded positions plus overhead."""
         order = np.asarray(rows)[np.argsort(-lengths[rows], kind="stable")]
         widths = [self.padded(int(length)) for length in lengths[order]]
+        until = np.concatenate([[0], np.cumsum(lengths[order])]).tolist()
         best, cut_at = [0.0] * (len(order) + 1), [0] * (len(order) + 1)
         for end in range(1, len(order) + 1):
             best[end] = math.inf
             for start in range(max(0, end - self.rows), end):
-                positions = (end - start) * widths[start]
+                together = self.padded(until[end] - until[start])
+                positions = together if self.packed else (end - start) * widths[start]
                 if positions > self.positions and end - start > 1:
                     continue
                 cost = best[start] + positions + self.overhead
@@ -170,19 +180,21 @@ def cutting_of(train: dict[str, Any], cpu: bool) -> Cutting:
         positions=train["max_positions"] or (512 if cpu else 4096),
         multiple=1 if cpu else 8,
         overhead=64 if cpu else 512,
+        packed=train["packing"],
     )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, padded: `inputs` (rows, width) int32; for each trained token, where its prediction stands in the
-    flattened (rows * width) positions (`places`) and what it should be (`targets`), both int32; and `tokens`, how many
-    positions are not padding."""
+    """A micro-batch, padded: `inputs` (sequences, width) int32; for each trained token, where its prediction stands in
+    the flattened (sequences * width) positions (`places`) and what it should be (`targets`), both int32; and `tokens`,
+    how many positions are not padding. segments: of a packed batch, the row that each position belongs to, int32."""
 
     inputs: np.ndarray
     places: np.ndarray
     targets: np.ndarray
     tokens: int
+    segments: np.ndarray | None = None
 
     @property
     def positions(self) -> int:
@@ -195,13 +207,23 @@ def gather(store: TokenStore, rows: np.ndarray, cutting: Cutting, *, prompts: bo
     The last token of a row is only ever a target, so it is not an input.
     """
     pairs = [store.row(int(row)) for row in rows]
-    width = cutting.padded(max(1, max(len(ids) for ids, _ in pairs) - 1))
-    inputs = np.zeros((len(pairs), width), np.int32)
-    places, targets, tokens = [], [], 0
-    for number, (ids, trained) in enumerate(pairs):
-        inputs[number, : len(ids) - 1] = ids[:-1]
-        at = np.arange(len(ids) - 1) if prompts else np.flatnonzero(trained[1:])
-        places.append(at + number * width)
+    lengths = [len(ids) - 1 for ids, _ in pairs]
+    sequences, width = cutting.shape(lengths)
+    begins = np.cumsum([0, *lengths[:-1]]) if cutting.packed else np.arange(len(pairs)) * width
+    inputs = np.zeros(sequences * width, np.int32)
+    segments = np.full(width, len(pairs), np.int32) if cutting.packed else None  # padding is a row of its own
+    places, targets = [], []
+    for number, ((ids, trained), begin, length) in enumerate(zip(pairs, begins, lengths, strict=True)):
+        inputs[begin : begin + length] = ids[:-1]
+        if segments is not None:
+            segments[begin : begin + length] = number
+        at = np.arange(length) if prompts else np.flatnonzero(trained[1:])
+        places.append(at + begin)
         targets.append(ids[1:][at])
-        tokens += len(ids) - 1
-    return Batch(inputs, np.concatenate(places).astype(np.int32), np.concatenate(targets).astype(np.int32), tokens)
+    return Batch(
+        inputs.reshape(sequences, width),
+        np.concatenate(places).astype(np.int32),
+        np.concatenate(targets).astype(np.int32),
+        sum(lengths),
+        segments,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import families
 import pytest
-from snaketune.errors import ModelError
+from snaketune.errors import DataError, ModelError
 from snaketune.model.rendering import NAMED, Renderer, settled
 
 TALK = [
@@ -77,6 +77,16 @@ def test_a_template_that_can_ask_for_thoughts_asks_for_none(tmp_path: Path) -> N
     assert made.prompt_text(TALK[:1]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert "think" not in trained(made, TALK)
     assert settled(made.template) == made.template
+
+
+def test_thoughts_that_the_template_drops_never_shift_what_is_trained(tmp_path: Path) -> None:
+    made = renderer(tmp_path, "qwen3")
+    thinking = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nit is that."}
+    said = trained(made, [*TALK[:3], thinking])
+    assert said.split("<|im_end|>") == ["it is this.", thinking["content"], ""]
+    # of an earlier turn it keeps the answer alone
+    with pytest.raises(DataError, match="does not show assistant turn 2"):
+        made.conversation([TALK[0], thinking, *TALK[2:]])
 
 
 def test_an_empty_system_text_is_not_folded_into_the_question(tmp_path: Path) -> None:

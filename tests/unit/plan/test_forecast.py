@@ -131,6 +131,13 @@ def test_the_largest_batch_is_one_that_training_makes(planned):
     assert 150 < batch["rows"] * batch["length"] <= 200
 
 
+def test_packed_rows_are_one_sequence_of_all_their_positions(planned):
+    found = planned(train={"batch_size": 4, "accumulation": 1, "packing": True})["experiments"]["main"]
+    assert found["largest_batch"] == {"rows": 1, "length": 58 + 57 + 56 + 55, "targets": 49 + 48 + 47 + 46}
+    with pytest.raises(ResourceError, match=r"train\.packing false"):
+        planned(train={"batch_size": 4, "accumulation": 1, "packing": True, "memory_limit": 0.012})
+
+
 def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
     found = planned(train={"batch_size": 4, "accumulation": 1, "prompts": True})["experiments"]["main"]
     assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55

@@ -75,16 +75,16 @@ def test_another_seed_gives_another_order():
     assert first.tolist() != second.tolist()
 
 
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 2000), st.integers(1, 32))
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 2000), st.integers(1, 32), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_cut_keeps_every_row_and_both_limits(lengths, rows, positions, multiple):
-    cutting = Cutting(rows, positions, multiple)
+def test_a_cut_keeps_every_row_and_both_limits(lengths, rows, positions, multiple, packed):
+    cutting = Cutting(rows, positions, multiple, packed=packed)
     parts = cutting.cut(np.arange(len(lengths)), lengths)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
     for part in parts:
-        width = cutting.padded(int(lengths[part].max()))
+        sequences, width = cutting.shape(lengths[part])
         assert len(part) <= rows
-        assert len(part) == 1 or len(part) * width <= positions
+        assert len(part) == 1 or sequences * width <= positions
 
 
 def test_no_row_at_all_is_said_so():
