@@ -188,6 +188,7 @@ class Run:
             self.weights = {name: kept[f"weights {name}"] for name in self.weights}
             self.optimizer.state = {name: kept[f"optimizer {name}"] for name in self.optimizer.state}
             print(f"snaketune: going on from update {self.progress.update} of {self.visits.updates}", file=sys.stderr)
+        self.validated = self.progress.best.loss  # the last validation; after a resumption, the best until the next
         self.resumed_from, self.resumed_tokens = self.progress.update, self.progress.trained_tokens
 
     def to_the_end(self) -> dict[str, Any]:
@@ -296,13 +297,15 @@ class Run:
             cpu_seconds=round(time.process_time(), 3),
             peak_memory_bytes=peak,
         )
-        self.tracker.log(update, {"loss": loss, "learning_rate": going.rate, "gradient_norm": norm, "epoch": epoch})
         speed = (progress.trained_tokens - self.resumed_tokens) / seconds
+        numbers = {"loss": loss, "learning_rate": going.rate, "gradient_norm": norm, "epoch": epoch}
+        numbers |= {"padding": going.padding, "trained_tokens_per_second": speed, "memory_gb": peak / memory.GB}
+        self.tracker.log(update, numbers)
         left = seconds / (progress.update - self.resumed_from) * (self.visits.updates - update)
         self.line.show(
-            f"update {update}/{self.visits.updates}  epoch {epoch:.2f}  loss {loss:.4f}  best validation "
-            f"{progress.best.loss:.4f}  lr {going.rate:.1e}  norm {norm:.2f}  {speed:.0f} trained tokens/s  "
-            f"padding {going.padding:.0%}  {peak / memory.GB:.2f} GB  {clock(left)} left"
+            f"update {update}/{self.visits.updates}  epoch {epoch:.2f}  loss {loss:.4f}  "
+            f"validation {self.validated:.4f} best {progress.best.loss:.4f}  lr {going.rate:.1e}  norm {norm:.2f}  "
+            f"{speed:.0f} trained tokens/s  padding {going.padding:.0%}  {peak / memory.GB:.2f} GB  {clock(left)} left"
         )
 
     def _validate(self) -> None:
@@ -316,6 +319,7 @@ class Run:
             targets += len(batch.targets)
         self.model.train()
         loss, update = total / targets, progress.update
+        self.validated = loss
         if progress.base_loss is None:
             progress.base_loss = loss
         self.log.write(update=update, validation_loss=short(loss))

@@ -217,6 +217,18 @@ def test_metrics_have_no_clock_and_timing_has(place):
     assert len(list(files.read_jsonl(place.folder / "out" / "timing.jsonl"))) == 2
 
 
+def test_the_live_line_tells_where_the_training_is_and_how_it_goes(place, monkeypatch):
+    shown = []
+    monkeypatch.setattr(trainer.Line, "show", lambda _, text, **__: shown.append(text))
+    place.train(epochs=2, batch_size=4, accumulation=1)
+    said = shown[-2]
+    for field in ("update 12/12", "epoch 2.00", "loss ", "validation ", "best ", "lr ", "norm ", "trained tokens/s"):
+        assert field in said
+    for field in ("padding ", "% ", " GB", "0:00 left"):
+        assert field in said
+    assert shown[-1].startswith("update 12/12  validation loss")
+
+
 def test_the_adapter_reads_back_with_every_matrix_it_trained(place):
     report = place.train(epochs=1)
     kept = arrays.read(place.folder / "out" / "adapters.safetensors")
