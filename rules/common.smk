@@ -2,14 +2,17 @@
 # when a step is stale: `config`, the settings it depends on as one string, and `code`, a digest of its script, the
 # library modules that it reaches and its environment file.
 import re
+import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from snakemake.dag import DAG
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 from snaketune import config as configuration
+from snaketune import files, locks, step
 from snaketune.digest import code_digest
 from snaketune.errors import UserError
 from snaketune.data import sources as data_sources
@@ -51,21 +54,49 @@ def settled(given, files):
     return configuration.complete(given)
 
 
-def or_exit(make, *arguments):
+def or_exit(make, *arguments, **named):
     """A mistake in the settings ends the run with its sentences, before anything is built."""
     try:
-        return make(*arguments)
+        return make(*arguments, **named)
     except UserError as error:
         print(f"snaketune: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def alone(execute):
+    """Snakemake's execution of the workflow, for one real run at a time in this folder.
+
+    Snakemake's own locks name files and no process: what is left of a killed run looks like a live one, and the end of
+    any run removes those of all others. So a run holds a lock of our own, from before its jobs are planned; and jobs
+    that outlived their Snakemake are waited for.
+    """
+
+    def run(executor_plugin, **rest):
+        real = not executor_plugin.common_settings.dryrun_exec and workflow.execution_settings.lock
+        if not real or workflow.exec_mode != ExecMode.DEFAULT:
+            return execute(executor_plugin=executor_plugin, **rest)
+        with locks.holding(f"{RESULTS}/.lock", f"running snakemake for {CONFIG['run']}") as dead:
+            locks.wait(step.running_in(RESULTS))
+            files.remove_abandoned(RESULTS)
+            left = Path(".snakemake/locks")
+            if dead or any(left.glob("*")):
+                print(
+                    f"snaketune: an earlier run{f' ({dead})' if dead else ''} was killed; its locks are removed",
+                    file=sys.stderr,
+                )
+                shutil.rmtree(left, ignore_errors=True)
+            return execute(executor_plugin=executor_plugin, **rest)
+
+    return lambda **arguments: or_exit(run, **arguments)
 
 
 CONFIG = or_exit(settled, config, workflow.overwrite_configfiles)
 config.clear()
 config.update(CONFIG)
 
-RUN = f"results/{CONFIG['run']}"
-MODELS = "results/models"
+RESULTS = "results"
+RUN = f"{RESULTS}/{CONFIG['run']}"
+MODELS = f"{RESULTS}/models"
 SPLITS = ("train", "valid", "test")
 SOURCES = or_exit(data_sources.files, CONFIG["data"]["sources"])
 EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
@@ -162,6 +193,9 @@ def answer_files(folder):
     made |= {"general": ensure(f"{folder}/general.jsonl", non_empty=True)} if GENERAL else {}
     made |= {"prompts": f"{folder}/prompts.jsonl"} if CONFIG["evaluate"]["prompts"] else {}
     return made
+
+
+workflow.execute = alone(workflow.execute)
 
 
 wildcard_constraints:

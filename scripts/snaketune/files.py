@@ -1,20 +1,54 @@
-"""Files that are either whole or absent: atomic writes, JSON and JSON Lines, hashes, and a lock that dies with us."""
+"""Files that are either whole or absent: atomic writes, JSON, JSON Lines and hashes."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from snaketune.errors import BusyError
-
 StrPath = str | os.PathLike[str]
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # as named by `temporary_name`
+
+
+def temporary_name(target: Path) -> Path:
+    """The name beside `target` under which this process makes a file or folder before moving it into place."""
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def scratch(beside: StrPath) -> Iterator[Path]:
+    """Yield an empty folder beside the file `beside`, for the duration of the block."""
+    folder = temporary_name(Path(beside))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: StrPath) -> None:
+    """Remove what processes that were killed left half-made in `folder` and below it."""
+    for path in Path(folder).rglob(".*.tmp"):
+        named = TEMPORARY.fullmatch(path.name)
+        if named and not _lives(int(named[1])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another person's
+    return True
 
 
 @contextlib.contextmanager
@@ -22,7 +56,7 @@ def replacing(path: StrPath) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success fsync it and move it into place, on failure remove it."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(target)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -86,30 +120,3 @@ def sha256(path: StrPath) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def holding(path: StrPath, doing: str) -> Iterator[None]:
-    """Hold an exclusive `flock` on `path` (made if need be) while the block runs.
-
-    The kernel frees it when the process dies, however it dies, so a stale lock cannot exist. Raises BusyError naming
-    the holder's process id.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise BusyError(
-                f"another process (pid {holder}) is already {doing}",
-                where=str(target.parent),
-                why="Two writers in one place would spoil each other's files",
-                mend=f"Wait for it, or end it with `kill {holder}`, and run snakemake again",
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield

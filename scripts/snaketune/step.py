@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from snaketune import locks
 from snaketune.errors import UserError
+from snaketune.faults import explained
 
 
 class _Tee(io.TextIOBase):
@@ -20,36 +22,73 @@ class _Tee(io.TextIOBase):
         self.terminal, self.log = terminal, log
 
     def write(self, text: str) -> int:
-        self.terminal.write(text)
-        self.log.write(text)
+        for stream in (self.terminal, self.log):
+            with contextlib.suppress(OSError):  # a closed terminal or a full disk: what is said must not end the step
+                stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        self.terminal.flush()
-        self.log.flush()
+        for stream in (self.terminal, self.log):
+            with contextlib.suppress(OSError):
+                stream.flush()
 
     def isatty(self) -> bool:
         return self.terminal.isatty()
+
+
+def lock_of(log: str | Path) -> Path:
+    """The lock file that the step with this log holds while it runs."""
+    return Path(log).with_name(f".{Path(log).stem}.lock")
+
+
+def running_in(results: str | Path) -> list[Path]:
+    """The lock files of all steps that ever ran in a results folder."""
+    return sorted(Path(results).glob("logs/.*.lock")) + sorted(Path(results).glob("*/logs/.*.lock"))
 
 
 @contextlib.contextmanager
 def running(log: str | Path) -> Iterator[None]:
     """Run a step's work: stderr is copied to `log`; a UserError is shown as its sentences and ends with exit code 1.
 
-    Any other exception is a defect of ours: the log keeps its traceback, and it ends with exit code 1 as well.
+    A full disk, a lack of memory and the like are told as such. Any other exception is a defect of ours: the log keeps
+    its traceback, and it ends with exit code 1 as well. No step runs twice at once: the second one ends with the pid
+    of the first.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8", buffering=1) as kept:
-        terminal = sys.stderr
-        sys.stderr = _Tee(terminal, kept)
-        try:
+    terminal = sys.stderr
+    try:
+        with locks.holding(lock_of(log), f"running {Path(log).stem}"), _logged(log):
             yield
-        except UserError as error:
-            print(f"snaketune: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
-        except Exception:
-            traceback.print_exc(file=kept)
-            print(f"snaketune: this should not have happened; the traceback is in {log}", file=terminal)
-            raise SystemExit(1) from None
-        finally:
-            sys.stderr = terminal
+    except UserError as error:
+        _say(f"snaketune: {error}", terminal)
+        raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def _logged(log: str | Path) -> Iterator[None]:
+    """Copy stderr to `log` during the block, and what it ends with as well."""
+    terminal = sys.stderr
+    kept = _emptied(log)
+    sys.stderr = _Tee(terminal, kept)
+    try:
+        yield
+    except Exception as error:
+        known = error if isinstance(error, UserError) else explained(error, log)
+        if known:
+            _say(f"snaketune: {known}", kept)
+            raise known from None
+        _say("".join(traceback.format_exception(error)), kept)
+        _say(f"snaketune: this should not have happened; the traceback is in {log}", terminal)
+        raise SystemExit(1) from None
+    finally:
+        sys.stderr = terminal
+        with contextlib.suppress(OSError):
+            kept.close()
+
+
+def _emptied(log: str | Path) -> TextIO:
+    return open(log, "w", encoding="utf-8", buffering=1)
+
+
+def _say(words: str, stream: TextIO) -> None:
+    with contextlib.suppress(OSError):
+        print(words, file=stream)

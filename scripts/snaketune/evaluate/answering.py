@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune import locks
 from snaketune.config import canonical
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import general as general_set
@@ -17,7 +18,7 @@ from snaketune.evaluate.items import Item, Messages, chosen, examples, items, qu
 from snaketune.evaluate.journal import Journal
 from snaketune.evaluate.sampling import Sampling, seed_of
 from snaketune.evaluate.windows import context_of, fitted, pieces
-from snaketune.files import StrPath, holding, read_jsonl, write_jsonl
+from snaketune.files import StrPath, read_jsonl, write_jsonl
 from snaketune.model.rendering import Renderer
 
 Named = dict[str, Item]
@@ -59,7 +60,10 @@ def run(
     everything = canonical([artefact.fingerprint(), config, {name: vars(item) for name, item in named.items()}])
     fingerprint = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
     here = Path(predictions).parent
-    with holding(here / ".lock", "answering these rows"), Journal(here / "unfinished.jsonl", fingerprint) as journal:
+    with (
+        locks.holding(here / ".lock", "answering these rows"),
+        Journal(here / "unfinished.jsonl", fingerprint) as journal,
+    ):
         work = _Work(artefact, renderer, context, config, threads, journal)
         work.do(named)
         for path, found in sets.items():

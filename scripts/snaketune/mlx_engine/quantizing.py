@@ -39,8 +39,7 @@ def quantize_base(
     loaded, config = quantize_model(loaded, config, wanted["group_size"], wanted["bits"], mode=wanted["mode"])
     mx.eval(loaded.parameters())
     target = Path(folder)
-    staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with files.scratch(target) as staged:
         save_model(staged, loaded)
         save_config(config, config_path=staged / "config.json")
         for pattern in base.SMALL:
@@ -49,8 +48,6 @@ def quantize_base(
                     shutil.copyfile(file, staged / file.name)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staged, target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return base.write_manifest(quantized_manifest, model, str(folder), patterns=base.SMALL + base.WEIGHTS)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from snaketune import files
+from snaketune import files, locks
 from snaketune.digest import code_digest
 from snaketune.errors import TrainingError
 from snaketune.mlx_engine import adapters, arrays, blocks, loading, memory
@@ -70,7 +70,7 @@ def train(
         rows=rows,
     )
     with (
-        files.holding(work / "lock", f"training in {work}"),
+        locks.holding(work / "lock", f"training in {work}"),
         around.notifying(settings["notify"]["command"], str(beside)),
         around.awake(),
     ):

@@ -61,15 +61,10 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
 @contextlib.contextmanager
 def writing_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`; on success it takes the target's place, on failure it is removed."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with files.scratch(target) as temporary:
         yield temporary
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _facts(path: Path) -> dict[str, Any]:

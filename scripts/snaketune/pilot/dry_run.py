@@ -7,7 +7,6 @@ llama.cpp's converter refuses: each is found here, in a minute, instead of after
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from snaketune.errors import TrainingError
-from snaketune.files import StrPath, read_json, write_json
+from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.mlx_engine import loading, scoring, trainer
 from snaketune.model.rendering import Rendered
 from snaketune.model.store import TokenStore, write_store
@@ -35,8 +34,7 @@ def run(
     train, valid: token stores; model: the base's manifest; settings: the `train` section with `dtype` and `seed`.
     """
     steps: list[dict[str, str]] = []
-    with tempfile.TemporaryDirectory(dir=_beside(report)) as scratch:
-        folder = Path(scratch)
+    with scratch(report) as folder:
         rows = [
             _rows(path, folder / f"{name}.safetensors", settings["seed"])
             for name, path in (("train", train), ("valid", valid))
@@ -65,12 +63,6 @@ def run(
     found = {"rows": ROWS, "steps": steps}
     write_json(report, found)
     return found
-
-
-def _beside(report: StrPath) -> Path:
-    folder = Path(report).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _rows(store: StrPath, target: Path, seed: int) -> Path:

@@ -1,6 +1,5 @@
-"""A file is whole or absent, and one writer holds a place at a time."""
+"""A file is whole or absent."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune import files
-from snaketune.errors import BusyError
-
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
 
 def test_a_failure_while_writing_leaves_the_old_file_and_no_debris(tmp_path: Path) -> None:
@@ -37,29 +33,15 @@ def test_json_lines_come_back_as_they_were(tmp_path_factory: pytest.TempPathFact
     assert list(files.read_jsonl(path)) == rows
 
 
-HOLDER = """
-import sys
-from snaketune import files
-with files.holding(sys.argv[1], "training"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_writer_is_told_the_first_ones_process_id(tmp_path: Path) -> None:
-    path = str(tmp_path / "lock")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(BusyError, match=f"pid {other.pid}"):
-            with files.holding(path, "training"):
-                pass
-        other.kill()  # however a holder dies, its lock dies with it
-        other.wait(30)
-        with files.holding(path, "training"):
-            pass
+def test_only_what_dead_processes_left_half_made_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    kept = {tmp_path / "a.tmp", tmp_path / ".a.tmp", files.temporary_name(tmp_path / "below" / "mine.gguf")}
+    for path in kept:
+        files.write_text(path, "kept")
+    folder = tmp_path / "below" / f".fused.{dead.pid}.tmp"
+    files.write_text(folder / "model.safetensors", "half")
+    files.write_text(tmp_path / f".model.gguf.{dead.pid}.tmp", "half")
+    files.remove_abandoned(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept
+    assert not folder.exists()

@@ -1,5 +1,8 @@
 """A step's words reach the terminal and its log; a person's mistake ends it in sentences."""
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +28,31 @@ def test_a_defect_of_ours_keeps_its_traceback_in_the_log_alone(
             raise ZeroDivisionError
     assert "Traceback" not in capsys.readouterr().err
     assert "ZeroDivisionError" in (tmp_path / "a.log").read_text()
+
+
+def test_a_step_does_not_run_twice_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with step.running(tmp_path / "a.log"):
+        print("first", file=sys.stderr)
+        with pytest.raises(SystemExit), step.running(tmp_path / "a.log"):
+            pytest.fail("both run")
+    assert f"(pid {os.getpid()}) is already running a" in capsys.readouterr().err
+    assert (tmp_path / "a.log").read_text().startswith("first\n")  # not emptied by the second
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "results/a.gguf"), "results/a.gguf: the disk is full"),
+        (RuntimeError("[write] Unable to write 4096 bytes to file."), "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "results/a"), "results/a: this cannot be read or written"),
+        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("std::bad_alloc"), "there is not enough memory"),
+    ],
+)
+def test_a_failure_of_the_machine_is_told_in_its_own_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    with pytest.raises(SystemExit), step.running(tmp_path / "a.log"):
+        raise error
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "a.log").read_text()

@@ -7,7 +7,7 @@ import pytest
 import tiny_models
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
-from snaketune import files
+from snaketune import files, locks
 from snaketune.errors import BusyError, ResourceError, TrainingError
 from snaketune.mlx_engine import arrays, trainer
 from snaketune.model.store import TokenStore
@@ -188,7 +188,7 @@ def test_another_error_of_the_engine_is_not_taken_for_a_lack_of_memory(place, mo
 
 def test_a_second_run_in_the_same_place_says_who_holds_it(place):
     _, outputs = place.arguments()
-    with files.holding(outputs["work"] / "lock", "training"), pytest.raises(BusyError, match="pid"):
+    with locks.holding(outputs["work"] / "lock", "training"), pytest.raises(BusyError, match="pid"):
         place.train()
 
 

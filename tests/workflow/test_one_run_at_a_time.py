@@ -1,0 +1,74 @@
+"""One run at a time in a folder: the second one says so, the next one after a killed one goes on by itself."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from projects import Project, tiny
+from terminal import Terminal
+
+CONFIG = "results/tiny/config.json"
+REPORT = "results/tiny/data/report.json"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Project, Terminal, psutil.Process]]:
+    """A run whose first job, validate_rows, is held up."""
+    project = tiny(tmp_path / "project")
+    terminal = Terminal(project, "--cores", "1", REPORT)
+    lock = project.folder / "results/tiny/logs/.validate_rows.lock"
+    assert terminal.until(lambda: lock.is_file() and lock.read_text()), terminal.text
+    job = terminal.jobs()[0]
+    job.suspend()
+    try:
+        yield project, terminal, job
+    finally:
+        if job.is_running():
+            job.kill()
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.process.wait()
+        terminal.close()
+
+
+def test_a_second_run_ends_at_once_with_the_first_ones_pid(
+    running: tuple[Project, Terminal, psutil.Process],
+) -> None:
+    project, terminal, job = running
+    for target in (REPORT, CONFIG):  # the same files, and others, which Snakemake's own lock lets through
+        second = project.snakemake(target)
+        assert second.returncode == 1
+        assert f"another process (pid {terminal.process.pid}) is already running snakemake for tiny" in second.stdout
+        assert "Traceback" not in second.stdout
+    other = project.snakemake(CONFIG, "--config", "run=other")  # it would share results/models
+    assert other.returncode == 1
+    assert "is already running snakemake for tiny" in other.stdout
+    assert project.snakemake("-n").returncode == 0  # looking is free
+    job.resume()
+    assert terminal.ended() == 0, terminal.text
+
+
+def test_a_run_after_a_killed_one_waits_for_the_job_that_lives_on(
+    running: tuple[Project, Terminal, psutil.Process],
+) -> None:
+    project, terminal, job = running
+    terminal.process.kill()
+    terminal.ended()
+    assert job.is_running()
+    assert list((project.folder / ".snakemake/locks").iterdir())
+    second = Terminal(project, REPORT)
+    try:
+        assert second.until(lambda: "waiting for it" in second.text), second.text
+        assert f"pid {job.pid}, left behind by a killed run, is still running validate_rows" in second.text
+        time.sleep(0.5)
+        assert second.process.poll() is None
+        job.resume()
+        assert second.ended() == 0, second.text
+    finally:
+        second.close()
+    killed = f"an earlier run (pid {terminal.process.pid}) was killed; its locks are removed"
+    assert second.text.count(killed) == 1
+    assert (project.folder / REPORT).is_file()
+    assert "was killed" not in project.snakemake(REPORT).stdout
