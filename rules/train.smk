@@ -6,7 +6,8 @@
 # steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # on what is trained
+# on what is trained
+WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
 
 
 rule train:

@@ -104,6 +104,10 @@ CHANGES: dict[str, tuple[Change, set[str]]] = {
         setting(train={"notify": {"command": "true"}}),
         SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},
     ),
+    "more patience with workers": (
+        setting(train={"worker_timeout": 60}),
+        SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},
+    ),
     "more pilot rows": (setting(pilot={"rows": 24}), SAVED | DECIDED | {"train_pilot"}),
     "fewer hours allowed": (setting(pilot={"max_hours": 9}), SAVED | DECIDED),
     "one more GGUF type": (

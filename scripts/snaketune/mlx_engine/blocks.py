@@ -16,13 +16,14 @@ import mlx.nn as nn
 
 
 class Draws:
-    """Seeds for the calls of blocks within an update."""
+    """Seeds for the calls of blocks within an update; each of several workers has numbers of its own."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed, self._update, self._call = seed, 0, 0
+    def __init__(self, seed: int, worker: int = 0) -> None:
+        self._seed, self._before = seed, worker << 32
+        self.start(0)
 
     def start(self, update: int) -> None:
-        self._update, self._call = update, 0
+        self._update, self._call = update, self._before
 
     def next(self) -> int:
         self._call += 1

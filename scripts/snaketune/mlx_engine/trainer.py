@@ -7,6 +7,7 @@ was killed and started again ends in the same bytes as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import resource
 import sys
@@ -22,23 +23,25 @@ import numpy as np
 from snaketune import files, locks
 from snaketune.digest import code_digest
 from snaketune.errors import TrainingError
-from snaketune.mlx_engine import adapters, arrays, blocks, loading, memory
+from snaketune.mlx_engine import adapters, arrays, blocks, launching, loading, memory
 from snaketune.mlx_engine.arrays import Weights
 from snaketune.mlx_engine.losses import Loss
 from snaketune.mlx_engine.optimizers import Optimizer, Packing
+from snaketune.mlx_engine.workers import Workers
 from snaketune.model.base import read_manifest
 from snaketune.model.store import TokenStore
-from snaketune.train import around, schedule, subset
+from snaketune.train import around, schedule, subset, tracking
 from snaketune.train.batches import Batch, Visits, cutting_of, gather
 from snaketune.train.checkpoints import Checkpoints, fingerprint
-from snaketune.train.interrupts import Interrupts
-from snaketune.train.metrics import Line, Log, clock, short
+from snaketune.train.interrupts import Interrupts, interrupted
+from snaketune.train.metrics import Line, Log, Nowhere, clock, short
 from snaketune.train.progress import Progress
 from snaketune.train.stopping import Best
-from snaketune.train.tracking import Tracker, tracker
+from snaketune.train.tracking import Tracker
 
 CHECKPOINT_SECONDS = 600.0  # a killed run loses at most so much, or what lies between two validations
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit")  # settings that change no result
+# settings that change no result
+WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
 
 
 def train(
@@ -60,6 +63,42 @@ def train(
     with `dtype` and `seed`; work: a folder for checkpoints; rows: how many training rows to use (subset.first), all by
     default. timing.json and timing.jsonl, which depend on the machine and the moment, go beside the summary.
     """
+    given: dict[str, Any] = {
+        "train_store": train_store,
+        "valid_store": valid_store,
+        "manifest": manifest,
+        "settings": settings,
+        "adapter": adapter,
+        "adapter_config": adapter_config,
+        "metrics": metrics,
+        "summary": summary,
+        "work": work,
+        "rows": rows,
+    }
+    with around.notifying(settings["notify"]["command"], str(Path(summary).parent)), around.awake():
+        if settings["workers"] > 1:
+            launching.train(given)
+        else:
+            train_part(**given, workers=Workers())
+    found: dict[str, Any] = files.read_json(summary)
+    return found
+
+
+def train_part(
+    *,
+    train_store: files.StrPath,
+    valid_store: files.StrPath,
+    manifest: files.StrPath,
+    settings: dict[str, Any],
+    adapter: files.StrPath,
+    adapter_config: files.StrPath,
+    metrics: files.StrPath,
+    summary: files.StrPath,
+    work: files.StrPath,
+    rows: int | None,
+    workers: Workers,
+) -> None:
+    """One worker's part of `train`, which is all of it where there is one; the first of them writes."""
     work, beside = Path(work), Path(summary).parent
     base = read_manifest(manifest)
     identity = fingerprint(
@@ -69,22 +108,32 @@ def train(
         versions=[version("mlx"), version("mlx-lm")],
         rows=rows,
     )
-    with (
-        locks.holding(work / "lock", f"training in {work}"),
-        around.notifying(settings["notify"]["command"], str(beside)),
-        around.awake(),
-    ):
-        tracking = tracker(settings["track"], beside, identity, settings)
-        run = Run(TokenStore(train_store), TokenStore(valid_store), base, settings, work / identity, rows, tracking)
+    _check_same(workers, identity)
+    with locks.holding(work / "lock", f"training in {work}") if workers.first else contextlib.nullcontext():
+        follower = tracking.tracker(settings["track"] if workers.first else None, beside, identity, settings)
+        stores = TokenStore(train_store), TokenStore(valid_store)
+        run = Run(*stores, base, settings, work / identity, rows, follower, workers)
         with memory.explaining(settings, run.longest):
             report = run.to_the_end()
+        if not workers.first:
+            return
         adapters.save(arrays.read(run.best_path()), run.config, Path(adapter), Path(adapter_config))
         files.copy(run.log.path, metrics)
         files.copy(run.timing.path, beside / "timing.jsonl")
         files.write_json(beside / "timing.json", run.timing_report())
         files.write_json(summary, report)
         run.checkpoints.remove_others()
-    return report
+
+
+def _check_same(workers: Workers, identity: str) -> None:
+    """Raises TrainingError in a worker that would train something else than the first."""
+    if workers.told(identity) != identity:
+        raise TrainingError(
+            f"worker {workers.number} has other rows, another base, other code or other versions than worker 0",
+            where="train.hosts",
+            why="Their gradients would be of different trainings",
+            mend="Keep the project, its .venv and its models in folders that all hosts share",
+        )
 
 
 @dataclasses.dataclass
@@ -111,9 +160,11 @@ class Run:
         settings: dict[str, Any],
         work: Path,
         rows: int | None,
-        tracking: Tracker,
+        follower: Tracker,
+        workers: Workers,
     ) -> None:
-        self.settings, self.train, self.valid, self.tracker = settings, train, valid, tracking
+        self.settings, self.train, self.valid, self.tracker = settings, train, valid, follower
+        self.workers = workers
         self._check_rows()
         self.chosen = subset.first(train, len(train) if rows is None else rows, settings["seed"])
         self.visits = Visits(
@@ -133,10 +184,16 @@ class Run:
             self._load(Path(base["folder"]).expanduser())
         self.checkpoints = Checkpoints(work, settings["keep_checkpoints"])
         self._resume()
-        self.log = Log(work / "metrics.jsonl", self.progress.metrics_size)
-        timing = work / "timing.jsonl"  # lines from before a resumption stay: they tell how long an update takes
-        self.timing = Log(timing, timing.stat().st_size if timing.exists() else 0)
+        self._open_logs(work)
         self.line = Line()
+
+    def _open_logs(self, work: Path) -> None:
+        self.log: Log = Nowhere()
+        self.timing: Log = Nowhere()
+        if self.workers.first:
+            self.log = Log(work / "metrics.jsonl", self.progress.metrics_size)
+            timing = work / "timing.jsonl"  # lines from before a resumption stay: they tell how long an update takes
+            self.timing = Log(timing, timing.stat().st_size if timing.exists() else 0)
 
     def _check_rows(self) -> None:
         if len(self.valid) == 0:
@@ -162,7 +219,7 @@ class Run:
         self.model = loaded.model
         self.config = adapters.attach(self.model, self.settings, self.settings["seed"])
         self.trainable, self.total = adapters.sizes(self.model)
-        self.draws = blocks.Draws(self.settings["seed"])
+        self.draws = blocks.Draws(self.settings["seed"], self.workers.number)
         blocks.prepare(self.model, self.draws, recompute=self.settings["gradient_checkpointing"])
         weights = arrays.flat(self.model.trainable_parameters())
         self.packing = Packing(weights, self.settings["optimizer"])
@@ -180,13 +237,16 @@ class Run:
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint, or start."""
         self.progress = Progress(Best(self.settings["patience"], self.settings["minimum_gain"]))
-        found = self.checkpoints.newest()
+        found = self.checkpoints.newest() if self.workers.first else None
         if found:
-            state, tensors = found
-            self.progress = Progress.restored(state)
-            kept = arrays.read(tensors)
+            kept = arrays.read(found[1])
             self.weights = {name: kept[f"weights {name}"] for name in self.weights}
             self.optimizer.state = {name: kept[f"optimizer {name}"] for name in self.optimizer.state}
+        self.weights = self.workers.given(self.weights)
+        self.optimizer.state = self.workers.given(self.optimizer.state)
+        state = self.workers.told(found[0] if found else None)
+        if state:
+            self.progress = Progress.restored(state)
             print(f"snaketune: going on from update {self.progress.update} of {self.visits.updates}", file=sys.stderr)
         self.validated = self.progress.best.loss  # the last validation; after a resumption, the best until the next
         self.resumed_from, self.resumed_tokens = self.progress.update, self.progress.trained_tokens
@@ -208,14 +268,17 @@ class Run:
                 if before:
                     self._note(before)  # while the update after it is being computed
                 validates = progress.update % self.settings["validate_every"] == 0 or self._is_last()
-                if validates or interrupts.seen or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+                asked = interrupts.seen or self.workers.asked_to_stop
+                asked, late = self.workers.most(asked, int(due))
+                if validates or asked or late:
                     self._note(going)
                     going = None
                     if validates:
                         self._validate()
                     self._save()
-                if interrupts.seen and not self._is_last():
-                    raise interrupts.error(progress.update)
+                if asked and not self._is_last():
+                    raise interrupted(asked, progress.update)
         for one in (self.log, self.timing, self.tracker):
             one.close()
         return progress.summary(
@@ -248,9 +311,13 @@ class Run:
         """Set one update going: the gradient of the mean over all its targets, whatever its micro-batches."""
         self.draws.start(update)
         rows = self.chosen[self.visits.rows(update)]
-        parts, prompts = self.cutting.cut(rows, self.train.lengths), self.settings["prompts"]
+        parts, prompts = self.cutting.cut(self.workers.share(rows), self.train.lengths), self.settings["prompts"]
         batches = [gather(self.train, part, self.cutting, prompts=prompts) for part in parts]
-        targets = sum(len(batch.targets) for batch in batches)
+        targets, read, positions = self.workers.counts(
+            sum(len(batch.targets) for batch in batches),
+            sum(batch.tokens for batch in batches),
+            sum(batch.positions for batch in batches),
+        )
         gradients: Weights = {}
         loss = mx.array(0.0)
         for batch in batches:
@@ -258,16 +325,21 @@ class Run:
             gradients = {name: gradients[name] + one if gradients else one for name, one in found.items()}
             loss = loss + share
             mx.async_eval(gradients, loss)
+        gradients, loss = self._summed(gradients, loss)
         rate = self.schedule(update)
         self.weights, norm, sound = self.optimizer.step(self.weights, gradients, loss, rate)
         mx.async_eval(self.weights, self.optimizer.state, loss, norm, sound)
-        positions, read = sum(batch.positions for batch in batches), sum(batch.tokens for batch in batches)
         self.progress.update = update
         self.progress.rows_seen += len(rows)
         self.progress.trained_tokens += targets
         self.progress.read_tokens += read
         self.progress.positions += positions
         return Going(update, rate, targets, 1 - read / positions, loss, norm, sound)
+
+    def _summed(self, gradients: Weights, loss: mx.array) -> tuple[Weights, mx.array]:
+        """The same over all workers; one that had no row of a short last update adds nothing."""
+        mine = gradients or {name: mx.zeros_like(one) for name, one in self.weights.items()}
+        return self.workers.summed(mine), self.workers.summed({"loss": loss})["loss"]
 
     def _note(self, going: Going) -> None:
         """Wait for an update, count it if it was skipped, and say how it went."""
@@ -310,6 +382,7 @@ class Run:
 
     def _validate(self) -> None:
         """The mean loss over every target of every validation row; the weights are kept if they are the best so far."""
+        self.weights = self.workers.given(self.weights)
         progress, named = self.progress, self.packing.unpack(self.weights)
         self.model.update(arrays.nested(named))
         self.model.eval()
@@ -318,13 +391,13 @@ class Run:
             total += float(self.loss.value(batch))
             targets += len(batch.targets)
         self.model.train()
-        loss, update = total / targets, progress.update
+        loss, update = self._mean(total, targets), progress.update
         self.validated = loss
         if progress.base_loss is None:
             progress.base_loss = loss
         self.log.write(update=update, validation_loss=short(loss))
         self.tracker.log(update, {"validation_loss": loss})
-        if progress.best.offer(update, loss):
+        if progress.best.offer(update, loss) and self.workers.first:
             with files.replacing(self.best_path()) as temporary:
                 arrays.write(temporary, named)
         self.line.show(
@@ -333,22 +406,32 @@ class Run:
             now=True,
         )
 
+    def _mean(self, total: float, targets: int) -> float:
+        """The mean over all workers' targets of their total losses."""
+        if self.workers.count == 1:
+            return total / targets
+        (targets,) = self.workers.counts(targets)
+        found: float = self.workers.told(self.workers.summed({"loss": mx.array(total)})["loss"].item() / targets)
+        return found
+
     def _validation_batches(self) -> Iterator[Batch]:
         order, cutting = np.argsort(self.valid.lengths, kind="stable"), dataclasses.replace(self.cutting, packed=False)
         for start in range(0, len(order), 64):
-            for part in cutting.cut(order[start : start + 64], self.valid.lengths):
+            for part in self.workers.share(cutting.cut(order[start : start + 64], self.valid.lengths)):
                 yield gather(self.valid, part, cutting)
 
     def best_path(self) -> Path:
         return self.checkpoints.folder / f"best-{self.progress.best.update:08d}.safetensors"
 
     def _save(self) -> None:
+        self.saved = time.monotonic()
+        if not self.workers.first:
+            return
         self.progress.metrics_size = self.log.size()
         kept = {f"weights {name}": array for name, array in self.weights.items()}
         kept |= {f"optimizer {name}": array for name, array in self.optimizer.state.items()}
         state = self.progress.state()
         self.checkpoints.save(state["update"], state, lambda path: arrays.write(path, kept), self.best_path())
-        self.saved = time.monotonic()
 
     def timing_report(self) -> dict[str, Any]:
         """What depends on the machine and the moment; of the last resumption alone."""

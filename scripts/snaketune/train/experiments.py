@@ -16,6 +16,7 @@ from typing import Any
 
 from snaketune import config as configuration
 from snaketune.errors import ConfigError
+from snaketune.train import hosts
 
 MAIN = "main"
 SECTIONS = ("train", "model")
@@ -37,6 +38,7 @@ def expand(config: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
         _check_name(name, where, found)
         found[name] = _settings(sections, override, where, checked)
     _check_distinct(found)
+    hosts.check(config["train"])
     return found or {MAIN: copy.deepcopy(sections)}
 
 
@@ -101,6 +103,7 @@ def _settings(
         settings["train"]["updates"] = None  # updates win over epochs, and would make this override mean nothing
     if "base" in override and "revision" not in override:
         settings["model"]["revision"] = "main"  # a pinned commit belongs to the model it was written for
+    hosts.check(settings["train"], where)
     return settings
 
 

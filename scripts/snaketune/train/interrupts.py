@@ -26,9 +26,10 @@ class Interrupts:
             raise KeyboardInterrupt
         self.seen = number
 
-    def error(self, update: int) -> TrainingError:
-        """What to raise once the checkpoint of `update` is written."""
-        return TrainingError(
-            f"stopped by {signal.Signals(self.seen).name} after update {update}; a checkpoint is saved",
-            mend="Run snakemake again: training goes on from there",
-        )
+
+def interrupted(number: int, update: int) -> TrainingError:
+    """What to raise once the checkpoint of `update` is written; number: the signal's."""
+    return TrainingError(
+        f"stopped by {signal.Signals(number).name} after update {update}; a checkpoint is saved",
+        mend="Run snakemake again: training goes on from there",
+    )

@@ -42,6 +42,19 @@ class Log:
         self._out.close()
 
 
+class Nowhere(Log):
+    """The log of a worker that leaves writing to the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, **fields: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Line:
     """The live line: redrawn in place on a terminal, and now and then a plain one in a log."""
 
