@@ -2,17 +2,13 @@
 # when a step is stale: `config`, the settings it depends on as one string, and `code`, a digest of its script, the
 # library modules that it reaches and its environment file.
 import re
-import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules")]
 
-from snakemake.dag import DAG
-from snakemake_interface_executor_plugins.settings import ExecMode
-
+import mended
 from snaketune import config as configuration
-from snaketune import files, locks, step
 from snaketune.digest import code_digest
 from snaketune.errors import UserError
 from snaketune.data import sources as data_sources
@@ -20,29 +16,6 @@ from snaketune.evaluate import settings as evaluate_settings
 from snaketune.model import base as base_models
 from snaketune.model import rendering
 from snaketune.train import experiments as train_experiments
-
-
-def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda job: False):
-    """Snakemake's traversal of its jobs, which downstream does not pass through inputs that are all ancient().
-
-    Where a job runs, Snakemake 9.27 takes everything downstream of it as bound to run, and looks no further at their
-    params and missing files; then it leaves out what is reached by ancient() inputs alone. Such a job never runs in that
-    call, however stale it is, and the run ends well without it.
-    """
-    waiting, seen = list(jobs), set(jobs)
-    while waiting:
-        job = waiting.pop(0)
-        if stop(job):
-            continue
-        yield job
-        for other, files in direction[job].items():
-            passes = direction is not dag.depending or not all(file.is_ancient for file in files)
-            if passes and other not in seen:
-                seen.add(other)
-                waiting.append(other)
-
-
-DAG.bfs = downstream_but_for_ancient
 
 
 def settled(given, files):
@@ -54,40 +27,13 @@ def settled(given, files):
     return configuration.complete(given)
 
 
-def or_exit(make, *arguments, **named):
+def or_exit(make, *arguments):
     """A mistake in the settings ends the run with its sentences, before anything is built."""
     try:
-        return make(*arguments, **named)
+        return make(*arguments)
     except UserError as error:
         print(f"snaketune: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def alone(execute):
-    """Snakemake's execution of the workflow, for one real run at a time in this folder.
-
-    Snakemake's own locks name files and no process: what is left of a killed run looks like a live one, and the end of
-    any run removes those of all others. So a run holds a lock of our own, from before its jobs are planned; and jobs
-    that outlived their Snakemake are waited for.
-    """
-
-    def run(executor_plugin, **rest):
-        real = not executor_plugin.common_settings.dryrun_exec and workflow.execution_settings.lock
-        if not real or workflow.exec_mode != ExecMode.DEFAULT:
-            return execute(executor_plugin=executor_plugin, **rest)
-        with locks.holding(f"{RESULTS}/.lock", f"running snakemake for {CONFIG['run']}") as dead:
-            locks.wait(step.running_in(RESULTS))
-            files.remove_abandoned(RESULTS)
-            left = Path(".snakemake/locks")
-            if dead or any(left.glob("*")):
-                print(
-                    f"snaketune: an earlier run{f' ({dead})' if dead else ''} was killed; its locks are removed",
-                    file=sys.stderr,
-                )
-                shutil.rmtree(left, ignore_errors=True)
-            return execute(executor_plugin=executor_plugin, **rest)
-
-    return lambda **arguments: or_exit(run, **arguments)
 
 
 CONFIG = or_exit(settled, config, workflow.overwrite_configfiles)
@@ -195,7 +141,7 @@ def answer_files(folder):
     return made
 
 
-workflow.execute = alone(workflow.execute)
+mended.mend(workflow, RESULTS, CONFIG["run"])
 
 
 wildcard_constraints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def running(log: str | Path) -> Iterator[None]:
     except UserError as error:
         _say(f"snaketune: {error}", terminal)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _say(f"snaketune: {Path(log).stem} is stopped; run snakemake again to go on", terminal)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextlib.contextmanager
@@ -90,5 +94,6 @@ def _emptied(log: str | Path) -> TextIO:
 
 
 def _say(words: str, stream: TextIO) -> None:
+    """Print a line, in the place of a live line that was cut off."""
     with contextlib.suppress(OSError):
-        print(words, file=stream)
+        print(f"\r\x1b[K{words}" if stream.isatty() else words, file=stream)

@@ -1,5 +1,6 @@
 """One run at a time in a folder: the second one says so, the next one after a killed one goes on by itself."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,3 +73,23 @@ def test_a_run_after_a_killed_one_waits_for_the_job_that_lives_on(
     assert second.text.count(killed) == 1
     assert (project.folder / REPORT).is_file()
     assert "was killed" not in project.snakemake(REPORT).stdout
+
+
+def test_what_ended_a_step_is_told_without_snakemakes_own_words_on_top(
+    running: tuple[Project, Terminal, psutil.Process],
+) -> None:
+    project, terminal, job = running
+    job.kill()
+    assert terminal.ended() == 1
+    assert "snaketune: validate_rows was ended by SIGKILL. If nobody did that" in terminal.text
+    assert "RuleException" not in terminal.text
+    assert "WorkflowError" not in terminal.text
+    second = Terminal(project, REPORT)
+    try:
+        assert second.until(second.jobs), second.text
+        os.write(second.ours, b"\x03")
+        second.ended()
+    finally:
+        second.close()
+    assert "RuleException" not in second.text
+    assert project.snakemake(REPORT).returncode == 0

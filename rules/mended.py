@@ -1,0 +1,101 @@
+"""What this workflow mends in Snakemake 9.27: jobs that it forgets, locks without a process, words that hide ours."""
+
+import re
+import shutil
+import signal
+import sys
+from logging import LogRecord
+from pathlib import Path
+
+from snakemake.dag import DAG
+from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import ExecMode
+from snaketune import files, locks, step
+from snaketune.errors import UserError
+
+FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-zero|died with <Signals\.(\w+):)", re.S)
+
+
+def mend(workflow, results, run):
+    """Mend them all, for one workflow whose results lie in a folder; run: the name of its run."""
+    DAG.bfs = downstream_but_for_ancient
+    workflow.execute = alone(workflow, results, run)
+    logger.addFilter(without_echo)
+
+
+def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda _: False):
+    """Snakemake's traversal of its jobs, which downstream does not pass through inputs that are all ancient().
+
+    Where a job runs, Snakemake 9.27 takes everything downstream of it as bound to run, and looks no further at their
+    params and missing files; then it leaves out what is reached by ancient() inputs alone. Such a job never runs in
+    that call, however stale it is, and the run ends well without it.
+    """
+    waiting, seen = list(jobs), set(jobs)
+    while waiting:
+        job = waiting.pop(0)
+        if stop(job):
+            continue
+        yield job
+        for other, inputs in direction[job].items():
+            passes = direction is not dag.depending or not all(file.is_ancient for file in inputs)
+            if passes and other not in seen:
+                seen.add(other)
+                waiting.append(other)
+
+
+def alone(workflow, results, run):
+    """Snakemake's execution of the workflow, for one real run at a time in a folder.
+
+    Snakemake's own locks name files and no process: what is left of a killed run looks like a live one, and the end of
+    any run removes those of all others. So a run holds a lock of our own, from before its jobs are planned; and jobs
+    that outlived their Snakemake are waited for.
+    """
+    execute = workflow.execute
+
+    def held(executor_plugin, **rest):
+        real = not executor_plugin.common_settings.dryrun_exec and workflow.execution_settings.lock
+        if not real or workflow.exec_mode != ExecMode.DEFAULT:
+            return execute(executor_plugin=executor_plugin, **rest)
+        try:
+            with locks.holding(Path(results, ".lock"), f"running snakemake for {run}") as dead:
+                locks.wait(step.running_in(results))
+                files.remove_abandoned(results)
+                clear(dead)
+                return execute(executor_plugin=executor_plugin, **rest)
+        except UserError as error:
+            print(f"snaketune: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:  # Snakemake takes it itself once jobs run
+            print("\nsnaketune: stopped before any job ran", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
+
+    return held
+
+
+def clear(dead):
+    """Remove Snakemake's locks: nobody else runs here, so a killed run left them; dead: who that was, if known."""
+    left = Path(".snakemake/locks")
+    if dead or any(left.glob("*")):
+        who = f" ({dead})" if dead else ""
+        print(f"snaketune: an earlier run{who} was killed; its locks are removed", file=sys.stderr)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def without_echo(record: LogRecord) -> bool:
+    """Leave out what Snakemake says on top of a step's own message; say what killed a step that could say nothing."""
+    words = record.getMessage()
+    failed = FAILED.search(words)
+    if failed and failed[2] and failed[2] not in (signal.SIGINT.name, signal.SIGTERM.name):
+        record.msg, record.args = f"snaketune: {failed[1]} was ended by {failed[2]}. {why(failed[2])}", None
+        return True
+    return not failed and "At least one job did not complete successfully." not in words
+
+
+def why(name):
+    """What most often sends a signal, and what to do then."""
+    if name == signal.SIGKILL.name:
+        return (
+            "If nobody did that, the system was out of memory: see plan.json for what is needed, close other programs, "
+            "and run snakemake again."
+        )
+    return "That is a defect of a library or of the machine; run snakemake again, and report it if it stays."
