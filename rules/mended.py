@@ -58,7 +58,7 @@ def alone(workflow, results, run):
             return execute(executor_plugin=executor_plugin, **rest)
         try:
             with locks.holding(Path(results, ".lock"), f"running snakemake for {run}") as dead:
-                locks.wait(step.running_in(results))
+                locks.wait(step.locks_in(results))
                 files.remove_abandoned(results)
                 clear(dead)
                 return execute(executor_plugin=executor_plugin, **rest)

@@ -42,9 +42,10 @@ def lock_of(log: str | Path) -> Path:
     return Path(log).with_name(f".{Path(log).stem}.lock")
 
 
-def running_in(results: str | Path) -> list[Path]:
-    """The lock files of all steps that ever ran in a results folder."""
-    return sorted(Path(results).glob("logs/.*.lock")) + sorted(Path(results).glob("*/logs/.*.lock"))
+def locks_in(results: str | Path) -> list[Path]:
+    """The lock files of all steps that ever ran in a results folder, and of trainings: workers may outlive a step."""
+    patterns = ("logs/.*.lock", "*/logs/.*.lock", "**/checkpoints/lock")
+    return sorted(path for pattern in patterns for path in Path(results).glob(pattern))
 
 
 @contextlib.contextmanager
