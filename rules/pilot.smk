@@ -119,6 +119,7 @@ rule decide_pilot:
         adapter_config=rules.train_pilot.output.adapter_config,
         metrics=rules.train_pilot.output.metrics,
         summary=rules.train_pilot.output.summary,
+        tried=rules.try_pilot.output.report,
         curve=[f"{RUN}/pilot/share-{share}/summary.json" for share in SHARES],
         train=stores(FIRST["model"])["train"],
         valid=stores(FIRST["model"])["valid"],
@@ -144,8 +145,10 @@ rule decide_pilot:
             seed=CONFIG["seed"],
         ),
         later=lambda wildcards, input: settings_text(
-            evaluate=only(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
+            evaluate=only(CONFIG["evaluate"], "max_rows", "max_new_tokens", "forgetting"),
+            artefacts=ARTEFACTS,
             package=only(CONFIG["package"], "gguf"),
+            threads=CONFIG["threads"],
         ),
         code=code("decide_pilot", "mlx"),
     script:

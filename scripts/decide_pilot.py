@@ -1,6 +1,7 @@
 """Hold the pilot against the criteria for going on, and forecast the full run: snaketune.pilot.decide."""
 
 import json
+import time
 
 from snaketune import step
 
@@ -15,7 +16,9 @@ with step.running(snakemake.log[0]):
         train=snakemake.input.train,
         valid=snakemake.input.valid,
         plan=snakemake.input.plan,
+        tried=snakemake.input.tried,
         curve=snakemake.input.curve,
         config=json.loads(snakemake.params.later) | json.loads(snakemake.params.config),
         decision=snakemake.output.decision,
+        start=time.process_time(),
     )

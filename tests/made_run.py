@@ -283,6 +283,7 @@ def _plan_and_pilot(folder: Path, said: str) -> None:
                 "validation_loss_low": 0.7,
                 "validation_loss_high": 1.1,
             },
+            "piloted": {"experiment": "main", "of": 1},
             "likely_cause": None,
             "learning_curve": {
                 "points": [{"rows": 50, "validation_loss": 1.4}, {"rows": 100, "validation_loss": 1.2}],

@@ -1,4 +1,4 @@
-"""The memory that other people reported beside this project's unfitted forecast; prints a Markdown table.
+"""The memory that other people reported beside this project's unfitted forecast; writes the table of docs/accuracy.md.
 
 `python benchmarks/plan/recipes.py`: pure arithmetic. Most reports leave something out (row lengths, checkpointing), so
 the shape that was assumed stands in the table.
@@ -6,12 +6,9 @@ the shape that was assumed stands in the table.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
+import accuracy
 from snaketune import config as configuration
 from snaketune.plan import architecture, memory
 from snaketune.plan.memory import Batch
@@ -98,4 +95,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    accuracy.put("recipes", table())

@@ -178,6 +178,11 @@ def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
     return None
 
 
+def tried(piloted: dict[str, Any]) -> str:
+    """Which experiment the pilot tried, where there are several: in brackets, after a word."""
+    return f" (of {piloted['experiment']}, the first of {piloted['of']} experiments)" if piloted["of"] > 1 else ""
+
+
 def table(criteria: Sequence[dict[str, Any]]) -> str:
     """The criteria as lines for a terminal, failures marked by their verdict."""
     width = max(len(one["name"]) for one in criteria)

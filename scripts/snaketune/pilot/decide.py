@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,11 @@ from snaketune.mlx_engine import generation, loading, scoring
 from snaketune.mlx_engine.adapter_size import relative_size
 from snaketune.model.rendering import Renderer
 from snaketune.model.store import TokenStore
-from snaketune.pilot import binding, criteria, learning_curve
-from snaketune.plan import time
+from snaketune.pilot import binding, criteria, dry_run, learning_curve, outlook
 from snaketune.train import subset
-from snaketune.train.batches import Visits
 
 SCORED_ROWS = 128  # validation rows whose probabilities are compared
 METRIC = "chrF++"
-ARTEFACTS = 4  # that are evaluated by default: base, prompted, adapter, the first GGUF
 
 
 def run(
@@ -36,22 +33,25 @@ def run(
     train: StrPath,
     valid: StrPath,
     plan: StrPath,
+    tried: StrPath,
     curve: Sequence[StrPath],
     config: dict[str, Any],
     decision: StrPath,
+    start: float = 0.0,
 ) -> dict[str, Any]:
     """Write decision.json and return it. The pilot's timing.json and timing.jsonl lie beside its summary.
 
-    config: {"pilot", "train", "model", "evaluate", "package", "seed"}. Never raises for a no-go.
-    curve: the summaries of trainings on shares of the pilot's rows, if there are any.
+    config: {"pilot", "train", "model", "evaluate", "artefacts", "package", "threads", "seed"}; tried: the dry run's
+    report; curve: the summaries of trainings on shares of the pilot's rows, if there are any; start: seconds that this
+    process took until here. Never raises for a no-go.
     """
     planned, report = read_json(plan), read_json(summary)
     lines = list(read_jsonl(metrics))
-    timing = read_json(Path(summary).with_name("timing.json"))
-    updates = list(read_jsonl(Path(summary).with_name("timing.jsonl")))
-    rows, full = TokenStore(train), next(iter(planned["experiments"].values()))
+    piloted, full = next(iter(planned["experiments"].items()))
     evidence = compare(model, Path(adapter).parent, TokenStore(valid), config)
-    forecast = forecast_of(config, planned, full, rows, timing, updates, evidence)
+    evidence["start_seconds"] += start
+    converter = read_json(dry_run.timing(tried))["converter_seconds"]
+    forecast = outlook.forecast(config, planned, TokenStore(train), summary, converter, evidence)
     expected = learning_curve.expected_loss(lines, report["best_validation_loss"], report["updates"], full["updates"])
     forecast |= expected or {}
     seed = config["seed"]
@@ -68,6 +68,7 @@ def run(
     failed = [one for one in found if one.verdict == "fail"]
     result = {
         "decision": "no-go" if failed else "go",
+        "piloted": {"experiment": piloted, "of": len(planned["experiments"])},
         "reasons": [f"{one.name}: {one.says}" for one in failed],
         "likely_cause": criteria.likely_cause(found, report["best_update"]),
         "criteria": [one.record() for one in found],
@@ -78,7 +79,8 @@ def run(
     }
     write_json(decision, result)
     if not failed:  # a no-go is told by the gate
-        print(f"snaketune: the pilot's decision is go\n{criteria.table(result['criteria'])}", file=sys.stderr)
+        words = f"the pilot's decision{criteria.tried(result['piloted'])} is go"
+        print(f"snaketune: {words}\n{criteria.table(result['criteria'])}", file=sys.stderr)
     return result
 
 
@@ -99,33 +101,51 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     limit = config["evaluate"]["max_new_tokens"]
 
     dtype = config["model"]["dtype"]
-    base_model = loading.load(manifest["folder"], dtype=dtype).model
-    base = list(scoring.log_probabilities(base_model, rows))
-    base_answers, _ = _answers(base_model, pairs, limit, renderer)
-    del base_model
+    before = _of_base(manifest["folder"], dtype, rows, pairs, limit, renderer)
     pilot_model = loading.load(manifest["folder"], dtype=dtype, adapter=adapter).model
     pilot = list(scoring.log_probabilities(pilot_model, rows))
     own = list(scoring.log_probabilities(pilot_model, [_plain(swap.own) for swap in swaps]))
     other = list(scoring.log_probabilities(pilot_model, [_plain(swap.other) for swap in swaps]))
-    pilot_answers, seconds = _answers(pilot_model, pairs, limit, renderer)
+    pilot_answers, pilot_timing = _answers(pilot_model, pairs, limit, renderer)
     references = [renderer.decode(answer.tolist()) for _, answer in pairs]
     return {
-        "base": np.array(base),
+        "base": np.array(before["probabilities"]),
         "pilot": np.array(pilot),
         "adapter_size": relative_size(pilot_model),
         "targets": valid.targets[chosen],
         "own": np.array(own),
         "other": np.array(other),
         "bound_targets": np.array([swap.targets for swap in swaps]),
-        "base_scores": _scores(base_answers, references),
+        "base_scores": _scores(before["said"], references),
         "pilot_scores": _scores(pilot_answers, references),
-        "seconds_per_answer": seconds,
+        "start_seconds": before["load_seconds"],
+        "scoring": before["scoring"],
+        "row_tokens": float(np.mean([len(ids) for ids, _ in rows])),
+        "base_answers": before["answers"],
+        "pilot_answers": pilot_timing,
+        "reference_tokens": float(np.mean([len(answer) for _, answer in pairs])) if pairs else 0.0,
         "sample": [
             {"prompt": renderer.decode(question.tolist()), "reference": reference, "base": before, "pilot": after}
             for (question, _), reference, before, after in zip(
-                pairs, references, base_answers, pilot_answers, strict=True
+                pairs, references, before["said"], pilot_answers, strict=True
             )
         ],
+    }
+
+
+def _of_base(
+    folder: StrPath, dtype: str, rows: list[Any], pairs: list[Any], limit: int, renderer: Renderer
+) -> dict[str, Any]:
+    """What the base makes of the rows, and what that took; it has left the memory when this returns."""
+    load_seconds, model = _timed(lambda: loading.load(folder, dtype=dtype).model)
+    seconds, probabilities = _timed(lambda: list(scoring.log_probabilities(model, rows)))
+    said, answers = _answers(model, pairs, limit, renderer)
+    return {
+        "probabilities": probabilities,
+        "said": said,
+        "answers": answers,
+        "load_seconds": load_seconds,
+        "scoring": (seconds, sum(len(ids) for ids, _ in rows)),
     }
 
 
@@ -133,17 +153,38 @@ def _plain(row: binding.Row) -> tuple[list[int], list[bool]]:
     return row[0].tolist(), row[1].tolist()
 
 
-def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tuple[list[str], float]:
-    """Greedy answers to the questions, and the seconds that one took. None may be far longer than its reference."""
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that the work took, and its result."""
+    started = clock.monotonic()
+    result = work()
+    return clock.monotonic() - started, result
+
+
+def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tuple[list[str], dict[str, Any]]:
+    """Greedy answers to the questions, none far longer than its reference, and what outlook makes a forecast of.
+
+    That is, as (seconds, new tokens) and (seconds, new tokens, steps), the first answer `alone` and all `together`,
+    and `tokens_each` that answers would have in the mean, those that did not stop going on to the limit.
+    """
     if not pairs:
-        return [], 0.0
+        return [], {"alone": (0.0, 0), "together": (0.0, 0, 0), "tokens_each": 0.0}
     prompts = [question.tolist() for question, _ in pairs]
     limits = [min(limit, 2 * len(answer) + 8) for _, answer in pairs]
-    said = [""] * len(pairs)
-    started = clock.monotonic()
-    for number, ids, _ in generation.answers(model, prompts, limits, renderer.stop_ids, Sampling(), [0] * len(prompts)):
-        said[number] = renderer.decode(ids)
-    return said, (clock.monotonic() - started) / len(pairs)
+
+    def answered(count: int) -> list[Any]:
+        given = prompts[:count], limits[:count], renderer.stop_ids, Sampling(), [0] * count
+        return sorted(generation.answers(model, *given))
+
+    together, found = _timed(lambda: answered(len(prompts)))
+    alone, _ = _timed(lambda: answered(1))
+    lengths = [len(ids) + stopped for _, ids, stopped in found]  # the token that stops is generated too
+    ends = [length if stopped else limit for length, (_, _, stopped) in zip(lengths, found, strict=True)]
+    timing = {
+        "alone": (alone, lengths[0]),
+        "together": (together, sum(lengths), max(lengths)),
+        "tokens_each": float(np.mean(ends)),
+    }
+    return [renderer.decode(ids) for _, ids, _ in found], timing
 
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:
@@ -151,45 +192,3 @@ def _scores(answers: list[str], references: list[str]) -> np.ndarray:
     return np.array(
         [CHRF.sentence_score(answer, [reference]).score for answer, reference in zip(answers, references, strict=True)]
     )
-
-
-def forecast_of(
-    config: dict[str, Any],
-    planned: dict[str, Any],
-    full: dict[str, Any],
-    rows: TokenStore,
-    timing: dict[str, Any],
-    updates: list[dict[str, Any]],
-    evidence: dict[str, Any],
-) -> dict[str, Any]:
-    """What the full run would cost: hours by stage with a range, memory and disk."""
-    settings = config["train"]
-    per_update = settings["batch_size"] * settings["accumulation"]
-    chosen = subset.first(rows, config["pilot"]["rows"], config["seed"])
-    pilot_visits = Visits(
-        rows.lengths[chosen],
-        rows.weights[chosen],
-        rows_per_update=per_update,
-        seed=config["seed"],
-        epochs=1,
-        updates=config["pilot"]["updates"],
-    )
-    read = [int((rows.lengths[chosen[pilot_visits.rows(n)]] - 1).sum()) for n in range(1, pilot_visits.updates + 1)]
-    speed = time.measured(timing, updates, read)
-    tokens = full["rows_seen"] * float((rows.lengths - 1).mean())
-    stages = {
-        "train": time.training_seconds(speed, tokens, full["updates"], settings["validate_every"]),
-        "package": time.packaging_seconds(full["parameters"], config["package"]["gguf"]),
-        "evaluate": time.evaluation_seconds(config["evaluate"]["max_rows"], ARTEFACTS, evidence["seconds_per_answer"]),
-    }
-    total = sum(stages.values()) / criteria.HOUR
-    peak = max([timing["peak_memory_bytes"], *(line["peak_memory_bytes"] for line in updates)])
-    return {
-        "hours": round(total, 4),
-        "hours_low": round(total * (1 - min(1.0, speed.share)), 4),
-        "hours_high": round(total * (1 + speed.share), 4),
-        "seconds": {stage: round(seconds, 1) for stage, seconds in stages.items()},
-        "memory_bytes": max(peak, full["memory"]["total"]),
-        "pilot_memory_bytes": peak,
-        "disk_bytes": planned["disk"]["total"],
-    }

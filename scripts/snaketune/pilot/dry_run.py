@@ -7,6 +7,7 @@ llama.cpp's converter refuses: each is found here, in a minute, instead of after
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from snaketune.mlx_engine import loading, scoring, trainer
 from snaketune.model.rendering import Rendered
 from snaketune.model.store import TokenStore, write_store
 from snaketune.package import peft
+from snaketune.plan.time import CONVERTER_SECONDS
 from snaketune.train import subset
 
 ROWS = 10
@@ -31,9 +33,12 @@ def run(
 ) -> dict[str, Any]:
     """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
 
+    What the converter took goes into dry_run/timing.json beside it.
+
     train, valid: token stores; model: the base's manifest; settings: the `train` section with `dtype` and `seed`.
     """
     steps: list[dict[str, str]] = []
+    converter = CONVERTER_SECONDS
     with scratch(report) as folder:
         rows = [
             _rows(path, folder / f"{name}.safetensors", settings["seed"])
@@ -56,13 +61,21 @@ def run(
         _say(steps, "save and load", _loaded_again(model, folder, rows[1], settings["dtype"], summary))
         if settings["method"] == "lora":
             lora = folder / "lora.gguf"
+            started = time.monotonic()
             peft.export(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
+            converter = time.monotonic() - started
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
             _say(steps, "convert", f"an adapter of method {settings['method']} is converted only once it is fused")
+    write_json(timing(report), {"converter_seconds": round(converter, 3)})
     found = {"rows": ROWS, "steps": steps}
     write_json(report, found)
     return found
+
+
+def timing(report: StrPath) -> Path:
+    """Where the times of a dry run lie that wrote this report."""
+    return Path(report).with_suffix("") / "timing.json"
 
 
 def _rows(store: StrPath, target: Path, seed: int) -> Path:

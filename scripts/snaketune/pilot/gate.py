@@ -18,7 +18,7 @@ def pass_on(decision: StrPath, on_no_go: str, go: StrPath) -> None:
         table = criteria.table(made["criteria"])
         if on_no_go == "stop":
             raise NoGoError(
-                "the pilot's decision is no-go",
+                f"the pilot's decision{criteria.tried(made['piloted'])} is no-go",
                 where="pilot",
                 why=f"\n{table}\n",
                 mend=f"Likely: {made['likely_cause']}. Or go on all the same with `pilot.on_no_go: continue`",

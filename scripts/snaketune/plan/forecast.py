@@ -114,14 +114,16 @@ def experiment(
         )
         for one in (train, train | {"packing": False})
     )
-    limit = train["memory_limit"]
+    limit, times = train["memory_limit"], visits.times(visits.updates)
     trained = memory.trainable(model, train)
     record = {
         "updates": visits.updates,
         "rows_per_update": per_update,
         "rows_seen": visits.total,
         "times_each_row_is_seen": round(visits.total / len(store), 3),
-        "trained_tokens": int((visits.times(visits.updates) * store.targets).sum()),
+        "trained_tokens": int((times * store.targets).sum()),
+        "read_tokens": int((times * (store.lengths - 1)).sum()),
+        "validations": 1 + -(-visits.updates // train["validate_every"]),
         "parameters": model.parameters,
         "trainable_parameters": trained,
         "largest_batch": {"rows": batch.rows, "length": batch.length, "targets": batch.targets},

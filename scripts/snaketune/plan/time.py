@@ -1,9 +1,9 @@
 """How long the full run will take, from what the pilot measured on this machine.
 
 A training's time is its updates, each in proportion to the tokens it reads, and its validations; the pilot has both,
-made by the same code on the same kind of rows. Packaging and evaluation are forecast from the model's size and from the
-sample that was answered to decide. Ranges are the pilot's own unevenness, twice its standard error, and what stays
-unknown (other programs, heat): ten percent.
+made by the same code on the same kind of rows. Packaging is forecast from the model's size and what the converter took
+in the dry run, evaluation from the sample that was answered to decide. Ranges are the pilot's own unevenness, twice its
+standard error, and what stays unknown (other programs, heat): ten percent.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ UNKNOWN = 0.1
 BLOCKS = 8
 FEWEST_GAPS = 4
 LEFT_OUT = 0.1
-START_SECONDS = 3.0  # of one step: Snakemake's job, the interpreter, the libraries
-CONVERT_START_SECONDS = 8.0  # the converter imports torch and transformers
+START_SECONDS = 0.7  # of a job, before and after what its own process can time
+CONVERTER_SECONDS = 8.0  # it imports torch and transformers; where the dry run could not measure it
+AT_ONCE = 32  # answers in the making, as many as the engines take
 COPY_BYTES_PER_SECOND = 300e6  # reading, adding and writing a model
 QUANTIZE_BYTES_PER_SECOND = 60e6  # of 16-bit input, one core
 
@@ -59,20 +60,45 @@ def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Se
     return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, share)
 
 
-def training_seconds(speed: Speed, tokens: float, updates: int, validate_every: int) -> float:
-    """Of a training that reads so many tokens in so many updates, all of them made."""
-    validations = 1 + math.ceil(updates / validate_every)
-    return START_SECONDS + tokens * speed.per_token + validations * speed.validation
+def training_seconds(speed: Speed, tokens: float, validations: int, size: float = 1) -> float:
+    """Of a training that reads so many tokens, all its updates made; size: of its model, to the pilot's."""
+    return size * (tokens * speed.per_token + validations * speed.validation)
 
 
-def packaging_seconds(parameters: int, gguf_types: Sequence[str]) -> float:
-    """Of fusing, converting and quantizing."""
+def packaging_seconds(parameters: int, gguf_types: Sequence[str], start: float, converter: float) -> float:
+    """Of fusing, converting and quantizing.
+
+    start: seconds of one step before its work; converter: of llama.cpp's converter on next to nothing.
+    """
     size = parameters * 2
     copies = 2 * size / COPY_BYTES_PER_SECOND
-    quantized = sum(START_SECONDS + size / QUANTIZE_BYTES_PER_SECOND for kind in gguf_types if kind != "f16")
-    return 2 * START_SECONDS + CONVERT_START_SECONDS + copies + quantized
+    quantized = sum(start + size / QUANTIZE_BYTES_PER_SECOND for kind in gguf_types if kind != "f16")
+    return 2 * start + converter + copies + quantized
 
 
-def evaluation_seconds(rows: int, artefacts: int, seconds_per_answer: float) -> float:
-    """Of answering and scoring so many test rows with each artefact."""
-    return artefacts * (2 * START_SECONDS + rows * seconds_per_answer)
+@dataclass(frozen=True)
+class Answering:
+    """What answering and scoring take, in seconds: `start` before the first row, `step` for each step of all answers in
+    the making, `token` for each new token in it, `scored` for each token of a row that is scored."""
+
+    start: float
+    step: float
+    token: float
+    scored: float
+
+    def seconds(self, rows: int, new_tokens: float, read_tokens: float) -> float:
+        """Of so many rows, each answered in `new_tokens` and scored over `read_tokens`, all of them in the mean."""
+        each = self.step / max(1, min(AT_ONCE, rows)) + self.token
+        return self.start + rows * (new_tokens * each + read_tokens * self.scored)
+
+
+def answering(
+    start: float, alone: tuple[float, int], together: tuple[float, int, int], scoring: tuple[float, int]
+) -> Answering:
+    """From a sample: (seconds, new tokens) of one answer alone, (seconds, new tokens, steps) of several together, and
+    (seconds, tokens) of scored rows."""
+    (first, steps), (seconds, tokens, longest) = alone, together
+    one = first / max(1, steps)  # a step of one row
+    token = (seconds - longest * one) / (tokens - longest) if tokens > longest else 0.0
+    token = min(max(0.0, token), one)
+    return Answering(start, one - token, token, scoring[0] / max(1, scoring[1]))

@@ -17,8 +17,9 @@ STAGES = {
 def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a quantity: {"what", "unit", "forecast", "low", "high", "outcome", "ratio"}; ratio is outcome / forecast.
 
-    found: the facts so far (plan, pilot, training). The plan speaks of the first experiment, so its outcome is taken.
-    Times of stages are those of Snakemake's benchmark files, of the last time that each step ran.
+    found: the facts so far (plan, pilot, training). The pilot tried the first experiment, so its outcome is taken.
+    Times of training are the trainer's own, of the other stages those of Snakemake's benchmark files, of the last time
+    that each step ran; all of them one job after another.
     """
     plan = next(iter(((found["plan"] or {}).get("experiments") or {}).items()), None)
     forecast = (found["pilot"] or {}).get("forecast") or {}
@@ -27,21 +28,40 @@ def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
     summary, timing = trained.get("summary") or {}, trained.get("timing") or {}
     planned = plan[1] if plan else {}
     share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
+    stages = {stage: stage_seconds(run.folder, steps) for stage, (_, steps) in STAGES.items()}
+    stages |= {"train": timing.get("seconds"), "other_experiments": _others(found, trained)}
     rows = [
         row("Updates", "count", planned.get("updates"), summary.get("updates")),
         row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
         row("Tokens trained", "count", planned.get("trained_tokens"), summary.get("trained_tokens")),
-        row("Training time", "seconds", seconds.get("train"), timing.get("seconds"), share),
-        *(
-            row(title, "seconds", seconds.get(stage), stage_seconds(run.folder, steps), share)
-            for stage, (title, steps) in STAGES.items()
-        ),
+        *_times(seconds, stages, share),
         row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), _peak(timing)),
         row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), _peak(timing)),
         row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
         | {end: forecast.get(f"validation_loss_{end}") for end in ("low", "high")},
     ]
     return [it for it in rows if it["forecast"] is not None]
+
+
+def _times(seconds: dict[str, float], outcome: dict[str, float | None], share: float | None) -> list[dict[str, Any]]:
+    """A row for each stage that was forecast, and one for all of them where all have an outcome."""
+    titles = {"train": "Training time", "other_experiments": "Training of the other experiments"}
+    titles |= {stage: title for stage, (title, _) in STAGES.items()}
+    rows = [
+        row(title, "seconds", seconds[stage], outcome[stage], share)
+        for stage, title in titles.items()
+        if stage in seconds
+    ]
+    known: list[float] = [it["outcome"] for it in rows if it["outcome"] is not None]
+    together = sum(known) if known and len(known) == len(rows) else None
+    return [*rows, row("All of these, one after another", "seconds", sum(seconds.values()), together, share)]
+
+
+def _others(found: dict[str, Any], trained: dict[str, Any]) -> float | None:
+    """Seconds that the experiments took that the pilot did not try; None where one did not say."""
+    others = [it.get("timing") or {} for it in found["training"]["experiments"] if it is not trained]
+    times: list[float] = [it["seconds"] for it in others if it.get("seconds") is not None]
+    return sum(times) if others and len(times) == len(others) else None
 
 
 def row(what: str, unit: str, forecast: Any, outcome: Any, share: float | None = None) -> dict[str, Any]:

@@ -66,11 +66,10 @@ def test_probabilities_that_are_not_finite_fail():
     assert criteria.bound(broken, broken, TARGETS, 1).verdict == "fail"
 
 
-@given(seed=st.integers(0, 2000))
-def test_a_loss_that_stays_where_it_is_hardly_ever_counts_as_fallen(seed):
-    flat = np.random.default_rng(seed).normal(3, 0.2, 60).tolist()
-    fall = criteria.loss_fell(losses(flat))
-    assert fall.verdict == "fail" or fall.value < 0.2
+def test_a_loss_that_stays_where_it_is_hardly_ever_counts_as_fallen():
+    source = np.random.default_rng(1)
+    falls = [criteria.loss_fell(losses(source.normal(3, 0.2, 60).tolist())) for _ in range(400)]
+    assert sum(fall.verdict == "pass" for fall in falls) < 0.05 * len(falls)
 
 
 def test_a_falling_loss_passes_and_a_rising_one_fails():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from snaketune import config as configuration
+from snaketune import files
 from snaketune.files import read_json, read_jsonl
 from snaketune.mlx_engine import trainer
 from snaketune.model import demo_base, demo_text
@@ -51,10 +52,12 @@ class Pilot:
         self.stores = {split: folder / "demo" / f"{split}.safetensors" for split in splits}
         for split, records in splits.items():
             write_store(self.stores[split], [(renderer.record(record), 1.0) for record in records])
-        counts = {split: {"rows": len(records)} for split, records in splits.items()}
+        counts = {split: {"rows": len(records)} for split, records in splits.items()} | {"test": {"rows": 5}}
         (folder / "demo/tokens.json").write_text(json.dumps({"splits": counts}))
         self.model = folder / "demo.config.json"
         self.model.write_text(json.dumps({"base": "demo", "folder": str(base), "files": {}}))
+        self.tried = folder / "pilot/dry_run.json"
+        files.write_json(dry_run.timing(self.tried), {"converter_seconds": 4.0})
         self.train = self.config["train"] | {"dtype": "auto", "seed": self.config["seed"]}
 
     def decided(self) -> dict[str, Any]:
@@ -88,8 +91,9 @@ class Pilot:
             train=self.stores["train"],
             valid=self.stores["valid"],
             plan=self.folder / "plan.json",
+            tried=self.tried,
             curve=[],
-            config=config,
+            config=config | {"artefacts": ["base", "adapter"]},
             decision=self.folder / "decision.json",
         )
 
@@ -147,7 +151,8 @@ def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monk
     )
     assert [step["step"] for step in found["steps"]] == ["train", "save and load", "convert"]
     assert len(asked) == 1
-    assert [path.name for path in (tmp_path / "pilot").iterdir()] == ["dry_run.json"]
+    assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["dry_run", "dry_run.json"]
+    assert read_json(dry_run.timing(tmp_path / "pilot/dry_run.json"))["converter_seconds"] < 10
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ def decision(tmp_path):
             tmp_path / "decision.json",
             {
                 "decision": made,
+                "piloted": {"experiment": "small", "of": 3},
                 "reasons": [f"time: {failed.says}"],
                 "likely_cause": "fewer epochs or rows",
                 "criteria": [criteria.memory(1, 2).record(), failed.record()],
@@ -47,6 +48,7 @@ def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
     assert "fail    time" in said
     assert "pass    memory" in said
     assert "fewer epochs or rows" in said
+    assert "of small, the first of 3 experiments" in said
 
 
 def test_an_overridden_no_go_writes_the_same_file(decision, capsys):

@@ -26,7 +26,7 @@ def training(updates: int, per_token: float, validation: float, every: int, nois
 def test_the_full_run_is_forecast_within_a_fifth_and_within_its_range(per_token, validation, noise, seed):
     speed = time.measured(*training(60, per_token, validation, 100, noise, seed))
     timing, _, tokens = training(600, per_token, validation, 50, noise, seed + 1)
-    forecast = time.training_seconds(speed, sum(tokens), 600, 50) - time.START_SECONDS
+    forecast = time.training_seconds(speed, sum(tokens), 1 + 600 // 50)
     assert forecast == pytest.approx(timing["seconds"], rel=0.2)
     assert abs(forecast - timing["seconds"]) <= speed.share * forecast + 1e-6
 
@@ -45,6 +45,23 @@ def test_a_pilot_of_two_updates_tells_nothing_sure():
     assert time.measured(timing, lines, tokens).share == 1
 
 
-def test_packaging_grows_with_the_model_and_the_files_asked_for():
-    assert time.packaging_seconds(8 * 10**9, ["q8_0", "q4_k_m"]) > time.packaging_seconds(8 * 10**9, ["q8_0"])
-    assert time.packaging_seconds(8 * 10**9, ["q8_0"]) > 5 * time.packaging_seconds(10**8, ["q8_0"])
+def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_converter_takes():
+    few, more = (time.packaging_seconds(8 * 10**9, kinds, 2, 9) for kinds in (["q8_0"], ["q8_0", "q4_k_m"]))
+    assert more > few > 5 * time.packaging_seconds(10**8, ["q8_0"], 2, 9)
+    assert time.packaging_seconds(10**6, ["f16"], 2, 30) == pytest.approx(2 * 2 + 30, abs=0.1)
+
+
+@given(step=st.floats(1e-4, 1), token=st.floats(0, 1), longest=st.integers(2, 60), others=st.integers(1, 40))
+def test_a_sample_tells_what_a_step_takes_and_what_a_token(step, token, longest, others):
+    alone = longest * (step + token), longest
+    together = longest * step + (longest + others) * token, longest + others, longest
+    found = time.answering(3.0, alone, together, (2.0, 1000))
+    assert (found.step, found.token) == pytest.approx((step, token), rel=1e-4, abs=1e-6)
+    many = found.seconds(320, 10, 50)
+    assert many == pytest.approx(3 + 320 * 10 * (step / time.AT_ONCE + token) + 320 * 50 * 0.002, rel=1e-3)
+
+
+@given(st.floats(0, 9), st.integers(0, 9), st.floats(0, 9), st.integers(0, 99), st.integers(0, 9))
+def test_whatever_the_clock_said_no_time_is_negative(first, steps, seconds, tokens, longest):
+    found = time.answering(1.0, (first, steps), (seconds, tokens, longest), (0.0, 0))
+    assert min(found.step, found.token, found.scored) >= 0
