@@ -125,6 +125,7 @@ def artefact_inputs(wildcards):
     elif wildcards.artefact == "previous":
         made["fused"] = or_exit(evaluate_settings.previous, CONFIG)
     elif wildcards.artefact == "pilot":
+        made["model"] = f"{MODELS}/{base_models.model_key(FIRST['model'])}.json"
         made["adapter"] = rules.train_pilot.output.adapter
         made["adapter_config"] = rules.train_pilot.output.adapter_config
     elif wildcards.artefact == "adapter":

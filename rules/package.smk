@@ -4,7 +4,8 @@
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf, Modelfile, peft/ and <run>-lora.gguf, fidelity.json,
 #          and a stamp after the gate
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
-ONLY_BASE = next(iter(BASES)) if len(BASES) == 1 else None
+ONE_MODEL = len({settings_text(**one["model"]) for one in EXPERIMENTS.values()}) == 1
+ONLY_BASE = next(iter(BASES)) if ONE_MODEL else None
 BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
 TYPES = CONFIG["package"]["gguf"]
 METHODS = {one["train"]["method"] for one in EXPERIMENTS.values()}
@@ -25,7 +26,9 @@ rule fuse_adapter:
         model=BASE,
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
-        template=lambda wildcards: template_file(FIRST["model"]),
+        template=lambda wildcards: sorted(
+            {file for one in EXPERIMENTS.values() for file in template_file(one["model"])}
+        ),
     output:
         fused=directory(f"{RUN}/model/fused"),
         manifest=ensure(f"{RUN}/model/fused.json", non_empty=True),

@@ -18,7 +18,8 @@ from snaketune.evaluate.items import Item, Messages, chosen, examples, items, qu
 from snaketune.evaluate.journal import Journal
 from snaketune.evaluate.sampling import Sampling, seed_of
 from snaketune.evaluate.windows import context_of, fitted, pieces
-from snaketune.files import StrPath, read_jsonl, write_jsonl
+from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
+from snaketune.model.base import read_as
 from snaketune.model.rendering import Renderer
 
 Named = dict[str, Item]
@@ -44,8 +45,9 @@ def run(
     What is done lies in unfinished.jsonl beside the predictions until all is.
     """
     settings, seed = config["evaluate"], config["seed"]
-    template = None if artefact.name == "previous" else config["model"]["template"]
-    renderer = Renderer(artefact.folder, template)
+    model = read_as(read_json(artefact.model), config["model"])
+    config = config | {"model": model}
+    renderer = Renderer(artefact.folder, None if artefact.name == "previous" else model["template"])
     context = context_of(artefact.folder)
     lead = _lead(settings["prompted"], train, renderer, context, seed) if artefact.name == "prompted" else []
     sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}

@@ -15,7 +15,7 @@ from snaketune.evaluate.artefacts import Artefact
 from snaketune.evaluate.sampling import Sampling
 from snaketune.evaluate.windows import context_of, fitted
 from snaketune.files import read_json
-from snaketune.model.base import model_key
+from snaketune.model.base import read_as
 from snaketune.model.rendering import Renderer
 
 WELCOME = "{} and {}. Ask; an empty line ends.\n"
@@ -33,7 +33,7 @@ def main(run: str) -> None:
 
 def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]], list[str]]:
     """A function from a question to the answers of the base and the recommended file, and the names of these two."""
-    model = run.parent / "models" / f"{model_key(config['model'])}.json"
+    model = run / "model" / "base.json"
     kind = config["package"]["gguf"][0]
     gguf = run / "model" / f"{config['run']}-{kind}.gguf"
     for path in (model, gguf):
@@ -44,10 +44,11 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
                 why="This run has no file to try yet",
                 mend="Run `snakemake package` first",
             )
+    settings = read_as(read_json(model), config["model"])
     both = [Artefact("base", model=model), Artefact(f"gguf-{kind}", model=model, gguf=gguf)]
-    renderer = Renderer(both[0].folder, config["model"]["template"])
+    renderer = Renderer(both[0].folder, settings["template"])
     context = context_of(both[0].folder)
-    engines = [one.load(dtype=config["model"]["dtype"], context=context, threads=config["threads"]) for one in both]
+    engines = [one.load(dtype=settings["dtype"], context=context, threads=config["threads"]) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 

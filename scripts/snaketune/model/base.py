@@ -105,6 +105,11 @@ def _is_own(folder: Path, file: Path) -> bool:
     return folder.resolve() in target.parents or folder.resolve().parent.parent / "blobs" == target.parent
 
 
+def read_as(manifest: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The template and dtype to read a base with: those that its experiment was chosen with, else `model`'s."""
+    return {**model, **manifest.get("read_as", {})}
+
+
 def read_manifest(path: StrPath) -> dict[str, Any]:
     """The manifest, after a check that every file is there in its full size."""
     manifest = read_json(path)

@@ -14,7 +14,7 @@ from typing import Any
 from snaketune import files
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
-from snaketune.model.base import read_manifest
+from snaketune.model.base import read_as, read_manifest
 from snaketune.model.rendering import Renderer
 from snaketune.package import asking, forms, gguf_file, modelfile, parity, verdicts
 
@@ -41,7 +41,7 @@ def run(
     """
     base, fused = read_manifest(model), read_manifest(manifest)
     settings = config["package"]["fidelity"]
-    renderer = Renderer(base["folder"], config["model"]["template"])
+    renderer = Renderer(base["folder"], read_as(base, config["model"])["template"])
     fits = _fits(fused["parameters"])
     asked = asking.sample(
         renderer,

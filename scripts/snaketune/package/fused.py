@@ -12,6 +12,7 @@ from typing import Any
 from snaketune import files
 from snaketune.files import StrPath
 from snaketune.mlx_engine import fusing
+from snaketune.model.base import read_as
 from snaketune.model.rendering import Renderer
 from snaketune.package import text_part
 from snaketune.package.tokenizer_files import write_model_files
@@ -25,7 +26,7 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
     the configuration or null) and "stop_ids".
     """
     base = files.read_json(model)
-    settings = config["model"]
+    settings = read_as(base, config["model"])
     renderer = Renderer(base["folder"], settings.get("template"))
     target = Path(folder)
     with writing_folder(target) as temporary:

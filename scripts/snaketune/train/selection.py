@@ -33,7 +33,8 @@ def run(
     adapter_config: StrPath,
     model: StrPath,
 ) -> dict[str, Any]:
-    """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest.
+    """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest, to which it adds
+    how the base was read.
 
     The lists are in the order of config["experiments"], name -> settings; config["select"]: {"by", "tolerance"};
     config["measures"]: the configuration's own measures by name;
@@ -49,13 +50,11 @@ def run(
     for entry in found["experiments"]:
         entry["settings"] = differ[entry["experiment"]]
     chosen = names.index(found["experiment"])
-    for source, target in (
-        (adapters[chosen], adapter),
-        (adapter_configs[chosen], adapter_config),
-        (models[chosen], model),
-    ):
+    for source, target in ((adapters[chosen], adapter), (adapter_configs[chosen], adapter_config)):
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
+    settings = config["experiments"][found["experiment"]]["model"]
+    write_json(model, read_json(models[chosen]) | {"read_as": {key: settings[key] for key in ("template", "dtype")}})
     write_json(selection, found)
     return found
 

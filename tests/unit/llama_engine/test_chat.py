@@ -7,7 +7,6 @@ from snaketune import config as configuration
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import chat
 from snaketune.files import write_json
-from snaketune.model.base import model_key
 
 
 @pytest.fixture
@@ -18,8 +17,7 @@ def run(tmp_path, stories, stories_gguf):
     config = configuration.complete(given)
     folder = tmp_path / "results/x"
     write_json(folder / "config.json", config)
-    write_json(folder.parent / "models" / f"{model_key(config['model'])}.json", {"folder": str(stories), "files": {}})
-    (folder / "model").mkdir()
+    write_json(folder / "model/base.json", {"folder": str(stories), "files": {}})
     (folder / "model/x-f16.gguf").symlink_to(stories_gguf)
     return folder
 

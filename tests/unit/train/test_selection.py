@@ -85,13 +85,15 @@ def test_an_experiment_that_never_beat_its_base_says_so():
 
 
 def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
-    config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}})
+    model = {"template": "alpaca", "dtype": "bfloat16"}
+    config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}, "model": model})
     files: dict[str, list[Any]] = {"summaries": [], "adapters": [], "adapter_configs": [], "models": []}
     scores: list[Any] = []
     for number, loss in enumerate([2.0, 1.0]):
         for kind, paths in files.items():
             path = tmp_path / f"{kind}{number}"
-            path.write_text(json.dumps(summary(loss)) if kind == "summaries" else f"{kind} {number}")
+            made = {"summaries": json.dumps(summary(loss)), "models": f'{{"folder": "{kind} {number}"}}'}
+            path.write_text(made.get(kind, f"{kind} {number}"))
             paths.append(path)
     outputs = {name: tmp_path / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
     selection.run(
@@ -102,7 +104,8 @@ def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path)
     )
     assert outputs["adapter"].read_text() == "adapters 1"
     assert outputs["adapter_config"].read_text() == "adapter_configs 1"
-    assert outputs["model"].read_text() == "models 1"
+    read_as = {"template": "alpaca", "dtype": "bfloat16"}
+    assert json.loads(outputs["model"].read_text()) == {"folder": "models 1", "read_as": read_as}
     written = json.loads(outputs["selection"].read_text())
     assert written["experiment"] == "rank-2"
     assert [entry["settings"] for entry in written["experiments"]] == [{"rank": 2}, {"rank": 1}]
