@@ -189,15 +189,3 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
     again = finished.snakemake()
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
-
-
-def test_an_added_experiment_trains_one_adapter_although_the_pilot_runs_again(
-    finished: Project, tmp_path: Path
-) -> None:
-    project = finished.twin(tmp_path / "project")
-    setting(experiments={"main": {"rank": 4}, "wide": {"rank": 6}})(project)
-    done = project.snakemake("train")
-    assert done.returncode == 0, done.stdout
-    assert (project.folder / "results/tiny/train/wide/adapters.safetensors").exists()
-    assert done.stdout.count("rule train_adapter:") == 1  # main is the adapter that was there
-    assert "Nothing to be done" in project.snakemake("train").stdout
