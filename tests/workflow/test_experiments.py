@@ -1,4 +1,4 @@
-"""Experiments through Snakemake: each is trained once, what is new alone is trained later, and the pages show them all."""
+"""Experiments through Snakemake: each is trained once, later only what is new, and the pages show them all."""
 
 import json
 from pathlib import Path
