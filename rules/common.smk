@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules")]
 
 import mended
+import records
 from snaketune import config as configuration
 from snaketune.digest import code_digest
 from snaketune.errors import UserError
@@ -49,6 +50,9 @@ EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
 BASES = {base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
 PLAIN = {base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()}
 TOKENS = {base_models.tokens_key(model): model for model in BASES.values()}
+# settings of a training that change nothing of what is trained
+WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
+SIMILARITY = or_exit(evaluate_settings.similarity_model, CONFIG)
 GPU = int(sys.platform == "darwin")  # one training or answering at a time where they share the one GPU
 
 
@@ -143,6 +147,7 @@ def answer_files(folder):
 
 
 mended.mend(workflow, RESULTS, CONFIG["run"])
+records.mend(RESULTS)
 
 
 wildcard_constraints:

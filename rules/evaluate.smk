@@ -39,6 +39,7 @@ rule generate_answers:
 
 rule score_answers:
     input:
+        similarity=SIMILARITY,
         predictions=rules.generate_answers.output.predictions,
     output:
         scores=ensure(f"{RUN}/evaluation/{{artefact}}/scores.json", non_empty=True),

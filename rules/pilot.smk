@@ -37,10 +37,11 @@ rule try_pilot:
         gpu=GPU,
     params:
         config=settings(
-            train=FIRST["train"],
+            train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=only(FIRST["model"], "dtype"),
             seed=CONFIG["seed"],
         ),
+        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
         code=code("try_pilot", "gguf"),
     script:
         "../scripts/try_pilot.py"
@@ -69,10 +70,11 @@ rule train_pilot:
     params:
         config=settings(
             pilot=only(CONFIG["pilot"], "rows", "updates"),
-            train=FIRST["train"],
+            train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=only(FIRST["model"], "dtype"),
             seed=CONFIG["seed"],
         ),
+        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
         code=code("train_pilot", "mlx"),
     script:
         "../scripts/train_pilot.py"
@@ -104,10 +106,11 @@ rule train_share:
         config=lambda wildcards: settings_text(
             share=float(wildcards.share),
             pilot=only(CONFIG["pilot"], "rows", "updates"),
-            train=FIRST["train"],
+            train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=only(FIRST["model"], "dtype"),
             seed=CONFIG["seed"],
         ),
+        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
         code=code("train_share", "mlx"),
     script:
         "../scripts/train_share.py"
@@ -140,7 +143,7 @@ rule decide_pilot:
     params:
         config=settings(
             pilot=CONFIG["pilot"],
-            train=FIRST["train"],
+            train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=FIRST["model"],
             seed=CONFIG["seed"],
         ),

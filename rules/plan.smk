@@ -25,7 +25,10 @@ rule forecast_run:
         "../envs/mlx.yaml"
     params:
         config=settings(
-            experiments=EXPERIMENTS,
+            experiments={
+                name: {**one, "train": without(one["train"], *set(WITHOUT_EFFECT) - {"memory_limit"})}
+                for name, one in EXPERIMENTS.items()
+            },
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),

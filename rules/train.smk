@@ -6,8 +6,7 @@
 # steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
-# on what is trained
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
+BY_MEASURE = CONFIG["select"]["by"] != "validation_loss"
 
 
 rule train:
@@ -62,6 +61,7 @@ rule train_adapter:
 
 rule score_experiment:
     input:
+        similarity=SIMILARITY,
         adapter=rules.train_adapter.output.adapter,
         adapter_config=rules.train_adapter.output.adapter_config,
         model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
@@ -93,7 +93,7 @@ rule score_experiment:
 
 rule select_experiment:
     input:
-        scores=(adapter_files("validation/scores.json") if CONFIG["select"]["by"] != "validation_loss" else []),
+        scores=adapter_files("validation/scores.json") if BY_MEASURE else [],
         summaries=adapter_files("summary.json"),
         adapters=adapter_files("adapters.safetensors"),
         adapter_configs=adapter_files("adapter_config.json"),
@@ -115,7 +115,7 @@ rule select_experiment:
                 name: {**one, "train": without(one["train"], *WITHOUT_EFFECT)} for name, one in EXPERIMENTS.items()
             },
             select=CONFIG["select"],
-            measures=CONFIG["evaluate"]["metrics"],
+            measures=CONFIG["evaluate"]["metrics"] if BY_MEASURE else {},
         ),
         code=code("select_experiment", "data"),
     script:

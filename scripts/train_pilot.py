@@ -8,13 +8,14 @@ from snaketune import step
 with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import trainer
 
-    config = json.loads(snakemake.params.config)
+    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     trainer.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
         {
             **config["train"],
+            **later["train"],
             "epochs": 1,
             "updates": config["pilot"]["updates"],
             "dtype": config["model"]["dtype"],

@@ -10,7 +10,7 @@ with step.running(snakemake.log[0]):
     from snaketune.model.store import TokenStore
     from snaketune.pilot import learning_curve
 
-    config = json.loads(snakemake.params.config)
+    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     train, pilot = config["train"], config["pilot"]
     rows, updates = learning_curve.part(
         config["share"],
@@ -22,7 +22,7 @@ with step.running(snakemake.log[0]):
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
-        {**train, "updates": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        {**train, **later["train"], "updates": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,
         metrics=snakemake.output.metrics,

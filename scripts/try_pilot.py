@@ -7,12 +7,12 @@ from snaketune import step
 with step.running(snakemake.log[0]):
     from snaketune.pilot import dry_run
 
-    config = json.loads(snakemake.params.config)
+    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     dry_run.run(
         train=snakemake.input.train,
         valid=snakemake.input.valid,
         model=snakemake.input.model,
-        settings={**config["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        settings={**config["train"], **later["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
         report=snakemake.output.report,
         threads=snakemake.threads,
     )

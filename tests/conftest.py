@@ -7,7 +7,8 @@ import os
 
 import pytest
 from hypothesis import settings
-from projects import Project, tiny
+from projects import Project
+from tracing import Traced, traced_tiny
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -17,9 +18,12 @@ settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """The run, and the files of the project that each of its rules opened."""
+    return traced_tiny(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def finished(traced: Traced) -> Project:
     """The tiny configuration, run to its end; leave it as it is and change a `twin` of it."""
-    project = tiny(tmp_path_factory.mktemp("finished") / "a project's folder")
-    done = project.snakemake()
-    assert done.returncode == 0, done.stdout
-    return project
+    return traced[0]

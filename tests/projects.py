@@ -62,6 +62,17 @@ class Project:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder, self.configuration)
 
+    def linked_twin(self, folder: Path) -> Project:
+        """The same, with results that share their content with this project's: replace them, never write into them."""
+        for part in self.folder.iterdir():
+            if part.is_dir() and not part.is_symlink():
+                linked = os.link if part.name == "results" else shutil.copy2
+                shutil.copytree(part, folder / part.name, symlinks=True, copy_function=linked)
+            else:
+                folder.mkdir(exist_ok=True)
+                shutil.copy2(part, folder / part.name, follow_symlinks=False)
+        return Project(folder, self.configuration)
+
     def snakemake(self, *arguments: str, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
         chosen = ["--configfile", self.configuration] if self.configuration else []
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

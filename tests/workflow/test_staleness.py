@@ -1,43 +1,57 @@
-"""What each change makes stale, written down beforehand and held against `snakemake -n` on a finished run."""
+"""What each change makes stale, held against `snakemake -n` on a finished run; the tables are in staleness.py."""
 
 import os
+import random
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
+from dry_runs import DryRuns
 from projects import Project
 from snaketune import config as configuration
-
-SAVED = {"save_config", "record_run", "write_report"}  # the settings are part of what is recorded and shown
-SCORED = {"generate_answers", "score_answers", "compare_scores", "write_card"}
-DECIDED = {"decide_pilot", "pass_pilot", "write_pilot"}
-GGUF = {"convert_gguf", "quantize_gguf", "write_modelfile", "check_fidelity", "pass_fidelity"}
-PACKAGED = {"fuse_adapter", "export_adapter", *GGUF}
-CHOSEN = {"train_adapter", "select_experiment", *PACKAGED, *SCORED}
-TRAINED = {"try_pilot", "train_pilot", *DECIDED, *CHOSEN}
-TOKENISED = {"tokenize_rows", "forecast_run", *TRAINED}
-SPLIT = {"split_rows", "check_leaks", "pass_leaks", *TOKENISED}
-DATA = {"validate_rows", *SPLIT}
-FETCHED = {"fetch_config", "fetch_model"}
-REPORTED = {"write_report"}
+from snaketune.files import sha256
+from staleness import GONE, JOBS, KEYS, UNSEEN, followed
+from tracing import Traced, readers
 
 Change = Callable[[Project], None]
+CONDA = re.compile(r'^rule (\w+):(?:(?!^rule ).)*?conda:\s+"../envs/(\w+).yaml"', re.MULTILINE | re.DOTALL)
 
 
-def setting(**sections: dict) -> Change:
-    """Change values of the configuration file."""
+def setting(key: str, values: dict) -> Change:
+    """Change values of the section that a key lies in."""
 
     def change(project: Project) -> None:
         path = project.folder / "tiny.yaml"
         given = yaml.safe_load(path.read_text())
-        for section, values in sections.items():
-            given[section] = {**given.get(section, {}), **values} if isinstance(values, dict) else values
+        section = key.split(".")[0] if "." in key else None
+        if section:
+            given[section] = merged(given.get(section, {}), values)
+        else:
+            given |= values
+        path.unlink()
         path.write_text(yaml.safe_dump(given))
 
     return change
+
+
+def merged(old: dict, new: dict) -> dict:
+    return {
+        **old,
+        **{key: merged(old.get(key, {}), value) if isinstance(value, dict) else value for key, value in new.items()},
+    }
+
+
+def keys_of(rule: dict, above: str = "") -> Iterator[str]:
+    """The keys of the schema that hold a value, as `section.key`."""
+    below = rule.get("properties")
+    if not below:
+        yield above
+    for key, one in (below or {}).items():
+        yield from keys_of(one, f"{above}.{key}".lstrip("."))
 
 
 def edited(name: str, old: str, new: str) -> Change:
@@ -46,38 +60,43 @@ def edited(name: str, old: str, new: str) -> Change:
 
 def appended(name: str, text: str) -> Change:
     def change(project: Project) -> None:
-        with open(project.folder / name, "a", encoding="utf-8") as out:
-            out.write(text)
+        path = project.folder / name
+        content = path.read_bytes()
+        path.unlink()  # results are linked to the finished run's
+        path.write_bytes(content + text.encode())
 
     return change
 
 
-def module(name: str) -> Change:
-    """A change of meaning in a library module."""
-    return appended(f"scripts/snaketune/{name}", "\nCHANGED = 1\n")
-
-
 def removed(name: str) -> Change:
     def change(project: Project) -> None:
-        (project.folder / name).unlink()
+        path = project.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return change
 
 
 def touched(project: Project) -> None:
     """Every file of the project, the data and the base model among them, looks as if written now; results do not."""
-    for folder, _, names in os.walk(project.folder):
-        if not {"results", ".snakemake"} & set(Path(folder).relative_to(project.folder).parts):
-            for name in names:
-                os.utime(Path(folder, name))
+    for path in files_of(project):
+        os.utime(project.folder / path)
+
+
+def results_touched(project: Project) -> None:
+    """The results too, as after a copy that keeps no times; the order of their times is another one."""
+    paths = [path for path in sorted((project.folder / "results").rglob("*")) if path.is_file()]
+    random.Random(1).shuffle(paths)
+    for path in paths:
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
 
 
 def recloned(project: Project) -> None:
-    """The same files written anew, as a checkout does."""
-    for name in ("scripts", "rules", "schemas", "envs"):
-        shutil.copytree(project.folder / name, project.folder / "again", copy_function=shutil.copyfile)
-        shutil.rmtree(project.folder / name)
-        (project.folder / "again").rename(project.folder / name)
+    """A fresh checkout, into which the finished results are copied."""
+    touched(project)
+    results_touched(project)
+    shutil.rmtree(project.folder / ".snakemake")
 
 
 def reordered(project: Project) -> None:
@@ -92,100 +111,226 @@ def spelled_out(project: Project) -> None:
     path.write_text(yaml.safe_dump(configuration.complete(configuration.read(path))))
 
 
-CHANGES: dict[str, tuple[Change, set[str]]] = {
-    # settings
-    "longer answers": (setting(evaluate={"max_new_tokens": 9}), SAVED | SCORED),
-    "more test rows": (setting(evaluate={"max_rows": 13}), SAVED | SCORED),
-    "another rank": (setting(train={"rank": 5}), SAVED | TRAINED | {"forecast_run"}),
-    "rank and alpha swapped": (setting(train={"rank": 8, "alpha": 4}), SAVED | TRAINED | {"forecast_run"}),
-    "another learning rate": (setting(train={"learning_rate": 2e-2}), SAVED | TRAINED | {"forecast_run"}),
-    "packed rows": (setting(train={"packing": True}), SAVED | TRAINED | {"forecast_run"}),
-    "a command to call at the end": (
-        setting(train={"notify": {"command": "true"}}),
-        SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},
+def rewritten(name: str) -> Change:
+    """The same content, written now."""
+    return appended(name, "")
+
+
+def both(*changes: Change) -> Change:
+    def change(project: Project) -> None:
+        for one in changes:
+            one(project)
+
+    return change
+
+
+SAVED = followed({"save_config"})
+OTHERS: dict[str, tuple[Change, set[str]]] = {
+    "rank and alpha swapped": (
+        setting("train.rank", {"rank": 8, "alpha": 4}),
+        SAVED | followed({"forecast_run", "train_adapter:main"}),
     ),
-    "more patience with workers": (
-        setting(train={"worker_timeout": 60}),
-        SAVED | DECIDED | {"forecast_run", "try_pilot", "train_pilot"},
-    ),
-    "more pilot rows": (setting(pilot={"rows": 24}), SAVED | DECIDED | {"train_pilot"}),
-    "fewer hours allowed": (setting(pilot={"max_hours": 9}), SAVED | DECIDED),
-    "one more GGUF type": (
-        setting(package={"gguf": ["q8_0", "q5_k_m"]}),
-        SAVED | {"quantize_gguf", "check_fidelity", "pass_fidelity", "write_card"},
-    ),
-    "another temperature": (setting(package={"ollama": {"temperature": 0.1}}), SAVED | {"write_modelfile"}),
-    "a shorter row limit": (setting(data={"max_length": 60}), SAVED | TOKENISED),
-    "another split": (setting(data={"split": {"train": 0.7, "valid": 0.1, "test": 0.2}}), SAVED | SPLIT),
-    "a system prompt": (setting(data={"system": "Be brief."}), SAVED | DATA),
-    "leaks may pass": (setting(data={"leaks": "warn"}), SAVED | {"check_leaks", "pass_leaks"}),
-    "another number format": (setting(model={"dtype": "bfloat16"}), SAVED | TRAINED | {"forecast_run"}),
-    "another seed": (setting(seed=2), SAVED | DATA),
-    # the same settings, written otherwise
     "keys in another order, and a comment": (reordered, set()),
     "defaults spelled out": (spelled_out, set()),
     "a number as text": (edited("tiny.yaml", "learning_rate: 1e-2", "learning_rate: '0.01'"), set()),
-    # data
-    "one more row": (
-        appended("rows.jsonl", '{"prompt": "new?", "response": "yes, new."}\n'),
-        DATA | REPORTED | {"record_run"},
-    ),
     "everything touched": (touched, set()),
-    "the same files checked out again": (recloned, set()),
-    # code
-    "a module of the report": (module("report/page.py"), REPORTED | {"write_pilot"}),
-    "a module of the Modelfile, which the fidelity check uses too": (
-        module("package/modelfile.py"),
-        REPORTED | {"write_modelfile", "check_fidelity", "pass_fidelity", "write_card"},
-    ),
-    "a module of the leak check": (module("data/leaks.py"), REPORTED | {"check_leaks", "pass_leaks"}),
-    "a module of the trainer": (
-        module("train/checkpoints.py"),
-        REPORTED | TRAINED | {"record_run"},
-    ),
-    "the script of a step": (appended("scripts/write_modelfile.py", "\nCHANGED = 1\n"), REPORTED | {"write_modelfile"}),
+    "the data rewritten as they were": (rewritten("rows.jsonl"), set()),
+    "cloned again, with the results copied over": (recloned, set()),
+    "results copied, their times lost": (results_touched, set()),
     "a comment in a script": (appended("scripts/train_adapter.py", "\n# a thought\n"), set()),
     "a comment in a module": (appended("scripts/snaketune/files.py", "\n# a thought\n"), set()),
     "a docstring": (edited("scripts/snaketune/files.py", '"""Write UTF-8 text', '"""Writes UTF-8 text'), set()),
-    "a page template": (appended("report/style.css", "\n/* a thought */\n"), REPORTED | {"write_pilot"}),
-    "a pin of the report's environment": (
-        edited("envs/report.yaml", "sacrebleu==2.6.0", "sacrebleu==2.6.1"),
-        REPORTED | {"compare_scores", "write_card", "write_pilot"},
+    "a comment in a rule": (appended("rules/train.smk", "\n# a thought\n"), set()),
+    "the folder .snakemake lost": (removed(".snakemake"), set()),
+    "the records lost": (both(removed(".snakemake"), removed("results/.made")), JOBS),
+    "the journal of outputs lost": (removed("results/.made/outputs.jsonl"), JOBS),
+    "a setting changed and .snakemake lost": (
+        both(setting("evaluate.max_rows", {"max_rows": 13}), removed(".snakemake")),
+        SAVED | followed({f"generate_answers:{one}" for one in ("base", "prompted", "adapter", "gguf-q8_0")}),
     ),
-    # results
-    "a lost product": (removed("results/tiny/model/Modelfile"), REPORTED | {"write_modelfile"}),
-    "a lost adapter": (
-        removed("results/tiny/train/main/adapters.safetensors"),
-        REPORTED | CHOSEN | {"record_run"},
+    "a lost product": (removed("results/tiny/model/Modelfile"), followed({"write_modelfile"})),
+    "a lost adapter": (removed("results/tiny/train/main/adapters.safetensors"), followed({"train_adapter:main"})),
+    "a product edited by hand": (appended("results/tiny/model/Modelfile", "# mine\n"), followed({"write_modelfile"})),
+    "rows of the split edited by hand": (
+        appended("results/tiny/data/train.jsonl", "{}\n"),
+        followed({"split_rows"}),
+    ),
+    "an adapter cut short": (
+        lambda project: cut(project.folder / "results/tiny/train/main/adapters.safetensors"),
+        followed({"train_adapter:main"}),
+    ),
+    "a file of the fused model changed": (
+        appended("results/tiny/model/fused/config.json", "\n"),
+        followed({"fuse_adapter"}),
     ),
 }
 
 
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def furnish(project: Project) -> None:
+    """What some settings of the table name."""
+    shutil.copytree(project.folder / "tiny-base", project.folder / "other-base")
+    shutil.copytree(project.folder / "results/tiny/model", project.folder / "results/older/model")
+    project.write("own.py", "def words(answer, reference):\n    return len(answer.split())\n")
+    project.write("near.gguf", "an embedding model")
+
+
+def files_of(project: Project) -> list[str]:
+    """The project's own files, data and base model among them."""
+    found = [path.relative_to(project.folder) for path in project.folder.rglob("*") if path.is_file()]
+    left = {"results", ".snakemake", "vendor", "__pycache__"}
+    return sorted(str(path) for path in found if not left & set(path.parts))
+
+
+def change_of_meaning(name: str) -> Change:
+    if name.endswith(".py"):
+        return appended(name, "\nCHANGED = 1\n")
+    if name == "rows.jsonl":
+        return appended(name, '{"prompt": "new?", "response": "yes, new."}\n')
+    return appended(name, "\n# changed\n" if name.endswith((".yaml", ".smk", "Snakefile")) else "\n")
+
+
 @pytest.fixture(scope="module")
-def found(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """What is stale after each change, each tried on a copy of the finished run."""
+def dry_runs() -> Iterator[DryRuns]:
+    pool = DryRuns(os.cpu_count() or 1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def tried(
+    finished: Project, dry_runs: DryRuns, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Change]], dict[str, set[str]]]:
+    """What is stale after each change, each made in a copy of the finished run."""
     folder = tmp_path_factory.mktemp("changes")
 
-    def tried(name: str) -> set[str]:
-        project = finished.twin(folder / name.replace(" ", "-"))
-        CHANGES[name][0](project)
-        stale = project.stale()
-        shutil.rmtree(project.folder)
-        return stale
+    def all_of(changes: dict[str, Change]) -> dict[str, set[str]]:
+        def one(name: str) -> set[str]:
+            project = finished.linked_twin(folder / re.sub(r"\W+", "-", name))
+            furnish(project)
+            changes[name](project)
+            stale = dry_runs.stale(project.folder, "--configfile", "tiny.yaml")
+            shutil.rmtree(project.folder)
+            return stale
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(CHANGES, pool.map(tried, CHANGES), strict=True))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return dict(zip(changes, pool.map(one, changes), strict=True))
+
+    return all_of
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(name: str, found: dict[str, set[str]]) -> None:
-    expected = CHANGES[name][1]
-    missed, needless = expected - found[name], found[name] - expected
-    assert not missed, f"{name} must rerun {sorted(missed)}"
-    assert not needless, f"{name} must not rerun {sorted(needless)}"
+def differences(expected: dict[str, set[str]], found: dict[str, set[str]]) -> list[str]:
+    """A sentence for each change that starts too little or too much."""
+    said = []
+    for name, jobs in expected.items():
+        if missed := sorted(jobs - found[name]):
+            said.append(f"{name} must rerun {missed}")
+        if needless := sorted(found[name] - jobs):
+            said.append(f"{name} must not rerun {needless}")
+    return said
+
+
+def test_every_key_of_the_schema_has_a_row() -> None:
+    assert set(keys_of(configuration.schema())) == set(KEYS)
+
+
+def test_each_setting_makes_stale_what_depends_on_it_and_nothing_else(tried: Callable) -> None:
+    expected = {key: followed({"save_config", *starts}) - GONE.get(key, set()) for key, (_, starts) in KEYS.items()}
+    found = tried({key: setting(key, values) for key, (values, _) in KEYS.items()})
+    assert not differences(expected, found)
+
+
+def test_each_file_makes_stale_the_steps_that_read_it_and_nothing_else(traced: Traced, tried: Callable) -> None:
+    names = files_of(traced[0])
+    check_files(random.Random(1).sample(names, 40), traced, tried)
+
+
+@pytest.mark.slow
+def test_every_file_makes_stale_the_steps_that_read_it_and_nothing_else(traced: Traced, tried: Callable) -> None:
+    check_files(files_of(traced[0]), traced, tried)
+
+
+def check_files(names: list[str], traced: Traced, tried: Callable) -> None:
+    expected = {
+        name: followed(jobs_of(readers(name, traced[1]) | with_environment(name)) | UNSEEN.get(name, set()))
+        for name in names
+    }
+    found = tried({name: change_of_meaning(name) for name in expected})
+    assert not differences(expected, found)
+
+
+def with_environment(name: str) -> set[str]:
+    """The rules that run in an environment, by the text of the rules."""
+    texts = [path.read_text() for path in (Path(__file__).parents[2] / "rules").glob("*.smk")]
+    return {rule for text in texts for rule, env in CONDA.findall(text) if name == f"envs/{env}.yaml"}
+
+
+def jobs_of(rules: set[str]) -> set[str]:
+    return {job for job in JOBS if job.split(":")[0] in rules}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_changes_make_stale_what_depends_on_them_and_nothing_else(name: str, others: dict[str, set[str]]) -> None:
+    assert not differences({name: OTHERS[name][1]}, others)
+
+
+@pytest.fixture(scope="module")
+def others(tried: Callable) -> dict[str, set[str]]:
+    return tried({name: change for name, (change, _) in OTHERS.items()})
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
     again = finished.snakemake()
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+
+
+def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tmp_path: Path) -> None:
+    project = finished.twin(tmp_path / "project")
+    made = project.folder / "results/tiny/model/Modelfile"
+    before = made.read_text()
+    made.write_text(before + "# mine\n")
+    done = project.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert made.read_text() == before
+    [kept] = made.parent.glob("Modelfile.edited-*")
+    assert kept.read_text() == before + "# mine\n"
+    assert f"yours is now results/tiny/model/{kept.name}" in done.stdout
+    assert "Nothing to be done" in project.snakemake().stdout
+
+
+SEEDED = [key for key in random.Random(8).sample(sorted(KEYS), 30) if key not in ("run", "compare_with")][:10]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SEEDED)
+def test_after_a_change_the_results_are_those_of_a_run_from_scratch(
+    key: str, finished: Project, tmp_path: Path
+) -> None:
+    changed, scratch = finished.twin(tmp_path / "changed"), finished.twin(tmp_path / "scratch")
+    shutil.rmtree(scratch.folder / "results")
+    shutil.rmtree(scratch.folder / ".snakemake")
+    for project in (changed, scratch):
+        furnish(project)
+        setting(key, KEYS[key][0])(project)
+        done = project.snakemake()
+        assert done.returncode == 0, done.stdout
+    assert products(changed) == products(scratch)
+
+
+def products(project: Project) -> dict[str, str]:
+    """The digest of each result that is handed on: no logs, no measurements, no checkpoints."""
+    left = {"logs", "benchmarks", "checkpoints", ".made", "older"}
+    root = project.folder / "results"
+    return {
+        str(path.relative_to(root)): sha256(path)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and not left & set(path.relative_to(root).parts)
+        and not path.name.startswith(("timing", ".snakemake"))
+    }

@@ -46,6 +46,19 @@ def previous(config: dict[str, Any]) -> str:
     return path
 
 
+def similarity_model(config: dict[str, Any]) -> list[str]:
+    """The file of the embedding model, where one is configured; ConfigError where it is missing."""
+    path = config["evaluate"]["similarity"]
+    if path and not Path(path).is_file():
+        raise ConfigError(
+            f"there is no file {path}",
+            where="evaluate.similarity",
+            why="Semantic similarity needs a local embedding model, as GGUF",
+            mend="Correct the path, or leave the key out",
+        )
+    return [path] if path else []
+
+
 def answering(config: dict[str, Any], artefact: str) -> dict[str, Any]:
     """What an artefact's answers depend on, apart from files."""
     keys = (*ANSWERING, "prompted") if artefact == "prompted" else ANSWERING

@@ -14,6 +14,7 @@ from typing import Any
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
+from snaketune.model import trust
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors",)
@@ -78,15 +79,11 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Describe the files of `folder` that match `patterns` by size and SHA-256, and write that to `path`.
 
-    The files stay in `folder`. Raises ModelError for a link that leads out of it.
+    The files stay in `folder`. Raises ModelError for what cannot be trusted in them.
     """
     root = Path(folder).expanduser()
     names = sorted({found.name for pattern in patterns for found in root.glob(pattern)})
-    for name in names:
-        if not _is_own(root, root / name):
-            raise ModelError(
-                f"{name} is a link to a file outside the model's folder", where=folder, mend="Put the file itself there"
-            )
+    trust.check(root, names)
     manifest = {
         "base": model["base"],
         "revision": None if model["base"] == "demo" or is_local(model["base"]) else model["revision"],
@@ -97,12 +94,6 @@ def write_manifest(
     }
     write_json(path, manifest)
     return manifest
-
-
-def _is_own(folder: Path, file: Path) -> bool:
-    """Whether a file lies in the folder, or in the blobs of the same model in the hub's own cache."""
-    target = file.resolve()
-    return folder.resolve() in target.parents or folder.resolve().parent.parent / "blobs" == target.parent
 
 
 def read_as(manifest: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:

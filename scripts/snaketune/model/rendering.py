@@ -17,11 +17,13 @@ from typing import Any
 from snaketune import without_torch  # noqa: F401
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
+from snaketune.model import limits
 
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
 PROBE = "snaketune-probe"
+RENDERING_SECONDS = 10  # a conversation takes milliseconds
 DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
 NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
@@ -64,7 +66,7 @@ class Renderer:
 
     def text(self, text: str) -> Rendered:
         """Plain text between the model's own begin and end tokens; every token but the first is a target."""
-        ids = self.tokenizer(text)["input_ids"]
+        ids = self._encoded(text)["input_ids"]
         end = self.tokenizer.eos_token_id
         if end is not None and (not ids or ids[-1] != end or len(ids) == 1):
             ids = [*ids, end]
@@ -77,7 +79,7 @@ class Renderer:
         messages = self._folded(messages)
         last = max((turn for turn, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         whole = self._render(messages, tools, generation=False)
-        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self._encoded(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         trained = [False] * len(ids)
         cursor = 0
@@ -104,12 +106,25 @@ class Renderer:
         return self._render(self._folded(messages), tools, generation=False, template=template)
 
     def prompt_ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._encoded(text, add_special_tokens=False)["input_ids"]
         return self._with_bos(ids, [])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _encoded(self, text: str, **options: Any) -> Any:
+        """What the tokenizer makes of a text; its engine panics, which is no Exception, where a pattern gives up."""
+        try:
+            return self.tokenizer(text, **options)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ModelError(
+                f"its tokenizer fails on a text of {len(text):,} characters that begins {text[:40]!r}",
+                where=str(self.folder),
+                mend="Leave that row out, or use another base",
+            ) from None
 
     def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
         """llama.cpp puts the begin token first wherever the tokenizer does, even where the template leaves it out."""
@@ -132,13 +147,14 @@ class Renderer:
                 why="Without one there is no telling where a question ends and its answer begins",
                 mend=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
-        return self.tokenizer.apply_chat_template(
-            list(messages),
-            tools=tools,
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=generation,
-        )
+        with limits.within(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
+            return self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generation,
+            )
 
     def _folded(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages, a system text moved into the first user turn where the template has no system role."""

@@ -11,11 +11,13 @@ from typing import Any
 from snaketune.data.token_verdicts import TokenJudge, listed
 from snaketune.errors import DataError
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
+from snaketune.model import limits
 from snaketune.model.base import read_manifest
 from snaketune.model.rendering import Rendered, Renderer
 from snaketune.model.store import write_store
 from snaketune.progress import progress
 
+STRESS = [f"{run * 2000}{end}" for run in ("a", " ", "1", "!", "aA", "a ", "\n") for end in ("", "!", "\u00e9")]
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -31,6 +33,7 @@ def tokenize_splits(
     data = dict(config["data"])
     context = context_length(folder)
     data["max_length"] = min(data["max_length"], context or data["max_length"])
+    try_tokenizer(folder, config["model"]["template"])
     judge = TokenJudge(Renderer(folder, config["model"]["template"]), data)
     report: dict[str, Any] = {"max_length": data["max_length"], "splits": {}, "verdicts": []}
     for split, path in rows.items():
@@ -55,6 +58,22 @@ def tokenize_splits(
             f"snaketune: {train['dropped']} training rows are dropped; {verdicts} says which and why", file=sys.stderr
         )
     return report
+
+
+def try_tokenizer(folder: Path, template: str | None, seconds: float = 60) -> None:
+    """Meet a tokenizer or chat template that never ends, or takes all memory, on a few texts, apart from this process.
+
+    The texts are long runs of one kind of character, on which a pattern that tries all ways to split a run never ends.
+    Raises ModelError where the fork does not end within `seconds`.
+    """
+    import transformers  # noqa: F401 - once, for this process and its fork
+
+    def work() -> None:
+        renderer = Renderer(folder, template)
+        for text in STRESS:
+            renderer.tokenizer(text)
+
+    limits.try_apart(work, "trying its tokenizer and chat template on a few texts", where=str(folder), seconds=seconds)
 
 
 def context_length(folder: Path) -> int | None:

@@ -21,7 +21,8 @@ from snaketune.files import StrPath, read_json, replacing
 from snaketune.package.pretokenizer import pretokenizer
 
 LLAMA_CPP = Path(__file__).resolve().parents[3] / "vendor" / "llama.cpp"
-PROCESS = Path(__file__).with_name("converter_process.py")
+RESOURCES = ("converter_process.py",)
+PROCESS = Path(__file__).with_name(RESOURCES[0])
 SHOWN = 15  # lines of the converter's own words in a message
 
 

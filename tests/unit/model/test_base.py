@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     home.mkdir()
     (home / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (home / "tokenizer.json").write_text("{}")
-    (home / "model.safetensors").write_bytes(b"12345678")
+    (home / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     return home
 
 
@@ -43,7 +43,7 @@ def test_a_manifest_describes_every_file_and_a_changed_size_is_found(folder: Pat
     fetching.fetch_model(MODEL | {"base": str(folder)}, manifest)
     assert set(base.read_manifest(manifest)["files"]) == {"config.json", "tokenizer.json", "model.safetensors"}
     (folder / "model.safetensors").write_bytes(b"1234")
-    with pytest.raises(ModelError, match=r"model\.safetensors has 4 bytes instead of 8"):
+    with pytest.raises(ModelError, match=r"model\.safetensors has 4 bytes instead of 10"):
         base.read_manifest(manifest)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is missing"):

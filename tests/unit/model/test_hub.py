@@ -15,10 +15,11 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HEADER = b'{"a":{"dtype":"U8","shape":[1048576],"data_offsets":[0,1048576]}}'
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "tokenizer.json": b"{}",
-    "model.safetensors": bytes(range(256)) * 4096,
+    "model.safetensors": len(HEADER).to_bytes(8, "little") + HEADER + bytes(range(256)) * 4096,
     "pytorch_model.bin": b"never fetched",
 }
 

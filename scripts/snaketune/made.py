@@ -1,0 +1,86 @@
+"""What each step made, by content: a result that was changed since, or that no record speaks for, is not trusted.
+
+Snakemake remembers what a step was made from, not what it made. The journal beside its records holds one line for each
+output (size, time of last change, SHA-256); as in git's index, size and time spare the reading of what was not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from snaketune.files import StrPath, dumps, sha256
+
+BY_SNAKEMAKE = ".snakemake_timestamp"  # lies in every folder that is an output
+
+
+class Journal:
+    """An append-only JSON Lines file; the last line about a path holds."""
+
+    def __init__(self, path: StrPath) -> None:
+        self.path = Path(path)
+        self.lines: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError):
+            for line in self.path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a killed run may be torn
+                    one = json.loads(line)
+                    self.lines[one["path"]] = one
+
+    def add(self, paths: Iterable[StrPath]) -> None:
+        """Record what lies at these paths now; paths without a file are passed over."""
+        found = {str(path): seen(path) | {"sha256": digest(path)} for path in paths if Path(path).exists()}
+        if found:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+            with open(self.path, "a", encoding="utf-8") as out:
+                out.write("\n" * torn + "".join(dumps({"path": path} | one) + "\n" for path, one in found.items()))
+                out.flush()
+                os.fsync(out.fileno())
+            self.lines |= found
+
+    def knows(self, path: StrPath) -> bool:
+        """Whether a line speaks of what lies at `path`: a step left it there, and nobody changed it since."""
+        return str(path) in self.lines and not self.changed(path)
+
+    def changed(self, path: StrPath) -> bool:
+        """Whether what lies at `path` is something else than its step left there."""
+        line = self.lines.get(str(path))
+        return line is not None and not line.items() >= seen(path).items() and line["sha256"] != digest(path)
+
+
+def seen(path: StrPath) -> dict[str, int]:
+    """Size in bytes and time of last change in nanoseconds; of a folder, the sum and the latest of its files."""
+    found = [file.stat() for file in contents(path)]
+    return {
+        "bytes": sum(one.st_size for one in found),
+        "changed_ns": max((one.st_mtime_ns for one in found), default=0),
+        "files": len(found),
+    }
+
+
+def digest(path: StrPath) -> str:
+    """SHA-256 of a file; of a folder, of the names and digests of its files."""
+    if not Path(path).is_dir():
+        return sha256(path)
+    named = [(str(file.relative_to(path)), sha256(file)) for file in contents(path)]
+    return hashlib.sha256(repr(named).encode()).hexdigest()
+
+
+def contents(path: StrPath) -> list[Path]:
+    """The files at a path, in order."""
+    if not Path(path).is_dir():
+        return [Path(path)]
+    return sorted(file for file in Path(path).rglob("*") if file.is_file() and file.name != BY_SNAKEMAKE)
+
+
+def keep_aside(path: StrPath) -> Path:
+    """Rename what lies at `path` after its content, so that it survives the step that makes `path` again."""
+    target = Path(f"{path}.edited-{digest(path)[:8]}")
+    if not target.exists():
+        os.replace(path, target)
+    return target

@@ -1,0 +1,197 @@
+"""What each change makes stale: written down here beforehand, from what each step takes and what its settings mean.
+
+A change starts some jobs; the jobs that take what those make follow (`FEEDS`). Every key of the schema has a row in
+`KEYS`. Files have no rows: a traced run notes which files of the project each step opens, and a changed file starts the
+steps that opened it; `UNSEEN` names what such a run cannot see. So a new key without a row fails, and so does a file
+that a step reads without counting it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+ARTEFACTS = ("base", "prompted", "adapter", "gguf-q8_0")
+ANSWERS = {f"generate_answers:{artefact}" for artefact in ARTEFACTS}
+SCORES = {f"score_answers:{artefact}" for artefact in ARTEFACTS}
+TAKE_BASE = {"try_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "select_experiment", "fuse_adapter"}
+TAKE_BASE |= {"export_adapter", "check_fidelity", "record_run", *ANSWERS}
+
+# which jobs take what a job makes; the pilot's go is a permission, and starts nothing
+FEEDS: dict[str, set[str]] = {
+    "validate_rows": {"split_rows", "pass_leaks", "write_pilot", "write_report"},
+    "split_rows": {"check_leaks", "pass_leaks", "tokenize_rows", "decide_pilot", "check_fidelity", "write_card"}
+    | {"write_report", *ANSWERS},
+    "check_leaks": {"pass_leaks", "write_report"},
+    "fetch_config": {"tokenize_rows", "forecast_run"},
+    "fetch_model": TAKE_BASE,
+    "quantize_base": TAKE_BASE,
+    "tokenize_rows": {"forecast_run", "try_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "write_report"},
+    "forecast_run": {"try_pilot", "decide_pilot", "write_pilot", "write_report"},
+    "try_pilot": {"train_pilot", "decide_pilot"},
+    "train_pilot": {"decide_pilot", "write_pilot"},
+    "train_share:0.5": {"decide_pilot"},
+    "decide_pilot": {"pass_pilot", "write_pilot", "write_report"},
+    "train_adapter:main": {"select_experiment", "write_card", "write_report"},
+    "train_adapter:wide": {"select_experiment", "write_report"},
+    "score_experiment:main": {"select_experiment"},
+    "select_experiment": {"fuse_adapter", "export_adapter", "check_fidelity", "write_report"}
+    | {"generate_answers:adapter"},
+    "fuse_adapter": {"convert_gguf", "write_modelfile", "check_fidelity", "write_card", "record_run", "write_report"},
+    "convert_gguf": {"quantize_gguf:q8_0", "check_fidelity"},
+    "quantize_gguf:q8_0": {"write_modelfile", "check_fidelity", "record_run", "write_report"}
+    | {"generate_answers:gguf-q8_0"},
+    "quantize_gguf:q5_k_m": {"check_fidelity", "record_run", "write_report"},
+    "write_modelfile": {"write_report"},
+    "check_fidelity": {"pass_fidelity", "write_card", "write_report"},
+    "compare_scores": {"write_card", "write_report"},
+    "save_config": {"record_run", "write_report"},
+    "record_run": {"write_report"},
+}
+for _artefact in (*ARTEFACTS, "fused", "previous"):
+    FEEDS[f"generate_answers:{_artefact}"] = {f"score_answers:{_artefact}", "compare_scores", "write_report"}
+    FEEDS[f"score_answers:{_artefact}"] = {"compare_scores", "write_report"}
+
+
+def followed(starts: Iterable[str]) -> set[str]:
+    """These jobs, and all that take what they make."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        job = waiting.pop()
+        if job not in found:
+            found.add(job)
+            waiting += FEEDS.get(job, ())
+    return found
+
+
+# every job of the tiny run
+JOBS = followed({"fetch_config", "fetch_model", "save_config", "validate_rows"})
+
+PILOT = {"try_pilot", "train_pilot", "decide_pilot"}
+TRAINING = {"forecast_run", "train_adapter:main", *PILOT}
+MODELFILE = {"write_modelfile"}
+CARD = {"write_card"}
+FIDELITY = {"check_fidelity"}
+COMPARED = {"compare_scores"}
+
+Row = tuple[dict[str, Any], set[str]]
+
+# key: (values of its section, the jobs that it starts besides save_config, which holds all settings)
+KEYS: dict[str, Row] = {
+    "run": ({"run": "other"}, JOBS - {"fetch_config", "fetch_model"}),
+    "seed": ({"seed": 2}, {"validate_rows"}),
+    "compare_with": ({"compare_with": "older"}, {"generate_answers:previous"}),
+    "threads": ({"threads": 2}, set()),  # the last digits may differ: not worth a night
+    "model.base": ({"base": "other-base"}, {"fetch_config", "fetch_model"}),
+    "model.revision": ({"revision": "v2"}, {"fetch_config", "fetch_model"}),
+    "model.dtype": ({"dtype": "bfloat16"}, TRAINING | {"fuse_adapter", *ANSWERS}),
+    "model.template": ({"template": "chatml"}, {"tokenize_rows", "fuse_adapter", *FIDELITY, *ANSWERS}),
+    "model.quantize": ({"quantize": {"bits": 8, "group_size": 32}}, {"forecast_run", "quantize_base"}),
+    "data.sources": ({"sources": [{"path": "rows.jsonl", "weight": 2}]}, {"validate_rows"}),
+    "data.system": ({"system": "Be brief."}, {"validate_rows"}),
+    "data.min_characters": ({"min_characters": 2}, {"validate_rows"}),
+    "data.max_characters": ({"max_characters": 9000}, {"validate_rows"}),
+    "data.max_rejected": ({"max_rejected": 0.2}, {"validate_rows"}),
+    "data.near_duplicates": ({"near_duplicates": 0.9}, {"validate_rows"}),
+    "data.shingles": ({"shingles": "words"}, {"validate_rows"}),
+    "data.split.train": ({"split": {"train": 0.7, "valid": 0.1, "test": 0.2}}, {"split_rows"}),
+    "data.split.valid": ({"split": {"train": 0.7, "valid": 0.2, "test": 0.1}}, {"split_rows"}),
+    "data.split.test": ({"split": {"train": 0.6, "valid": 0.1, "test": 0.3}}, {"split_rows"}),
+    "data.split.exact": ({"split": {"exact": True}}, {"split_rows"}),
+    "data.leaks": ({"leaks": "warn"}, {"check_leaks"}),
+    "data.max_length": ({"max_length": 60}, {"tokenize_rows", *FIDELITY}),
+    "data.too_long": ({"too_long": "drop"}, {"tokenize_rows"}),
+    "pilot.rows": ({"rows": 24}, {"train_pilot"}),
+    "pilot.updates": ({"updates": 5}, {"train_pilot"}),
+    "pilot.max_hours": ({"max_hours": 9}, {"decide_pilot"}),
+    "pilot.on_no_go": ({"on_no_go": "stop"}, {"decide_pilot"}),
+    "pilot.learning_curve": ({"learning_curve": [0.5, 1.0]}, {"train_share:0.5"}),
+    "pilot.sample": ({"sample": 5}, {"decide_pilot"}),
+    "train.method": ({"method": "dora"}, TRAINING),
+    "train.rank": ({"rank": 5}, TRAINING),
+    "train.alpha": ({"alpha": 9}, TRAINING),
+    "train.rslora": ({"rslora": True}, TRAINING),
+    "train.dropout": ({"dropout": 0.2}, TRAINING),
+    "train.targets": ({"targets": ["q_proj"]}, TRAINING),
+    "train.layers": ({"layers": 1}, TRAINING),
+    "train.prompts": ({"prompts": True}, TRAINING),
+    "train.epochs": ({"epochs": 2}, TRAINING),
+    "train.updates": ({"updates": 13}, TRAINING),
+    "train.batch_size": ({"batch_size": 2}, TRAINING),
+    "train.accumulation": ({"accumulation": 2}, TRAINING),
+    "train.packing": ({"packing": True}, TRAINING),
+    "train.gradient_checkpointing": ({"gradient_checkpointing": True}, TRAINING),
+    "train.optimizer": ({"optimizer": "adam"}, TRAINING),
+    "train.learning_rate": ({"learning_rate": 2e-2}, TRAINING),
+    "train.weight_decay": ({"weight_decay": 0.02}, TRAINING),
+    "train.clip": ({"clip": 2}, TRAINING),
+    "train.schedule": ({"schedule": "linear"}, TRAINING),
+    "train.final_share": ({"final_share": 0.1}, TRAINING),
+    "train.warmup": ({"warmup": 3}, TRAINING),
+    "train.validate_every": ({"validate_every": 6}, TRAINING),
+    "train.patience": ({"patience": 3}, TRAINING),
+    "train.minimum_gain": ({"minimum_gain": 0.01}, TRAINING),
+    "train.max_positions": ({"max_positions": 512}, TRAINING),
+    "train.max_skipped": ({"max_skipped": 11}, TRAINING),
+    "train.workers": ({"workers": 2}, TRAINING),
+    "train.hosts": ({"workers": 1, "hosts": ["127.0.0.1"]}, set()),
+    "train.worker_timeout": ({"worker_timeout": 60}, set()),
+    "train.memory_limit": ({"memory_limit": 4}, {"forecast_run"}),
+    "train.keep_checkpoints": ({"keep_checkpoints": 3}, set()),
+    "train.track": ({"track": "tensorboard"}, set()),
+    "train.notify.command": ({"notify": {"command": "true"}}, set()),
+    "experiments": (
+        {"experiments": {"main": {"rank": 4}, "wide": {"rank": 6}}},
+        {"forecast_run", "train_adapter:wide"},
+    ),
+    "grid": (
+        {"grid": {"rank": [4, 6]}},  # the first point is the settings that were, under another name
+        {"forecast_run", "train_adapter:rank-4", "train_adapter:rank-6", "select_experiment", *CARD},
+    ),
+    "select.by": ({"by": "exact_match"}, {"score_experiment:main"}),
+    "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
+    "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
+    "package.min_gain_kept": ({"min_gain_kept": 0.8}, FIDELITY),
+    "package.fidelity.rows": ({"fidelity": {"rows": 5}}, FIDELITY),
+    "package.fidelity.prompts": ({"fidelity": {"prompts": 3}}, FIDELITY),
+    "package.fidelity.max_new_tokens": ({"fidelity": {"max_new_tokens": 7}}, FIDELITY),
+    "package.name": ({"name": "jessy"}, MODELFILE | CARD),
+    "package.licence": ({"licence": "mit"}, CARD),
+    "package.language": ({"language": ["en"]}, CARD),
+    "package.upload.repository": ({"upload": {"repository": "me/it"}}, set()),  # only on request, as the next two
+    "package.upload.private": ({"upload": {"private": False}}, set()),
+    "package.serve_timeout": ({"serve_timeout": 60}, set()),
+    "package.ollama.temperature": ({"ollama": {"temperature": 0.1}}, MODELFILE),
+    "package.ollama.top_p": ({"ollama": {"top_p": 0.5}}, MODELFILE),
+    "package.ollama.top_k": ({"ollama": {"top_k": 10}}, MODELFILE),
+    "package.ollama.num_ctx": ({"ollama": {"num_ctx": 512}}, MODELFILE),
+    "evaluate.artefacts": ({"artefacts": ["base", "prompted", "adapter", "gguf", "fused"]}, {"generate_answers:fused"}),
+    "evaluate.max_rows": ({"max_rows": 13}, ANSWERS),
+    "evaluate.max_new_tokens": ({"max_new_tokens": 9}, ANSWERS),
+    "evaluate.turns": ({"turns": "all"}, ANSWERS),
+    "evaluate.generation.temperature": ({"generation": {"temperature": 0.5}}, ANSWERS),
+    "evaluate.generation.top_p": ({"generation": {"top_p": 0.5}}, ANSWERS),
+    "evaluate.generation.top_k": ({"generation": {"top_k": 5}}, ANSWERS),
+    "evaluate.generation.repetition_penalty": ({"generation": {"repetition_penalty": 1.1}}, ANSWERS),
+    "evaluate.generation.repetition_context": ({"generation": {"repetition_context": 32}}, ANSWERS),
+    "evaluate.prompted.system": ({"prompted": {"system": "Be brief."}}, {"generate_answers:prompted"}),
+    "evaluate.prompted.examples": ({"prompted": {"examples": 2}}, {"generate_answers:prompted"}),
+    "evaluate.prompts": ({"prompts": ["hello?"]}, ANSWERS),
+    "evaluate.bleu_tokenizer": ({"bleu_tokenizer": "char"}, SCORES),
+    "evaluate.metrics": ({"metrics": {"words": {"function": "own:words"}}}, SCORES),
+    "evaluate.similarity": ({"similarity": "near.gguf"}, SCORES),
+    "evaluate.targets": ({"targets": {"perplexity": 3.0}}, COMPARED),
+    "evaluate.forgetting.rows": ({"forgetting": {"rows": None}}, ANSWERS | COMPARED),
+    "evaluate.forgetting.limit": ({"forgetting": {"limit": 0.1}}, COMPARED),
+    "evaluate.on_missed": ({"on_missed": "stop"}, {"check_targets"}),
+}
+# jobs that are no longer wanted after the change
+GONE = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
+
+# what steps read only with other settings or data, so that the traced run could not see it
+UNSEEN: dict[str, set[str]] = {
+    "scripts/snaketune/data/hub.py": {"validate_rows"},  # sources on the hub
+    "scripts/snaketune/data/tables.py": {"validate_rows"},  # CSV and Parquet
+    "scripts/snaketune/llama_engine/embedding.py": SCORES,  # semantic similarity
+}
