@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snakemake.dag import DAG
 from snakemake.logging import logger
+from snakemake.persistence import PersistenceBase
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune import files, locks, step
 from snaketune.errors import UserError
@@ -19,6 +20,7 @@ FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-
 def mend(workflow, results, run):
     """Mend them all, for one workflow whose results lie in a folder; run: the name of its run."""
     DAG.bfs = downstream_but_for_ancient
+    PersistenceBase._input = inputs_but_for_ancient
     workflow.execute = alone(workflow, results, run)
     logger.addFilter(without_echo)
 
@@ -41,6 +43,14 @@ def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda _: False):
             if passes and other not in seen:
                 seen.add(other)
                 waiting.append(other)
+
+
+def inputs_but_for_ancient(_, job):
+    """The inputs by which Snakemake sees that a job has others than it had, without those behind ancient().
+
+    Those are permissions: content and age of theirs make no job stale, and which file gives one does neither.
+    """
+    return sorted(str(file) for file in job.input if not file.is_ancient)
 
 
 def alone(workflow, results, run):

@@ -52,9 +52,13 @@ rule fetch_config:
         "../scripts/fetch_config.py"
 
 
+# the plan is a permission: no weights are fetched for a run that does not fit; those that are there need none
 rule fetch_model:
     input:
         lambda wildcards: base_inputs(wildcards.model, weights=True),
+        plan=lambda wildcards: (
+            [] if Path(MODELS, f"{wildcards.model}.json").is_file() else ancient(f"{RUN}/plan.json")
+        ),
     output:
         manifest=ensure(f"{MODELS}/{{model}}.json", non_empty=True),
     log:
