@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from projects import ROOT, Project
 from snaketune import files
 
@@ -80,6 +81,29 @@ def test_two_runs_give_the_same_bytes(demo: Project, tmp_path: Path) -> None:
     for name in same:
         one, two = (project.folder / "results/demo" / name for project in (demo, other))
         assert one.read_bytes() == two.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(demo: Project, tmp_path: Path) -> None:
+    """300 updates each, for time; the demo's own 1000 change nothing about what is trained when."""
+    project = demo.twin(tmp_path / "grid")
+    given = yaml.safe_load((project.folder / "config.yaml").read_text())
+    given["train"]["updates"] = 300
+    given["grid"] = {"rank": [8, 16], "learning_rate": [1e-3, 2e-3, 4e-3]}
+    project.write("grid.yaml", yaml.safe_dump(given))
+    project.configuration = "grid.yaml"
+    first = project.snakemake()
+    assert first.returncode == 0, first.stdout
+    assert first.stdout.count("rule train_adapter:") == 6
+    assert "Nothing to be done" in project.snakemake().stdout
+    project.write("grid.yaml", yaml.safe_dump(given | {"experiments": {"seventh": {"rank": 4}}}))
+    more = project.snakemake()
+    assert more.returncode == 0, more.stdout
+    assert more.stdout.count("rule train_adapter:") == 1
+    names = ["seventh", *(f"rank-{rank}_learning_rate-{rate}" for rank in (8, 16) for rate in (0.001, 0.002, 0.004))]
+    html = (project.folder / "results/demo/report/index.html").read_text()
+    for name in names:
+        assert f">{name}<" in html
 
 
 def test_nothing_of_the_training_path_imports_torch() -> None:
