@@ -1,10 +1,10 @@
 """What this workflow mends in Snakemake 9.27: jobs that it forgets, locks without a process, words that hide ours."""
 
+import logging
 import re
 import shutil
 import signal
 import sys
-from logging import LogRecord
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -23,6 +23,7 @@ def mend(workflow, results, run):
     PersistenceBase._input = inputs_but_for_ancient
     workflow.execute = alone(workflow, results, run)
     logger.addFilter(without_echo)
+    logging.raiseExceptions = False  # on a full disk each line that its log cannot take would cost a traceback
 
 
 def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda _: False):
@@ -91,7 +92,7 @@ def clear(dead):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def without_echo(record: LogRecord) -> bool:
+def without_echo(record: logging.LogRecord) -> bool:
     """Leave out what Snakemake says on top of a step's own message; say what killed a step that could say nothing."""
     words = record.getMessage()
     failed = FAILED.search(words)

@@ -18,29 +18,47 @@ FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHUT_CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def explained(error: BaseException, where: str | Path) -> ResourceError | None:
-    """The error to show for a failure of the machine, or None for anything else; `where`: what was being written."""
+def explained(error: BaseException, log: str | Path) -> ResourceError | None:
+    """The error to show for a failure of the machine, or None for anything else; log: that of the step that it met."""
     code = error.errno if isinstance(error, OSError) else None
-    named = getattr(error, "filename", None)
-    place = str(named or Path(where).parent.parent)
-    words = str(error)
-    if code in FULL_CODES or FULL.search(words):
-        return ResourceError(
-            "the disk is full",
-            where=place,
-            why="What this step was writing is removed; what was finished before it is kept",
-            mend="Make room (plan.json says how much a run needs) and run snakemake again",
-        )
-    if isinstance(error, MemoryError) or code == errno.ENOMEM or MEMORY.search(words):
-        return ResourceError(
-            "there is not enough memory",
-            where=place,
-            mend="Close other programs, or lower train.batch_size, data.max_length or threads, and run snakemake again",
-        )
-    if code in SHUT_CODES or SHUT.search(words):
-        return ResourceError(
-            "this cannot be read or written",
-            where=place,
-            mend="Give yourself the right to it (chmod, chown), or mount it writable, and run snakemake again",
-        )
+    place = getattr(error, "filename", None) or Path(log).parent.parent
+    if code in FULL_CODES:
+        return _full(place)
+    if code in SHUT_CODES:
+        return _shut(place)
+    if code == errno.ENOMEM or isinstance(error, MemoryError):
+        return _memory(place)
+    return in_words(str(error), place)
+
+
+def in_words(words: str, place: str | Path) -> ResourceError | None:
+    """The same for what a library or another program said; place: what it was about."""
+    for pattern, told in ((FULL, _full), (MEMORY, _memory), (SHUT, _shut)):
+        if pattern.search(words):
+            return told(place)
     return None
+
+
+def _full(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "the disk is full",
+        where=str(place),
+        why="What this step was writing is removed; what was finished before it is kept",
+        mend="Make room (plan.json says how much a run needs) and run snakemake again",
+    )
+
+
+def _memory(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "there is not enough memory",
+        where=str(place),
+        mend="Close other programs, or lower train.batch_size, data.max_length or threads, and run snakemake again",
+    )
+
+
+def _shut(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "this cannot be read or written",
+        where=str(place),
+        mend="Give yourself the right to it (chmod, chown), or mount it writable, and run snakemake again",
+    )

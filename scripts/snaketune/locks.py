@@ -61,7 +61,7 @@ def holding(path: str | os.PathLike[str], work: str) -> Iterator[Holder | None]:
 def wait(paths: Iterable[Path]) -> None:
     """Wait until nobody holds any of these locks, saying on stderr first whom it waits for."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as handle:
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as handle:
             if not _taken(handle, path):
                 holder = _holder(handle)
                 who, work = (str(holder), holder.work) if holder else (str(path), "at work")
@@ -74,15 +74,15 @@ def wait(paths: Iterable[Path]) -> None:
                 fcntl.flock(handle, fcntl.LOCK_SH)
 
 
-def _opened(path: Path) -> IO[str]:
+def _opened(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a+", encoding="utf-8")
+        return open(path, "a+b", buffering=0)  # what cannot be written must not be tried again when it is closed
     except OSError as error:
         raise _unusable(path, error) from None
 
 
-def _taken(handle: IO[str], path: Path) -> bool:
+def _taken(handle: IO[bytes], path: Path) -> bool:
     kind = fcntl.LOCK_EX if handle.writable() else fcntl.LOCK_SH
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def _taken(handle: IO[str], path: Path) -> bool:
     return True
 
 
-def _holder(handle: IO[str]) -> Holder | None:
+def _holder(handle: IO[bytes]) -> Holder | None:
     """What the file says; None when it says nothing, or not (yet) something whole."""
     handle.seek(0)
     try:
@@ -109,11 +109,10 @@ def _holder(handle: IO[str]) -> Holder | None:
         return None
 
 
-def _write(handle: IO[str], text: str) -> None:
+def _write(handle: IO[bytes], text: str) -> None:
     handle.seek(0)
     handle.truncate()
-    handle.write(text)
-    handle.flush()
+    handle.write(text.encode())
 
 
 def busy(holder: Holder | None, path: Path) -> BusyError:

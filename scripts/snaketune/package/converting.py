@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from snaketune import faults
 from snaketune.config import did_you_mean
 from snaketune.errors import ModelError, PackageError, ResourceError
 from snaketune.files import StrPath, read_json, replacing
@@ -65,7 +66,7 @@ def run(script: str, options: list[str], *, pre: str | None, about: StrPath, thr
     )
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.strip()][-SHOWN:]
-        raise PackageError(
+        raise faults.in_words(_reason(words), str(about)) or PackageError(
             f"llama.cpp's {script} failed: {_reason(words)}",
             where=str(about),
             why="\n".join(["Its last words were:", *words]) + "\n",
