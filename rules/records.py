@@ -21,7 +21,7 @@ def mend(results):
     journal, changed = made.Journal(records / "outputs.jsonl"), set()
     PersistenceBase.has_metadata = records_hold(journal, changed)
     PersistenceBase.finished = recorded(journal)
-    Job.remove_existing_output = keep_changed(changed)
+    Job.remove_existing_output = keep_changed(changed, journal)
     Reason.__bool__, Reason.__str__ = counts, said
 
 
@@ -59,7 +59,7 @@ def recorded(journal, finished=PersistenceBase.finished):
     return record
 
 
-def keep_changed(changed, remove=Job.remove_existing_output):
+def keep_changed(changed, journal, remove=Job.remove_existing_output):
     """Before a step makes a file again that a person has changed, theirs gets another name."""
 
     async def kept(job):
@@ -68,6 +68,7 @@ def keep_changed(changed, remove=Job.remove_existing_output):
                 f"snaketune: {file} was changed after its step wrote it; yours is now {made.keep_aside(file)}",
                 file=sys.stderr,
             )
+        journal.forget(map(str, job.output))
         await remove(job)
 
     return kept

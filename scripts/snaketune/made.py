@@ -16,6 +16,7 @@ from typing import Any
 
 from snaketune.files import StrPath, dumps, sha256
 
+FORGOTTEN: dict[str, Any] = {}  # stands in place of what was recorded
 BY_SNAKEMAKE = ".snakemake_timestamp"  # lies in every folder that is an output
 
 
@@ -29,11 +30,17 @@ class Journal:
             for line in self.path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a killed run may be torn
                     one = json.loads(line)
-                    self.lines[one["path"]] = one
+                    self.lines[one.pop("path")] = one
 
     def add(self, paths: Iterable[StrPath]) -> None:
         """Record what lies at these paths now; paths without a file are passed over."""
-        found = {str(path): seen(path) | {"sha256": digest(path)} for path in paths if Path(path).exists()}
+        self._append({str(path): seen(path) | {"sha256": digest(path)} for path in paths if Path(path).exists()})
+
+    def forget(self, paths: Iterable[StrPath]) -> None:
+        """A step begins to make these: killed before it ends, it must not look like a person who changed them."""
+        self._append({str(path): FORGOTTEN for path in paths if self.lines.get(str(path))})
+
+    def _append(self, found: dict[str, dict[str, Any]]) -> None:
         if found:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -45,12 +52,17 @@ class Journal:
 
     def knows(self, path: StrPath) -> bool:
         """Whether a line speaks of what lies at `path`: a step left it there, and nobody changed it since."""
-        return str(path) in self.lines and not self.changed(path)
+        return bool(self.lines.get(str(path))) and not self.changed(path)
 
     def changed(self, path: StrPath) -> bool:
         """Whether what lies at `path` is something else than its step left there."""
         line = self.lines.get(str(path))
-        return line is not None and not line.items() >= seen(path).items() and line["sha256"] != digest(path)
+        return (
+            line is not None
+            and line != FORGOTTEN
+            and not line.items() >= seen(path).items()
+            and line["sha256"] != digest(path)
+        )
 
 
 def seen(path: StrPath) -> dict[str, int]:

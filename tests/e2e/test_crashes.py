@@ -56,16 +56,34 @@ def test_a_run_that_was_killed_four_times_ends_in_the_bytes_of_one_that_was_not(
     assert "Nothing to be done" in project.snakemake().stdout
 
 
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run of other settings and other rows, whose every product is about to become stale."""
+    project = tiny(tmp_path_factory.mktemp("before") / "project")
+    wanted = {name: (project.folder / name).read_text() for name in ("tiny.yaml", "rows.jsonl")}
+    project.write("tiny.yaml", wanted["tiny.yaml"].replace("rank: 4", "rank: 2"))
+    project.write("rows.jsonl", wanted["rows.jsonl"].replace("it is", "that is"))
+    done = project.snakemake()
+    assert done.returncode == 0, done.stdout
+    for name, text in wanted.items():
+        project.write(name, text)
+    return project
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_a_hundred_kills(seed: int, finished: Project, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_a_hundred_kills(
+    seed: int, finished: Project, before: Project, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Every other round begins with the products of other settings in place."""
     folder = os.environ.get("SNAKETUNE_KILLS") or pytestconfig.cache.mkdir("kills")
     ledger, code = Path(folder, "kills.jsonl"), code_of_the_project()
     tried = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     if any(one["seed"] == seed and one["code"] == code and one["survived"] for one in tried):
         pytest.skip(f"survived before with this code: {ledger}")
     hows = [HOWS[(IN_A_ROUND * seed + number) % len(HOWS)] for number in range(IN_A_ROUND)]
-    found = round_of_kills(tiny(tmp_path / "killed"), finished, hows, seed)
+    project = before.twin(tmp_path / "killed") if seed % 2 else tiny(tmp_path / "killed")
+    found = round_of_kills(project, finished, hows, seed)
     survived = found["ended_well"] and not found["different"] and not found["debris"]
     with open(ledger, "a", encoding="utf-8") as out:
         out.write(json.dumps({**found, "code": code, "survived": survived}) + "\n")
