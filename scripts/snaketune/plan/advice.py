@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snaketune.plan import memory
@@ -10,21 +11,47 @@ from snaketune.plan.architecture import Architecture
 from snaketune.plan.memory import Batch
 
 LENGTHS = (4096, 2048, 1536, 1024, 768, 512, 256, 128, 64)
+QUANTIZED_BITS = 4.5  # of 4 bits with their scales
+Batches = Callable[[dict[str, Any], int | None], list[Batch]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be trained, as far as memory goes: a base, a `train` section, and the longest row if rows are cut."""
+
+    model: Architecture
+    train: dict[str, Any]
+    longest: int | None = None
+
+    def total(self, batches: Batches, number: int) -> int:
+        """Bytes at the peak."""
+        return max(
+            memory.forecast(self.model, self.train, batch, number)["total"]
+            for batch in batches(self.train, self.longest)
+        )
 
 
 def advice(
-    model: Architecture, train: dict[str, Any], batch: Batch, dtype_bytes: int, usable: int
+    model: Architecture, train: dict[str, Any], batches: Batches, number: int, usable: int
 ) -> list[tuple[str, int]]:
-    """Changes in words with the total bytes after each, cumulative, until the run fits. batch: of rows not packed.
+    """Changes in words with the total bytes after each, cumulative, until the run fits; what would gain nothing is
+    left out.
 
     First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then what costs length,
-    then what costs the base's precision. The last entry fits, or nothing here does.
+    then what costs the base's precision. The last entry fits, or nothing here does. batches: the largest micro-batches
+    of the rows under a `train` section, cut at a length if one is given; number: bytes of an unquantized number.
     """
     said: list[tuple[str, int]] = []
-    for words, smaller, changed, cut in _changes(model, train, batch):
-        total = memory.forecast(smaller, changed, cut, dtype_bytes)["total"]
-        if said and total >= said[-1][1]:
+    wanted = Wanted(model, train)
+    least = wanted.total(batches, number)
+    for words, change in _changes(
+        model, train, max(batch.length for batch in batches(train | {"packing": False}, None))
+    ):
+        changed = change(wanted)
+        total = changed.total(batches, number)
+        if total >= least:
             continue
+        wanted, least = changed, total
         said.append((words, total))
         if total <= usable:
             break
@@ -32,29 +59,32 @@ def advice(
 
 
 def _changes(
-    model: Architecture, train: dict[str, Any], batch: Batch
-) -> Iterator[tuple[str, Architecture, dict[str, Any], Batch]]:
+    model: Architecture, train: dict[str, Any], longest: int
+) -> Iterator[tuple[str, Callable[[Wanted], Wanted]]]:
+    """Each change in words, and as a function."""
+
+    def training(**changed: Any) -> Callable[[Wanted], Wanted]:
+        return lambda wanted: replace(wanted, train=wanted.train | changed)
+
+    def cut(length: int) -> Callable[[Wanted], Wanted]:
+        return lambda wanted: replace(wanted, longest=length)
+
     if train["packing"]:
-        train = train | {"packing": False}
-        yield "train.packing false", model, train, batch
+        yield "train.packing false", training(packing=False)
     rows, accumulation = train["batch_size"], train["accumulation"]
     while rows > 1:
         smaller = (rows + 1) // 2
         accumulation = -(-rows * accumulation // smaller)
         rows = smaller
-        train = train | {"batch_size": rows, "accumulation": accumulation}
-        batch = Batch(min(rows, batch.rows), batch.length, batch.targets * min(rows, batch.rows) // batch.rows)
-        yield f"train.batch_size {rows} with accumulation {accumulation}", model, train, batch
+        words = f"train.batch_size {rows} with accumulation {accumulation}"
+        yield words, training(batch_size=rows, accumulation=accumulation)
     if not train["gradient_checkpointing"]:
-        train = train | {"gradient_checkpointing": True}
-        yield "train.gradient_checkpointing true", model, train, batch
+        yield "train.gradient_checkpointing true", training(gradient_checkpointing=True)
     if train["method"] == "full":
-        train = train | {"method": "lora"}
-        yield "train.method lora", model, train, batch
+        yield "train.method lora", training(method="lora")
     for length in LENGTHS:
-        if length < batch.length:
-            batch = Batch(batch.rows, length, min(batch.targets, batch.rows * length))
-            yield f"data.max_length {length} (longer rows are cut)", model, train, batch
+        if length < longest:
+            yield f"data.max_length {length} (longer rows are cut)", cut(length)
     if not model.quantized:
-        model = model.with_bits(4.5)
-        yield "a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's", model, train, batch
+        words = "a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's"
+        yield words, lambda wanted: replace(wanted, model=wanted.model.with_bits(QUANTIZED_BITS))

@@ -56,13 +56,13 @@ def run(
         model = described(folder, settings["model"])
         number = number_bytes(folder, settings["model"], machine)
         store = TokenStore(by_tokens[tokens_key(settings["model"])])
-        record, largest = experiment(model, settings, store, machine, number, seed)
+        record = experiment(model, settings, store, machine, number, seed)
         counted = verdicts[tokens_key(settings["model"])]["splits"]
         record["warnings"] = warnings(record, counted, config["data"]["max_length"])
         experiments[name] = record
         parts.append((model, settings["train"], not any(folder.glob("*.safetensors"))))
         if record["memory"]["total"] > record["usable_memory"]:
-            refused.append((name, model, settings, largest, record))
+            refused.append((name, model, settings, store, record))
     if refused:
         raise _too_large(refused, machine)
     stages = disk.forecast(parts, config["package"]["gguf"], max((one for one, _, _ in parts), key=_parameters))
@@ -92,11 +92,8 @@ def number_bytes(folder: Path, model: dict[str, Any], machine: Machine) -> int:
 
 def experiment(
     model: Architecture, settings: dict[str, Any], store: TokenStore, machine: Machine, number: int, seed: int
-) -> tuple[dict[str, Any], Batch]:
-    """What one experiment will do and hold, and its largest micro-batch where rows are not packed.
-
-    number: bytes of an unquantized number.
-    """
+) -> dict[str, Any]:
+    """What one experiment will do and hold. number: bytes of an unquantized number."""
     train = settings["train"]
     per_update = train["batch_size"] * train["accumulation"]
     visits = Visits(
@@ -107,16 +104,13 @@ def experiment(
         epochs=train["epochs"],
         updates=train["updates"],
     )
-    batch, unpacked = (
-        max(
-            largest_batches(store, one, machine.device == "cpu"),
-            key=lambda found: memory.forecast(model, train, found, number)["total"],
-        )
-        for one in (train, train | {"packing": False})
+    batch = max(
+        largest_batches(store, train, machine.device == "cpu"),
+        key=lambda found: memory.forecast(model, train, found, number)["total"],
     )
     limit, times = train["memory_limit"], visits.times(visits.updates)
     trained = memory.trainable(model, train)
-    record = {
+    return {
         "updates": visits.updates,
         "rows_per_update": per_update,
         "rows_seen": visits.total,
@@ -131,17 +125,21 @@ def experiment(
         "memory": memory.forecast(model, train, batch, number),
         "usable_memory": int(limit * 1e9) if limit else machine.usable,
     }
-    return record, unpacked
 
 
-def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool) -> list[Batch]:
-    """The micro-batches of an update that has the longest rows together, which sorting by length makes likely."""
+def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool, cut: int | None = None) -> list[Batch]:
+    """The micro-batches of an update that has the longest rows together, which sorting by length makes likely.
+
+    cut: tokens that are left of a longer row.
+    """
+    lengths = np.minimum(store.lengths, cut or store.lengths.max())
+    wanted = np.minimum(store.targets, lengths - 1)
     longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"] * train["accumulation"]]
     cutting = cutting_of(train, cpu)
     found = []
-    for rows in cutting.cut(longest, store.lengths):
-        targets = (store.lengths[rows] - 1 if train["prompts"] else store.targets[rows]).sum()
-        found.append(Batch(*cutting.shape(store.lengths[rows] - 1), max(1, int(targets))))
+    for rows in cutting.cut(longest, lengths):
+        targets = (lengths[rows] - 1 if train["prompts"] else wanted[rows]).sum()
+        found.append(Batch(*cutting.shape(lengths[rows] - 1), max(1, int(targets))))
     return found
 
 
@@ -168,10 +166,17 @@ def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) ->
 
 
 def _too_large(refused: list[tuple[Any, ...]], machine: Machine) -> ResourceError:
-    name, model, settings, batch, record = max(refused, key=lambda one: one[4]["memory"]["total"])
+    name, model, settings, store, record = max(refused, key=lambda one: one[4]["memory"]["total"])
     parts, usable = record["memory"], record["usable_memory"]
     because = machine.because if usable == machine.usable else "train.memory_limit"
-    steps = advice(model, settings["train"], batch, record["number_bytes"], usable)
+    cpu = machine.device == "cpu"
+    steps = advice(
+        model,
+        settings["train"],
+        lambda train, cut: largest_batches(store, train, cpu, cut),
+        record["number_bytes"],
+        usable,
+    )
     table = "".join(f"\n  {part:<12}{size / 1e9:8.2f} GB" for part, size in parts.items() if size)
     changes = "".join(f"\n  {words}: {total / 1e9:.2f} GB" for words, total in steps)
     fits = bool(steps) and steps[-1][1] <= usable

@@ -8,15 +8,28 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from snaketune import config as configuration
 from snaketune.errors import ModelError, ResourceError
 from snaketune.model import demo_base, demo_text
 from snaketune.model.rendering import Rendered
-from snaketune.model.store import write_store
-from snaketune.plan import forecast
+from snaketune.model.store import TokenStore, write_store
+from snaketune.plan import architecture, forecast
+from snaketune.plan.advice import advice
 from snaketune.plan.machine import Machine
 from snaketune.train.experiments import expand
 
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 160,
+    "vocab_size": 500,
+    "tie_word_embeddings": True,
+}
 MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
 
 
@@ -141,3 +154,50 @@ def test_packed_rows_are_one_sequence_of_all_their_positions(planned):
 def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
     found = planned(train={"batch_size": 4, "accumulation": 1, "prompts": True})["experiments"]["main"]
     assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55
+
+
+LENGTHS = st.lists(st.integers(20, 900), min_size=20, max_size=60)
+
+
+@given(
+    lengths=LENGTHS,
+    rows=st.integers(1, 24),
+    accumulation=st.integers(1, 4),
+    method=st.sampled_from(["lora", "dora", "full"]),
+    packing=st.booleans(),
+    share=st.floats(0.05, 0.95),
+)
+@settings(max_examples=40, deadline=None)
+def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
+    tmp_path_factory, lengths, rows, accumulation, method, packing, share
+):
+    folder = tmp_path_factory.mktemp("rows")
+    given_train = {"batch_size": rows, "accumulation": accumulation, "method": method, "packing": packing}
+    given_train |= {"gradient_checkpointing": False, "max_positions": 4000}
+    train = configuration.complete({"run": "a", "train": given_train})["train"]
+    model = architecture.read(SHAPE)
+
+    def stored(lengths):
+        made = [(Rendered(list(range(n)), [False] * 10 + [True] * (n - 10)), 1.0) for n in lengths]
+        write_store(folder / "rows.safetensors", made)
+        return TokenStore(folder / "rows.safetensors")
+
+    def total(model, train, lengths):
+        return forecast.experiment(model, {"train": train}, stored(lengths), MACHINE, 4, 1)["memory"]["total"]
+
+    usable = int(share * total(model, train, lengths))
+    store = stored(lengths)
+    steps = advice(model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable)
+    if not steps or steps[-1][1] > usable:
+        return
+    for words, _ in steps:
+        if found := re.match(r"train\.batch_size (\d+) with accumulation (\d+)", words):
+            train = train | {"batch_size": int(found[1]), "accumulation": int(found[2])}
+        elif found := re.match(r"data\.max_length (\d+)", words):
+            lengths = [min(length, int(found[1])) for length in lengths]
+        elif words.startswith("a 4-bit base"):
+            model = model.with_bits(4.5)
+        else:
+            key, value = re.match(r"train\.(\w+) (\w+)", words).groups()
+            train = train | {key: {"true": True, "false": False}.get(value, value)}
+    assert total(model, train, lengths) <= usable
