@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from snaketune.errors import ConfigError
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KIND = {"dict": "object", "list": "array"}
+TAKEN = ("models", "logs", "runs.html", "runs.json")  # in results, beside the runs
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 KINDS = {
     "number": "a number",
@@ -94,6 +95,10 @@ def complete(given: dict[str, Any]) -> dict[str, Any]:
     """
     filled = _filled(copy.deepcopy(given), schema())
     _check(filled, schema())
+    if filled["run"] in TAKEN:
+        raise ConfigError(
+            f'"{filled["run"]}" is taken', where="run", why="results holds it for all runs", mend="Choose another name"
+        )
     return filled
 
 
@@ -144,11 +149,19 @@ def checked(value: Any, rule: dict[str, Any], where: str) -> Any:
 def _check(filled: Any, rules: dict[str, Any], at: Iterable[Any] = ()) -> None:
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(rules)
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _matches})(rules)
     errors = sorted(validator.iter_errors(filled), key=lambda e: (len(e.absolute_path), str(e.json_path)))
     if errors:
         raise _explained(errors[0], at)
     _check_finite(filled, tuple(at))
+
+
+def _matches(_validator: Any, pattern: str, instance: Any, _rule: dict[str, Any]) -> Iterator[Any]:
+    """JSON Schema's `pattern`, where `$` is the end of the text and not, as in Python, also the line before it."""
+    import jsonschema
+
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def _check_finite(value: Any, path: tuple[Any, ...]) -> None:

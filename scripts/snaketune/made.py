@@ -65,13 +65,14 @@ class Journal:
         )
 
 
-def seen(path: StrPath) -> dict[str, int]:
-    """Size in bytes and time of last change in nanoseconds; of a folder, the sum and the latest of its files."""
-    found = [file.stat() for file in contents(path)]
+def seen(path: StrPath) -> dict[str, Any]:
+    """Size in bytes and time of last change in nanoseconds; of a folder, the sum, the latest, and its files' names."""
+    files = contents(path)
+    found = [file.stat() for file in files]
     return {
         "bytes": sum(one.st_size for one in found),
         "changed_ns": max((one.st_mtime_ns for one in found), default=0),
-        "files": len(found),
+        "files": [str(file.relative_to(path)) for file in files],
     }
 
 

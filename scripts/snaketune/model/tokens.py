@@ -47,11 +47,15 @@ def tokenize_splits(
     write_json(verdicts, report)
     train = report["splits"]["train"]
     if train["rows"] == train["dropped"]:
+        first = next((one for one in report["verdicts"] if one["action"] != "cut"), None)
         raise DataError(
-            "no training row is left after tokenising",
+            f"no training row is left of {train['rows']} after tokenising"
+            + (
+                f"; the first, {first['source']}:{first['line']}: {first['detail'] or first['reason']}" if first else ""
+            ),
             where=rows["train"],
             why="There is nothing to train on",
-            mend=f"{verdicts} says what was wrong with each; raise data.max_length, or add rows to the training split",
+            mend="Raise data.max_length, or add rows to the training split",
         )
     if train["dropped"]:
         print(

@@ -1,41 +1,110 @@
-"""What lies where a step left something is told from what somebody else put there."""
+"""The journal of outputs trusts what its step left, and nothing else."""
 
 import os
 from pathlib import Path
 
-from snaketune.made import Journal
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune import made
 
 
-def test_only_what_a_step_left_untouched_is_known(tmp_path: Path) -> None:
-    kept, edited, strange = (tmp_path / name for name in ("kept", "edited", "strange"))
-    for path in (kept, edited, strange):
-        path.write_text("made")
-    journal = Journal(tmp_path / "outputs.jsonl")
-    journal.add([kept, edited, tmp_path / "missing"])
-    os.utime(kept, (1, 1))  # touched, as by a copy, is not changed
-    edited.write_text("mine")
-    for one in (journal, Journal(journal.path)):
-        assert (one.knows(kept), one.changed(kept)) == (True, False)
-        assert (one.knows(edited), one.changed(edited)) == (False, True)
-        assert (one.knows(strange), one.changed(strange)) == (False, False)
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    path = tmp_path / "output"
+    path.write_text("made")
+    return path
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    return tmp_path_factory
+
+
+def recorded(*outputs: Path) -> made.Journal:
+    journal = made.Journal(outputs[0].parent / "outputs.jsonl")
+    journal.add(outputs)
+    return made.Journal(journal.path)
+
+
+def test_what_a_step_left_is_known_whatever_its_time_is(output: Path) -> None:
+    journal = recorded(output)
+    assert journal.knows(output)
+    os.utime(output, (1, 1))
+    assert journal.knows(output)
+
+
+def test_a_changed_output_is_not_known_though_size_stays(output: Path) -> None:
+    journal = recorded(output)
+    output.write_text("edit")
+    assert not journal.knows(output)
+    assert journal.changed(output)
+
+
+def test_an_output_without_a_line_is_neither_known_nor_changed(output: Path) -> None:
+    journal = made.Journal(output.parent / "outputs.jsonl")
+    assert not journal.knows(output)
+    assert not journal.changed(output)
+
+
+@pytest.mark.parametrize("change", ["more", "less", "renamed", "edited"])
+def test_a_folder_is_known_by_all_its_files(change: str, tmp_path: Path) -> None:
+    folder = tmp_path / "fused"
+    (folder / "below").mkdir(parents=True)
+    (folder / "a.json").write_text("a")
+    (folder / "below/b.json").write_text("b")
+    journal = recorded(folder)
+    (folder / made.BY_SNAKEMAKE).write_text("")
+    assert journal.knows(folder)
+    if change == "more":
+        (folder / "c.json").write_text("c")
+    elif change == "less":
+        (folder / "a.json").unlink()
+    elif change == "renamed":
+        (folder / "a.json").rename(folder / "d.json")
+    else:
+        (folder / "below/b.json").write_text("c")
+    assert not journal.knows(folder)
+
+
+def test_a_torn_last_line_loses_that_line_alone(output: Path) -> None:
+    other = output.with_name("other")
+    other.write_text("other")
+    journal = recorded(output, other)
+    journal.path.write_bytes(journal.path.read_bytes()[:-5])
+    torn = made.Journal(journal.path)
+    assert torn.knows(output)
+    assert not torn.knows(other)
+    torn.add([other])
+    assert made.Journal(journal.path).knows(output)
+    assert made.Journal(journal.path).knows(other)
+
+
+@given(content=st.binary(max_size=80))
+def test_any_bytes_for_a_journal_are_no_reason_to_trust(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    (folder / "output").write_text("made")
+    (folder / "outputs.jsonl").write_bytes(content)
+    assert not made.Journal(folder / "outputs.jsonl").knows(folder / "output")
+
+
+def test_what_is_kept_aside_is_named_by_its_content_and_kept_once(output: Path) -> None:
+    kept = made.keep_aside(output)
+    assert kept.read_text() == "made"
+    assert not output.exists()
+    output.write_text("made")
+    assert made.keep_aside(output) == kept
+    assert kept.read_text() == "made"
 
 
 def test_what_a_killed_step_left_is_neither_known_nor_taken_for_a_persons_change(tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.write_text("of the settings before")
-    journal = Journal(tmp_path / "outputs.jsonl")
+    journal = made.Journal(tmp_path / "outputs.jsonl")
     journal.add([output])
     journal.forget([output])
     output.write_text("of the settings now")
-    for one in (journal, Journal(journal.path)):
+    for one in (journal, made.Journal(journal.path)):
         assert (one.knows(output), one.changed(output)) == (False, False)
-
-
-def test_a_line_torn_by_a_kill_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    output.write_text("made")
-    path = tmp_path / "outputs.jsonl"
-    path.write_text('{"path": "a", "byt')
-    Journal(path).add([output])
-    assert Journal(path).knows(output)
-    assert set(Journal(path).lines) == {str(output)}
