@@ -7,7 +7,7 @@ from snaketune import step
 
 with step.running(snakemake.log[0]):
     from snaketune.mlx_engine import trainer
-    from snaketune.train import curve
+    from snaketune.train import curve, foretold
 
     config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     trainer.train(
@@ -21,4 +21,6 @@ with step.running(snakemake.log[0]):
         summary=snakemake.output.summary,
         work=Path(snakemake.output.adapter).parent / "checkpoints",
     )
+    timing = Path(snakemake.output.summary).with_name("timing.json")
+    foretold.add(timing, Path(snakemake.input.go).with_name("decision.json"), snakemake.wildcards.experiment)
     curve.draw(snakemake.output.metrics, snakemake.output.curve)

@@ -89,7 +89,7 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
     project = demo.twin(tmp_path / "grid")
     given = yaml.safe_load((project.folder / "config.yaml").read_text())
     given["train"]["updates"] = 300
-    given["grid"] = {"rank": [8, 16], "learning_rate": [1e-3, 2e-3, 4e-3]}
+    given["grid"] = {"learning_rate": [1e-3, 2e-3, 4e-3], "rank": [8, 16]}
     project.write("grid.yaml", yaml.safe_dump(given))
     project.configuration = "grid.yaml"
     first = project.snakemake()
@@ -100,7 +100,7 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
     more = project.snakemake()
     assert more.returncode == 0, more.stdout
     assert more.stdout.count("rule train_adapter:") == 1
-    names = ["seventh", *(f"rank-{rank}_learning_rate-{rate}" for rank in (8, 16) for rate in (0.001, 0.002, 0.004))]
+    names = ["seventh", *(f"learning_rate-{rate}_rank-{rank}" for rank in (8, 16) for rate in (0.001, 0.002, 0.004))]
     html = (project.folder / "results/demo/report/index.html").read_text()
     for name in names:
         assert f">{name}<" in html

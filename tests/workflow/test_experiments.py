@@ -60,6 +60,8 @@ def test_the_plan_and_the_decision_speak_of_all_of_them_and_say_which_one_was_tr
     decision = read(grid, "pilot/decision.json")
     assert decision["piloted"] == {"experiment": "main", "of": 3}
     assert decision["forecast"]["seconds"]["other_experiments"] > 0
+    assert read(grid, "train/main/timing.json")["forecast"]["seconds"] > 0
+    assert "forecast" not in read(grid, "train/rank-5/timing.json")
 
 
 def test_a_learning_curve_is_trained_on_nested_parts_and_judged(grid: Project) -> None:

@@ -6,7 +6,7 @@ import types
 import pytest
 from snaketune import files
 from snaketune.errors import ConfigError
-from snaketune.train import around, curve, metrics, tracking
+from snaketune.train import around, curve, foretold, metrics, tracking
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -67,6 +67,17 @@ def test_numbers_reach_tensorboard_and_wandb_by_the_same_interface(tmp_path, mon
         one.log(3, {"loss": 1.5})
         one.close()
     assert seen == [str(tmp_path / "tensorboard"), ("loss", 1.5, 3), "closed", "abc", ({"loss": 1.5}, 3)]
+
+
+def test_the_forecast_stands_beside_the_outcome_of_the_experiment_that_was_tried(tmp_path):
+    timing, decision = tmp_path / "timing.json", tmp_path / "decision.json"
+    forecast = {"seconds": {"train": 9.5}, "memory_bytes": 70}
+    files.write_json(decision, {"piloted": {"experiment": "main", "of": 2}, "forecast": forecast})
+    files.write_json(timing, {"seconds": 8.0})
+    foretold.add(timing, decision, "other")
+    assert files.read_json(timing) == {"seconds": 8.0}
+    foretold.add(timing, decision, "main")
+    assert files.read_json(timing) == {"seconds": 8.0, "forecast": {"seconds": 9.5, "peak_memory_bytes": 70}}
 
 
 def test_a_log_is_cut_back_to_where_its_checkpoint_was(tmp_path):
