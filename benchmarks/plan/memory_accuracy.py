@@ -1,6 +1,6 @@
 """Peak memory as forecast and as measured, for trainings of every kind; writes the table of docs/accuracy.md.
 
-`python benchmarks/plan/memory_accuracy.py` takes about two minutes on one core. Each training runs in a process
+`python benchmarks/plan/memory_accuracy.py` takes some five minutes on one core. Each training runs in a process
 of its own, since the peak is a process's. The models are random: what a training holds does not depend on what it
 learns.
 """
