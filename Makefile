@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (under 15 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all lint bench new chat docs clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench new chat docs clean help
 
 PYTHON := .venv/bin/python
 export PYTHONPATH := scripts
@@ -23,6 +23,10 @@ test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
 
 test-all: setup-dev lint ## the same and the slow half
 	@$(PYTHON) -m pytest
+
+test-cluster: setup-dev ## run the chain on a real Slurm, which root installs on Debian
+	@bash setup/slurm.sh
+	@$(PYTHON) -m pytest -m cluster
 
 lint: setup-dev ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

@@ -17,6 +17,7 @@ min_version("9.27")
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/plan.smk"

@@ -151,5 +151,5 @@ records.mend(RESULTS)
 
 
 wildcard_constraints:
-    experiment=any_of(EXPERIMENTS),
+    experiment=train_experiments.SAFE_NAME.pattern,  # of a thousand, their names would be read at every match
     type="[A-Za-z0-9_]+",

@@ -93,6 +93,7 @@ rule pass_leaks:
         passed=f"{RUN}/data/leaks.passed",
     log:
         f"{RUN}/logs/pass_leaks.log",
+    retries: 0
     conda:
         "../envs/data.yaml"
     params:

@@ -30,6 +30,8 @@ rule generate_answers:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=evaluation_time,
     params:
         config=lambda wildcards: settings_text(**evaluate_settings.answering(EVALUATED, wildcards.artefact)),
         code=code("generate_answers", "gguf"),
@@ -85,6 +87,7 @@ rule check_targets:
         f"{RUN}/logs/check_targets.log",
     benchmark:
         f"{RUN}/benchmarks/check_targets.tsv"
+    retries: 0
     conda:
         "../envs/report.yaml"
     params:

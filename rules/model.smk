@@ -92,6 +92,8 @@ rule quantize_base:
         "../envs/mlx.yaml"
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=packaging_time,
     params:
         config=lambda wildcards: settings_text(model=BASES[wildcards.quantized]),
         code=code("quantize_base", "mlx"),

@@ -40,6 +40,8 @@ rule fuse_adapter:
         "../envs/mlx.yaml"
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=packaging_time,
     params:
         config=settings(model=only(FIRST["model"], "template", "dtype")),
         code=code("fuse_adapter", "mlx"),
@@ -60,6 +62,9 @@ rule convert_gguf:
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
+    resources:
+        mem_mb=model_memory,
+        runtime=packaging_time,
     params:
         code=code("convert_gguf", "gguf"),
     script:
@@ -80,6 +85,9 @@ rule quantize_gguf:
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
+    resources:
+        mem_mb=model_memory,
+        runtime=packaging_time,
     params:
         code=code("quantize_gguf", "gguf"),
     script:
@@ -101,6 +109,9 @@ rule export_adapter:
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
+    resources:
+        mem_mb=model_memory,
+        runtime=packaging_time,
     params:
         code=code("export_adapter", "gguf"),
     script:
@@ -147,6 +158,8 @@ rule check_fidelity:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=evaluation_time,
     params:
         config=settings(
             package=only(CONFIG["package"], "fidelity", "min_gain_kept"),
@@ -166,6 +179,7 @@ rule pass_fidelity:
         passed=f"{RUN}/model/fidelity.passed",
     log:
         f"{RUN}/logs/pass_fidelity.log",
+    retries: 0
     conda:
         "../envs/data.yaml"
     params:

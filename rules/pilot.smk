@@ -35,6 +35,8 @@ rule try_pilot:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=training_time,
     params:
         config=settings(
             train=without(FIRST["train"], *WITHOUT_EFFECT),
@@ -67,6 +69,8 @@ rule train_pilot:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=training_time,
     params:
         config=settings(
             pilot=only(CONFIG["pilot"], "rows", "updates"),
@@ -102,6 +106,8 @@ rule train_share:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=training_time,
     params:
         config=lambda wildcards: settings_text(
             share=float(wildcards.share),
@@ -140,6 +146,8 @@ rule decide_pilot:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=evaluation_time,
     params:
         config=settings(
             pilot=CONFIG["pilot"],
@@ -165,6 +173,7 @@ rule pass_pilot:
         go=f"{RUN}/pilot/go",
     log:
         f"{RUN}/logs/pass_pilot.log",
+    retries: 0
     conda:
         "../envs/data.yaml"
     params:

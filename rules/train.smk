@@ -45,6 +45,8 @@ rule train_adapter:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=training_time,
     params:
         config=lambda wildcards: settings_text(
             train=without(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT),
@@ -78,6 +80,8 @@ rule score_experiment:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
+        mem_mb=model_memory,
+        runtime=evaluation_time,
     params:
         config=lambda wildcards: settings_text(
             answering=evaluate_settings.answering(

@@ -7,16 +7,16 @@ nested as n or the data grow: the pilot takes the first rows of train.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import mmap
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from snaketune.errors import ConfigError
 from snaketune.files import StrPath, write_json, writing_jsonl
@@ -33,24 +33,53 @@ class Kin(msgspec.Struct):
     category: str | None = None
 
 
+@dataclass
+class Places:
+    """Where each record begins and the last one ends in records.jsonl, and by what a split is put in order."""
+
+    starts: array[int]
+    orders: array[int]
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+
+@dataclass
+class Families:
+    """What the rows of a cluster have in common: where one of them was put, and how many there are."""
+
+    declared: dict[str, str]
+    sizes: Counter[str]
+
+
 def run(
     config: dict[str, Any], records: StrPath, train: StrPath, valid: StrPath, test: StrPath, split: StrPath
 ) -> dict[str, Any]:
     """Divide records.jsonl into three files; write split.json, and return it.
 
-    config: {"split": shares and exact, "seed"}. Raises ConfigError for shares that do not add up to 1.
+    config: {"split": shares and exact, "seed"}. Raises ConfigError for shares that do not add up to 1. The records are
+    read twice and held never; memory holds 17 bytes a row and the clusters (with `exact`, every row's name).
     """
     shares, seed = shares_of(config["split"]), config["seed"]
-    with _mapped(records) as text:
-        kin, places = _kin(text)
-        sides = assigned(kin, shares, seed, config["split"]["exact"])
-        order = sorted(range(len(kin)), key=[keyed(one.id, seed).order for one in kin].__getitem__)
-        for name, path in zip(NAMES, (train, valid, test), strict=True):
+    with open(records, "rb") as text:
+        places, families = _surveyed(text, seed)
+        fallen = dealt(_free(text, families), shares, seed) if config["split"]["exact"] else None
+        sides, counts = array("B"), Counts(Counter(), {}, 0)
+        for one, _ in _kin(text):
+            side = one.split or families.declared.get(one.cluster or "")
+            if not side:
+                name = one.cluster or one.id
+                side = fallen[name] if fallen is not None else side_of(name, shares, seed)
+            sides.append(NAMES.index(side))
+            counts.take(one, side)
+        order = np.argsort(np.array(places.orders, np.uint64), kind="stable")
+        order_sides = np.array(sides, np.uint8)[order]
+        for number, path in enumerate((train, valid, test)):
             with writing_jsonl(path) as out:
-                for row in order:
-                    if sides[row] == name:
-                        out.write(text[places[row] : places[row + 1]])
-    written = described(kin, sides, shares, config)
+                for row in order[order_sides == number].tolist():
+                    start, end = places.starts[row], places.starts[row + 1]
+                    out.write(os.pread(text.fileno(), end - start, start))
+    written = described(counts, families, shares, config)
     write_json(split, written)
     return written
 
@@ -67,41 +96,36 @@ def shares_of(split: dict[str, Any]) -> dict[str, float]:
     return shares
 
 
-@contextlib.contextmanager
-def _mapped(path: StrPath) -> Iterator[Any]:
-    """A file's bytes, without reading it into memory."""
-    with open(path, "rb") as content:
-        if Path(path).stat().st_size == 0:
-            yield b""
-        else:
-            with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                yield mapped
-
-
-def _kin(text: Any) -> tuple[list[Kin], array[int]]:
-    """What the split needs to know of each record, and where each begins and the last one ends."""
+def _kin(text: IO[bytes]) -> Iterator[tuple[Kin, int]]:
+    """What the split needs to know of each record, one after another, and its length in bytes."""
     read = msgspec.json.Decoder(Kin).decode
-    kin: list[Kin] = []
-    places = array("q", [0])
-    while places[-1] < len(text):
-        end = text.find(b"\n", places[-1]) + 1
-        kin.append(read(text[places[-1] : end]))
-        places.append(end)
-    return kin, places
+    text.seek(0)
+    for line in text:
+        yield read(line), len(line)
 
 
-def assigned(kin: list[Kin], shares: dict[str, float], seed: int, exact: bool = False) -> list[str]:
-    """The side of each row: where its source puts it or a row of its cluster, or else where its cluster falls.
+def _surveyed(text: IO[bytes], seed: int) -> tuple[Places, Families]:
+    places = Places(array("q", [0]), array("Q"))
+    families = Families({}, Counter())
+    for one, length in _kin(text):
+        places.starts.append(places.starts[-1] + length)
+        places.orders.append(keyed(one.id, seed).order)
+        if one.cluster:
+            families.sizes[one.cluster] += 1
+            if one.split:
+                families.declared.setdefault(one.cluster, one.split)
+    return places, families
 
-    exact: clusters are dealt out in the order of their hashes until each side has its share of every category.
-    """
-    declared = {one.cluster: one.split for one in reversed(kin) if one.cluster and one.split}
-    free: dict[str, list[Kin]] = {}
-    for one in kin:
-        if not one.split and one.cluster not in declared:
-            free.setdefault(one.cluster or one.id, []).append(one)
-    fallen = dealt(free, shares, seed) if exact else {name: side_of(name, shares, seed) for name in free}
-    return [one.split or declared.get(one.cluster or "") or fallen[one.cluster or one.id] for one in kin]
+
+def _free(text: IO[bytes], families: Families) -> dict[str, tuple[int, str]]:
+    """The clusters that no source puts on a side: how many rows each has, and the first of their categories."""
+    free: dict[str, tuple[int, str]] = {}
+    for one, _ in _kin(text):
+        if not one.split and one.cluster not in families.declared:
+            name, category = one.cluster or one.id, one.category or ""
+            size, kind = free.get(name, (0, category))
+            free[name] = size + 1, min(kind, category)
+    return free
 
 
 def side_of(cluster: str, shares: dict[str, float], seed: int) -> str:
@@ -109,14 +133,18 @@ def side_of(cluster: str, shares: dict[str, float], seed: int) -> str:
     return _among(shares, keyed(cluster, seed).side / 2.0**64)
 
 
-def dealt(clusters: dict[str, list[Kin]], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """The side of each cluster such that the counts meet the shares in every category, to within one cluster."""
+def dealt(clusters: dict[str, tuple[int, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """The side of each cluster such that the counts meet the shares in every category, to within one cluster.
+
+    clusters: size and category by name.
+    """
     rows: Counter[str] = Counter()
     sides: dict[str, str] = {}
-    kinds = {name: min(one.category or "" for one in members) for name, members in clusters.items()}
-    total = Counter(kinds[name] for name, members in clusters.items() for _ in members)
+    total: Counter[str] = Counter()
+    for size, kind in clusters.values():
+        total[kind] += size
     for name in sorted(clusters, key=lambda name: keyed(name, seed).side):
-        kind, size = kinds[name], len(clusters[name])
+        size, kind = clusters[name]
         sides[name] = _among(shares, (rows[kind] + size / 2) / total[kind])
         rows[kind] += size
     return sides
@@ -143,26 +171,37 @@ def keyed(name: str, seed: int) -> Keyed:
     return Keyed(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
 
 
-def described(kin: list[Kin], sides: list[str], shares: dict[str, float], config: dict[str, Any]) -> dict[str, Any]:
-    """split.json: how many rows stand where, how and why, and what is odd about it."""
-    rows = Counter(sides)
-    categories: dict[str, Counter[str]] = {}
-    for one, side in zip(kin, sides, strict=True):
+@dataclass
+class Counts:
+    """How many rows stand where, in all and of each category, and how many of them a source put there."""
+
+    rows: Counter[str]
+    categories: dict[str, Counter[str]]
+    declared: int
+
+    def take(self, one: Kin, side: str) -> None:
+        self.rows[side] += 1
+        self.declared += one.split is not None
         if one.category:
-            categories.setdefault(one.category, Counter())[side] += 1
+            self.categories.setdefault(one.category, Counter())[side] += 1
+
+
+def described(counts: Counts, families: Families, shares: dict[str, float], config: dict[str, Any]) -> dict[str, Any]:
+    """split.json: how many rows stand where, how and why, and what is odd about it."""
+    rows, categories = counts.rows, counts.categories
     warnings = [
-        f"{name} has no row: {len(kin)} rows are too few for a share of {shares[name]:g}; add rows, raise "
+        f"{name} has no row: {rows.total()} rows are too few for a share of {shares[name]:g}; add rows, raise "
         f"data.split.{name}, or set data.split.exact"
         for name in NAMES
         if shares[name] and not rows[name]
     ]
     warnings += [
         f'the category "{name}" has no row in {side}'
-        for name, counts in sorted(categories.items())
+        for name, found in sorted(categories.items())
         for side in NAMES
-        if shares[side] and rows[side] and not counts[side]
+        if shares[side] and rows[side] and not found[side]
     ]
-    sizes = [size for size in Counter(one.cluster for one in kin if one.cluster).values() if size > 1]
+    sizes = [size for size in families.sizes.values() if size > 1]
     return {
         "rows": {name: rows[name] for name in NAMES},
         "shares": shares,
@@ -170,7 +209,7 @@ def described(kin: list[Kin], sides: list[str], shares: dict[str, float], config
         "seed": config["seed"],
         "clusters": len(sizes),
         "clustered_rows": sum(sizes),
-        "declared_rows": sum(1 for one in kin if one.split),
-        "categories": {name: {side: counts[side] for side in NAMES} for name, counts in sorted(categories.items())},
+        "declared_rows": counts.declared,
+        "categories": {name: {side: found[side] for side in NAMES} for name, found in sorted(categories.items())},
         "warnings": warnings,
     }

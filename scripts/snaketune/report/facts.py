@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.files import StrPath
-from snaketune.report import answers, human_eval, outcomes, verdict, votes
+from snaketune.report import answers, human_eval, many, outcomes, verdict, votes
 from snaketune.report.run_files import RunFiles
 
 ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
@@ -80,8 +80,9 @@ def _tokens(found: dict[str, Any]) -> dict[str, Any]:
 
 def _training(run: RunFiles) -> dict[str, Any]:
     experiments = []
-    for path in run.glob("train/*/summary.json"):
-        name = path.parent.name
+    selection = run.json("train/selection.json")
+    names = [path.parent.name for path in run.glob("train/*/summary.json")]
+    for name in many.shown(names, selection or {}):
         experiments.append(
             {
                 "name": name,
@@ -92,7 +93,9 @@ def _training(run: RunFiles) -> dict[str, Any]:
         )
     return {
         "experiments": experiments,
-        "selection": run.json("train/selection.json"),
+        "left_out": len(names) - len(experiments),
+        "what_matters": many.what_matters(selection or {}),
+        "selection": selection,
         "pilot": {
             "summary": run.optional_json("pilot/summary.json"),
             "metrics": _curve(run.optional_lines("pilot/metrics.jsonl")),

@@ -33,6 +33,7 @@ def values(found: Facts) -> dict[str, Any]:
         "settings_of": settings_of(found),
         "setting_names": list(next(iter(settings_of(found).values()), {})),
         "gains": gains(found),
+        "plan_warnings": plan_warnings(found),
         "reasons": _reasons(),
         "configuration": json.dumps(found["config"], ensure_ascii=False, indent=1),
     }
@@ -225,6 +226,15 @@ def settings_of(found: Facts) -> dict[str, dict[str, Any]]:
     """What tells the experiments apart: experiment -> setting -> value; the same settings for all."""
     entries = (found["training"]["selection"] or {}).get("experiments") or []
     return {entry["experiment"]: entry.get("settings") or {} for entry in entries if entry.get("experiment")}
+
+
+def plan_warnings(found: Facts) -> dict[str, list[str]]:
+    """The experiments that a warning of the plan is about, by its words."""
+    said: dict[str, list[str]] = {}
+    for name, it in ((found["plan"] or {}).get("experiments") or {}).items():
+        for warning in it.get("warnings") or []:
+            said.setdefault(warning, []).append(name)
+    return said
 
 
 def gains(found: Facts) -> dict[str, float | None]:

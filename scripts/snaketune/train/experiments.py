@@ -34,8 +34,9 @@ def expand(config: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     sections = {name: config[name] for name in SECTIONS}
     checked = _checker()
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    taken: set[str] = set()
     for name, where, override in _overrides(config, checked):
-        _check_name(name, where, found)
+        _check_name(name, where, taken)
         found[name] = _settings(sections, override, where, checked)
     _check_distinct(found)
     hosts.check(config["train"])
@@ -125,7 +126,7 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _check_name(name: str, where: str, taken: dict[str, Any]) -> None:
+def _check_name(name: str, where: str, taken: set[str]) -> None:
     if len(name) > LONGEST_NAME or not SAFE_NAME.fullmatch(name):
         raise ConfigError(
             f'"{name}" cannot be an experiment\'s name',
@@ -133,8 +134,9 @@ def _check_name(name: str, where: str, taken: dict[str, Any]) -> None:
             why="It names a folder",
             mend=f"Use up to {LONGEST_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first",
         )
-    if any(name.casefold() == other.casefold() for other in taken):
+    if name.casefold() in taken:  # one folder, where the file system takes capitals for small letters
         raise ConfigError(f'two experiments are called "{name}"', where=where, mend="Rename one of them")
+    taken.add(name.casefold())
 
 
 def _check_distinct(experiments: dict[str, dict[str, dict[str, Any]]]) -> None:

@@ -17,6 +17,7 @@ from snaketune.files import StrPath, read_json, replacing, write_json
 from snaketune.train.experiments import differences
 
 LOSS = "validation_loss"
+NAMED = 6  # experiments in one sentence
 LOWER = ("perplexity", "bits_per_byte", "ter")
 
 
@@ -135,9 +136,9 @@ def _reasons(
         other = best["experiment"]
         said = [f"{name} ({score}) is within {tolerance:.1%} of the best, {other}, and is the smaller model"]
     if len(equal) > 1:
-        said.append(
-            f"as good within {tolerance:.1%}: {', '.join(one['experiment'] for one in equal if one is not winner)}"
-        )
+        others = [one["experiment"] for one in equal if one is not winner]
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        said.append(f"as good within {tolerance:.1%}: {', '.join(others[:NAMED])}{more}")
     if winner["best_update"] == 0:
         said.append("no update of it was better than its base")
     return said

@@ -14,9 +14,9 @@ def first(store: TokenStore, count: int, seed: int) -> np.ndarray:
 
     Nested: the subset of a smaller count lies in that of a larger one, and a new row displaces at most one other.
     """
+    if count >= len(store):
+        return np.arange(len(store))
     key = seed.to_bytes(8, "little")
-    digests = [
-        hashlib.blake2b(store.row(row)[0].tobytes(), digest_size=8, key=key).digest() for row in range(len(store))
-    ]
-    order = sorted(range(len(store)), key=lambda row: (digests[row], row))
-    return np.sort(np.array(order[:count], np.int64))
+    digests = (hashlib.blake2b(store.row(row)[0].tobytes(), digest_size=8, key=key) for row in range(len(store)))
+    numbers = np.fromiter((int.from_bytes(one.digest(), "big") for one in digests), np.uint64, len(store))
+    return np.sort(np.argsort(numbers, kind="stable")[:count])

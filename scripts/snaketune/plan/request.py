@@ -1,0 +1,64 @@
+"""What a step asks of a cluster: memory and time, from the plan and the pilot, with a margin that grows with attempts.
+
+Both answers are upper bounds on purpose: a job that asks too much waits a little longer, one that asks too little is
+killed. A step that is killed all the same asks for more the next time; a training goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+from snaketune.files import read_json
+
+UNKNOWN_MB, UNKNOWN_MINUTES = 8000, 120  # before there is a plan, or a pilot to tell the speed
+LIBRARIES_MB = 1500  # the interpreter and what a step imports
+MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0
+START_MINUTES = 10
+GROWTH = 1.5  # of each further attempt
+
+
+def memory_mb(run: str, experiment: str, attempt: int = 1) -> int:
+    """Megabytes for training an experiment of a run (its results folder), or for answering with its base."""
+    plan = _known(f"{run}/plan.json")
+    known = plan and plan["experiments"].get(experiment)
+    asked = known["memory"]["total"] / 1e6 * MEMORY_MARGIN + LIBRARIES_MB if known else UNKNOWN_MB
+    return _grown(asked, attempt)
+
+
+def minutes(run: str, experiment: str, part: str, attempt: int = 1) -> int:
+    """Minutes for a part ("train", "package" or "evaluate") of an experiment's way, by what the pilot measured.
+
+    The pilot is of the first experiment; another one takes longer in proportion to its tokens and parameters.
+    """
+    plan, decision = _known(f"{run}/plan.json"), _known(f"{run}/pilot/decision.json")
+    if not plan or not decision or experiment not in plan["experiments"]:
+        return _grown(UNKNOWN_MINUTES, attempt)
+    first, own = next(iter(plan["experiments"].values())), plan["experiments"][experiment]
+    times = own["parameters"] / first["parameters"]
+    if part == "train":
+        times *= own["trained_tokens"] / max(1, first["trained_tokens"])
+    return _grown(decision["forecast"]["seconds"][part] / 60 * times * TIME_MARGIN + START_MINUTES, attempt)
+
+
+def _grown(asked: float, attempt: int) -> int:
+    return math.ceil(asked * GROWTH ** (attempt - 1))
+
+
+def _known(path: str) -> Any:
+    """A JSON file of the run, read once for all jobs; None where it is not there (yet)."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return None
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, _time: int, _size: int) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None

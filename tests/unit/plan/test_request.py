@@ -1,0 +1,47 @@
+"""What a step asks of a cluster: enough by the plan and the pilot, more on another attempt."""
+
+from pathlib import Path
+
+import pytest
+from snaketune import files
+from snaketune.plan import request
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    one = {"memory": {"total": 4_000_000_000}, "parameters": 1000, "trained_tokens": 500}
+    longer = {"memory": {"total": 8_000_000_000}, "parameters": 2000, "trained_tokens": 1500}
+    files.write_json(tmp_path / "plan.json", {"experiments": {"main": one, "longer": longer}})
+    seconds = {"train": 3600.0, "package": 60.0, "evaluate": 600.0}
+    files.write_json(tmp_path / "pilot/decision.json", {"forecast": {"seconds": seconds}})
+    return str(tmp_path)
+
+
+def test_more_than_the_forecast_is_asked_for(run: str) -> None:
+    assert request.memory_mb(run, "main") == 4000 * 1.3 + 1500
+    assert request.minutes(run, "main", "train") == 2 * 60 + 10
+    assert request.minutes(run, "main", "package") == 2 + 10
+
+
+def test_another_experiment_asks_by_its_own_size(run: str) -> None:
+    assert request.memory_mb(run, "longer") == 8000 * 1.3 + 1500
+    assert request.minutes(run, "longer", "train") == 2 * 60 * 2 * 3 + 10
+    assert request.minutes(run, "longer", "evaluate") == 2 * 10 * 2 + 10
+
+
+def test_each_further_attempt_asks_for_half_as_much_again(run: str) -> None:
+    assert request.memory_mb(run, "main", 2) == pytest.approx(1.5 * request.memory_mb(run, "main"), abs=1)
+    assert request.minutes(run, "main", "train", 3) == pytest.approx(2.25 * 130, abs=1)
+
+
+def test_without_a_plan_or_a_pilot_it_asks_for_what_will_do_for_most(tmp_path: Path, run: str) -> None:
+    assert request.memory_mb(str(tmp_path / "nothing"), "main") == request.UNKNOWN_MB
+    assert request.minutes(str(tmp_path / "nothing"), "main", "train") == request.UNKNOWN_MINUTES
+    assert request.memory_mb(run, "unknown") == request.UNKNOWN_MB
+
+
+def test_a_plan_that_was_made_again_is_read_again(run: str) -> None:
+    before = request.memory_mb(run, "main")
+    one = {"memory": {"total": 40_000_000_000}, "parameters": 1000, "trained_tokens": 500}
+    files.write_json(f"{run}/plan.json", {"experiments": {"main": one}})
+    assert request.memory_mb(run, "main") > before

@@ -1,0 +1,71 @@
+"""A thousand experiments on one page: what is shown stays readable, and says what matters."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from made_run import make_run
+from snaketune.report import facts, many, page
+from snaketune.train import selection
+
+
+def ranked(ranks: range, rates: range) -> dict:
+    """A selection in which the rank matters and the learning rate hardly does."""
+    entries = [
+        {
+            "experiment": f"rank-{rank}_rate-{rate}",
+            "validation_loss": 3.0 - 0.1 * rank + 0.001 * rate,
+            "settings": {"learning_rate": rate, "rank": rank},
+        }
+        for rank, rate in itertools.product(ranks, rates)
+    ]
+    entries.sort(key=lambda entry: entry["validation_loss"])
+    return {"experiment": entries[0]["experiment"], "experiments": entries}
+
+
+def test_of_a_thousand_the_best_the_worst_and_the_chosen_are_shown() -> None:
+    found = ranked(range(10), range(100))
+    names = [entry["experiment"] for entry in found["experiments"]]
+    assert many.shown(sorted(names), found) == names[: many.TOP] + names[-many.BOTTOM :]
+    assert names[500] in many.shown(names, found | {"experiment": names[500]})
+    few = names[: many.MOST]
+    assert many.shown(few, {"experiments": found["experiments"][: many.MOST]}) == few
+
+
+def test_the_setting_that_matters_stands_first() -> None:
+    matters = many.what_matters(ranked(range(10), range(100)))
+    assert [one["setting"] for one in matters] == ["rank", "learning_rate"]
+    assert matters[0]["spread"] == pytest.approx(0.9)
+    best = matters[0]["values"][0]
+    assert (best["value"], best["experiments"]) == (9, 100)
+    assert best["best"] == pytest.approx(2.1)
+    assert matters[1]["left_out"] == 100 - many.VALUES
+
+
+def test_few_experiments_are_left_to_the_reader() -> None:
+    assert many.what_matters(ranked(range(2), range(3))) == []
+
+
+def test_the_page_of_many_experiments_is_no_longer_than_that_of_some(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "many", experiments=tuple(f"point-{number}" for number in range(40)))
+    found = facts.collect(run)
+    assert len(found["training"]["experiments"]) == many.TOP + many.BOTTOM
+    html = page.render(found)
+    assert "40 experiments were trained" in html
+
+
+def test_of_many_equals_some_are_named() -> None:
+    summary = {
+        "best_validation_loss": 1.0,
+        "base_validation_loss": 2.0,
+        "validation_tokens": 10,
+        "best_update": 3,
+        "updates": 4,
+        "trainable_parameters": 5,
+        "total_parameters": 6,
+    }
+    reasons = selection.select({f"point-{number}": summary for number in range(1000)}, 0.01)["reasons"]
+    assert reasons[1].endswith("and 993 more")
+    assert len(reasons[1]) < 200
