@@ -23,7 +23,11 @@ rule validate_rows:
     output:
         records=ensure(f"{RUN}/data/records.jsonl", non_empty=True),
         rejected=f"{RUN}/data/rejected.jsonl",
-        report=ensure(f"{RUN}/data/report.json", non_empty=True),
+        report=report(
+            ensure(f"{RUN}/data/report.json", non_empty=True),
+            category="Data",
+            caption="../report/captions/data.rst",
+        ),
     log:
         f"{RUN}/logs/validate_rows.log",
     benchmark:

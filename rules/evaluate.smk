@@ -64,7 +64,11 @@ rule compare_scores:
         scores=expand(rules.score_answers.output.scores, artefact=ARTEFACTS),
         general=(expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS) if GENERAL else []),
     output:
-        comparison=ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
+        comparison=report(
+            ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
+            category="Scores",
+            caption="../report/captions/comparison.rst",
+        ),
     log:
         f"{RUN}/logs/compare_scores.log",
     benchmark:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -19,31 +20,33 @@ FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-
 
 def mend(workflow, results, run):
     """Mend them all, for one workflow whose results lie in a folder; run: the name of its run."""
-    DAG.bfs = downstream_but_for_ancient
+    DAG.update_needrun = without_ancient(DAG.update_needrun)
     PersistenceBase._input = inputs_but_for_ancient
     workflow.execute = alone(workflow, results, run)
     logger.addFilter(without_echo)
     logging.raiseExceptions = False  # on a full disk each line that its log cannot take would cost a traceback
 
 
-def downstream_but_for_ancient(dag, direction, *jobs, stop=lambda _: False):
-    """Snakemake's traversal of its jobs, which downstream does not pass through inputs that are all ancient().
+def without_ancient(update_needrun):
+    """Snakemake's choice of the jobs to run, made as if inputs that are all ancient() led to no job downstream.
 
     Where a job runs, Snakemake 9.27 takes everything downstream of it as bound to run, and looks no further at their
     params and missing files; then it leaves out what is reached by ancient() inputs alone. Such a job never runs in
-    that call, however stale it is, and the run ends well without it.
+    that call, however stale it is, and the run ends well without it. And an ancient() input that is gone, as a temp()
+    file is, makes all that were ever made of it run again with the one that needs it now.
     """
-    waiting, seen = list(jobs), set(jobs)
-    while waiting:
-        job = waiting.pop(0)
-        if stop(job):
-            continue
-        yield job
-        for other, inputs in direction[job].items():
-            passes = direction is not dag.depending or not all(file.is_ancient for file in inputs)
-            if passes and other not in seen:
-                seen.add(other)
-                waiting.append(other)
+
+    async def chosen(dag, *arguments, **options):
+        whole, dag.depending = dag.depending, defaultdict(dict)
+        for job, others in whole.items():
+            passing = ((other, inputs) for other, inputs in others.items() if not all(it.is_ancient for it in inputs))
+            dag.depending[job] = dict(passing)
+        try:
+            return await update_needrun(dag, *arguments, **options)
+        finally:
+            dag.depending = whole
+
+    return chosen
 
 
 def inputs_but_for_ancient(_, job):

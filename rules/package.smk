@@ -1,14 +1,16 @@
 # Stage package: from the adapter to the files that people run, each proven to be the same model.
 #
 # needs    the chosen adapter and its base; the test rows
-# leaves   model/fused/ and fused.json, model/<run>-<type>.gguf, Modelfile, peft/ and <run>-lora.gguf, fidelity.json,
-#          and a stamp after the gate
+# leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
+#          <run>-lora.gguf, fidelity.json, and a stamp after the gate
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
 ONE_MODEL = len({settings_text(**one["model"]) for one in EXPERIMENTS.values()}) == 1
 ONLY_BASE = next(iter(BASES)) if ONE_MODEL else None
 BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
 TYPES = CONFIG["package"]["gguf"]
-METHODS = {one["train"]["method"] for one in EXPERIMENTS.values()}
+F16 = ancient(gguf("f16"))  # one to pass through: where it is gone it is made again, and nothing runs because it was
+CONVERTED = code("convert_gguf", "gguf")  # so what is made from it answers for the code that it was made by
+ALONE = CONFIG["package"]["adapter"] and {one["train"]["method"] for one in EXPERIMENTS.values()} == {"lora"}
 
 
 rule package:
@@ -18,7 +20,7 @@ rule package:
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",
         [gguf(kind) for kind in TYPES],
-        f"{RUN}/model/{CONFIG['run']}-lora.gguf" if METHODS == {"lora"} else [],
+        f"{RUN}/model/{CONFIG['run']}-lora.gguf" if ALONE else [],
 
 
 rule fuse_adapter:
@@ -54,7 +56,7 @@ rule convert_gguf:
         manifest=rules.fuse_adapter.output.manifest,
         fused=rules.fuse_adapter.output.fused,
     output:
-        gguf=ensure(gguf("f16"), non_empty=True),
+        gguf=ensure(gguf("f16") if "f16" in TYPES else temp(gguf("f16")), non_empty=True),
     log:
         f"{RUN}/logs/convert_gguf.log",
     benchmark:
@@ -73,7 +75,8 @@ rule convert_gguf:
 
 rule quantize_gguf:
     input:
-        gguf=rules.convert_gguf.output.gguf,
+        manifest=rules.fuse_adapter.output.manifest,
+        gguf=F16,
     output:
         gguf=ensure(gguf("{type}"), non_empty=True),
     log:
@@ -90,6 +93,7 @@ rule quantize_gguf:
         runtime=packaging_time,
     params:
         code=code("quantize_gguf", "gguf"),
+        converted=CONVERTED,
     script:
         "../scripts/quantize_gguf.py"
 
@@ -122,6 +126,7 @@ rule write_modelfile:
     input:
         manifest=rules.fuse_adapter.output.manifest,
         gguf=gguf(TYPES[0]),
+        rows=rules.split_rows.output.train,
     output:
         modelfile=ensure(f"{RUN}/model/Modelfile", non_empty=True),
     log:
@@ -145,10 +150,14 @@ rule check_fidelity:
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
         manifest=rules.fuse_adapter.output.manifest,
-        ggufs=[gguf(kind) for kind in dict.fromkeys(["f16", *TYPES])],
+        ggufs=[F16, *(gguf(kind) for kind in TYPES if kind != "f16")],
         rows=rules.split_rows.output.test,
     output:
-        fidelity=ensure(f"{RUN}/model/fidelity.json", non_empty=True),
+        fidelity=report(
+            ensure(f"{RUN}/model/fidelity.json", non_empty=True),
+            category="Fidelity",
+            caption="../report/captions/fidelity.rst",
+        ),
     log:
         f"{RUN}/logs/check_fidelity.log",
     benchmark:
@@ -168,6 +177,7 @@ rule check_fidelity:
             seed=CONFIG["seed"],
         ),
         code=code("check_fidelity", "gguf"),
+        converted=CONVERTED,
     script:
         "../scripts/check_fidelity.py"
 

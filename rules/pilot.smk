@@ -136,7 +136,11 @@ rule decide_pilot:
         model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
         plan=rules.forecast_run.output.plan,
     output:
-        decision=ensure(f"{RUN}/pilot/decision.json", non_empty=True),
+        decision=report(
+            ensure(f"{RUN}/pilot/decision.json", non_empty=True),
+            category="Pilot",
+            caption="../report/captions/decision.rst",
+        ),
     log:
         f"{RUN}/logs/decide_pilot.log",
     benchmark:

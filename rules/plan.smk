@@ -32,7 +32,7 @@ rule forecast_run:
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(package=only(CONFIG["package"], "gguf")),
+        later=lambda wildcards, input: settings_text(package=only(CONFIG["package"], "gguf", "adapter")),
         code=code("forecast_run", "mlx"),
     script:
         "../scripts/forecast_run.py"

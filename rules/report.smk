@@ -13,6 +13,7 @@ rule report:
         f"{RUN}/model/README.md",
         f"{RUN}/data/leaks.passed",
         f"{RUN}/model/fidelity.passed",
+        rules.serve_check.output if CONFIG["package"]["serve_check"] else [],
 
 
 rule runs:
@@ -69,6 +70,7 @@ rule write_report:
         rules.fuse_adapter.output.manifest,
         rules.write_modelfile.output,
         rules.check_fidelity.output,
+        rules.serve_file.output if CONFIG["package"]["serve_check"] else [],
         rules.compare_scores.output,
         rules.compare_scores.input,
         expand(rules.tokenize_rows.output.verdicts, tokens=TOKENS),
@@ -85,7 +87,11 @@ rule write_report:
             htmlindex="index.html",
         ),
         facts=ensure(f"{RUN}/report/report.json", non_empty=True),
-        human_eval=ensure(f"{RUN}/report/human_eval.html", non_empty=True),
+        human_eval=report(
+            ensure(f"{RUN}/report/human_eval.html", non_empty=True),
+            category="Report",
+            caption="../report/captions/human_eval.rst",
+        ),
     log:
         f"{RUN}/logs/write_report.log",
     benchmark:
@@ -102,7 +108,11 @@ rule compare_runs:
     input:
         reports=sorted(map(str, Path("results").glob("*/report/report.json"))),
     output:
-        page=ensure("results/runs.html", non_empty=True),
+        page=report(
+            ensure("results/runs.html", non_empty=True),
+            category="Report",
+            caption="../report/captions/runs.rst",
+        ),
         facts=ensure("results/runs.json", non_empty=True),
     log:
         "results/logs/compare_runs.log",

@@ -1,16 +1,7 @@
-"""Serves the recommended GGUF over HTTP and asks it the evaluation's questions again; package/serving.py."""
+"""Stops the run if the recommended GGUF could not be served; package/serving.py."""
 
-import json
-
-from snaketune import step
+from snaketune import files, step
 from snaketune.package import serving
 
 with step.running(snakemake.log[0]):
-    serving.check(
-        gguf=snakemake.input.gguf,
-        predictions=snakemake.input.predictions,
-        rows=snakemake.input.rows,
-        config=json.loads(snakemake.params.config),
-        served=snakemake.output.served,
-        timing=snakemake.output.timing,
-    )
+    files.write_text(snakemake.output.passed, serving.require(snakemake.input.served))

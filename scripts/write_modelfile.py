@@ -9,6 +9,7 @@ with step.running(snakemake.log[0]):
     modelfile.write(
         manifest=snakemake.input.manifest,
         gguf=snakemake.input.gguf,
+        rows=snakemake.input.rows,
         config=json.loads(snakemake.params.config),
         modelfile=snakemake.output.modelfile,
     )

@@ -52,6 +52,7 @@ CHATML_MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 GEMMA_MARKS = ["<start_of_turn>", "<end_of_turn>"]
 PHI_MARKS = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
 GEMMA3 = GEMMA | {
     "num_hidden_layers": 6,
     "query_pre_attn_scalar": HIDDEN // HEADS,
@@ -147,6 +148,31 @@ FAMILIES = {
             ),
             _sentencepiece("phi3", special=[], added=PHI_MARKS),
             "<|end|>",
+        ),
+        Family(
+            "qwen2-moe",
+            _shape(
+                "Qwen2MoeForCausalLM",
+                "qwen2_moe",
+                **EXPERTS,
+                shared_expert_intermediate_size=INNER,
+                attention_bias=True,
+                norm_topk_prob=False,
+            ),
+            _chatml(tokenizers.QWEN2, "qwen2"),
+            "<|im_end|>",
+        ),
+        Family(
+            "qwen3-moe",
+            _shape("Qwen3MoeForCausalLM", "qwen3_moe", **EXPERTS, norm_topk_prob=True, mlp_only_layers=[]),
+            _chatml(tokenizers.QWEN2, "qwen3"),
+            "<|im_end|>",
+        ),
+        Family(
+            "mixtral",
+            _shape("MixtralForCausalLM", "mixtral", num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+            _sentencepiece("mistral", special=["[INST]", "[/INST]"]),
+            "</s>",
         ),
         Family(
             "smollm",

@@ -352,6 +352,11 @@ def _model(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "model/Modelfile", f"{made}\nFROM ./{folder.name}-q8_0.gguf\n")
     write_text(folder / "model/README.md", "# card\n")
     write_json(folder / "model/fidelity.json", _fidelity())
+    served = {"passed": True, "says": "it served 16 answers", "prompts": 8, "same_alone": 8, "same_together": 7}
+    write_json(folder / "model/served.json", {"file": f"{folder.name}-q8_0.gguf", **served})
+    times = {"first_token_seconds": 0.04, "p50_seconds": 0.31, "p95_seconds": 0.52, "tokens_per_second": 148.2}
+    both = {"alone": times, "together": times | {"tokens_per_second": 391.0}}
+    write_json(folder / "model/timing.json", {"load_seconds": 1.4, "memory_bytes": 98_000_000, **both})
 
 
 def _fidelity() -> dict[str, Any]:
@@ -364,7 +369,14 @@ def _fidelity() -> dict[str, Any]:
         "artefacts": {
             "base": {"answer_logprob": -912.0},
             "adapter": {"answer_logprob": -298.0},
-            "fused": {"answer_logprob": -298.1, "against": "adapter", **far, "greedy_same": 20, "greedy_of": 20},
+            "fused": {
+                "answer_logprob": -298.1,
+                "against": "adapter",
+                **far,
+                "greedy_same": 20,
+                "greedy_of": 20,
+                "parting": None,
+            },
             "gguf-q8_0": {
                 "bytes": 1_180_000,
                 "tensor_types": {"Q8_0": 30, "F32": 11},
@@ -375,6 +387,8 @@ def _fidelity() -> dict[str, Any]:
                 "max_dlogp": 0.21,
                 "greedy_same": 19,
                 "greedy_of": 20,
+                "greedy_as_adapter": 18,
+                "parting": 0.0123,
             },
         },
         "checks": [

@@ -1,7 +1,7 @@
-"""Speed of answering and scoring: `python benchmarks/evaluate/run.py [THREADS]` prints a Markdown section.
+"""Speed of answering and scoring: `python benchmarks/evaluate/run.py [ROUNDS]` prints a Markdown section.
 
-Sides that are compared alternate, each run in a process of its own, and the fastest of REPEATS counts: another job on
-the machine can only make a run slower.
+Sides that are compared alternate, each run in a process of its own, and the fastest round counts: another job on the
+machine can only make a run slower.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import workload
 
-REPEATS = 3
+THREADS = 2
 SIDES = {
     "Answers, MLX: batches against one prompt after another (mlx-lm's generate_step)": (
         "answers:ours",
@@ -37,8 +37,8 @@ SIDES = {
 }
 
 
-def main(threads: int) -> None:
-    print(f"## Answering and scoring\n\n15 M parameters, random weights, fp32, {threads} thread(s).\n")
+def main(rounds: int) -> None:
+    print(f"## Answering and scoring\n\n15 M parameters, random weights, fp32, {THREADS} threads a side.\n")
     print("| what | tokens a CPU-second, ours / other | ratio | ratio by the clock | the same |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as made:
@@ -47,7 +47,7 @@ def main(threads: int) -> None:
         workload.convert(folder / "model", folder / "f32.gguf")
         workload.quantized(folder / "f32.gguf", folder / "q8_0.gguf", "q8_0")
         for title, sides in SIDES.items():
-            runs = [[workload.run(side, folder, threads) for side in sides] for _ in range(REPEATS)]
+            runs = [[workload.run(side, folder, THREADS) for side in sides] for _ in range(rounds)]
             ours, other = (min((run[k] for run in runs), key=lambda one: one["cpu"]) for k in (0, 1))
             fast, slow = ours["tokens"] / ours["cpu"], other["tokens"] / other["cpu"]
             wall = [min(run[k]["wall"] / run[k]["tokens"] for run in runs) for k in (0, 1)]
@@ -70,4 +70,4 @@ def same(ours: dict, other: dict) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

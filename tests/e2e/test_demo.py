@@ -38,6 +38,13 @@ def test_the_deployed_file_answers_as_well_as_the_adapter(demo: Project) -> None
     assert abs(difference) <= 0.02
 
 
+def test_the_deployed_file_serves_the_evaluations_answers_and_the_report_says_how_fast(demo: Project) -> None:
+    served = json.loads((demo.folder / "results/demo/model/served.json").read_text())
+    assert served["same_alone"] == served["prompts"] == 8
+    assert served["same_together"] == 8
+    assert "tokens a second" in (demo.folder / "results/demo/report/index.html").read_text()
+
+
 def test_the_report_names_the_tensor_types_really_used(demo: Project) -> None:
     fidelity = json.loads((demo.folder / "results/demo/model/fidelity.json").read_text())
     types = fidelity["artefacts"]["gguf-q4_k_m"]["tensor_types"]

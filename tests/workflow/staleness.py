@@ -21,7 +21,7 @@ TAKE_BASE |= {"export_adapter", "check_fidelity", "record_run", *ANSWERS}
 FEEDS: dict[str, set[str]] = {
     "validate_rows": {"split_rows", "pass_leaks", "write_pilot", "write_report"},
     "split_rows": {"check_leaks", "pass_leaks", "tokenize_rows", "decide_pilot", "check_fidelity", "write_card"}
-    | {"write_report", *ANSWERS},
+    | {"write_modelfile", "write_report", *ANSWERS},
     "check_leaks": {"pass_leaks", "write_report"},
     "fetch_config": {"tokenize_rows", "forecast_run"},
     "fetch_model": TAKE_BASE,
@@ -44,6 +44,7 @@ FEEDS: dict[str, set[str]] = {
     "quantize_gguf:q5_k_m": {"check_fidelity", "record_run", "write_report"},
     "write_modelfile": {"write_report"},
     "check_fidelity": {"pass_fidelity", "write_card", "write_report"},
+    "serve_file": {"serve_check", "write_report"},
     "compare_scores": {"write_card", "write_report"},
     "save_config": {"record_run", "write_report"},
     "record_run": {"write_report"},
@@ -53,8 +54,12 @@ for _artefact in (*ARTEFACTS, "fused", "previous"):
     FEEDS[f"score_answers:{_artefact}"] = {"compare_scores", "write_report"}
 
 
+# which jobs need the 16-bit GGUF, which a finished run has no longer; nothing else runs because it is made again
+NEED_F16 = {"quantize_gguf:q8_0", "quantize_gguf:q5_k_m", "check_fidelity"}
+
+
 def followed(starts: Iterable[str]) -> set[str]:
-    """These jobs, and all that take what they make."""
+    """These jobs, all that take what they make, and the conversion where one needs what it made."""
     found: set[str] = set()
     waiting = list(starts)
     while waiting:
@@ -62,7 +67,7 @@ def followed(starts: Iterable[str]) -> set[str]:
         if job not in found:
             found.add(job)
             waiting += FEEDS.get(job, ())
-    return found
+    return found | ({"convert_gguf"} if found & NEED_F16 else set())
 
 
 # every job of the tiny run
@@ -152,6 +157,8 @@ KEYS: dict[str, Row] = {
     "select.by": ({"by": "exact_match"}, {"score_experiment:main"}),
     "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
+    "package.adapter": ({"adapter": False}, set()),
+    "package.serve_check": ({"serve_check": True}, {"serve_file"}),
     "package.min_gain_kept": ({"min_gain_kept": 0.8}, FIDELITY),
     "package.fidelity.rows": ({"fidelity": {"rows": 5}}, FIDELITY),
     "package.fidelity.prompts": ({"fidelity": {"prompts": 3}}, FIDELITY),

@@ -130,6 +130,10 @@ OTHERS: dict[str, tuple[Change, set[str]]] = {
         setting("train.rank", {"rank": 8, "alpha": 4}),
         SAVED | followed({"forecast_run", "train_adapter:main"}),
     ),
+    "the 16-bit GGUF kept": (
+        setting("package.gguf", {"gguf": ["q8_0", "f16"]}),
+        SAVED | {"convert_gguf"} | followed({"write_card"}),
+    ),
     "keys in another order, and a comment": (reordered, set()),
     "defaults spelled out": (spelled_out, set()),
     "a number as text": (edited("tiny.yaml", "learning_rate: 1e-2", "learning_rate: '0.01'"), set()),

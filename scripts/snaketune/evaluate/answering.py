@@ -21,6 +21,7 @@ from snaketune.evaluate.windows import context_of, fitted, pieces
 from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
 from snaketune.model.base import read_as
 from snaketune.model.rendering import Renderer
+from snaketune.progress import progress
 
 Named = dict[str, Item]
 LEAD_SHARE = 2  # the prompted base's lead may fill one in this many tokens of the context
@@ -156,10 +157,12 @@ class _Work:
         self._tell(self._answer(engine, prompts, to_answer), len(to_answer), "answered")
 
     def _tell(self, steps: Iterator[str], total: int, done: str) -> None:
-        """Take the steps, with a line for each tenth of them."""
-        for number, _ in enumerate(steps, 1):
-            if number == total or number * 10 // total > (number - 1) * 10 // total:
-                _say(f"{self.artefact.name}: {number} of {total} {done}")
+        """Take the steps while showing how many are done."""
+        label = f"{self.artefact.name}, {done}"
+        for _ in progress(steps, label, total):
+            pass
+        if total:
+            _say(f"{label}: {total}")
 
     def _fitted(self, item: Item) -> tuple[list[int], int, int]:
         assert item.prompt is not None

@@ -24,7 +24,7 @@ def artefacts(config: dict[str, Any]) -> list[str]:
     names = [made[0] if name == "gguf" else name for name in config["evaluate"]["artefacts"]]
     names += ["previous"] if config["compare_with"] else []
     for name in names:
-        if name.startswith("gguf-") and name not in [*made, "gguf-f16"]:
+        if name.startswith("gguf-") and name not in made:
             raise ConfigError(
                 f"{name} is not made{did_you_mean(name, made)}",
                 where="evaluate.artefacts",

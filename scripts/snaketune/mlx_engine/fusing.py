@@ -17,6 +17,7 @@ from mlx_lm.utils import dequantize_model, load_model
 
 from snaketune.errors import ModelError, PackageError
 from snaketune.files import StrPath, write_json
+from snaketune.mlx_engine import experts
 
 SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
 SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -45,8 +46,9 @@ def fuse(
     merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(merged))
     model = dequantize_model(model)
-    weights = {name.removeprefix(drop): value.astype(SIXTEEN_BIT[kind]) for name, value in parameters(model).items()}
-    del model, merged
+    whole = experts.unstacked(parameters(model))
+    weights = {name.removeprefix(drop): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
+    del model, merged, whole
     count = sum(value.size for value in weights.values())
     return {"dtype": kind, "files": _save(weights, Path(target), shard), "parameters": count}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
+from mlx_lm.models.switch_layers import SwitchLinear
 
 from snaketune.mlx_engine.fusing import parameters
 
@@ -16,15 +17,14 @@ from snaketune.mlx_engine.fusing import parameters
 def merge(model: nn.Module, dtype: str) -> None:
     """Replace the adapter layers of a float32 model by plain ones whose weights are rounded to a 16-bit `dtype`.
 
-    LoRA and DoRA; layers of experts are left as they are. All other weights are rounded as well. Nothing is computed
-    before it is needed, so a model on the disk stays there.
+    LoRA and DoRA, of a mixture's experts LoRA alone. All other weights are rounded as well. Nothing is computed before
+    it is needed, so a model on the disk stays there.
     """
     replaced: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inner = module.get("linear", module.get("embedding"))
-        if inner is not None and {"lora_a", "lora_b"} <= set(module) and module.lora_a.ndim == 2:
-            update = module.scale * (module.lora_a @ module.lora_b)
-            weight = _weight(inner) + (update.T if "linear" in module else update)
+        if inner is not None and {"lora_a", "lora_b"} <= set(module):
+            weight = _weight(inner) + module.scale * _update(module)
             if "m" in module:  # DoRA: the length of each row is a parameter of its own
                 weight = weight * (module.m / mx.sqrt((weight * weight).sum(1)))[:, None]
             replaced[name] = _plain(inner, weight)
@@ -33,6 +33,14 @@ def merge(model: nn.Module, dtype: str) -> None:
     model.update_modules(tree_unflatten(list(replaced.items())))
     rounded = [(name, rounded_to(value, dtype)) for name, value in parameters(model).items()]
     model.update(tree_unflatten(rounded))
+
+
+def _update(module: nn.Module) -> mx.array:
+    """What the adapter adds to the weight, unscaled and in the weight's shape."""
+    if module.lora_a.ndim == 3:  # of experts: (experts, rank, inputs) and (experts, outputs, rank)
+        return mx.einsum("eor,eri->eoi", module.lora_b, module.lora_a)
+    update = module.lora_a @ module.lora_b
+    return update.T if "linear" in module else update
 
 
 def rounded_to(values: mx.array, dtype: str) -> mx.array:
@@ -59,8 +67,9 @@ def _plain(module: nn.Module, weight: mx.array) -> nn.Module:
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         plain: nn.Module = nn.Embedding(1, 1)
     else:
-        plain = nn.Linear(1, 1, bias="bias" in module)
-        if "bias" in module:
+        biased = "bias" in module
+        plain = SwitchLinear(1, 1, 1, bias=biased) if weight.ndim == 3 else nn.Linear(1, 1, bias=biased)
+        if biased:
             plain.bias = module.bias
     plain.weight = weight
     return plain

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from snaketune.model.rendering import Renderer
 from snaketune.package.comparison import Distance
+from snaketune.package.modelfile import uses_tools
 
 LONGEST = 512  # tokens of a row that are read
 MEMORY = 256 << 20  # bytes of distributions kept to compare with
 MOST_PLACES = 2048
 FEW_ROWS, FEW_TOKENS = 4, 128  # of a model that is read layer by layer
+LIKELIEST = 8  # tokens whose probabilities are kept at each place of an answer
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Sample:
     prompts: list[list[int]]
     texts: list[str]
     conversations: list[list[dict[str, Any]]]
+    tools: bool = False
+    """Whether any row uses tools."""
 
     def places(self, row: int) -> list[int]:
         """Where a distribution of this row is wanted, for its answer or for the comparison; ascending."""
@@ -46,11 +50,16 @@ class Sample:
 
 @dataclass
 class Reading:
-    """What one model said: distributions at the kept places, the log-probability of all answers, and its own."""
+    """What one model said: distributions at the kept places, the log-probability of all answers, and its own.
+
+    considered: of each of its own answers, the likeliest tokens at every place, the end included: {id: ln p}, the
+    likeliest first.
+    """
 
     kept: np.ndarray
     answer_logprob: float
     answers: list[list[int]]
+    considered: list[list[dict[int, float]]] = field(default_factory=list)
 
 
 def sample(
@@ -66,11 +75,12 @@ def sample(
     rendered = [renderer.record(row) for row in chosen]
     ids = [one.ids[:longest] for one in rendered]
     targets = [[i for i, hit in enumerate(one.trained[:longest]) if hit and i] for one in rendered]
-    spoken = [row["messages"] for row in chosen if "messages" in row]
-    texts = [renderer.conversation_text(messages) for messages in spoken]
+    talks = [row for row in chosen if "messages" in row]
+    texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in talks]
     texts += [row["text"] for row in chosen if "text" in row]
-    asked = [renderer.prompt(_question(messages))[-LONGEST:] for messages in spoken[:prompts]]
-    return Sample(ids, targets, _kept(ids, vocabulary), asked, texts, spoken)
+    asked = [renderer.prompt(_question(row["messages"]), row.get("tools"))[-LONGEST:] for row in talks[:prompts]]
+    spoken = [row["messages"] for row in talks]
+    return Sample(ids, targets, _kept(ids, vocabulary), asked, texts, spoken, any(map(uses_tools, talks)))
 
 
 def _question(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,17 +119,51 @@ def read(
     return Reading(np.concatenate(kept), total, answers(asked.prompts))
 
 
+def considered(
+    distributions: Callable[[Sequence[int], Sequence[int]], np.ndarray], prompt: Sequence[int], answer: Sequence[int]
+) -> list[dict[int, float]]:
+    """What `Reading.considered` holds of one answer."""
+    ids = [*prompt, *answer]
+    found = distributions(ids, range(len(prompt) - 1, len(ids)))
+    order = np.argsort(-found, axis=-1)[:, :LIKELIEST]
+    return [{int(token): float(row[token]) for token in likely} for row, likely in zip(found, order, strict=True)]
+
+
 def compare(reference: Reading, other: Reading) -> dict[str, Any]:
-    """How far `other` is from `reference`: Distance's record and the share of prompts answered alike."""
-    distance = Distance()
-    distance.add(reference.kept, other.kept)
+    """How far `other` is from `reference`: Distance's record and how many prompts are answered alike."""
     same = same_answers(reference, other)
-    return distance.record() | {"greedy_same": same, "greedy_of": len(reference.answers)}
+    return distance(reference, other) | {"greedy_same": same, "greedy_of": len(reference.answers)}
+
+
+def distance(reference: Reading, other: Reading) -> dict[str, Any]:
+    """How far the distributions are apart: Distance's record."""
+    found = Distance()
+    found.add(reference.kept, other.kept)
+    return found.record()
 
 
 def same_answers(reference: Reading, other: Reading) -> int:
     """How many prompts two models answer with the same ids."""
     return sum(a == b for a, b in zip(reference.answers, other.answers, strict=True))
+
+
+def parting(reference: Reading, other: Reading, stop_ids: Set[int]) -> float | None:
+    """Where answers part, by how many nats the reference preferred its own token: the largest; None if none part.
+
+    Rounding alone makes answers part where a model is undecided, and then this is small; a token that is not among
+    the LIKELIEST counts as the last of them.
+    """
+    gaps = []
+    for mine, theirs, places in zip(reference.answers, other.answers, reference.considered, strict=True):
+        if mine == theirs:
+            continue
+        shorter = min(len(mine), len(theirs))
+        at = next((i for i in range(shorter) if mine[i] != theirs[i]), shorter)
+        chosen = {theirs[at]} if at < len(theirs) else stop_ids
+        likely = places[at]
+        theirs_there = [likely[token] for token in chosen if token in likely]
+        gaps.append(max(likely.values()) - max(theirs_there, default=min(likely.values())))
+    return round(max(gaps), 6) if gaps else None
 
 
 def in_order(answers: Iterable[tuple[int, list[int], bool]]) -> list[list[int]]:

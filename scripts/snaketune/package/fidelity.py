@@ -55,6 +55,7 @@ def run(
     found, checks = _in_mlx(base, fused, Path(adapter).parent, form)
     measured: dict[str, dict[str, Any]] = {name: {} for name in found}
     measured["fused"] = {"against": "adapter"} | asking.compare(found["adapter"], found["fused"])
+    measured["fused"]["parting"] = asking.parting(found["adapter"], found["fused"], form.stop_ids)
     for path in ggufs:
         name = f"gguf-{gguf_type(path)}"
         reading, measured[name], more = _gguf(path, name, form, renderer, threads)
@@ -63,6 +64,7 @@ def run(
             found[name] = reading
             measured[name] |= {"against": "fused"} | asking.compare(found["fused"], reading)
             measured[name]["greedy_as_adapter"] = asking.same_answers(found["adapter"], reading)
+            measured[name]["parting"] = asking.parting(found["adapter"], reading, form.stop_ids)
             if gguf_type(path) in SIXTEEN_BIT:
                 checks.append(verdicts.numbers(name, "fused", measured[name]))
     sums = {name: reading.answer_logprob for name, reading in found.items()}
@@ -107,15 +109,15 @@ def _in_mlx(
     """
     folder = base["folder"]
     found = {
-        "base": forms.in_mlx(folder, form),
-        "adapter": forms.in_mlx(folder, form, adapter=adapter),
+        "base": forms.in_mlx(folder, form, answering=False),
+        "adapter": forms.in_mlx(folder, form, adapter=adapter, reference=True),
         "fused": forms.in_mlx(fused["folder"], form),
     }
-    direct = verdicts.numbers("fused", "adapter", asking.compare(found["adapter"], found["fused"]))
+    direct = verdicts.numbers("fused", "adapter", asking.distance(found["adapter"], found["fused"]))
     if direct["passed"] and fused["dtype"] == "float16":
         return found, [direct]
-    found["rounded"] = forms.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"])
-    return found, [verdicts.numbers("fused", "rounded", asking.compare(found["rounded"], found["fused"]))]
+    found["rounded"] = forms.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"], answering=False)
+    return found, [verdicts.numbers("fused", "rounded", asking.distance(found["rounded"], found["fused"]))]
 
 
 def _gguf(
@@ -137,7 +139,7 @@ def _gguf(
         facts["tokens"] = parity.token_differences(llama, renderer, [*asked.texts, *parity.probes(renderer)])
         begin = parity.begin_token(llama, renderer)
         facts["template"] = parity.template_differences(head.template(), renderer, asked.conversations)
-        ollama = modelfile.format_of(renderer, head) if renderer.template else None
+        ollama = modelfile.format_of(renderer, head) if renderer.template and not asked.tools else None
         facts["modelfile"] = parity.format_differences(ollama, renderer, asked.conversations)
         checks = [
             verdicts.loads(name, None),

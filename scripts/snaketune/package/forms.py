@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from snaketune.evaluate.sampling import Sampling
 from snaketune.files import StrPath
-from snaketune.package.asking import Reading, Sample, in_order, read
+from snaketune.package.asking import Reading, Sample, considered, in_order, read
 
 GREEDY = Sampling()
 
@@ -23,8 +25,20 @@ class Asking:
     fits: bool = True
 
 
-def in_mlx(folder: StrPath, asking: Asking, *, adapter: StrPath | None = None, rounded: str | None = None) -> Reading:
-    """What a model of mlx-lm says in float32; rounded: a 16-bit format that its merged weights are rounded to."""
+def in_mlx(
+    folder: StrPath,
+    asking: Asking,
+    *,
+    adapter: StrPath | None = None,
+    rounded: str | None = None,
+    answering: bool = True,
+    reference: bool = False,
+) -> Reading:
+    """What a model of mlx-lm says in float32.
+
+    rounded: a 16-bit format that its merged weights are rounded to; answering: whether its own answers are asked for;
+    reference: whether what it considered while answering is kept, for others to be compared with.
+    """
     from snaketune.mlx_engine import generation, loading, logits, merging, streaming
 
     def prepare(model: Any) -> None:
@@ -45,11 +59,16 @@ def in_mlx(folder: StrPath, asking: Asking, *, adapter: StrPath | None = None, r
         return read(lambda _ids, _places: next(found), lambda _: [], asked)
     model = loading.load(folder, dtype="float32", adapter=adapter).model
     prepare(model)
-    return read(
-        lambda ids, places: logits.distributions(model, ids, places),
-        _answers(lambda *settings: generation.answers(model, *settings), asking),
-        asking.sample,
-    )
+
+    def distributions(ids: Sequence[int], places: Sequence[int]) -> np.ndarray:
+        return logits.distributions(model, ids, places)
+
+    answers = _answers(lambda *settings: generation.answers(model, *settings), asking) if answering else lambda _: []
+    reading = read(distributions, answers, asking.sample)
+    if reference:
+        pairs = zip(asking.sample.prompts, reading.answers, strict=True)
+        reading.considered = [considered(distributions, prompt, answer) for prompt, answer in pairs]
+    return reading
 
 
 def in_llama(llama: Any, asking: Asking) -> Reading:

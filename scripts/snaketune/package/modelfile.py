@@ -18,31 +18,57 @@ NO_TEMPLATE = (
     "# The chat template of this model has no counterpart in Ollama's template language that could be shown to be the",
     "# same. Ollama runs the one inside the GGUF instead, if it is new enough; that is not proven to be the same text.",
 )
+WITH_TOOLS = (
+    "# This model was trained with tools, which Ollama's template language states in ways of its own. So there is no",
+    "# TEMPLATE here: Ollama runs the one inside the GGUF, if it is new enough; that is not proven to be the same.",
+)
 NO_CHAT = ("# This model was trained on plain text and has no chat template: use /api/generate with `raw: true`.",)
 
 
-def write(*, manifest: StrPath, gguf: StrPath, config: dict[str, Any], modelfile: StrPath) -> None:
+def write(*, manifest: StrPath, gguf: StrPath, rows: StrPath, config: dict[str, Any], modelfile: StrPath) -> None:
     """Write the Modelfile for `gguf`, which lies beside it.
 
-    manifest: of the fused model; config: {"run", "package": {"name", "ollama": {"temperature", "top_p", "top_k",
-    "num_ctx"}}, "data": {"system"}}. The last line on stderr is the command that makes the model known to Ollama.
+    manifest: of the fused model; rows: what it was trained on; config: {"run", "package": {"name", "ollama":
+    {"temperature", "top_p", "top_k", "num_ctx"}}, "data": {"system"}}. The last line on stderr is the command that
+    makes the model known to Ollama.
     """
     fused = files.read_json(manifest)
     renderer = Renderer(fused["folder"])
     head = gguf_file.read(gguf)
     command = create_command(config["package"].get("name"), config["run"], modelfile)
     lines = [f"# {command}", f"FROM ./{Path(gguf).name}"]
-    lines += _template(renderer, head)
+    system, tools = trained_with(rows)
+    lines += WITH_TOOLS if tools and renderer.template else _template(renderer, head)
     lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops(renderer)]
     settings = dict(config["package"]["ollama"])
     settings["num_ctx"] = min(settings["num_ctx"], _context(head) or settings["num_ctx"])
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
-    system = config["data"]["system"]
+    system = config["data"]["system"] or system
     if system:
         lines.append(f"SYSTEM {quoted(system)}")
     lines += _licence(Path(fused["folder"]))
     files.write_text(modelfile, "\n".join(lines) + "\n")
     print(command, file=sys.stderr)
+
+
+def trained_with(rows: StrPath) -> tuple[str | None, bool]:
+    """The system text that all training rows have in common, or None; and whether any of them uses tools."""
+    texts: set[str | None] = set()
+    tools = False
+    for row in files.read_jsonl(rows):
+        messages = row.get("messages", [])
+        first = messages[0] if messages else {}
+        texts.add(first["content"] if first.get("role") == "system" else None)
+        tools = tools or uses_tools(row)
+        if tools and len(texts) > 1:
+            break
+    return (texts.pop() if len(texts) == 1 else None), tools
+
+
+def uses_tools(row: dict[str, Any]) -> bool:
+    """Whether a row offers tools, calls one or has the answer of one."""
+    turns = row.get("messages", [])
+    return bool(row.get("tools")) or any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns)
 
 
 def create_command(name: str | None, run: str, modelfile: StrPath) -> str:

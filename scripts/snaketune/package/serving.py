@@ -42,27 +42,49 @@ def check(
     """Serve `gguf`, ask the first prompts of the evaluation again over HTTP, and write what came back.
 
     predictions: the evaluation's predictions.jsonl of this very file; rows: test.jsonl; config: {"package":
-    {"fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served` says how many answers are
-    those of the evaluation, alone and eight at once; `timing` holds load time, first-piece and answer latency, pieces
-    a second and memory, apart because it differs from run to run.
+    {"fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served`: {"file", "passed", "says"}
+    and how many answers are those of the evaluation, alone and eight at once; `timing` holds load time, first-token
+    and answer latency, tokens a second and memory, apart because it differs from run to run. A server that fails does
+    not raise, so that the report can show it: `require` does, on the written record.
     """
     asked = questions(predictions, rows, config["package"]["fidelity"]["prompts"])
+    try:
+        alone, together, measured = _asked(gguf, asked, config)
+    except (PackageError, ResourceError) as error:
+        files.write_json(served, {"file": Path(gguf).name, "passed": False, "says": str(error)})
+        Path(timing).unlink(missing_ok=True)
+        return
+    expected = [row["answer"].strip() for row in asked]
+    same = [sum(a.text.strip() == b for a, b in zip(found, expected, strict=True)) for found in (alone, together)]
+    record = {"file": Path(gguf).name, "passed": True, "says": f"it served {2 * len(asked)} answers"}
+    files.write_json(served, record | {"prompts": len(asked), "same_alone": same[0], "same_together": same[1]})
+    files.write_json(timing, measured)
+
+
+def _asked(
+    gguf: StrPath, asked: Sequence[dict[str, Any]], config: dict[str, Any]
+) -> tuple[list[Answered], list[Answered], dict[str, Any]]:
+    """The answers one at a time, those eight at once, and the times."""
     limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]
     context = 256 * -(-max(_room(row["messages"], limit) for row in asked) // 256)
     with running(gguf, context=context, patience=patience) as (port, load, process):
+        began = time.monotonic()
         alone = [ask(port, row["messages"], limit, patience) for row in asked]
+        between = time.monotonic()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             together = list(pool.map(lambda row: ask(port, row["messages"], limit, patience), asked))
+        ended = time.monotonic()
         memory = _memory(process.pid)
-    expected = [row["answer"].strip() for row in asked]
-    same = [sum(a.text.strip() == b for a, b in zip(found, expected, strict=True)) for found in (alone, together)]
-    files.write_json(
-        served, {"file": Path(gguf).name, "prompts": len(asked), "same_alone": same[0], "same_together": same[1]}
-    )
-    files.write_json(
-        timing,
-        {"load_seconds": load, "memory_bytes": memory, "alone": _times(alone), "together": _times(together)},
-    )
+    times = {"alone": _times(alone, between - began), "together": _times(together, ended - between)}
+    return alone, together, {"load_seconds": load, "memory_bytes": memory} | times
+
+
+def require(served: StrPath) -> str:
+    """The gate: a short text for a file that served; raises PackageError with the server's own words otherwise."""
+    record = files.read_json(served)
+    if not record["passed"]:
+        raise PackageError(f"{record['file']} could not be served: {record['says']}", where=str(served))
+    return f"{record['says']}\n"
 
 
 def questions(predictions: StrPath, rows: StrPath, count: int) -> list[dict[str, Any]]:
@@ -178,13 +200,14 @@ def ask(port: int, messages: Sequence[dict[str, Any]], limit: int, patience: flo
     return Answered("".join(pieces), first, time.monotonic() - began, len(pieces))
 
 
-def _times(found: Sequence[Answered]) -> dict[str, float]:
+def _times(found: Sequence[Answered], seconds: float) -> dict[str, float]:
+    """Medians and the 95th percentile over answers that took `seconds` together; a streamed piece is a token."""
     whole = sorted(one.whole for one in found)
     return {
-        "first_piece_seconds": statistics.median(one.first for one in found),
+        "first_token_seconds": statistics.median(one.first for one in found),
         "p50_seconds": statistics.median(whole),
         "p95_seconds": whole[min(len(whole) - 1, int(0.95 * len(whole)))],
-        "pieces_per_second": sum(one.pieces for one in found) / max(sum(one.whole for one in found), 1e-9),
+        "tokens_per_second": sum(one.pieces for one in found) / max(seconds, 1e-9),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.errors import ResourceError
+from snaketune.errors import ModelError, ResourceError
 from snaketune.files import StrPath, read_json, write_json
 from snaketune.model.base import plain_key, tokens_key
 from snaketune.model.store import TokenStore
@@ -63,6 +63,8 @@ def run(
         parts.append((model, settings["train"], not any(folder.glob("*.safetensors"))))
         if record["memory"]["total"] > record["usable_memory"]:
             refused.append((name, model, settings, store, record))
+        if config["package"]["adapter"] and settings["train"]["method"] == "lora":
+            _check_exportable(model, settings["train"]["targets"], folder)
     if refused:
         raise _too_large(refused, machine)
     stages = disk.forecast(parts, config["package"]["gguf"], max((one for one, _, _ in parts), key=_parameters))
@@ -71,6 +73,17 @@ def run(
     result = {"machine": machine.record(), "rows": rows, "experiments": experiments, "disk": stages}
     write_json(plan, result)
     return result
+
+
+def _check_exportable(model: Architecture, targets: str | list[str], folder: Path) -> None:
+    """Raise ModelError where an adapter would have parts that neither PEFT's LoRA nor llama.cpp's can hold."""
+    if any(one.copies > 1 for one in model.targeted(targets)):
+        raise ModelError(
+            "the adapter of a mixture of experts cannot be handed over alone",
+            where=str(folder),
+            why="The LoRA files of PEFT and llama.cpp hold no stacks of experts; the fused model and its GGUFs do",
+            mend="Set package.adapter: false, or name train.targets without the experts, such as [q_proj, v_proj]",
+        )
 
 
 def described(folder: Path, model: dict[str, Any]) -> Architecture:

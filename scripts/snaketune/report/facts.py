@@ -132,7 +132,8 @@ def _model(run: RunFiles) -> dict[str, Any]:
         "modelfile": modelfile.as_posix() if modelfile else None,
         "ollama": _ollama(modelfile) if modelfile else None,
         "card": card.as_posix() if card else None,
-        "serving": run.optional_json("model/serving.json"),
+        "served": run.optional_json("model/served.json"),
+        "serving_times": run.optional_json("model/timing.json"),
     }
 
 

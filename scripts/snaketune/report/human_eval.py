@@ -10,8 +10,7 @@ import hashlib
 import random
 from typing import Any
 
-from snaketune import config, files
-from snaketune.files import StrPath
+from snaketune import config
 
 MOST = 100  # questions; more than a person judges with care
 CRITERIA = ("accuracy", "relevance", "coherence", "completeness", "overall")
@@ -58,17 +57,3 @@ def _both(row: dict[str, Any], base: str | None, tuned: str | None) -> bool:
 def tuned_is_left(fingerprint: str, item: str) -> bool:
     """Which side of an item shows the tuned model: a fair coin that only the form's fingerprint decides."""
     return hashlib.sha256(f"{fingerprint}\0{item}".encode()).digest()[0] & 1 == 1
-
-
-def write(found: dict[str, Any], page: StrPath) -> None:
-    """Write the form as one self-contained page."""
-    from snaketune.report.page import templated
-
-    made = form(found)
-    shown = {key: value for key, value in made.items() if key != "identical"}
-    shown["kind"] = KIND
-    shown["items"] = [
-        {key: it[key] for key in ("id", "question", "reference", "left", "right")} for it in made["items"]
-    ]
-    html = templated("human_eval.html", "human_eval.js", ("style.css", "human_eval.css"), form=shown, found=made)
-    files.write_text(page, html)

@@ -45,7 +45,7 @@ def run(
     declared: the only files to read.
     """
     found = facts.collect(folder, declared)
-    human_eval.write(found, form)
+    write_form(found, form)
     files.write_json(record, found)
     files.write_text(page, render(found))
     return found
@@ -54,6 +54,17 @@ def run(
 def render(found: dict[str, Any]) -> str:
     """The page's HTML."""
     return templated("page.html", "page.js", facts=found, **_with_pictures(views.values(found)))
+
+
+def write_form(found: dict[str, Any], path: StrPath) -> None:
+    """Write the form for blind judging, `human_eval.form`, as one self-contained page."""
+    made = human_eval.form(found)
+    shown = {key: value for key, value in made.items() if key != "identical"} | {"kind": human_eval.KIND}
+    shown["items"] = [
+        {key: it[key] for key in ("id", "question", "reference", "left", "right")} for it in made["items"]
+    ]
+    html = templated("human_eval.html", "human_eval.js", ("style.css", "human_eval.css"), form=shown, found=made)
+    files.write_text(path, html)
 
 
 def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:

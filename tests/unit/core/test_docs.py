@@ -35,3 +35,10 @@ def test_every_rule_file_names_its_rules_and_every_rule_its_script() -> None:
                 assert name in text[: text.index("\n\n")], f"{path.name} does not announce {name}"
                 rules[name] = path
     assert set(rules) == {path.stem for path in (ROOT / "scripts").glob("*.py")}
+
+
+def test_every_caption_is_shown_by_snakemakes_report_and_every_shown_file_has_one() -> None:
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    shown = re.findall(r'caption="../report/captions/(\w+)\.rst"', rules)
+    assert rules.count("=report(") == len(shown)
+    assert sorted(shown) == sorted(path.stem for path in (ROOT / "report/captions").iterdir())

@@ -44,6 +44,7 @@ def test_a_family_is_the_same_model_in_every_file(family: str, bits: int | None,
     modelfile.write(
         manifest=tmp_path / "fused.json",
         gguf=chain.gguf("q8_0"),
+        rows=tmp_path / "test.jsonl",
         config={"run": "r", "package": {"ollama": {"num_ctx": 4096}}, "data": {"system": None}},
         modelfile=tmp_path / "Modelfile",
     )

@@ -150,6 +150,15 @@ def test_an_end_token_that_llama_cpp_does_not_know_is_caught(chain: Chain, tmp_p
     assert ("stops", "gguf-f16") in failed(chain.check(tmp_path / "f.json", ggufs=[bad]))
 
 
+def test_answers_that_part_where_the_adapter_was_sure_are_told_from_near_ties(chain: Chain, tmp_path: Path) -> None:
+    right = chain.check(tmp_path / "right.json", ggufs=[])["artefacts"]["fused"]
+    base = mx.load(str(chain.base / "model.safetensors"))
+    manifest = with_weights(chain, tmp_path, lambda name, value: base[name].astype(value.dtype))
+    wrong = chain.check(tmp_path / "wrong.json", manifest=manifest, ggufs=[])["artefacts"]["fused"]
+    assert wrong["greedy_same"] < right["greedy_same"]
+    assert wrong["parting"] > 0.1 > (right["parting"] or 0.0)
+
+
 def test_a_right_chain_passes_the_gate(chain: Chain, tmp_path: Path) -> None:
     record = chain.check(tmp_path / "f.json")
     assert failed(record) == set()

@@ -12,6 +12,7 @@ import pytest
 from chains import Chain
 from hypothesis import given
 from hypothesis import strategies as st
+from snaketune import files
 from snaketune.model.rendering import Renderer
 from snaketune.package import chat_format, gguf_file, modelfile
 
@@ -132,11 +133,16 @@ def test_a_template_that_does_more_than_put_texts_around_has_no_format(odd: obje
     assert chat_format.derive(odd) is None  # type: ignore[arg-type]
 
 
-def write(chain: Chain, target: Path, **more: object) -> str:
+def write(chain: Chain, target: Path, rows: list[dict[str, object]] | None = None, **more: object) -> str:
     settings = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "num_ctx": 4096}
     config = {"run": "v1", "package": {"name": "mine", "ollama": settings}, "data": {"system": None} | more}
+    files.write_jsonl(target / "train.jsonl", rows or families.conversations(3))
     modelfile.write(
-        manifest=chain.folder / "fused.json", gguf=chain.gguf("q8_0"), config=config, modelfile=target / "Modelfile"
+        manifest=chain.folder / "fused.json",
+        gguf=chain.gguf("q8_0"),
+        rows=target / "train.jsonl",
+        config=config,
+        modelfile=target / "Modelfile",
     )
     return (target / "Modelfile").read_text(encoding="utf-8")
 
@@ -154,6 +160,27 @@ def test_the_modelfile_has_what_ollama_needs(chain: Chain, tmp_path: Path, capsy
 def test_a_system_prompt_is_written_only_where_training_had_one(chain: Chain, tmp_path: Path) -> None:
     assert 'SYSTEM "Be brief."' in write(chain, tmp_path, system="Be brief.")
     assert 'SYSTEM """Say "oui".\nBe brief."""' in write(chain, tmp_path, system='Say "oui".\nBe brief.')
+
+
+def test_a_system_prompt_of_the_rows_own_is_written_where_all_have_the_same(chain: Chain, tmp_path: Path) -> None:
+    def told(*texts: str | None) -> list[dict[str, object]]:
+        turns = [[{"role": "system", "content": text}] if text else [] for text in texts]
+        rows = families.conversations(len(turns))
+        return [{"messages": [*turn, *row["messages"]]} for turn, row in zip(turns, rows, strict=True)]
+
+    assert 'SYSTEM "Be brief."' in write(chain, tmp_path, told("Be brief.", "Be brief."))
+    assert "SYSTEM" not in write(chain, tmp_path, told("Be brief.", "Be long."))
+    assert "SYSTEM" not in write(chain, tmp_path, told("Be brief.", None))
+    assert 'SYSTEM "Be kind."' in write(chain, tmp_path, told("Be brief.", "Be kind."), system="Be kind.")
+    assert "SYSTEM" not in write(chain, tmp_path, [{"text": "of no one"}])
+
+
+def test_a_model_trained_with_tools_gets_no_template_that_would_leave_them_out(chain: Chain, tmp_path: Path) -> None:
+    rows = families.conversations(3)
+    assert 'TEMPLATE """' in write(chain, tmp_path, rows)
+    said = write(chain, tmp_path, [*rows, rows[0] | {"tools": [{"type": "function"}]}])
+    assert 'TEMPLATE """' not in said
+    assert "trained with tools" in said
 
 
 def test_the_begin_token_is_left_to_llama_cpp_where_it_adds_one(chain: Chain) -> None:

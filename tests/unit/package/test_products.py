@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -242,6 +243,11 @@ def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: P
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match="how this model's tokenizer splits text"):
         converting.check_convertible(tmp_path)
+    (tmp_path / "config.json").write_text(
+        '{"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "n_routed_experts": 8}', "utf-8"
+    )
+    with pytest.raises(ModelError, match="mixtures of experts of the type deepseek_v2"):
+        converting.check_convertible(tmp_path)
     assert "qwen2" not in converting.hashes()
     assert len(converting.hashes()) > 50
 
@@ -251,6 +257,27 @@ def test_a_broken_folder_fails_with_the_converters_own_words(tmp_path: Path) -> 
     with pytest.raises(PackageError, match="NoSuchForCausalLM"):
         converting.convert(tmp_path, tmp_path / "x.gguf", name="x")
     assert not (tmp_path / "x.gguf").exists()
+
+
+@pytest.mark.slow
+def test_converting_holds_little_more_than_one_copy_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = families.FAMILIES["llama-bpe"]
+    wide = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 16, "head_dim": 256}
+    monkeypatch.setitem(families.FAMILIES, "wide", dataclasses.replace(small, config=small.config | wide))
+    families.build(tmp_path / "wide", "wide", dtype="bfloat16")
+    program = (
+        "import resource, sys; from snaketune.package import converting\n"
+        "converting.convert(sys.argv[1], sys.argv[2], name='wide')\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "wide"), str(tmp_path / "wide.gguf")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SCHEMA.parents[1] / "scripts")
+    unit = 1 if sys.platform == "darwin" else 1024
+    size = (tmp_path / "wide" / "model.safetensors").stat().st_size
+    assert size > 400e6
+    assert int(said.stdout) * unit < 1.3 * size
 
 
 def test_a_model_read_layer_by_layer_says_the_same(quantized_chain: Chain) -> None:

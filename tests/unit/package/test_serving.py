@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from chains import Chain
@@ -45,23 +51,36 @@ def test_the_server_gives_the_evaluations_answers_alone_and_eight_at_once(chain:
         timing=tmp_path / "timing.json",
     )
     served, timing = files.read_json(tmp_path / "served.json"), files.read_json(tmp_path / "timing.json")
+    assert serving.require(tmp_path / "served.json") == "it served 20 answers\n"
     assert served["prompts"] == 10
     assert served["same_alone"] >= 9
     assert served["same_together"] >= 9
     assert timing["load_seconds"] > 0
     assert timing["memory_bytes"] > 1e6
     assert (
-        0 < timing["alone"]["first_piece_seconds"] <= timing["alone"]["p50_seconds"] <= timing["alone"]["p95_seconds"]
+        0 < timing["alone"]["first_token_seconds"] <= timing["alone"]["p50_seconds"] <= timing["alone"]["p95_seconds"]
     )
+    assert timing["together"]["tokens_per_second"] > 0
 
 
 def test_a_file_that_cannot_be_loaded_ends_with_the_servers_words(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing else")
+    files.write_jsonl(tmp_path / "p.jsonl", [{"id": "1", "answer": "b"}])
+    files.write_jsonl(tmp_path / "rows.jsonl", [{"id": "1", "messages": [{"role": "user", "content": "a"}]}])
+    (tmp_path / "timing.json").write_text("of an earlier run")
     began = time.monotonic()
-    with pytest.raises(PackageError, match="ended by itself"):
-        with serving.running(tmp_path / "bad.gguf", context=256, patience=100):
-            pass
+    serving.check(
+        gguf=tmp_path / "bad.gguf",
+        predictions=tmp_path / "p.jsonl",
+        rows=tmp_path / "rows.jsonl",
+        config=CONFIG | {"package": CONFIG["package"] | {"serve_timeout": 100}},
+        served=tmp_path / "served.json",
+        timing=tmp_path / "timing.json",
+    )
     assert time.monotonic() - began < 90
+    assert not (tmp_path / "timing.json").exists()
+    with pytest.raises(PackageError, match=r"bad\.gguf could not be served: .*ended by itself"):
+        serving.require(tmp_path / "served.json")
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -90,3 +109,69 @@ def test_without_ollama_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest
     found = files.read_json(tmp_path / "ollama.json")
     assert found["model"] is None
     assert found["says"].startswith("`ollama` is not installed")
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """Answers /api/chat as Ollama does, with the letter that the test has put into `says`."""
+
+    says: ClassVar[dict[str, str]] = {}
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body | {"path": self.path})
+        answer = json.dumps({"message": {"content": self.says[body["messages"][-1]["content"]]}}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server in Ollama's place, and a program `ollama` that writes down how it was called."""
+    program = tmp_path / "bin" / "ollama"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/called"\nexit "${OLLAMA_FAILS:-0}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    StandIn.says, StandIn.asked = {"one?": "1", "two?": "not 2"}, []
+    server = ThreadingHTTPServer((serving.HOST, 0), StandIn)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{serving.HOST}:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def registered(folder: Path, address: str) -> dict[str, Any]:
+    rows = [{"id": name, "messages": [{"role": "user", "content": f"{name}?"}]} for name in ("one", "two")]
+    files.write_jsonl(folder / "rows.jsonl", rows)
+    files.write_jsonl(folder / "p.jsonl", [{"id": "one", "answer": "1"}, {"id": "two", "answer": "2"}])
+    ollama.register(
+        modelfile=folder / "Modelfile",
+        predictions=folder / "p.jsonl",
+        rows=folder / "rows.jsonl",
+        config=CONFIG,
+        registered=folder / "ollama.json",
+        address=address,
+    )
+    return files.read_json(folder / "ollama.json")
+
+
+def test_ollama_gets_the_runs_own_tag_and_its_answers_are_compared(stand_in: str, tmp_path: Path) -> None:
+    found = registered(tmp_path, stand_in)
+    assert (tmp_path / "bin/called").read_text().split() == ["create", "mine:v1", "-f", str(tmp_path / "Modelfile")]
+    assert (found["model"], found["same"], found["prompts"]) == ("mine:v1", 1, 2)
+    assert StandIn.asked[0]["path"] == "/api/chat"
+    assert StandIn.asked[0]["model"] == "mine:v1"
+    assert StandIn.asked[0]["options"] | {"temperature": 0, "num_predict": 12} == StandIn.asked[0]["options"]
+
+
+def test_a_failing_ollama_is_a_sentence(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ResourceError, match="Ollama does not answer"):
+        registered(tmp_path, "http://127.0.0.1:9")
+    monkeypatch.setenv("OLLAMA_FAILS", "1")
+    with pytest.raises(PackageError, match="`ollama create mine:v1` failed"):
+        registered(tmp_path, stand_in)

@@ -201,3 +201,16 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
             key, value = re.match(r"train\.(\w+) (\w+)", words).groups()
             train = train | {key: {"true": True, "false": False}.get(value, value)}
     assert total(model, train, lengths) <= usable
+
+
+def test_a_mixture_of_experts_is_planned_without_an_adapter_of_its_own(model, planned):
+    config = json.loads((model / "config.json").read_text())
+    mixture = config | {"num_experts": 8, "num_experts_per_tok": 2, "model_type": "qwen3_moe"}
+    (model / "config.json").write_text(json.dumps(mixture))
+    try:
+        with pytest.raises(ModelError, match=r"mixture of experts .*package\.adapter: false"):
+            planned()
+        assert planned(package={"adapter": False})["experiments"]
+        assert planned(train={"targets": ["q_proj", "v_proj"]})["experiments"]
+    finally:
+        (model / "config.json").write_text(json.dumps(config))

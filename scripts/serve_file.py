@@ -1,0 +1,17 @@
+"""Serves the recommended GGUF over HTTP and asks it the evaluation's questions again; package/serving.py."""
+
+import json
+from pathlib import Path
+
+from snaketune import step
+from snaketune.package import serving
+
+with step.running(snakemake.log[0]):
+    serving.check(
+        gguf=snakemake.input.gguf,
+        predictions=snakemake.input.predictions,
+        rows=snakemake.input.rows,
+        config=json.loads(snakemake.params.config),
+        served=snakemake.output.served,
+        timing=Path(snakemake.output.served).with_name("timing.json"),
+    )
