@@ -28,7 +28,7 @@ class Journal:
         self.lines: dict[str, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
             for line in self.path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a killed run may be torn
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a killed run may have torn it
                     one = json.loads(line)
                     self.lines[one.pop("path")] = one
 
