@@ -28,7 +28,7 @@ class Journal:
         self.lines: dict[str, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
             for line in self.path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a killed run may have torn it
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # torn by a kill
                     one = json.loads(line)
                     self.lines[one.pop("path")] = one
 
