@@ -20,7 +20,7 @@ import psutil
 from projects import Project
 from terminal import Terminal
 
-DELAY = 2.5  # seconds after a job's start, at most
+DELAY = 2.5  # seconds after a job's start, at most, where jobs take as long
 STARTED = re.compile(rb"^(?:local)?rule \w+:", re.MULTILINE)
 TOTAL = re.compile(rb"^total +(\d+)", re.MULTILINE)
 # what the machine and the moment decide, not the settings
@@ -79,13 +79,16 @@ class Kill:
     orphans: int = 0  # jobs that outlived it
 
 
-def killed_run(project: Project, how: str, draw: random.Random, left: int = 1) -> tuple[Kill, str]:
+def killed_run(
+    project: Project, how: str, draw: random.Random, *, left: int = 1, longest: float = DELAY
+) -> tuple[Kill, str]:
     """Start a run and end it at a drawn moment; returns what was done and what the terminal showed.
 
     left: how many kills this project is still to see, this one included; they share what is left of the work.
+    longest: seconds after a job's start, at most.
     """
     terminal = Terminal(project)
-    share, delay = draw.random() / left, draw.random() * DELAY
+    share, delay = draw.random() / left, draw.random() * longest
     try:
         reached = terminal.until(lambda: TOTAL.search(terminal.said))
         found = TOTAL.search(terminal.said)
@@ -104,7 +107,7 @@ def killed_run(project: Project, how: str, draw: random.Random, left: int = 1) -
         terminal.close()
 
 
-def survived(project: Project, hows: list[str], seed: int) -> dict[str, Any]:
+def survived(project: Project, hows: list[str], seed: int, longest: float = DELAY) -> dict[str, Any]:
     """End runs of a project one after the other, then run it to its end as a person would; a record of it all.
 
     "ended_well": each run went on until it was ended, and the last to its end; "said": what the first bad one showed.
@@ -113,7 +116,7 @@ def survived(project: Project, hows: list[str], seed: int) -> dict[str, Any]:
     kills: list[Kill] = []
     said = ""
     for number, how in enumerate(hows):
-        kill, shown = killed_run(project, how, draw, left=len(hows) - number)
+        kill, shown = killed_run(project, how, draw, left=len(hows) - number, longest=longest)
         kills.append(kill)
         if kill.code is None and "Nothing to be done" not in shown and "(100%) done" not in shown:
             said = said or shown

@@ -7,6 +7,7 @@ a round again that ended well with this code.
 import hashlib
 import json
 import os
+import random
 from pathlib import Path
 
 import crash
@@ -31,8 +32,8 @@ def code_of_the_project() -> str:
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
 
 
-def round_of_kills(project: Project, whole: Project, hows: list[str], seed: int) -> dict:
-    found = crash.survived(project, hows, seed)
+def round_of_kills(project: Project, whole: Project, hows: list[str], seed: int, longest: float = crash.DELAY) -> dict:
+    found = crash.survived(project, hows, seed, longest)
     found["different"] = (
         crash.different(crash.products(project), crash.products(whole)) if found["ended_well"] else None
     )
@@ -88,3 +89,11 @@ def test_a_hundred_kills(
     with open(ledger, "a", encoding="utf-8") as out:
         out.write(json.dumps({**found, "code": code, "survived": survived}) + "\n")
     assert_survived(found)
+
+
+@pytest.mark.slow
+def test_the_demo_survives_five_kills(demo: Project, tmp_path: Path) -> None:
+    hows = random.Random(5).sample(HOWS, 5)
+    found = round_of_kills(Project.copied(tmp_path / "killed"), demo, hows, seed=5, longest=20.0)
+    assert_survived(found)
+    assert all(kill["code"] is not None for kill in found["kills"]), found["kills"]

@@ -13,14 +13,6 @@ from snaketune import files
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project.copied(tmp_path_factory.mktemp("demo") / "project")
-    done = project.snakemake()
-    assert done.returncode == 0, done.stdout
-    return project
-
-
 def scores(demo: Project, artefact: str) -> dict[str, float]:
     path = demo.folder / "results/demo/evaluation" / artefact / "scores.json"
     found = json.loads(path.read_text())
