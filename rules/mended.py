@@ -1,4 +1,7 @@
-"""What this workflow mends in Snakemake 9.27: jobs that it forgets, locks without a process, words that hide ours."""
+"""What this workflow mends in Snakemake 9.27.
+
+Jobs that it forgets, locks that name no process, results that a clock gone back costs, words that hide ours.
+"""
 
 import logging
 import re
@@ -21,6 +24,7 @@ FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-
 def mend(workflow, results, run):
     """Mend them all, for one workflow whose results lie in a folder; run: the name of its run."""
     DAG.update_needrun = without_ancient(DAG.update_needrun)
+    DAG.check_output_mtime = no_older_than_inputs
     PersistenceBase._input = inputs_but_for_ancient
     workflow.execute = alone(workflow, results, run)
     logger.addFilter(without_echo)
@@ -55,6 +59,18 @@ def inputs_but_for_ancient(_, job):
     Those are permissions: content and age of theirs make no job stale, and which file gives one does neither.
     """
     return sorted(str(file) for file in job.input if not file.is_ancient)
+
+
+async def no_older_than_inputs(_dag, job, outputs):
+    """Outputs are dated after their inputs, also where the clock went back since those were written.
+
+    Snakemake takes such a job as failed and removes its outputs, for days if need be.
+    """
+    inputs = [await file.mtime_uncached(skip_storage=True) for file in job.input if await file.exists_local()]
+    newest = max((when.local() for when in inputs), default=0.0)
+    for output in outputs:
+        if await output.exists_local() and (await output.mtime_uncached(skip_storage=True)).local() < newest:
+            output.touch((newest + 0.001, newest + 0.001))
 
 
 def alone(workflow, results, run):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -64,8 +63,8 @@ def _begun(project: Project, known: dict[str, str]) -> Iterator[tuple[str, psuti
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     """An empty file system of so many megabytes; raises PermissionError where none may be mounted."""
     folder.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "snaketune", folder], check=False)
-    if done.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "snaketune", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         raise PermissionError("no file system may be mounted here")
     try:
         yield folder
@@ -102,7 +101,3 @@ def little_memory(job: psutil.Process, megabytes: int = 8) -> Iterator[None]:
     limit = job.memory_info().vms + megabytes * 2**20
     job.rlimit(psutil.RLIMIT_AS, (limit, limit))
     yield
-
-
-def may_mount() -> bool:
-    return os.geteuid() == 0
