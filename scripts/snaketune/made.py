@@ -30,7 +30,8 @@ class Journal:
             for line in self.path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # torn by a kill
                     one = json.loads(line)
-                    self.lines[one["path"]] = {key: value for key, value in one.items() if key != "path"}
+                    name = one["path"]
+                    self.lines[name] = {key: value for key, value in one.items() if key != "path"}
 
     def add(self, paths: Iterable[StrPath]) -> None:
         """Record what lies at these paths now; paths without a file are passed over."""
