@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import records
 from snakemake.dag import DAG
 from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
@@ -91,6 +92,7 @@ def alone(workflow, results, run):
                 locks.wait(step.locks_in(results))
                 files.remove_abandoned(results)
                 clear(dead)
+                records.join_records(results)
                 return execute(executor_plugin=executor_plugin, **rest)
         except UserError as error:
             print(f"snaketune: {error}", file=sys.stderr)

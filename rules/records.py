@@ -16,17 +16,18 @@ from snaketune import made
 
 def mend(results):
     """Keep Snakemake's records in a folder of results, and have it look at what they speak of."""
-    records = Path(results, ".made")
-    join_records(records / "metadata")
-    journal, changed = made.Journal(records / "outputs.jsonl"), set()
+    if Path(results).exists():  # otherwise a real run does it (mended.py): looking and mistaken settings make nothing
+        join_records(results)
+    journal, changed = made.Journal(Path(results, ".made", "outputs.jsonl")), set()
     PersistenceBase.has_metadata = records_hold(journal, changed)
     PersistenceBase.finished = recorded(journal)
     Job.remove_existing_output = keep_changed(changed, journal)
     Reason.__bool__, Reason.__str__ = counts, said
 
 
-def join_records(kept):
+def join_records(results):
     """`.snakemake/metadata` becomes a link to the records beside the results; what lay there before moves over."""
+    kept = Path(results, ".made", "metadata")
     own = Path(".snakemake/metadata")
     kept.mkdir(parents=True, exist_ok=True)
     # without that folder Snakemake takes the records for those of an old version, and works through them
