@@ -30,8 +30,7 @@ class Journal:
             for line in self.path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # torn by a kill
                     one = json.loads(line)
-                    name = one["path"]
-                    self.lines[name] = {key: value for key, value in one.items() if key != "path"}
+                    self.lines[one.pop("path")] = one
 
     def add(self, paths: Iterable[StrPath]) -> None:
         """Record what lies at these paths now; paths without a file are passed over."""
