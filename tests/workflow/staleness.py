@@ -201,4 +201,15 @@ UNSEEN: dict[str, set[str]] = {
     "scripts/snaketune/data/hub.py": {"validate_rows"},  # sources on the hub
     "scripts/snaketune/data/tables.py": {"validate_rows"},  # CSV and Parquet
     "scripts/snaketune/llama_engine/embedding.py": SCORES,  # semantic similarity
+    "scripts/snaketune/package/converter_process.py": {"forecast_run"},  # it counts with the module that starts it
+}
+PAGES = {"write_pilot", "write_report"}
+# what is read for a forecast alone, and makes no decision again
+FORETELLS: dict[str, set[str]] = {"data/general.jsonl": {"decide_pilot"}}
+# folders whose files count together, for those who read one of them
+TOGETHER: dict[str, set[str]] = {
+    **dict.fromkeys(
+        (f"report/{name}" for name in ("page.", "pilot.", "runs.", "style.", "human_eval.", "sections/")), PAGES
+    ),
+    "scripts/snaketune/model/templates/": {"tokenize_rows", "forecast_run", "check_fidelity", *PILOT, *ANSWERS},
 }

@@ -14,7 +14,7 @@ from dry_runs import DryRuns
 from projects import Project
 from snaketune import config as configuration
 from snaketune.files import sha256
-from staleness import GONE, JOBS, KEYS, UNSEEN, followed
+from staleness import FORETELLS, GONE, JOBS, KEYS, TOGETHER, UNSEEN, followed
 from tracing import Traced, readers
 
 Change = Callable[[Project], None]
@@ -261,7 +261,11 @@ def test_every_file_makes_stale_the_steps_that_read_it_and_nothing_else(traced: 
 
 def check_files(names: list[str], traced: Traced, tried: Callable) -> None:
     expected = {
-        name: followed(jobs_of(readers(name, traced[1]) | with_environment(name)) | UNSEEN.get(name, set()))
+        name: followed(
+            jobs_of(readers(name, traced[1]) | with_environment(name)) - FORETELLS.get(name, set())
+            | UNSEEN.get(name, set())
+            | {job for folder, jobs in TOGETHER.items() if name.startswith(folder) for job in jobs}
+        )
         for name in names
     }
     found = tried({name: change_of_meaning(name) for name in expected})
