@@ -16,6 +16,7 @@ from snaketune.train import experiments, hosts
 
 ROWS = 23  # with 4 rows an update, the last of two epochs has 2 rows: of three workers one has none
 PLAIN = {"epochs": 2, "batch_size": 2, "accumulation": 2, "validate_every": 3, "learning_rate": 3e-3}
+LONG = PLAIN | {"epochs": 30, "validate_every": 20}  # still at work when it is interrupted, on a fast machine too
 
 
 @pytest.fixture
@@ -61,14 +62,14 @@ def test_a_worker_that_dies_is_named_and_the_next_run_goes_on(place, monkeypatch
     with monkeypatch.context() as patch:
         died = when_under_way(patch, lambda process: process.kill())
         with pytest.raises(TrainingError) as error:
-            place.train("two", workers=2, **PLAIN)
+            place.train("two", workers=2, **LONG)
     assert died
     assert "worker 1 of 2 (127.0.0.1) was killed by SIGKILL" in str(error.value)
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(place.folder) in str(one.info["cmdline"])]
     capsys.readouterr()
-    place.train("two", workers=2, **PLAIN)
+    place.train("two", workers=2, **LONG)
     assert "going on from update" in capsys.readouterr().err
-    place.train("one", **PLAIN)
+    place.train("one", **LONG)
     assert_same_training(place, "one", "two")
 
 
@@ -77,7 +78,7 @@ def test_a_worker_that_hangs_is_named_in_bounded_time(place, monkeypatch):
     monkeypatch.setattr(launching, "SILENCE", 15.0)
     when_under_way(monkeypatch, lambda process: process.suspend())
     with pytest.raises(TrainingError, match=r"worker 1 of 2 \(127.0.0.1\) has shown no sign of life for 15 seconds"):
-        place.train("two", workers=2, **PLAIN)
+        place.train("two", workers=2, **LONG)
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(place.folder) in str(one.info["cmdline"])]
 
 
@@ -103,11 +104,11 @@ def test_a_signal_ends_all_with_a_checkpoint(place, monkeypatch, whom):
     with monkeypatch.context() as patch:
         when_under_way(patch, signalled)
         with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-            place.train("two", workers=2, **PLAIN)
+            place.train("two", workers=2, **LONG)
     kept = [int(one.stem[-8:]) for one in (place.folder / "two" / "checkpoints").rglob("checkpoint-*.json")]
-    assert max(kept) % PLAIN["validate_every"] or max(kept) > 3
-    place.train("two", workers=2, **PLAIN)
-    place.train("one", **PLAIN)
+    assert max(kept) % LONG["validate_every"] or max(kept) > 20
+    place.train("two", workers=2, **LONG)
+    place.train("one", **LONG)
     assert_same_training(place, "one", "two")
 
 
