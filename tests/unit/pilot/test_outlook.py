@@ -71,7 +71,7 @@ def test_on_a_processor_experiments_run_side_by_side(forecast, monkeypatch):
 
 
 def test_packaging_has_the_converters_own_time(forecast):
-    assert forecast({"main": experiment(1)})["seconds"]["package"] == pytest.approx(2 * 2 + 6, abs=0.1)
+    assert forecast({"main": experiment(1)})["seconds"]["package"] == pytest.approx(2 + 0.7 + 6, abs=0.1)
 
 
 def test_answers_of_both_sets_are_as_long_as_the_sample_shows(forecast):
