@@ -37,6 +37,12 @@ package: {gguf: [q8_0], fidelity: {rows: 6, prompts: 2, max_new_tokens: 8}}
 evaluate: {max_rows: 12, max_new_tokens: 8}
 """
 
+# what the machine and the moment decide, not the settings
+MEASURED = re.compile(
+    r"(^|/)(logs|benchmarks|checkpoints|report|\..*)/"
+    r"|(^|/)(\..*|.*timing\.jsonl?|run\.json|pilot/(decision\.json|index\.html))$"
+)
+
 
 class Project:
     """A copy of the workflow in a folder of its own; the set-up (.venv, vendor) is shared with the original."""
@@ -91,6 +97,12 @@ class Project:
         said = self.snakemake("-n", *arguments)
         assert said.returncode == 0, said.stdout
         return rules_in(said.stdout)
+
+    def products(self) -> dict[str, bytes]:
+        """Every file of the run that only its settings, data and code decide."""
+        (run,) = (path.parent for path in (self.folder / "results").glob("*/config.json"))
+        files = {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in files.items() if not MEASURED.search(name)}
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")

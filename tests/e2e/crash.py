@@ -23,11 +23,6 @@ from terminal import Terminal
 DELAY = 2.5  # seconds after a job's start, at most, where jobs take as long
 STARTED = re.compile(rb"^(?:local)?rule \w+:", re.MULTILINE)
 TOTAL = re.compile(rb"^total +(\d+)", re.MULTILINE)
-# what the machine and the moment decide, not the settings
-MEASURED = re.compile(
-    r"(^|/)(logs|benchmarks|checkpoints|report|\..*)/"
-    r"|(^|/)(\..*|.*timing\.jsonl?|run\.json|pilot/(decision\.json|index\.html))$"
-)
 
 
 def _to_all(number: int) -> Callable[[Terminal], None]:
@@ -124,13 +119,6 @@ def survived(project: Project, hows: list[str], seed: int, longest: float = DELA
     if last.returncode:
         said = said or last.stdout
     return {"seed": seed, "kills": [asdict(kill) for kill in kills], "ended_well": not said, "said": said[-4000:]}
-
-
-def products(project: Project) -> dict[str, bytes]:
-    """Every file of the project's run that only its settings, data and code decide."""
-    (run,) = (path.parent for path in (project.folder / "results").glob("*/config.json"))
-    files = {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not MEASURED.search(name)}
 
 
 def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
