@@ -1,5 +1,6 @@
 """One run at a time in a folder: the second one says so, the next one after a killed one goes on by itself."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -12,12 +13,17 @@ from terminal import Terminal
 
 CONFIG = "results/tiny/config.json"
 REPORT = "results/tiny/data/report.json"
+ROWS = 40_000
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[Project, Terminal, psutil.Process]]:
-    """A run whose first job, validate_rows, is held up."""
+    """A run whose first job, validate_rows, is held up; with so many rows that it cannot have ended before."""
     project = tiny(tmp_path / "project")
+    rows = (
+        {"prompt": f"what is {number} and {number * 7919 % 9973}?", "response": str(number)} for number in range(ROWS)
+    )
+    project.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     terminal = Terminal(project, "--cores", "1", REPORT)
     lock = project.folder / "results/tiny/logs/.validate_rows.lock"
     assert terminal.until(lambda: lock.is_file() and lock.read_text()), terminal.text
