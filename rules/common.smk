@@ -17,6 +17,7 @@ from snaketune.evaluate import settings as evaluate_settings
 from snaketune.model import base as base_models
 from snaketune.model import rendering
 from snaketune.train import experiments as train_experiments
+from snaketune.train.checkpoints import WITHOUT_EFFECT
 
 
 def settled(given, files):
@@ -50,8 +51,6 @@ EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
 BASES = {base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
 PLAIN = {base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()}
 TOKENS = {base_models.tokens_key(model): model for model in BASES.values()}
-# settings of a training that change nothing of what is trained
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
 SIMILARITY = or_exit(evaluate_settings.similarity_model, CONFIG)
 GPU = int(sys.platform == "darwin")  # one training or answering at a time where they share the one GPU
 

@@ -44,8 +44,9 @@ def records_hold(journal, changed, has_metadata=PersistenceBase.has_metadata):
 
     def hold(persistence, job):
         there = [file for file in map(str, job.output) if Path(file).exists()]
-        changed.update(file for file in there if journal.changed(file))
-        return not there or (has_metadata(persistence, job) and all(map(journal.knows, there)))
+        unknown = {file for file in there if not journal.knows(file)}
+        changed.update(file for file in unknown if journal.changed(file))
+        return not there or (has_metadata(persistence, job) and not unknown)
 
     return hold
 

@@ -43,9 +43,12 @@ class Journal:
     def _append(self, found: dict[str, dict[str, Any]]) -> None:
         if found:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-            with open(self.path, "a", encoding="utf-8") as out:
-                out.write("\n" * torn + "".join(dumps({"path": path} | one) + "\n" for path, one in found.items()))
+            lines = "".join(dumps({"path": path} | one) + "\n" for path, one in found.items()).encode()
+            with open(self.path, "ab+") as out:
+                if out.tell():
+                    out.seek(-1, os.SEEK_END)
+                    lines = lines if out.read() == b"\n" else b"\n" + lines
+                out.write(lines)
                 out.flush()
                 os.fsync(out.fileno())
             self.lines |= found

@@ -21,7 +21,7 @@ from snaketune.data.reasons import Rejection
 from snaketune.data.shingles import Shingles
 from snaketune.data.verdicts import Judge
 from snaketune.errors import DataError
-from snaketune.files import StrPath, write_json, writing_jsonl
+from snaketune.files import StrPath, scratch, write_json, writing_jsonl
 
 encode = msgspec.json.Encoder().encode
 EXAMPLES = 5
@@ -39,9 +39,9 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
     at_stop.unlink(missing_ok=True)
     tallies: list[reports.Tally] = []
     duplicates: list[list[str]] = []
-    with _scratch(Path(records).parent) as scratch, writing_jsonl(records) as good, writing_jsonl(rejected) as bad:
-        rows = Rows(Shingles(scratch / "shingles", data["shingles"]))
-        with open(scratch / "rows", "wb", buffering=1 << 20) as unique:
+    with scratch(report) as folder, writing_jsonl(records) as good, writing_jsonl(rejected) as bad:
+        rows = Rows(Shingles(folder / "shingles", data["shingles"]))
+        with open(folder / "rows", "wb", buffering=1 << 20) as unique:
             for place, source in enumerate(data["sources"]):
                 tally = reports.Tally(sources.title(source))
                 tallies.append(tally)
@@ -61,7 +61,7 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
         for row in kin.removed:
             tallies[rows.source[row]].near_duplicates += 1
         gone = copied.keys() | kin.removed.keys()
-        with open(scratch / "rows", "rb") as lines:
+        with open(folder / "rows", "rb") as lines:
             for row, line in enumerate(lines):
                 if row in gone:
                     continue
@@ -72,18 +72,6 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
     written["advice"] = reports.advice(written)
     write_json(report, written)
     return written
-
-
-@contextlib.contextmanager
-def _scratch(beside: Path) -> Iterator[Path]:
-    """A folder that is empty at first and gone at the end, and what a killed run left in it with it."""
-    folder = beside / ".validate_rows"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from snaketune.model.base import read_manifest
 from snaketune.model.store import TokenStore
 from snaketune.train import around, schedule, subset, tracking
 from snaketune.train.batches import Batch, Visits, cutting_of, gather
-from snaketune.train.checkpoints import Checkpoints, fingerprint
+from snaketune.train.checkpoints import WITHOUT_EFFECT, Checkpoints, fingerprint
 from snaketune.train.interrupts import Interrupts, interrupted
 from snaketune.train.metrics import Line, Log, Nowhere, clock, short
 from snaketune.train.progress import Progress
@@ -40,8 +40,6 @@ from snaketune.train.stopping import Best
 from snaketune.train.tracking import Tracker
 
 CHECKPOINT_SECONDS = 600.0  # a killed run loses at most so much, or what lies between two validations
-# settings that change no result
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
 
 
 def train(
