@@ -143,7 +143,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
     import tempfile
 
     from snaketune import config, files
-    from snaketune.mlx_engine import trainer
+    from snaketune.mlx_engine import loop, telling, trainer
     from snaketune.model.rendering import Rendered
     from snaketune.model.store import write_store
     from snaketune.train.batches import Cutting, Visits
@@ -175,11 +175,11 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             "seed": 1,
         }
         outside = Outside()
-        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (trainer, "gather"), (trainer.Line, "show")):
+        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (loop, "gather"), (telling.Line, "show")):
             outside.time(owner, name)
         for owner, name in ((Log, "write"), (Visits, "epoch")):
             outside.time(owner, name)
-        note, begin = trainer.Run._note, trainer.Run.to_the_end
+        note, begin = loop.Run._note, loop.Run.to_the_end
 
         def begun(run):
             noted.ready = time.process_time() - noted.loading
@@ -195,8 +195,8 @@ def ours(work: Path, updates: int) -> dict[str, float]:
                 told = meter.report(loss=float(going.loss), start_seconds=noted.ready)
                 noted.report = told | {"overhead": outside.seconds / told["cpu_seconds"]}
 
-        trainer.Run._note, trainer.Run.to_the_end = noted, begun
-        load = trainer.Run._load
+        loop.Run._note, loop.Run.to_the_end = noted, begun
+        load = loop.Run._load
 
         def loaded(run, folder):
             before = time.process_time()
@@ -204,7 +204,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             noted.loading += time.process_time() - before
 
         noted.loading = 0.0
-        trainer.Run._load = loaded
+        loop.Run._load = loaded
         names = ("adapter.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
         outputs = dict(zip(("adapter", "adapter_config", "metrics", "summary"), (out / n for n in names), strict=True))
         stores = out / "train.safetensors", out / "valid.safetensors", out / "model.json"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tiny_models
-from snaketune.mlx_engine import adapters, arrays, blocks, loading, packing, trainer
+from snaketune.mlx_engine import adapters, arrays, blocks, loading, loop, packing
 from snaketune.mlx_engine.losses import Loss
 from snaketune.model.store import TokenStore
 from snaketune.train.batches import Cutting, gather
@@ -90,17 +90,17 @@ def test_a_packed_training_that_was_stopped_ends_in_the_same_bytes(tmp_path, mon
     place = tiny_models.Workplace(tmp_path)
     changed = {"packing": True, "dropout": 0.2, "validate_every": 2, "optimizer": "adamw"}
     packed(place, "whole", **changed)
-    update = trainer.Run._update
+    update = loop.Run._update
 
     def stopping(run, number):
         if number == 6:
             raise KeyboardInterrupt
         return update(run, number)
 
-    monkeypatch.setattr(trainer.Run, "_update", stopping)
+    monkeypatch.setattr(loop.Run, "_update", stopping)
     with pytest.raises(KeyboardInterrupt):
         packed(place, "stopped", **changed)
-    monkeypatch.setattr(trainer.Run, "_update", update)
+    monkeypatch.setattr(loop.Run, "_update", update)
     packed(place, "stopped", **changed)
     whole, stopped = ((place.folder / run / "adapters.safetensors").read_bytes() for run in ("whole", "stopped"))
     assert whole == stopped

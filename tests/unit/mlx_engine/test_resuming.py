@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from snaketune.errors import TrainingError
-from snaketune.mlx_engine import arrays, trainer
+from snaketune.mlx_engine import arrays, loop, trainer
 from snaketune.train import interrupts
 
 OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
@@ -37,7 +37,7 @@ def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monk
     changed = {"epochs": 3, "batch_size": 4, "dropout": 0.2, "validate_every": 2, "accumulation": 1}
     changed |= {"optimizer": optimizer, "method": method, "learning_rate": 1e-3}
     place.train("whole", **changed)
-    update = trainer.Run._update
+    update = loop.Run._update
     for stop in (1, 2, 5, 8, 9, 18):
 
         def stopping(run, number, stop=stop):
@@ -45,10 +45,10 @@ def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monk
                 raise Stopped
             return update(run, number)
 
-        monkeypatch.setattr(trainer.Run, "_update", stopping)
+        monkeypatch.setattr(loop.Run, "_update", stopping)
         with pytest.raises(Stopped):
             place.train("stopped", **changed)
-    monkeypatch.setattr(trainer.Run, "_update", update)
+    monkeypatch.setattr(loop.Run, "_update", update)
     place.train("stopped", **changed)
     assert written(place, "whole") == written(place, "stopped")
 
@@ -57,7 +57,7 @@ def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monk
 def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(place, monkeypatch, where):
     changed = {"epochs": 2, "batch_size": 4, "accumulation": 1, "validate_every": 2}
     place.train("whole", **changed)
-    owner = os if where == "replace" else trainer.files
+    owner = os if where == "replace" else loop.files
     true = getattr(owner, where)
     stops = 0
     for count in range(1, 9, 2):
@@ -119,14 +119,14 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(place):
 def test_a_signal_ends_it_with_a_checkpoint_and_a_word(place, monkeypatch, number):
     changed = {"epochs": 2, "batch_size": 4, "accumulation": 1, "validate_every": 100}
     place.train("whole", **changed)
-    update = trainer.Run._update
+    update = loop.Run._update
 
     def signalled(run, one):
-        if one == 5 and not run.resumed_from:
+        if one == 5 and not run.told.resumed_from:
             os.kill(os.getpid(), number)
         return update(run, one)
 
-    monkeypatch.setattr(trainer.Run, "_update", signalled)
+    monkeypatch.setattr(loop.Run, "_update", signalled)
     with pytest.raises(TrainingError, match=f"stopped by {number.name} after update 5; a checkpoint is saved"):
         place.train("signalled", **changed)
     assert (place.folder / "signalled" / "checkpoints").rglob("checkpoint-00000005.json")
@@ -143,7 +143,7 @@ def test_a_second_signal_does_not_wait():
 
 def stopped_once(place, monkeypatch, at=6, **changed):
     """Leave a training behind that was stopped at an update."""
-    update = trainer.Run._update
+    update = loop.Run._update
 
     def stopping(run, number):
         if number == at:
@@ -151,7 +151,7 @@ def stopped_once(place, monkeypatch, at=6, **changed):
         return update(run, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Run, "_update", stopping)
+        patch.setattr(loop.Run, "_update", stopping)
         with pytest.raises(Stopped):
             place.train(**changed)
 

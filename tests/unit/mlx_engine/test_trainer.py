@@ -9,7 +9,7 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 from snaketune import files, locks
 from snaketune.errors import BusyError, ResourceError, TrainingError
-from snaketune.mlx_engine import arrays, trainer
+from snaketune.mlx_engine import arrays, loop, telling
 from snaketune.model.store import TokenStore
 from snaketune.train.batches import Cutting, gather
 
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(place):
 def test_a_second_start_in_the_same_place_repeats_nothing_and_writes_the_same(place, monkeypatch):
     place.train(epochs=2)
     before = {name: (place.folder / "out" / name).read_bytes() for name in ("adapters.safetensors", "metrics.jsonl")}
-    monkeypatch.setattr(trainer.Run, "_update", None)
+    monkeypatch.setattr(loop.Run, "_update", None)
     place.train(epochs=2, notify={"command": "true"}, keep_checkpoints=1)
     assert before == {name: (place.folder / "out" / name).read_bytes() for name in before}
 
@@ -122,7 +122,7 @@ def test_validation_does_not_depend_on_the_batch_size(place):
 
 def test_a_pilot_trains_on_a_part_that_lies_within_a_larger_part(place):
     store = TokenStore(place.train_store)
-    few, more = (set(trainer.subset.first(store, count, seed=1).tolist()) for count in (5, 9))
+    few, more = (set(loop.subset.first(store, count, seed=1).tolist()) for count in (5, 9))
     assert len(few) == 5
     assert few < more
     assert place.train(rows=5, epochs=2)["rows_seen"] == 10
@@ -130,7 +130,7 @@ def test_a_pilot_trains_on_a_part_that_lies_within_a_larger_part(place):
 
 def poisoned(monkeypatch, updates):
     """Make the gradient of these updates NaN."""
-    step = trainer.Optimizer.step
+    step = loop.Optimizer.step
     calls = iter(range(1, 1000))
 
     def poisoning(self, packed, gradients, loss, rate):
@@ -138,7 +138,7 @@ def poisoned(monkeypatch, updates):
             gradients = {name: one * float("nan") for name, one in gradients.items()}
         return step(self, packed, gradients, loss, rate)
 
-    monkeypatch.setattr(trainer.Optimizer, "step", poisoning)
+    monkeypatch.setattr(loop.Optimizer, "step", poisoning)
 
 
 def test_an_update_that_is_not_finite_is_skipped_as_a_whole_and_counted(place, monkeypatch):
@@ -168,7 +168,7 @@ def test_out_of_memory_is_told_with_the_settings_that_help_most(place, monkeypat
     def full(*_):
         raise RuntimeError("[metal::malloc] Attempting to allocate 17179869184 bytes which is greater than ...")
 
-    monkeypatch.setattr(trainer.Run, "_update", full)
+    monkeypatch.setattr(loop.Run, "_update", full)
     with pytest.raises(ResourceError) as caught:
         place.train(epochs=1, batch_size=4, accumulation=4)
     said = str(caught.value)
@@ -181,7 +181,7 @@ def test_another_error_of_the_engine_is_not_taken_for_a_lack_of_memory(place, mo
     def broken(*_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(trainer.Run, "_update", broken)
+    monkeypatch.setattr(loop.Run, "_update", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         place.train(epochs=1)
 
@@ -219,7 +219,7 @@ def test_metrics_have_no_clock_and_timing_has(place):
 
 def test_the_live_line_tells_where_the_training_is_and_how_it_goes(place, monkeypatch):
     shown = []
-    monkeypatch.setattr(trainer.Line, "show", lambda _, text, **__: shown.append(text))
+    monkeypatch.setattr(telling.Line, "show", lambda _, text, **__: shown.append(text))
     place.train(epochs=2, batch_size=4, accumulation=1)
     said = shown[-2]
     for field in ("update 12/12", "epoch 2.00", "loss ", "validation ", "best ", "lr ", "norm ", "trained tokens/s"):
