@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from loopback import Handler, serving
 from snaketune.data import hub
 from snaketune.errors import DataError
 from snaketune.files import read_jsonl
@@ -62,50 +61,36 @@ def test_a_local_copy_of_a_data_set_is_read_without_a_network(tmp_path: Path) ->
     assert (record["source"], record["split"]) == (f"{folder}/data/test-0.jsonl", "test")
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Handler):
     """As much of the hub as a download needs."""
 
     asked: ClassVar[list[str]] = []
 
-    def do_HEAD(self) -> None:
-        self.do_GET(body=False)
-
-    def do_GET(self, body: bool = True) -> None:
+    def do_GET(self) -> None:
         Hub.asked.append(self.path)
         parts = self.path.split("?")[0].strip("/").split("/")
         if "missing" in self.path:
-            return self._send(401, b"", body, {"X-Error-Code": "RepoNotFound"})
+            return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
         if parts[0] == "api":
             if "tree" in parts:
                 tree = [{"type": "file", "path": name, "size": len(text), "oid": "0"} for name, text in FILES.items()]
-                return self._send(200, json.dumps(tree).encode(), body)
+                return self._send(200, json.dumps(tree).encode())
             siblings = [{"rfilename": name} for name in FILES]
-            return self._send(200, json.dumps({"id": "org/rows", "sha": COMMIT, "siblings": siblings}).encode(), body)
+            return self._send(200, json.dumps({"id": "org/rows", "sha": COMMIT, "siblings": siblings}).encode())
         content = FILES.get("/".join(parts[5:]))
         if content is None:
-            return self._send(404, b"", body, {"X-Error-Code": "EntryNotFound"})
-        return self._send(200, content, body, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
+            return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+        return self._send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
 
-    def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.answer(status, content, {"X-Repo-Commit": COMMIT, **(headers or {})})
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Hub.asked = []
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as server:
+        Hub.asked = []
+        yield server.address
 
 
 def read(endpoint: str, home: Path, name: str) -> subprocess.CompletedProcess[str]:

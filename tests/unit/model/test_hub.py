@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from loopback import Handler, serving
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -24,15 +23,12 @@ FILES = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Handler):
     """As much of the hub as a download needs: model info, and files with ranges."""
 
     asked: ClassVar[list[str]] = []
 
-    def do_HEAD(self) -> None:
-        self.do_GET(body=False)
-
-    def do_GET(self, body: bool = True) -> None:
+    def do_GET(self) -> None:
         Hub.asked.append(f"{self.command} {self.path}")
         parts = self.path.split("?")[0].strip("/").split("/")
         if "gated" in self.path:
@@ -45,41 +41,27 @@ class Hub(BaseHTTPRequestHandler):
             listed = [{"rfilename": name, "size": len(content)} for name, content in FILES.items()]
             if "tree" in parts:
                 tree = [{"type": "file", "path": one["rfilename"], "size": one["size"], "oid": "0"} for one in listed]
-                return self._send(json.dumps(tree).encode(), body)
-            return self._send(json.dumps({"id": "org/name", "sha": COMMIT, "siblings": listed}).encode(), body)
+                return self._send(json.dumps(tree).encode())
+            return self._send(json.dumps({"id": "org/name", "sha": COMMIT, "siblings": listed}).encode())
         content = FILES.get(parts[-1])
-        return self._refuse(404, "EntryNotFound") if content is None else self._send(content, body)
+        return self._refuse(404, "EntryNotFound") if content is None else self._send(content)
 
-    def _send(self, content: bytes, body: bool) -> None:
+    def _send(self, content: bytes) -> None:
         start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
-        self.send_response(206 if start else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content) - start))
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if body:
-            self.wfile.write(content[start:])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self.answer(206 if start else 200, content[start:], headers)
 
     def _refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(status, headers={"X-Error-Code": code})
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Hub.asked = []
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as server:
+        Hub.asked = []
+        yield server.address
 
 
 def fetch(endpoint: str, home: Path, base: str, revision: str = "main") -> subprocess.CompletedProcess[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import loopback
 import pytest
 from chains import Chain
+from loopback import Handler
 from snaketune import files
 from snaketune.errors import PackageError, ResourceError
 from snaketune.llama_engine import generation, loading
@@ -111,22 +111,17 @@ def test_without_ollama_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest
     assert found["says"].startswith("`ollama` is not installed")
 
 
-class StandIn(BaseHTTPRequestHandler):
+class StandIn(Handler):
     """Answers /api/chat as Ollama does, with the letter that the test has put into `says`."""
 
     says: ClassVar[dict[str, str]] = {}
     asked: ClassVar[list[dict[str, Any]]] = []
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         self.asked.append(body | {"path": self.path})
-        answer = json.dumps({"message": {"content": self.says[body["messages"][-1]["content"]]}}).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        content = self.says[body["messages"][-1]["content"]]
+        self.answer(200, json.dumps({"message": {"content": content}}).encode())
 
 
 @pytest.fixture
@@ -138,11 +133,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     StandIn.says, StandIn.asked = {"one?": "1", "two?": "not 2"}, []
-    server = ThreadingHTTPServer((serving.HOST, 0), StandIn)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{serving.HOST}:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with loopback.serving(StandIn) as server:
+        yield server.address
 
 
 def registered(folder: Path, address: str) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from chains import Chain
+from loopback import Handler, Server, serving
 from snaketune import files
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.package import card, upload
@@ -20,14 +19,14 @@ TOKEN = "hf_secretsecretsecret"
 SETTINGS = {"package": {"upload": {"repository": "me/mine", "private": True}}}
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Handler):
     """As much of the hub's API as a small upload takes; keeps what it was told."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        told: list[tuple[str, str, bytes]] = self.server.told  # type: ignore[attr-defined]
+        body = self.body()
+        told: list[tuple[str, str, bytes]] = self.server.told
         told.append((self.path, self.headers.get("Authorization", ""), body))
-        if self.server.refuses:  # type: ignore[attr-defined]
+        if self.server.refuses:
             return self._say(403, {"error": "no write access"})
         if self.path.endswith("/repos/create"):
             return self._say(200, {"url": "https://huggingface.co/me/mine", "id": "me/mine", "name": "me/mine"})
@@ -42,34 +41,21 @@ class Hub(BaseHTTPRequestHandler):
         self._say(200, {"id": "me/mine", "siblings": [], "sha": "0"})
 
     def _say(self, status: int, value: Any) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.told, server.refuses = [], False  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     import huggingface_hub.constants
     import huggingface_hub.hf_api
 
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", address, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as server:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(huggingface_hub.hf_api, "ENDPOINT", server.address, raising=False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
 
 
 def send(folder: Path, *, passed: bool = True, settings: dict[str, Any] = SETTINGS) -> dict[str, Any]:
