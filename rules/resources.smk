@@ -28,6 +28,11 @@ def model_memory(wildcards, attempt):
     return request.memory_mb(RUN, experiment_of(wildcards), attempt)
 
 
+def training_memory(wildcards, attempt):
+    log = f"{RUN}/logs/train_adapter-{wildcards.experiment}.log"
+    return request.memory_mb(RUN, wildcards.experiment, attempt, log)
+
+
 def training_time(wildcards, attempt):
     return request.minutes(RUN, experiment_of(wildcards), "train", attempt)
 

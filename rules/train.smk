@@ -45,7 +45,7 @@ rule train_adapter:
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
-        mem_mb=model_memory,
+        mem_mb=training_memory,
         runtime=training_time,
     params:
         config=lambda wildcards: settings_text(

@@ -30,7 +30,7 @@ SETTINGS = {
     "experiments": {
         "short": {},
         "large": {"rank": 8},
-        "long": {"updates": 24000, "validate_every": 8000},
+        "long": {"updates": 12000, "validate_every": 4000},
         "wild": {"learning_rate": 1e30, "max_skipped": 2},
     },
 }

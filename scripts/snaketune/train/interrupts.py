@@ -6,6 +6,8 @@ import signal
 
 from snaketune.errors import TrainingError
 
+SAVED = "a checkpoint is saved"  # says of a training that it ended in order and can go on
+
 
 class Interrupts:
     """While it is entered, a first signal is only remembered (`seen`); a second one interrupts at once."""
@@ -30,6 +32,6 @@ class Interrupts:
 def interrupted(number: int, update: int) -> TrainingError:
     """What to raise once the checkpoint of `update` is written; number: the signal's."""
     return TrainingError(
-        f"stopped by {signal.Signals(number).name} after update {update}; a checkpoint is saved",
+        f"stopped by {signal.Signals(number).name} after update {update}; {SAVED}",
         mend="Run snakemake again: training goes on from there",
     )

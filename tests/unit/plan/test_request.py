@@ -1,10 +1,12 @@
 """What a step asks of a cluster: enough by the plan and the pilot, more on another attempt."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from snaketune import files
 from snaketune.plan import request
+from snaketune.train.interrupts import interrupted
 
 
 @pytest.fixture
@@ -32,6 +34,20 @@ def test_another_experiment_asks_by_its_own_size(run: str) -> None:
 def test_each_further_attempt_asks_for_half_as_much_again(run: str) -> None:
     assert request.memory_mb(run, "main", 2) == pytest.approx(1.5 * request.memory_mb(run, "main"), abs=1)
     assert request.minutes(run, "main", "train", 3) == pytest.approx(2.25 * 130, abs=1)
+
+
+def test_it_never_asks_for_more_than_four_times_as_much(run: str) -> None:
+    assert request.memory_mb(run, "main", 50) == 4 * request.memory_mb(run, "main")
+    assert request.minutes(run, "main", "train", 50) == 4 * 130
+
+
+def test_a_training_that_ran_out_of_time_alone_asks_for_no_more_memory(run: str, tmp_path: Path) -> None:
+    log = tmp_path / "train_adapter-main.log"
+    once = request.memory_mb(run, "main", 1, log)
+    log.write_text(f"snaketune: {interrupted(signal.SIGTERM, 7)}\n")
+    assert request.memory_mb(run, "main", 5, log) == once
+    log.write_text("update 7/100\n")  # killed in the middle of its words
+    assert request.memory_mb(run, "main", 2, log) == pytest.approx(1.5 * once, abs=1)
 
 
 def test_without_a_plan_or_a_pilot_it_asks_for_what_will_do_for_most(tmp_path: Path, run: str) -> None:
