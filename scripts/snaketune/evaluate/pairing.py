@@ -118,7 +118,11 @@ def difference(metric: Metric, pair: Paired, seed: int, comparisons: int = 1) ->
 
 
 def verdict(metric: Metric, entry: Mapping[str, Any]) -> str:
-    """better, worse, or no difference shown."""
-    if entry["p_corrected"] >= LEVEL or entry["difference"] == 0:
+    """better, worse, or no difference shown: test and interval must agree.
+
+    The test alone also notices another length of the answers, by which a measure of the whole corpus may differ where
+    hardly a row does.
+    """
+    if entry["p_corrected"] >= LEVEL or entry["low"] <= 0 <= entry["high"]:
         return NO_DIFFERENCE
     return "better" if (entry["difference"] > 0) == (metric.better == "higher") else "worse"

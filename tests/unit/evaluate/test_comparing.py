@@ -237,6 +237,15 @@ def test_without_a_general_set_nothing_is_said_of_forgetting(tmp_path):
     assert run(tmp_path, {"base": lines()})["forgetting"] is None
 
 
+def test_three_lucky_rows_are_no_improvement_however_much_longer_the_other_answers_are(tmp_path):
+    long = [line | {"answer": "z " * 40} for line in lines(200)]
+    lucky = [line | {"answer": line["reference"] if i < 3 else "z"} for i, line in enumerate(long)]
+    entry = pair(run(tmp_path, {"base": long, "adapter": lucky}), "adapter")["metrics"]["chrf"]
+    assert entry["p_corrected"] < 0.05
+    assert entry["low"] <= 0 < entry["difference"]
+    assert entry["verdict"] == "no difference shown"
+
+
 def test_too_few_rows_say_so_instead_of_no_difference(tmp_path):
     found = run(tmp_path, {"base": lines(8, seed=1), "adapter": lines(8, right=0.3, seed=2)})
     entry = pair(found, "adapter")["metrics"]["exact_match"]
