@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
 
 CONF = Path("/etc/slurm/slurm.conf")  # jobs find it nowhere else: the executor does not hand SLURM_CONF on
 MARK = "# made by snaketune's tests"
@@ -62,7 +65,9 @@ class Slurm:
         """Kill the newest slurmd as a power cut does, and tell the controller at once."""
         process = self._running.pop()
         for step in self._steps():
-            os.kill(step, signal.SIGKILL)
+            for one in (step, *step.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
         process.kill()
         process.wait()
         self.control("state=down", "reason=test")
@@ -80,16 +85,10 @@ class Slurm:
         said = subprocess.run(["squeue", "-h", "-t", state, "-o", "%i"], stdout=subprocess.PIPE, text=True, check=True)
         return bool(said.stdout.split())
 
-    def _steps(self) -> list[int]:
+    @staticmethod
+    def _steps() -> list[psutil.Process]:
         """The slurmstepd processes, which outlive slurmd."""
-        found = []
-        for status in Path("/proc").glob("[0-9]*/comm"):
-            try:
-                if status.read_text().startswith("slurmstepd"):
-                    found.append(int(status.parent.name))
-            except OSError:
-                continue
-        return found
+        return [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith("slurmstepd")]
 
     def _run(self, *command: str) -> None:
         with open(self.folder / f"{command[-1]}-{len(self._running)}.log", "wb") as log:
