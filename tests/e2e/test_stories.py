@@ -1,10 +1,18 @@
 """A real pre-trained model on real rows, to a scored GGUF; needs the shared models and data beside the checkout."""
 
 import json
+import shutil
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from projects import ROOT, SHARED, Project
+from snaketune.files import read_jsonl
+from snaketune.llama_engine import loading
+from snaketune.mlx_engine import fusing
+from snaketune.model.base import read_manifest
+from snaketune.model.rendering import Renderer
+from snaketune.package import asking, converting, forms
 
 pytestmark = [
     pytest.mark.e2e,
@@ -52,6 +60,27 @@ def test_a_hundred_greedy_answers_of_the_f16_file_are_the_adapters_but_where_it_
     assert record["prompts"] == 100
     assert f16["greedy_as_adapter"] >= 90
     assert f16["parting"] < 0.02  # nats: every other answer parts at a near-tie of the adapter itself
+
+
+@pytest.mark.slow
+def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
+    gsm8k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the answers that differ in 16 bits differ by rounding, and merging and converting lose nothing."""
+    monkeypatch.chdir(gsm8k.parents[1])
+    base, fused = read_manifest(gsm8k / "model/base.json"), read_manifest(gsm8k / "model/fused.json")
+    renderer = Renderer(base["folder"], "alpaca")
+    rows = list(read_jsonl(gsm8k / "data/test.jsonl"))
+    asked = asking.sample(renderer, rows, count=100, prompts=100, vocabulary=len(renderer.tokenizer), fits=True)
+    form = forms.Asking(asked, renderer.stop_ids, limit=32)
+    adapter = forms.in_mlx(base["folder"], form, adapter=gsm8k / "model/adapter")
+    shutil.copytree(fused["folder"], tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setitem(fusing.SIXTEEN_BIT, "float16", mx.float32)
+    fusing.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
+    converting.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
+    llama = loading.open_gguf(tmp_path / "merged.gguf", context=512, threads=1, exact=True)
+    assert forms.in_llama(llama, form).answers == adapter.answers
+    assert len(adapter.answers) == 100
 
 
 @pytest.mark.slow
