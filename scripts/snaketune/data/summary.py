@@ -14,6 +14,7 @@ def lines(report: dict[str, Any], split: dict[str, Any], leaks: dict[str, Any]) 
     length = report["lengths"]["row"]
     pairs = leaks["pairs"]
     said = [*split["warnings"], *report["advice"]]
+    remarks = f"{len(said)} remarks, the first" if len(said) > 1 else "a remark"
     return [
         f"rows     {report['read']} read = {report['kept']} kept + {report['rejected']} rejected + "
         f"{report['duplicates']} duplicates + {report['near_duplicates']} near duplicates",
@@ -24,5 +25,5 @@ def lines(report: dict[str, Any], split: dict[str, Any], leaks: dict[str, Any]) 
         if length
         else "lengths  no rows",
         f"leaks    {pairs or 'none'}{' pairs of rows on two sides' if pairs else ''}"
-        + (f"; {len(said)} remarks, the first: {said[0]}" if said else ""),
+        + (f"; {remarks}: {said[0]}" if said else ""),
     ]
