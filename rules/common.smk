@@ -145,8 +145,7 @@ def answer_files(folder):
     return made
 
 
-mended.mend(workflow, RESULTS, CONFIG["run"])
-records.mend(RESULTS)
+mended.mend(workflow, RESULTS, CONFIG["run"], records.mend(RESULTS))
 
 
 wildcard_constraints:

@@ -22,12 +22,12 @@ from snaketune.errors import UserError
 FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-zero|died with <Signals\.(\w+):)", re.S)
 
 
-def mend(workflow, results, run):
-    """Mend them all, for one workflow whose results lie in a folder; run: the name of its run."""
+def mend(workflow, results, run, journal):
+    """Mend them all, for one workflow whose results lie in a folder; run: its run's name, journal: of what it made."""
     DAG.update_needrun = without_ancient(DAG.update_needrun)
     DAG.check_output_mtime = no_older_than_inputs
     PersistenceBase._input = inputs_but_for_ancient
-    workflow.execute = alone(workflow, results, run)
+    workflow.execute = alone(workflow, results, run, journal)
     logger.addFilter(without_echo)
     logging.raiseExceptions = False  # on a full disk each line that its log cannot take would cost a traceback
 
@@ -74,7 +74,7 @@ async def no_older_than_inputs(_dag, job, outputs):
             output.touch((newest + 0.001, newest + 0.001))
 
 
-def alone(workflow, results, run):
+def alone(workflow, results, run, journal):
     """Snakemake's execution of the workflow, for one real run at a time in a folder.
 
     Snakemake's own locks name files and no process: what is left of a killed run looks like a live one, and the end of
@@ -93,7 +93,10 @@ def alone(workflow, results, run):
                 files.remove_abandoned(results)
                 clear(dead)
                 records.join_records(results)
-                return execute(executor_plugin=executor_plugin, **rest)
+                try:
+                    return execute(executor_plugin=executor_plugin, **rest)
+                finally:
+                    journal.settle()
         except UserError as error:
             print(f"snaketune: {error}", file=sys.stderr)
             raise SystemExit(1) from None

@@ -15,7 +15,7 @@ from snaketune import made
 
 
 def mend(results):
-    """Keep Snakemake's records in a folder of results, and have it look at what they speak of."""
+    """Keep Snakemake's records in a folder of results, and have it look at what they speak of; returns the journal."""
     if Path(results).exists():  # otherwise a real run does it (mended.py): looking and mistaken settings make nothing
         join_records(results)
     journal, changed = made.Journal(Path(results, ".made", "outputs.jsonl")), set()
@@ -23,6 +23,7 @@ def mend(results):
     PersistenceBase.finished = recorded(journal)
     Job.remove_existing_output = keep_changed(changed, journal)
     Reason.__bool__, Reason.__str__ = counts, said
+    return journal
 
 
 def join_records(results):

@@ -26,6 +26,7 @@ class Journal:
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         self.lines: dict[str, dict[str, Any]] = {}
+        self._retimed: dict[str, dict[str, Any]] = {}  # what was found to be the same by reading it
         with contextlib.suppress(OSError):
             for line in self.path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # torn by a kill
@@ -52,6 +53,7 @@ class Journal:
                 out.flush()
                 os.fsync(out.fileno())
             self.lines |= found
+            self._retimed = {path: one for path, one in self._retimed.items() if path not in found}
 
     def knows(self, path: StrPath) -> bool:
         """Whether a line speaks of what lies at `path`: a step left it there, and nobody changed it since."""
@@ -60,12 +62,23 @@ class Journal:
     def changed(self, path: StrPath) -> bool:
         """Whether what lies at `path` is something else than its step left there."""
         line = self.lines.get(str(path))
-        return (
-            line is not None
-            and line != FORGOTTEN
-            and not line.items() >= seen(path).items()
-            and line["sha256"] != digest(path)
-        )
+        if not line:
+            return False
+        now = seen(path)
+        if line.items() >= now.items():
+            return False
+        if line["sha256"] != digest(path):
+            return True
+        self._retimed[str(path)] = line | now
+        return False
+
+    def settle(self) -> None:
+        """Record the times of what had other times and the same content, so that it need not be read again.
+
+        Where that cannot be written it will be read again, and no more.
+        """
+        with contextlib.suppress(OSError):
+            self._append(self._retimed)
 
 
 def seen(path: StrPath) -> dict[str, Any]:

@@ -34,6 +34,26 @@ def test_what_a_step_left_is_known_whatever_its_time_is(output: Path) -> None:
     assert journal.knows(output)
 
 
+def test_what_has_another_time_alone_is_read_once(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = recorded(output)
+    os.utime(output, (1, 1))
+    assert journal.knows(output)
+    journal.settle()
+    monkeypatch.setattr(made, "digest", None)
+    assert journal.knows(output)
+    assert made.Journal(journal.path).knows(output)
+
+
+def test_what_was_made_again_since_keeps_its_newer_line(output: Path) -> None:
+    journal = recorded(output)
+    os.utime(output, (1, 1))
+    assert journal.knows(output)
+    output.write_text("made again")
+    journal.add([output])
+    journal.settle()
+    assert made.Journal(journal.path).knows(output)
+
+
 def test_a_changed_output_is_not_known_though_size_stays(output: Path) -> None:
     journal = recorded(output)
     output.write_text("edit")
