@@ -104,6 +104,11 @@ class Project:
         files = {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
         return {name: path.read_bytes() for name, path in files.items() if not MEASURED.search(name)}
 
+    def different(self, other: Project) -> list[str]:
+        """The products that are not the same bytes in both, those that one of them lacks included."""
+        one, two = self.products(), other.products()
+        return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
 

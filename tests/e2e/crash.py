@@ -121,10 +121,6 @@ def survived(project: Project, hows: list[str], seed: int, longest: float = DELA
     return {"seed": seed, "kills": [asdict(kill) for kill in kills], "ended_well": not said, "said": said[-4000:]}
 
 
-def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-
-
 def debris(project: Project) -> list[str]:
     """What should never be left after a run that ended well."""
     folder = project.folder

@@ -34,7 +34,7 @@ def code_of_the_project() -> str:
 
 def round_of_kills(project: Project, whole: Project, hows: list[str], seed: int, longest: float = crash.DELAY) -> dict:
     found = crash.survived(project, hows, seed, longest)
-    found["different"] = crash.different(project.products(), whole.products()) if found["ended_well"] else None
+    found["different"] = project.different(whole) if found["ended_well"] else None
     found["debris"] = crash.debris(project)
     return found
 

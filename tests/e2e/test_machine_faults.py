@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import crash
 import faults
 import psutil
 import pytest
@@ -99,7 +98,7 @@ def test_a_clock_that_went_back_makes_nothing_run_for_ever(finished: Project, tm
         said = project.snakemake()
         assert said.returncode == 0, said.stdout
         assert "Nothing to be done" in project.snakemake().stdout
-    assert crash.different(project.products(), finished.products()) == []
+    assert project.different(finished) == []
 
 
 @pytest.mark.slow
@@ -111,7 +110,7 @@ def test_a_full_disk_at_any_step_is_named_and_the_next_run_goes_on(finished: Pro
         ended_well = "(100%) done" in words or f"(Rule: {step.partition('-')[0]})" in words
         assert ended_well or "disk is full" in words or "No space left" in told(words) or "of disk" in words, words
     assert len(said) >= 30
-    assert crash.different(project.products(), finished.products()) == []
+    assert project.different(finished) == []
 
 
 @pytest.mark.slow
@@ -122,4 +121,4 @@ def test_a_lack_of_memory_at_any_step_is_named_and_the_next_run_goes_on(finished
     for step, words in said.items():
         failed = "Error in rule" in words
         assert not failed or "not enough memory" in words or "was ended by SIG" in words, (step, words)
-    assert crash.different(project.products(), finished.products()) == []
+    assert project.different(finished) == []
