@@ -10,9 +10,14 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, overload
+
+import msgspec
+
+from snaketune.errors import DataError
 
 StrPath = str | os.PathLike[str]
+T = TypeVar("T")
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # as named by `temporary_name`
 
 
@@ -78,18 +83,55 @@ def copy(source: StrPath, target: StrPath) -> None:
         shutil.copyfile(source, temporary)
 
 
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the typed records in `snaketune.contracts`; the order of fields is the order of keys in the file.
+
+    `kw_only` is not inherited: each record says `kw_only=True` itself.
+    """
+
+
+def _to_json(value: Any) -> Any:
+    """Convert what the `json` module does not know: records, and the scalars of numpy."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value, enc_hook=_to_json)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
 def dumps(value: Any) -> str:
     """JSON as this project writes it inside lines: sorted keys, no ASCII escapes, NaN refused."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_to_json)
 
 
 def write_json(path: StrPath, value: Any) -> None:
-    """Write indented JSON atomically; keys keep their order, NaN and infinity are refused."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    """Write indented JSON atomically; keys and fields keep their order, NaN and infinity are refused."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False, default=_to_json) + "\n")
 
 
-def read_json(path: StrPath) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+@overload
+def read_json(path: StrPath) -> Any: ...
+@overload
+def read_json(path: StrPath, type: type[T]) -> T: ...
+def read_json(path: StrPath, type: Any = None) -> Any:
+    """Read a JSON file that this project wrote; type: the record that it holds. An unknown field is refused."""
+    content = Path(path).read_bytes()
+    if type is None:
+        return json.loads(content)
+    try:
+        return msgspec.json.decode(content, type=type)
+    except msgspec.DecodeError as error:
+        raise _unexpected_content(path, type, error) from None
+
+
+def _unexpected_content(where: StrPath, type: Any, error: Exception) -> DataError:
+    name = getattr(type, "__name__", str(type))
+    return DataError(
+        f"the file does not hold a {name} of this version: {error}",
+        where=os.fspath(where),
+        why="Another version may have written it, or it was edited",
+        mend="Remove the file and run snakemake again, which makes it anew",
+    )
 
 
 @contextlib.contextmanager
@@ -104,16 +146,24 @@ def write_jsonl(path: StrPath, rows: Iterable[Any]) -> int:
     count = 0
     with writing_jsonl(path) as out:
         for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=_to_json).encode() + b"\n")
             count += 1
     return count
 
 
-def read_jsonl(path: StrPath) -> Iterator[Any]:
-    """The values of a JSON Lines file that this project wrote."""
+@overload
+def read_jsonl(path: StrPath) -> Iterator[Any]: ...
+@overload
+def read_jsonl(path: StrPath, type: type[T]) -> Iterator[T]: ...
+def read_jsonl(path: StrPath, type: Any = None) -> Iterator[Any]:
+    """Read a JSON Lines file that this project wrote, value by value; type: the record on each line."""
+    decode = json.loads if type is None else msgspec.json.Decoder(type).decode
     with open(path, "rb", buffering=1 << 20) as lines:
-        for line in lines:
-            yield json.loads(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                yield decode(line)
+            except msgspec.DecodeError as error:
+                raise _unexpected_content(f"{os.fspath(path)}:{number}", type, error) from None
 
 
 def sha256(path: StrPath) -> str:
