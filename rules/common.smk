@@ -50,7 +50,7 @@ SOURCES = or_exit(data_sources.files, CONFIG["data"]["sources"])
 EXPERIMENTS = or_exit(train_experiments.expand, CONFIG)
 BASES = {base_models.model_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
 PLAIN = {base_models.plain_key(model): model | {"quantize": None} for model in BASES.values()}
-TOKENS = {base_models.tokens_key(model): model for model in BASES.values()}
+TOKENS = {base_models.tokens_key(one["model"]): one["model"] for one in EXPERIMENTS.values()}
 SIMILARITY = or_exit(evaluate_settings.similarity_model, CONFIG)
 GPU = int(sys.platform == "darwin")  # one training or answering at a time where they share the one GPU
 
@@ -109,6 +109,14 @@ def base_inputs(key, weights):
 
 def adapter_files(name):
     return [f"{RUN}/train/{experiment}/{name}" for experiment in EXPERIMENTS]
+
+
+def experiments_in_order(*neutral):
+    """The experiments as a list, without the named keys of `train`: in a JSON object they would be sorted by name."""
+    return [
+        {"experiment": name, "train": without(one["train"], *neutral), "model": one["model"]}
+        for name, one in EXPERIMENTS.items()
+    ]
 
 
 def gguf(kind):

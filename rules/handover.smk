@@ -22,7 +22,8 @@ rule write_card:
         manifest=rules.fuse_adapter.output.manifest,
         fidelity=rules.check_fidelity.output.fidelity,
         split=rules.split_rows.output.split,
-        summary=adapter_files("summary.json")[0],
+        selection=rules.select_experiment.output.selection,
+        summaries=adapter_files("summary.json"),
         comparison=rules.compare_scores.output.comparison,
     output:
         card=ensure(f"{RUN}/model/README.md", non_empty=True),
@@ -33,7 +34,10 @@ rule write_card:
     params:
         config=settings(
             run=CONFIG["run"],
-            train=without(CONFIG["train"], *WITHOUT_EFFECT),
+            experiments=[
+                one | {"summary": f"{RUN}/train/{one['experiment']}/summary.json"}
+                for one in experiments_in_order(*WITHOUT_EFFECT)
+            ],
             package=only(CONFIG["package"], "gguf", "name", "licence", "language"),
             data=only(CONFIG["data"], "sources"),
         ),

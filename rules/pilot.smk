@@ -7,7 +7,7 @@
 #
 # The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The settings of
 # later stages go into the forecast through `later`: as a function of its input, Snakemake does not compare it.
-FIRST = next(iter(EXPERIMENTS.values()))
+PILOTED, FIRST = next(iter(EXPERIMENTS.items()))
 SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
 
 
@@ -154,6 +154,7 @@ rule decide_pilot:
         runtime=evaluation_time,
     params:
         config=settings(
+            experiment=PILOTED,
             pilot=CONFIG["pilot"],
             train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=FIRST["model"],

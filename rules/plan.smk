@@ -25,10 +25,7 @@ rule forecast_run:
         "../envs/mlx.yaml"
     params:
         config=settings(
-            experiments={
-                name: {**one, "train": without(one["train"], *set(WITHOUT_EFFECT) - {"memory_limit"})}
-                for name, one in EXPERIMENTS.items()
-            },
+            experiments=experiments_in_order(*set(WITHOUT_EFFECT) - {"memory_limit"}),
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),

@@ -40,6 +40,9 @@ rule record_run:
         config=rules.save_config.output.config,
         sources=SOURCES,
         model=BASE,
+        template=lambda wildcards: sorted(
+            {file for one in EXPERIMENTS.values() for file in template_file(one["model"])}
+        ),
         fused=rules.fuse_adapter.output.manifest,
         products=[gguf(kind) for kind in TYPES],
     output:
@@ -49,6 +52,7 @@ rule record_run:
     conda:
         "../envs/data.yaml"
     params:
+        config=settings(model=only(FIRST["model"], "template")),
         code=code("record_run", "data"),
     script:
         "../scripts/record_run.py"

@@ -9,6 +9,18 @@
 BY_MEASURE = CONFIG["select"]["by"] != "validation_loss"
 
 
+def candidate_files(name):
+    """What the choice between experiments reads of one of them."""
+    folder = f"{RUN}/train/{name}"
+    files = {
+        "summary": f"{folder}/summary.json",
+        "adapter": f"{folder}/adapters.safetensors",
+        "adapter_config": f"{folder}/adapter_config.json",
+        "manifest": f"{MODELS}/{base_models.model_key(EXPERIMENTS[name]['model'])}.json",
+    }
+    return files | ({"scores": f"{folder}/validation/scores.json"} if BY_MEASURE else {})
+
+
 rule train:
     input:
         f"{RUN}/train/selection.json",
@@ -97,11 +109,7 @@ rule score_experiment:
 
 rule select_experiment:
     input:
-        scores=adapter_files("validation/scores.json") if BY_MEASURE else [],
-        summaries=adapter_files("summary.json"),
-        adapters=adapter_files("adapters.safetensors"),
-        adapter_configs=adapter_files("adapter_config.json"),
-        models=[f"{MODELS}/{base_models.model_key(one['model'])}.json" for one in EXPERIMENTS.values()],
+        [file for name in EXPERIMENTS for file in candidate_files(name).values()],
     output:
         selection=ensure(f"{RUN}/train/selection.json", non_empty=True),
         adapter=f"{RUN}/model/adapter/adapters.safetensors",
@@ -115,9 +123,7 @@ rule select_experiment:
         "../envs/data.yaml"
     params:
         config=settings(
-            experiments={
-                name: {**one, "train": without(one["train"], *WITHOUT_EFFECT)} for name, one in EXPERIMENTS.items()
-            },
+            experiments=[one | candidate_files(one["experiment"]) for one in experiments_in_order(*WITHOUT_EFFECT)],
             select=CONFIG["select"],
             measures=CONFIG["evaluate"]["metrics"] if BY_MEASURE else {},
         ),

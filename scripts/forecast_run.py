@@ -10,6 +10,7 @@ with step.running(snakemake.log[0]):
     from snaketune.plan.machine import this_machine
 
     config = json.loads(snakemake.params.later) | json.loads(snakemake.params.config)
+    config["experiments"] = {one["experiment"]: one for one in config["experiments"]}
     forecast.run(
         models=snakemake.input.model,
         stores=snakemake.input.stores,

@@ -1,12 +1,18 @@
 """Writes run.json, what the run was made of; see snaketune.provenance."""
 
+import json
+
 from snaketune import provenance, step
+from snaketune.files import read_json
+from snaketune.model.rendering import template_sha256
 
 with step.running(snakemake.log[0]):
+    model = json.loads(snakemake.params.config)["model"]
     provenance.run(
         config=snakemake.input.config,
         sources=snakemake.input.sources,
         model=snakemake.input.model,
+        template_sha256=template_sha256(read_json(snakemake.input.model), model),
         fused=snakemake.input.get("fused"),
         products=snakemake.input.get("products", []),
         record=snakemake.output.record,

@@ -2,18 +2,16 @@
 
 import json
 
+import msgspec
 from snaketune import step
 
 with step.running(snakemake.log[0]):
     from snaketune.train import selection
 
+    config = json.loads(snakemake.params.config)
     selection.run(
-        summaries=snakemake.input.summaries,
-        adapters=snakemake.input.adapters,
-        adapter_configs=snakemake.input.adapter_configs,
-        models=snakemake.input.models,
-        scores=snakemake.input.scores,
-        config=json.loads(snakemake.params.config),
+        msgspec.convert(config["experiments"], list[selection.Candidate]),
+        config,
         selection=snakemake.output.selection,
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,

@@ -10,7 +10,7 @@ with step.running(snakemake.log[0]):
         manifest=snakemake.input.manifest,
         fidelity=snakemake.input.fidelity,
         split=snakemake.input.split,
-        summary=snakemake.input.summary,
+        selection=snakemake.input.selection,
         comparison=snakemake.input.comparison,
         config=json.loads(snakemake.params.config),
         card=snakemake.output.card,

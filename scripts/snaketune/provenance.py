@@ -29,13 +29,15 @@ def run(
     sources: Iterable[StrPath],
     model: StrPath,
     record: StrPath,
+    template_sha256: str | None = None,
     fused: StrPath | None = None,
     products: Iterable[StrPath] = (),
 ) -> dict[str, Any]:
     """Write run.json.
 
-    config: the run's config.json; sources: its data files; model: the base model's manifest; fused: the fused model's
-    manifest, if there is one; products: files handed over, recorded by size and SHA-256. Paths are recorded as given.
+    config: the run's config.json; sources: its data files; model: the base model's manifest; template_sha256: of the
+    chat template that the run renders with; fused: the fused model's manifest, if there is one; products: files
+    handed over, recorded by size and SHA-256. Paths are recorded as given.
     """
     settings = read_json(config)
     manifest = read_json(model)
@@ -49,7 +51,7 @@ def run(
             "base": manifest.get("base"),
             "revision": manifest.get("revision"),
             "files": manifest.get("files", {}),
-            "template_sha256": template_hash(manifest, settings["model"].get("template")),
+            "template_sha256": template_sha256,
         },
         "products": [fingerprint(path) for path in products],
         "llama_cpp": llama_cpp(),
@@ -131,25 +133,6 @@ def llama_cpp(converter: Path = CONVERTER) -> dict[str, str | None]:
         "converter": said,
         "converter_sha256": sha256(script) if script.is_file() else None,
     }
-
-
-def template_hash(manifest: dict[str, Any], named: str | None) -> str | None:
-    """SHA-256 of the chat template that the run renders with: the one named, else the model's own; None without."""
-    from snaketune.model.rendering import template_text
-
-    text = template_text(named)
-    if text is None and manifest.get("folder"):
-        text = _own_template(Path(manifest["folder"]))
-    return hashlib.sha256(text.encode()).hexdigest() if text else None
-
-
-def _own_template(folder: Path) -> str | None:
-    alone = folder / "chat_template.jinja"
-    if alone.is_file():
-        return alone.read_text(encoding="utf-8")
-    settings = folder / "tokenizer_config.json"
-    template = read_json(settings).get("chat_template") if settings.is_file() else None
-    return template if isinstance(template, str) else None
 
 
 def _output(*command: str) -> str:

@@ -33,9 +33,9 @@ FEEDS: dict[str, set[str]] = {
     "train_share:0.5": {"decide_pilot"},
     "decide_pilot": {"pass_pilot", "write_pilot", "write_report"},
     "train_adapter:main": {"select_experiment", "write_card", "write_report"},
-    "train_adapter:wide": {"select_experiment", "write_report"},
+    "train_adapter:wide": {"select_experiment", "write_card", "write_report"},
     "score_experiment:main": {"select_experiment"},
-    "select_experiment": {"fuse_adapter", "export_adapter", "check_fidelity", "write_report"}
+    "select_experiment": {"fuse_adapter", "export_adapter", "check_fidelity", "write_card", "write_report"}
     | {"generate_answers:adapter"},
     "fuse_adapter": {"convert_gguf", "write_modelfile", "check_fidelity", "write_card", "record_run", "write_report"},
     "convert_gguf": {"quantize_gguf:q8_0", "check_fidelity"},

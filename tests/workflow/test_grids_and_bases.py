@@ -15,7 +15,10 @@ def with_settings(project: Project, **sections: dict) -> None:
     given = yaml.safe_load(path.read_text())
     for name, values in sections.items():
         given[name] = {**given.get(name, {}), **values}
-    path.write_text(yaml.safe_dump(given))
+    path.write_text(yaml.safe_dump(given, sort_keys=False))
+
+
+NAMES = {"main", "plainly", "another", "rank-5"}
 
 
 def trained(said: str) -> int:
@@ -24,20 +27,27 @@ def trained(said: str) -> int:
 
 @pytest.fixture(scope="module")
 def grid(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Beside the one that was trained, a grid, a base of another family with its own template, and a learning curve."""
+    """Beside the one that was trained, a grid, another template, a base of another family, and a learning curve.
+
+    Their names are in no alphabetical order.
+    """
     project = finished.twin(tmp_path_factory.mktemp("experiments") / "project")
     families.build(project.folder / "other-base", "smollm", dtype="float32")
-    other = {"base": "other-base", "template": "chatml", "learning_rate": 1e-6}
+    experiments = {
+        "main": {"rank": 4},
+        "plainly": {"template": "alpaca", "learning_rate": 1e-5},
+        "another": {"base": "other-base", "template": "chatml", "learning_rate": 1e-6},
+    }
     with_settings(
         project,
         grid={"rank": [5]},
-        experiments={"main": {"rank": 4}, "other": other},
+        experiments=experiments,
         pilot={"learning_curve": [0.5, 1.0]},
     )
     done = project.snakemake("train")
     assert done.returncode == 0, done.stdout
     assert "rule decide_pilot:" in done.stdout
-    assert trained(done.stdout) == 2  # main is the adapter that was there, although the pilot's decision is made anew
+    assert trained(done.stdout) == 3  # main is the adapter that was there, although the pilot's decision is made anew
     return project
 
 
@@ -48,17 +58,36 @@ def read(project: Project, name: str) -> dict:
 def test_every_experiment_is_trained_once_each_on_its_own_base(grid: Project) -> None:
     assert "Nothing to be done" in grid.snakemake("train").stdout
     found = {one["experiment"]: one for one in read(grid, "train/selection.json")["experiments"]}
-    assert set(found) == {"main", "other", "rank-5"}
-    assert found["other"]["parameters"] != found["main"]["parameters"]
+    assert set(found) == NAMES
+    assert found["another"]["parameters"] != found["main"]["parameters"] == found["plainly"]["parameters"]
+    assert found["rank-5"]["settings"]["rank"] == 5
+    for name in NAMES:
+        adapter = read(grid, f"train/{name}/adapter_config.json")
+        assert adapter["lora_parameters"]["rank"] == found[name]["settings"]["rank"]
+        assert read(grid, f"train/{name}/summary.json")["best_validation_loss"] == found[name]["validation_loss"]
+
+
+def test_the_adapter_that_is_handed_on_is_the_chosen_experiments(grid: Project) -> None:
+    run = grid.folder / "results/tiny"
     chosen = read(grid, "train/selection.json")["experiment"]
+    handed_on = (run / "model/adapter/adapters.safetensors").read_bytes()
+    same = [name for name in NAMES if (run / f"train/{name}/adapters.safetensors").read_bytes() == handed_on]
+    assert same == [chosen]
     read_as = read(grid, "model/base.json")["read_as"]
-    assert read_as["template"] == ("chatml" if chosen == "other" else None)
+    assert read_as["template"] == {"plainly": "alpaca", "another": "chatml"}.get(chosen)
+    assert read(grid, "pilot/adapter_config.json")["lora_parameters"]["rank"] == 4
+
+
+def test_each_template_on_one_base_has_tokens_of_its_own(grid: Project) -> None:
+    stores = sorted(path.parent.name for path in (grid.folder / "results/tiny/data/tokens").glob("*/tokens.json"))
+    assert [name.split("-")[-1] for name in stores if name.endswith(("-alpaca", "-chatml"))] == ["chatml", "alpaca"]
+    assert len(stores) == 3
 
 
 def test_the_plan_and_the_decision_speak_of_all_of_them_and_say_which_one_was_tried(grid: Project) -> None:
-    assert set(read(grid, "plan.json")["experiments"]) == {"main", "other", "rank-5"}
+    assert list(read(grid, "plan.json")["experiments"]) == ["main", "plainly", "another", "rank-5"]
     decision = read(grid, "pilot/decision.json")
-    assert decision["piloted"] == {"experiment": "main", "of": 3}
+    assert decision["piloted"] == {"experiment": "main", "of": 4}
     assert decision["forecast"]["seconds"]["other_experiments"] > 0
     assert read(grid, "train/main/timing.json")["forecast"]["seconds"] > 0
     assert "forecast" not in read(grid, "train/rank-5/timing.json")
@@ -80,6 +109,6 @@ def test_one_more_value_trains_what_is_new_and_the_page_shows_all(grid: Project,
     page.run(folder=folder, page=tmp_path / "index.html", record=tmp_path / "report.json", form=tmp_path / "form.html")
     html = (tmp_path / "index.html").read_text()
     names = {one["name"] for one in json.loads((tmp_path / "report.json").read_text())["training"]["experiments"]}
-    assert {"main", "other", "rank-5", "rank-6"} <= names
-    for name in ("main", "other", "rank-5", "rank-6"):
+    assert names >= {*NAMES, "rank-6"}
+    for name in (*NAMES, "rank-6"):
         assert f">{name}<" in html

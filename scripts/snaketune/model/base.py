@@ -44,7 +44,12 @@ def quantize_suffix(quantize: dict[str, Any] | None) -> str:
 def tokens_key(model: dict[str, Any]) -> str:
     """The name of what this base's tokenizer and template make of the rows; quantizing changes neither."""
     template = model["template"]
-    return plain_key(model) + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', Path(template).stem)}" if template else "")
+    if not template:
+        return plain_key(model)
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(template).stem)
+    is_file = Path(template).name != template or Path(template).suffix
+    digest = f"-{hashlib.sha256(template.encode()).hexdigest()[:8]}" if is_file else ""  # many files may have one stem
+    return f"{plain_key(model)}-{stem}{digest}"
 
 
 def is_local(base: str) -> bool:

@@ -8,6 +8,7 @@ sandbox, and the model's own tokenizer. Every assistant turn is trained, end-of-
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from snaketune import without_torch  # noqa: F401
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 from snaketune.model import limits
+from snaketune.model.base import read_as
 
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
@@ -275,6 +277,29 @@ def template_text(named: str | None) -> str | None:
             where="model.template",
             mend=f"Use {', '.join(NAMED)}, or the path of a Jinja file",
         ) from None
+
+
+def template_sha256(manifest: dict[str, Any], model: dict[str, Any]) -> str | None:
+    """SHA-256 of the chat template that a base (its manifest) is read with; None without one.
+
+    The template named by the chosen experiment, else by `model`, else the base's own.
+    """
+    text = template_text(read_as(manifest, model)["template"])
+    if text is None and manifest.get("folder"):
+        text = _template_in(Path(manifest["folder"]).expanduser())
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def _template_in(folder: Path) -> str | None:
+    """The chat template of a model folder, read without its tokenizer."""
+    alone = folder / "chat_template.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    found = read_json(settings).get("chat_template") if settings.is_file() else None
+    if isinstance(found, list):  # several, by name
+        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from snaketune import files
+from snaketune.data.sources import title
 from snaketune.files import StrPath
 
 METRICS = ("perplexity", "bits_per_byte", "exact_match", "bleu", "chrf")
@@ -21,24 +22,28 @@ def write(
     manifest: StrPath,
     fidelity: StrPath,
     split: StrPath,
-    summary: StrPath,
+    selection: StrPath,
     comparison: StrPath | None,
     config: dict[str, Any],
     card: StrPath,
 ) -> None:
     """Write the card.
 
-    manifest: fused.json; fidelity: fidelity.json; split: data/split.json; summary: of the chosen training; comparison:
+    manifest: fused.json; fidelity: fidelity.json; split: data/split.json; selection: selection.json; comparison:
     evaluation/comparison.json, or None where nothing was evaluated; config: {"run", "package": {"licence", "language",
-    "gguf"}, "train", "data": {"sources"}}. Only what these files say is in the card.
+    "gguf"}, "experiments": [{"experiment", "train", "summary": path of its summary.json}], "data": {"sources"}}. Only
+    what these files say is in the card, and of the experiments only the chosen one.
     """
+    chosen = files.read_json(selection)["experiment"]
+    (trained,) = (one for one in config["experiments"] if one["experiment"] == chosen)
+    train, summary = trained["train"], files.read_json(trained["summary"])
     fused = files.read_json(manifest)
     proven = files.read_json(fidelity)
     parts = [
         _metadata(fused, config),
-        f"# {config['run']}\n\n{_about(fused, config)}",
+        f"# {config['run']}\n\n{_about(fused, train, config)}",
         "## Files\n\n" + _files(proven),
-        "## Training\n\n" + _training(files.read_json(summary), files.read_json(split), config),
+        "## Training\n\n" + _training(summary, files.read_json(split), train, config),
     ]
     if comparison is not None:
         table = _measured(files.read_json(comparison))
@@ -62,9 +67,9 @@ def _metadata(fused: dict[str, Any], config: dict[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(facts, sort_keys=True, allow_unicode=True) + "---"
 
 
-def _about(fused: dict[str, Any], config: dict[str, Any]) -> str:
+def _about(fused: dict[str, Any], train: dict[str, Any], config: dict[str, Any]) -> str:
     base = fused["base"] + (f" at revision {fused['revision']}" if fused.get("revision") else "")
-    method = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}[config["train"]["method"]]
+    method = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}[train["method"]]
     said = [f"{base}, tuned with {method} and merged; {fused['parameters']:,} parameters in {fused['dtype']}."]
     if not config["package"].get("licence"):
         said.append("No licence was stated when it was made; that of the base and of the data applies.")
@@ -85,9 +90,8 @@ def _files(proven: dict[str, Any]) -> str:
     return _table(head, rows)
 
 
-def _training(summary: dict[str, Any], split: dict[str, Any], config: dict[str, Any]) -> str:
-    train = config["train"]
-    sources = ", ".join(Path(source["path"]).name for source in config["data"]["sources"])
+def _training(summary: dict[str, Any], split: dict[str, Any], train: dict[str, Any], config: dict[str, Any]) -> str:
+    sources = ", ".join(_source(source) for source in config["data"]["sources"])
     rows = [
         ["data", sources],
         ["rows", ", ".join(f"{count:,} {name}" for name, count in split["rows"].items())],
@@ -100,6 +104,11 @@ def _training(summary: dict[str, Any], split: dict[str, Any], config: dict[str, 
     if train["method"] != "full":
         rows.append(["rank, alpha", f"{train['rank']}, {train['alpha']:g}"])
     return _table(["", ""], rows)
+
+
+def _source(source: dict[str, Any]) -> str:
+    """The name of a data source that may be published: a hub id, or a file's name without its folder."""
+    return Path(source["path"]).name if source.get("path") else title(source)
 
 
 def _measured(comparison: dict[str, Any]) -> str:

@@ -41,13 +41,15 @@ def run(
 ) -> dict[str, Any]:
     """Write decision.json and return it. The pilot's timing.json and timing.jsonl lie beside its summary.
 
-    config: {"pilot", "train", "model", "evaluate", "artefacts", "package", "threads", "seed"}; tried: the dry run's
+    config: {"experiment", "pilot", "train", "model", "evaluate", "artefacts", "package", "threads", "seed"}, where
+    `experiment` names the one that the pilot trained, and `train` and `model` are its settings; tried: the dry run's
     report; curve: the summaries of trainings on shares of the pilot's rows, if there are any; start: seconds that this
     process took until here. Never raises for a no-go.
     """
     planned, report = read_json(plan), read_json(summary)
     lines = list(read_jsonl(metrics))
-    piloted, full = next(iter(planned["experiments"].items()))
+    piloted = config["experiment"]
+    full = planned["experiments"][piloted]
     evidence = compare(model, Path(adapter).parent, TokenStore(valid), config)
     evidence["start_seconds"] += start
     converter = read_json(dry_run.timing(tried))["converter_seconds"]

@@ -32,7 +32,8 @@ def forecast(
     timing = read_json(Path(summary).with_name("timing.json"))
     updates = list(read_jsonl(Path(summary).with_name("timing.jsonl")))
     speed = time.measured(timing, updates, tokens_of_updates(config, rows))
-    (_, full), *others = planned["experiments"].items()
+    full = planned["experiments"][config["experiment"]]
+    others = [one for name, one in planned["experiments"].items() if name != config["experiment"]]
     start = time.START_SECONDS + sample["start_seconds"]
     asks = asked(config["evaluate"], planned["rows"]["test"]["rows"])
 
@@ -42,7 +43,7 @@ def forecast(
 
     stages = {
         "train": training(full),
-        "other_experiments": sum(training(one) for _, one in others),
+        "other_experiments": sum(training(one) for one in others),
         "package": time.packaging_seconds(full["parameters"], config["package"]["gguf"], start, converter),
         "evaluate": sum(answering_seconds(artefact, config, sample, start, asks) for artefact in config["artefacts"]),
     }

@@ -37,15 +37,18 @@ def memory_mb(run: str, experiment: str, attempt: int = 1, log: StrPath | None =
 def minutes(run: str, experiment: str, part: str, attempt: int = 1) -> int:
     """Minutes for a part ("train", "package" or "evaluate") of an experiment's way, by what the pilot measured.
 
-    The pilot is of the first experiment; another one takes longer in proportion to its tokens and parameters.
+    The pilot is of one experiment; another one takes longer in proportion to its tokens and parameters.
     """
     plan, decision = _known(f"{run}/plan.json"), _known(f"{run}/pilot/decision.json")
     if not plan or not decision or experiment not in plan["experiments"]:
         return _grown(UNKNOWN_MINUTES, attempt)
-    first, own = next(iter(plan["experiments"].values())), plan["experiments"][experiment]
-    times = own["parameters"] / first["parameters"]
+    piloted = plan["experiments"].get(decision["piloted"]["experiment"])
+    own = plan["experiments"][experiment]
+    if not piloted:  # a decision of other experiments: it will be made again
+        return _grown(UNKNOWN_MINUTES, attempt)
+    times = own["parameters"] / piloted["parameters"]
     if part == "train":
-        times *= own["trained_tokens"] / max(1, first["trained_tokens"])
+        times *= own["trained_tokens"] / max(1, piloted["trained_tokens"])
     return _grown(decision["forecast"]["seconds"][part] / 60 * times * TIME_MARGIN + START_MINUTES, attempt)
 
 

@@ -17,16 +17,18 @@ STAGES = {
 def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a quantity: {"what", "unit", "forecast", "low", "high", "outcome", "ratio"}; ratio is outcome / forecast.
 
-    found: the facts so far (plan, pilot, training). The pilot tried the first experiment, so its outcome is taken.
+    found: the facts so far (plan, pilot, training). The outcome is that of the experiment that the pilot tried, of the
+    plan's first one where there was no pilot.
     Times of training are the trainer's own, of the other stages those of Snakemake's benchmark files, of the last time
     that each step ran; all of them one job after another.
     """
-    plan = next(iter(((found["plan"] or {}).get("experiments") or {}).items()), None)
-    forecast = (found["pilot"] or {}).get("forecast") or {}
+    pilot, plans = found["pilot"] or {}, (found["plan"] or {}).get("experiments") or {}
+    piloted = (pilot.get("piloted") or {}).get("experiment") or next(iter(plans), None)
+    forecast = pilot.get("forecast") or {}
     seconds = forecast.get("seconds") or {}
-    trained = _experiment(found, plan[0] if plan else None)
+    trained = _experiment(found, piloted)
     summary, timing = trained.get("summary") or {}, trained.get("timing") or {}
-    planned = plan[1] if plan else {}
+    planned = plans.get(piloted) or {}
     share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
     stages = {stage: stage_seconds(run.folder, steps) for stage, (_, steps) in STAGES.items()}
     stages |= {"train": timing.get("seconds"), "other_experiments": _others(found, trained)}

@@ -7,13 +7,14 @@ can be compared; with one tokenizer the order is the same.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from snaketune.config import did_you_mean
 from snaketune.errors import ConfigError, TrainingError
-from snaketune.files import StrPath, read_json, replacing, write_json
+from snaketune.files import StrPath, copy, read_json, write_json
 from snaketune.train.experiments import differences
 
 LOSS = "validation_loss"
@@ -21,14 +22,23 @@ NAMED = 6  # experiments in one sentence
 LOWER = ("perplexity", "bits_per_byte", "ter")
 
 
+class Candidate(msgspec.Struct, kw_only=True, frozen=True):
+    """One trained experiment: its name, its settings and its files, `scores` only where a metric decides."""
+
+    experiment: str
+    train: dict[str, Any]
+    model: dict[str, Any]
+    summary: str
+    adapter: str
+    adapter_config: str
+    manifest: str
+    scores: str | None = None
+
+
 def run(
-    *,
-    summaries: Sequence[StrPath],
-    adapters: Sequence[StrPath],
-    adapter_configs: Sequence[StrPath],
-    models: Sequence[StrPath],
-    scores: Sequence[StrPath],
+    candidates: Sequence[Candidate],
     config: dict[str, Any],
+    *,
     selection: StrPath,
     adapter: StrPath,
     adapter_config: StrPath,
@@ -37,25 +47,22 @@ def run(
     """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest, to which it adds
     how the base was read.
 
-    The lists are in the order of config["experiments"], name -> settings; config["select"]: {"by", "tolerance"};
-    config["measures"]: the configuration's own measures by name;
-    scores: each experiment's scores.json on the validation split, empty where `by` is validation_loss.
+    config["select"]: {"by", "tolerance"}; config["measures"]: the configuration's own measures by name. A candidate
+    carries its scores.json on the validation split where `by` is a measure of answers.
     """
-    names = list(config["experiments"])
     by, tolerance = config["select"]["by"], config["select"]["tolerance"]
     own = config["measures"].get(by, {}).get("better", "higher")
     better = "lower" if by in LOWER else own
-    measured = {name: (_score(read_json(path), by), better) for name, path in zip(names, scores, strict=False)}
-    found = select(dict(zip(names, map(read_json, summaries), strict=True)), tolerance, by, measured)
-    differ = differences(config["experiments"])
+    measured = {one.experiment: (_score(read_json(one.scores), by), better) for one in candidates if one.scores}
+    found = select({one.experiment: read_json(one.summary) for one in candidates}, tolerance, by, measured)
+    differ = differences({one.experiment: {"train": one.train, "model": one.model} for one in candidates})
     for entry in found["experiments"]:
         entry["settings"] = differ[entry["experiment"]]
-    chosen = names.index(found["experiment"])
-    for source, target in ((adapters[chosen], adapter), (adapter_configs[chosen], adapter_config)):
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
-    settings = config["experiments"][found["experiment"]]["model"]
-    write_json(model, read_json(models[chosen]) | {"read_as": {key: settings[key] for key in ("template", "dtype")}})
+    (chosen,) = (one for one in candidates if one.experiment == found["experiment"])
+    copy(chosen.adapter, adapter)
+    copy(chosen.adapter_config, adapter_config)
+    read_as = {key: chosen.model[key] for key in ("template", "dtype")}
+    write_json(model, read_json(chosen.manifest) | {"read_as": read_as})
     write_json(selection, found)
     return found
 

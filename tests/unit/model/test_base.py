@@ -38,6 +38,13 @@ def test_a_template_gives_the_tokens_another_key_but_not_the_model() -> None:
     assert base.tokens_key(plain) != base.tokens_key(named)
 
 
+def test_each_template_gives_the_tokens_of_one_base_a_key_of_their_own() -> None:
+    names = [None, "alpaca", "chatml", "alpaca.jinja", "mine/alpaca.jinja", "yours/alpaca.jinja"]
+    keys = [base.tokens_key(MODEL | {"template": name}) for name in names]
+    assert len(set(keys)) == len(keys)
+    assert all("/" not in key for key in keys)
+
+
 def test_a_manifest_describes_every_file_and_a_changed_size_is_found(folder: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "base-x.json"
     fetching.fetch_model(MODEL | {"base": str(folder)}, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import families
 import pytest
 from snaketune.errors import DataError, ModelError
-from snaketune.model.rendering import NAMED, Renderer, settled
+from snaketune.model.rendering import NAMED, TEMPLATES, Renderer, settled, template_sha256
 
 TALK = [
     {"role": "user", "content": "what is one?"},
@@ -17,6 +18,24 @@ TALK = [
     {"role": "user", "content": "and two?"},
     {"role": "assistant", "content": "it is that."},
 ]
+
+
+def test_template_digest_is_that_of_the_chosen_experiments_template(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    manifest: dict[str, Any] = {"folder": str(tmp_path)}
+    assert template_sha256(manifest, {"template": None}) is None
+    several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "its own"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert template_sha256(manifest, {"template": None}) == digest("its own")
+    (tmp_path / "chat_template.jinja").write_text("beside it")
+    assert template_sha256(manifest, {"template": None}) == digest("beside it")
+    named = template_sha256(manifest, {"template": "alpaca"})
+    assert named == digest((TEMPLATES / "alpaca.jinja").read_text().rstrip("\n"))
+    chosen = manifest | {"read_as": {"template": "alpaca", "dtype": "auto"}}
+    assert template_sha256(chosen, {"template": "chatml"}) == named
+    assert template_sha256(manifest | {"read_as": {"template": None}}, {"template": "chatml"}) == digest("beside it")
 
 
 def renderer(folder: Path, family: str, template: str | None = None, named: str | None = None) -> Renderer:

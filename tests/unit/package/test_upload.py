@@ -113,18 +113,26 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
     files.write_json(tmp_path / "summary.json", summary | losses)
     value = {"value": 0.25, "low": 0.2, "high": 0.3}
     files.write_json(tmp_path / "comparison.json", {"artefacts": {"base": {"metrics": {"exact_match": value}}}})
+    files.write_json(tmp_path / "other.json", summary | losses | {"updates": 7})
     train = {"method": "lora", "learning_rate": 5e-5, "schedule": "cosine", "rank": 16, "alpha": 32.0}
+    other = train | {"rank": 999, "learning_rate": 0.123}
+    files.write_json(tmp_path / "selection.json", {"experiment": "small"})
+    experiments = [
+        {"experiment": "wide", "train": other, "summary": str(tmp_path / "other.json")},
+        {"experiment": "small", "train": train, "summary": str(tmp_path / "summary.json")},
+        {"experiment": "alone", "train": other, "summary": str(tmp_path / "other.json")},
+    ]
     card.write(
         manifest=chain.folder / "fused.json",
         fidelity=tmp_path / "fidelity.json",
         split=tmp_path / "split.json",
-        summary=tmp_path / "summary.json",
+        selection=tmp_path / "selection.json",
         comparison=tmp_path / "comparison.json",
         config={
             "run": "v1",
             "package": {"licence": "apache-2.0", "language": ["en", "haw"]},
-            "train": train,
-            "data": {"sources": [{"path": "somewhere/mine.jsonl"}]},
+            "experiments": experiments,
+            "data": {"sources": [{"path": "somewhere/mine.jsonl"}, {"path": None, "hub": "someone/questions"}]},
         },
         card=tmp_path / "README.md",
     )
@@ -135,7 +143,11 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
     assert "base_model" not in metadata  # a folder on one's own disk is no page of the hub
     assert "| base | 0.25 (0.2 to 0.3) |" in said
     assert "| rows | 80 train, 8 valid, 12 test |" in said
-    assert "mine.jsonl" in said
+    assert "| data | mine.jsonl, someone/questions |" in said
+    assert "| updates | 30 |" in said
+    assert "| rank, alpha | 16, 32 |" in said
+    assert "| learning rate | 5e-05, cosine |" in said
+    assert "999" not in said
     assert "somewhere" not in said
     assert "the checks passed" in said
     assert "q4_k_m" in said

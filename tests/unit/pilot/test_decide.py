@@ -93,7 +93,7 @@ class Pilot:
             plan=self.folder / "plan.json",
             tried=self.tried,
             curve=[],
-            config=config | {"artefacts": ["base", "adapter"]},
+            config=config | {"artefacts": ["base", "adapter"], "experiment": next(iter(expand(config)))},
             decision=self.folder / "decision.json",
         )
 

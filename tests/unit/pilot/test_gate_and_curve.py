@@ -19,7 +19,7 @@ def decision(tmp_path):
     def write(made: str):
         failed = criteria.time(20, 22, 10)
         write_json(
-            tmp_path / "decision.json",
+            tmp_path / "pilot/decision.json",
             {
                 "decision": made,
                 "piloted": {"experiment": "small", "of": 3},
@@ -28,7 +28,7 @@ def decision(tmp_path):
                 "criteria": [criteria.memory(1, 2).record(), failed.record()],
             },
         )
-        return tmp_path / "decision.json", tmp_path / "go"
+        return tmp_path / "pilot/decision.json", tmp_path / "pilot/go"
 
     return write
 
@@ -49,6 +49,29 @@ def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
     assert "pass    memory" in said
     assert "fewer epochs or rows" in said
     assert "of small, the first of 3 experiments" in said
+
+
+def test_older_report_is_set_aside_and_says_so_after_a_no_go(decision, tmp_path):
+    made, go = decision("no-go")
+    page = tmp_path / "report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html><body><p>rank 8</p></body></html>")
+    with pytest.raises(NoGoError, match=r"report of the training before is now .*report/older\.html"):
+        gate.pass_on(made, "stop", go)
+    assert not page.exists()
+    older = page.with_name("older.html").read_text()
+    assert "older than the last pilot" in older
+    assert "<p>rank 8</p>" in older
+
+
+def test_report_stays_where_it_is_after_a_go_or_an_overridden_no_go(decision, tmp_path):
+    page = tmp_path / "report/index.html"
+    page.parent.mkdir()
+    page.write_text("<html><body></body></html>")
+    for word, on_no_go in (("go", "stop"), ("no-go", "continue")):
+        made, go = decision(word)
+        gate.pass_on(made, on_no_go, go)
+    assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
 
 def test_an_overridden_no_go_writes_the_same_file(decision, capsys):

@@ -37,10 +37,11 @@ def forecast(tmp_path):
     general = tmp_path / "general.jsonl"
     general.write_text('{"text": "one"}\n' * 10)
 
-    def made(experiments: dict, device: str = "metal", **keys) -> dict:
+    def made(experiments: dict, device: str = "metal", piloted: str = "", **keys) -> dict:
         given = {"pilot": {"rows": 40, "updates": 10}, "train": {"batch_size": 4, "accumulation": 1}}
         given |= {"evaluate": {"max_rows": 30, "forgetting": {"rows": str(general)}}, "package": {"gguf": ["f16"]}}
         config = configuration.complete({"run": "a", **given, **keys}) | {"artefacts": ["base", "adapter"]}
+        config["experiment"] = piloted or next(iter(experiments))
         planned = {"experiments": experiments, "machine": {"device": device}, "disk": {"total": 5}}
         planned |= {"rows": {"test": {"rows": 100}}}
         return outlook.forecast(config, planned, TokenStore(store), tmp_path / "summary.json", 6.0, SAMPLE)
@@ -60,6 +61,13 @@ def test_every_experiment_is_counted_and_one_of_twice_the_size_twice(forecast):
     found = forecast({"a": experiment(100_000), "b": experiment(50_000), "c": experiment(50_000, parameters=2000)})
     assert found["seconds"]["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
     assert found["hours"] * 3600 == pytest.approx(sum(found["seconds"].values()), abs=0.5)
+
+
+def test_forecast_is_of_the_piloted_experiment_wherever_it_stands_in_the_plan(forecast):
+    experiments = {"aaa": experiment(50_000), "small": experiment(100_000), "big": experiment(50_000, parameters=2000)}
+    found = forecast(experiments, piloted="small")
+    assert found["seconds"]["train"] == pytest.approx(101, abs=0.1)
+    assert found["seconds"]["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
 
 
 def test_on_a_processor_experiments_run_side_by_side(forecast, monkeypatch):

@@ -13,9 +13,11 @@ from snaketune.train.interrupts import interrupted
 def run(tmp_path: Path) -> str:
     one = {"memory": {"total": 4_000_000_000}, "parameters": 1000, "trained_tokens": 500}
     longer = {"memory": {"total": 8_000_000_000}, "parameters": 2000, "trained_tokens": 1500}
-    files.write_json(tmp_path / "plan.json", {"experiments": {"main": one, "longer": longer}})
+    files.write_json(tmp_path / "plan.json", {"experiments": {"longer": longer, "main": one}})
     seconds = {"train": 3600.0, "package": 60.0, "evaluate": 600.0}
-    files.write_json(tmp_path / "pilot/decision.json", {"forecast": {"seconds": seconds}})
+    files.write_json(
+        tmp_path / "pilot/decision.json", {"piloted": {"experiment": "main", "of": 2}, "forecast": {"seconds": seconds}}
+    )
     return str(tmp_path)
 
 

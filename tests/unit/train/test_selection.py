@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,25 +89,47 @@ def test_an_experiment_that_never_beat_its_base_says_so():
 def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
     model = {"template": "alpaca", "dtype": "bfloat16"}
     config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}, "model": model})
-    files: dict[str, list[Any]] = {"summaries": [], "adapters": [], "adapter_configs": [], "models": []}
-    scores: list[Any] = []
-    for number, loss in enumerate([2.0, 1.0]):
-        for kind, paths in files.items():
-            path = tmp_path / f"{kind}{number}"
-            made = {"summaries": json.dumps(summary(loss)), "models": f'{{"folder": "{kind} {number}"}}'}
-            path.write_text(made.get(kind, f"{kind} {number}"))
-            paths.append(path)
-    outputs = {name: tmp_path / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
-    selection.run(
-        **files,
-        scores=scores,
-        config={"experiments": expand(config), "select": config["select"], "measures": {}},
-        **outputs,
-    )
-    assert outputs["adapter"].read_text() == "adapters 1"
-    assert outputs["adapter_config"].read_text() == "adapter_configs 1"
+    outputs = selected(tmp_path, config, {"rank-1": 2.0, "rank-2": 1.0})
+    assert outputs["adapter"].read_text() == "adapter of rank-2"
+    assert outputs["adapter_config"].read_text() == "adapter_config of rank-2"
     read_as = {"template": "alpaca", "dtype": "bfloat16"}
-    assert json.loads(outputs["model"].read_text()) == {"folder": "models 1", "read_as": read_as}
+    assert json.loads(outputs["model"].read_text()) == {"folder": "rank-2", "read_as": read_as}
     written = json.loads(outputs["selection"].read_text())
     assert written["experiment"] == "rank-2"
     assert [entry["settings"] for entry in written["experiments"]] == [{"rank": 2}, {"rank": 1}]
+
+
+def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> dict[str, Path]:
+    """The outputs of a selection between experiments with these validation losses, whose files bear their names."""
+    candidates = []
+    for name, settings in expand(config).items():
+        contents = {
+            "summary": json.dumps(summary(losses[name])),
+            "adapter": f"adapter of {name}",
+            "adapter_config": f"adapter_config of {name}",
+            "manifest": json.dumps({"folder": name}),
+        }
+        paths = {kind: folder / f"{kind} of {name}" for kind in contents}
+        for kind, content in contents.items():
+            paths[kind].write_text(content)
+        candidates.append({"experiment": name, **settings, **{kind: str(path) for kind, path in paths.items()}})
+    outputs = {name: folder / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
+    params = configuration.canonical({"experiments": candidates, "select": config["select"], "measures": {}})
+    given_back = json.loads(params)
+    selection.run(msgspec.convert(given_back["experiments"], list[selection.Candidate]), given_back, **outputs)
+    return outputs
+
+
+@pytest.mark.parametrize("names", [["small", "big"], ["big", "small"], ["z", "B", "a"], ["rank-8", "rank-16"]])
+@pytest.mark.parametrize("winner", [0, 1])
+def test_selection_names_the_experiment_whose_adapter_it_hands_on_in_any_order(tmp_path, names, winner):
+    experiments = {name: {"rank": 4 + number} for number, name in enumerate(names)}
+    config = configuration.complete({"run": "a", "experiments": experiments})
+    losses = {name: 1.0 if number == winner else 2.0 for number, name in enumerate(names)}
+    outputs = selected(tmp_path, config, losses)
+    written = json.loads(outputs["selection"].read_text())
+    assert written["experiment"] == names[winner]
+    assert outputs["adapter"].read_text() == f"adapter of {names[winner]}"
+    assert json.loads(outputs["model"].read_text())["folder"] == names[winner]
+    found = {entry["experiment"]: (entry["settings"], entry["validation_loss"]) for entry in written["experiments"]}
+    assert found == {name: (experiments[name], losses[name]) for name in names}
