@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 demo: setup ## run the embedded demo to results/demo/report/index.html
 	@snakemake --quiet host
-	@$(PYTHON) -c "from snaketune.report import facts; print(facts.headline('results/demo'))"
+	@$(PYTHON) -c "from snaketune.report import collect; print(collect.headline('results/demo'))"
 
 setup: ## set up .venv and vendor; what is already right is skipped
 	@bash setup/run.sh
@@ -39,13 +39,13 @@ bench: setup-dev ## measure against others and write docs/benchmarks.md
 	@$(PYTHON) benchmarks/run.py
 
 new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=...
-	@$(PYTHON) -m snaketune.presets "$(NAME)" "$(PRESET)"
+	@$(PYTHON) -m snaketune.config.presets "$(NAME)" "$(PRESET)"
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
 
 docs: setup-dev ## regenerate what is generated in docs/
-	@$(PYTHON) -m snaketune.reference docs/configuration.md config.yaml
+	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml
 
 clean: ## remove the demo's results (set-up stays)
 	rm -rf results/demo results/models .snakemake

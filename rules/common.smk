@@ -9,14 +9,14 @@ sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules
 
 import mended
 import records
-from snaketune import config as configuration
-from snaketune.digest import code_digest
+from snaketune.config import schema as configuration
+from snaketune.runtime.code_digest import code_digest
 from snaketune.errors import UserError
 from snaketune.data import sources as data_sources
-from snaketune.evaluate import settings as evaluate_settings
-from snaketune.model import base as base_models
-from snaketune.model import rendering
-from snaketune.train import experiments as train_experiments
+from snaketune.evaluate import step_config as evaluate_settings
+from snaketune.model import manifest as base_models
+from snaketune.tokens import chat_template
+from snaketune.config import experiments as train_experiments
 from snaketune.train.checkpoints import WITHOUT_EFFECT
 
 
@@ -88,7 +88,7 @@ def stores(model):
 def template_file(model):
     """The Jinja file that a base's template comes from, if it is a file of the person's own."""
     named = model["template"]
-    return [named] if named and named not in rendering.NAMED else []
+    return [named] if named and named not in chat_template.NAMED else []
 
 
 def any_of(names):

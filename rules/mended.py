@@ -16,8 +16,9 @@ from snakemake.dag import DAG
 from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
 from snakemake_interface_executor_plugins.settings import ExecMode
-from snaketune import files, locks, step
+from snaketune import files
 from snaketune.errors import UserError
+from snaketune.runtime import locks, step
 
 FAILED = re.compile(r"CalledProcessError in file .*\.(\w+)\.py' (?:returned non-zero|died with <Signals\.(\w+):)", re.S)
 

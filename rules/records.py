@@ -11,14 +11,14 @@ from pathlib import Path
 
 from snakemake.jobs import Job, Reason
 from snakemake.persistence import PersistenceBase
-from snaketune import made
+from snaketune.runtime import output_journal
 
 
 def mend(results):
     """Keep Snakemake's records in a folder of results, and have it look at what they speak of; returns the journal."""
     if Path(results).exists():  # otherwise a real run does it (mended.py): looking and mistaken settings make nothing
         join_records(results)
-    journal, changed = made.Journal(Path(results, ".made", "outputs.jsonl")), set()
+    journal, changed = output_journal.Journal(Path(results, ".made", "outputs.jsonl")), set()
     PersistenceBase.has_metadata = records_hold(journal, changed)
     PersistenceBase.finished = recorded(journal)
     Job.remove_existing_output = keep_changed(changed, journal)
@@ -67,10 +67,8 @@ def keep_changed(changed, journal, remove=Job.remove_existing_output):
 
     async def kept(job):
         for file in changed.intersection(map(str, job.output)):
-            print(
-                f"snaketune: {file} was changed after its step wrote it; yours is now {made.keep_aside(file)}",
-                file=sys.stderr,
-            )
+            aside = output_journal.keep_aside(file)
+            print(f"snaketune: {file} was changed after its step wrote it; yours is now {aside}", file=sys.stderr)
         journal.forget(map(str, job.output))
         await remove(job)
 

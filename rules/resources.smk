@@ -1,7 +1,7 @@
 # What the steps ask of a cluster (profiles/slurm). Light ones run where Snakemake runs; those that load a model ask for
 # memory and time by the plan and the pilot, once they are there, and for more on another attempt. On one machine none of
 # this has an effect.
-from snaketune.plan import request
+from snaketune.plan import cluster_resources
 
 
 localrules:
@@ -25,21 +25,21 @@ def experiment_of(wildcards):
 
 
 def model_memory(wildcards, attempt):
-    return request.memory_mb(RUN, experiment_of(wildcards), attempt)
+    return cluster_resources.memory_mb(RUN, experiment_of(wildcards), attempt)
 
 
 def training_memory(wildcards, attempt):
     log = f"{RUN}/logs/train_adapter-{wildcards.experiment}.log"
-    return request.memory_mb(RUN, wildcards.experiment, attempt, log)
+    return cluster_resources.memory_mb(RUN, wildcards.experiment, attempt, log)
 
 
 def training_time(wildcards, attempt):
-    return request.minutes(RUN, experiment_of(wildcards), "train", attempt)
+    return cluster_resources.minutes(RUN, experiment_of(wildcards), "train", attempt)
 
 
 def packaging_time(wildcards, attempt):
-    return request.minutes(RUN, experiment_of(wildcards), "package", attempt)
+    return cluster_resources.minutes(RUN, experiment_of(wildcards), "package", attempt)
 
 
 def evaluation_time(wildcards, attempt):
-    return request.minutes(RUN, experiment_of(wildcards), "evaluate", attempt)
+    return cluster_resources.minutes(RUN, experiment_of(wildcards), "evaluate", attempt)

@@ -1,10 +1,10 @@
-"""Build the demo's tiny base model: snaketune.mlx_engine.pretraining."""
+"""Build the demo's tiny base model: snaketune.engines.mlx.pretraining."""
 
 from pathlib import Path
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine.pretraining import build_demo
+    from snaketune.engines.mlx.pretraining import build_demo
 
     build_demo(Path(snakemake.output[0]).parent, seed=1)

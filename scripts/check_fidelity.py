@@ -2,8 +2,8 @@
 
 import json
 
-from snaketune import step
 from snaketune.package import fidelity
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     fidelity.run(

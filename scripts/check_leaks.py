@@ -1,12 +1,12 @@
-"""Looks for rows that stand on two sides of the split, and lists them (snaketune.data.leaks)."""
+"""Looks for rows that stand on two sides of the split, and lists them (snaketune.data.leakage)."""
 
 import json
 
-from snaketune import step
-from snaketune.data import leaks
+from snaketune.data import leakage
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    leaks.run(
+    leakage.run(
         config=json.loads(snakemake.params.config),
         train=snakemake.input.train,
         valid=snakemake.input.valid,

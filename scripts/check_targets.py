@@ -1,7 +1,7 @@
-"""Stops the run where a target or the forgetting limit is missed; snaketune.evaluate.targets."""
+"""Stops the run where a target or the forgetting limit is missed; snaketune.evaluate.thresholds."""
 
-from snaketune import step
-from snaketune.evaluate import targets
+from snaketune.evaluate import thresholds
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    targets.check(snakemake.input.comparison, snakemake.output.passed)
+    thresholds.check(snakemake.input.comparison, snakemake.output.passed)

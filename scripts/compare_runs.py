@@ -1,13 +1,13 @@
-"""Compares all runs that have a report, on one page; see snaketune.report.runs."""
+"""Compares all runs that have a report, on one page; see snaketune.report.run_comparison."""
 
 import json
 from pathlib import Path
 
-from snaketune import step
-from snaketune.report import runs
+from snaketune.report import run_comparison
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    runs.run(
+    run_comparison.run(
         folders=[Path(report).parents[1] for report in snakemake.input.reports],
         page_file=snakemake.output.page,
         record=snakemake.output.facts,

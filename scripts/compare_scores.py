@@ -1,12 +1,12 @@
-"""Compares the artefacts with each other, and says what may be concluded; snaketune.evaluate.comparing."""
+"""Compares the artefacts with each other, and says what may be concluded; snaketune.evaluate.compare."""
 
 import json
 
-from snaketune import step
-from snaketune.evaluate import comparing
+from snaketune.evaluate import compare
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    comparing.run(
+    compare.run(
         predictions=snakemake.input.predictions,
         scores=snakemake.input.scores,
         general=snakemake.input.get("general", []),

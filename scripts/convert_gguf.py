@@ -1,10 +1,12 @@
-"""Makes the 16-bit GGUF of the fused model; package/converting.py."""
+"""Makes the 16-bit GGUF of the fused model; package/gguf_conversion.py."""
 
 from pathlib import Path
 
-from snaketune import step
-from snaketune.package import converting
+from snaketune.package import gguf_conversion
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     target = Path(snakemake.output.gguf)
-    converting.convert(snakemake.input.fused, target, name=target.stem.removesuffix("-f16"), threads=snakemake.threads)
+    gguf_conversion.convert(
+        snakemake.input.fused, target, name=target.stem.removesuffix("-f16"), threads=snakemake.threads
+    )

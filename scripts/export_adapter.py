@@ -1,10 +1,10 @@
-"""Writes the adapter alone, for transformers and for llama.cpp; package/peft.py."""
+"""Writes the adapter alone, for transformers and for llama.cpp; package/peft_export.py."""
 
-from snaketune import step
-from snaketune.package import peft
+from snaketune.package import peft_export
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    peft.export(
+    peft_export.export(
         model=snakemake.input.model,
         adapter=snakemake.input.adapter,
         peft=snakemake.output.peft,

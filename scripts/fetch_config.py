@@ -1,10 +1,10 @@
-"""Bring a base's configuration and tokenizer here and describe them: snaketune.model.fetching."""
+"""Bring a base's configuration and tokenizer here and describe them: snaketune.model.download."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.model.fetching import fetch_config
+    from snaketune.model.download import fetch_config
 
     fetch_config(json.loads(snakemake.params.config)["model"], snakemake.output.manifest)

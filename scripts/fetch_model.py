@@ -1,10 +1,10 @@
-"""Bring a base's weights here and describe the whole model: snaketune.model.fetching."""
+"""Bring a base's weights here and describe the whole model: snaketune.model.download."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.model.fetching import fetch_model
+    from snaketune.model.download import fetch_model
 
     fetch_model(json.loads(snakemake.params.config)["model"], snakemake.output.manifest)

@@ -1,17 +1,17 @@
-"""Forecast memory, disk and length of the run before it starts: snaketune.plan.forecast."""
+"""Forecast memory, disk and length of the run before it starts: snaketune.plan.plan."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine import device
-    from snaketune.plan import forecast
-    from snaketune.plan.machine import this_machine
+    from snaketune.engines.mlx import device
+    from snaketune.plan import plan
+    from snaketune.runtime.machine import this_machine
 
     config = json.loads(snakemake.params.later) | json.loads(snakemake.params.config)
     config["experiments"] = {one["experiment"]: one for one in config["experiments"]}
-    forecast.run(
+    plan.run(
         models=snakemake.input.model,
         stores=snakemake.input.stores,
         tokens=snakemake.input.tokens,

@@ -1,12 +1,12 @@
-"""Merges the adapter into its base, in 16 bits; package/fused.py."""
+"""Merges the adapter into its base, in 16 bits; package/fused_model.py."""
 
 import json
 
-from snaketune import step
-from snaketune.package import fused
+from snaketune.package import fused_model
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    fused.make(
+    fused_model.make(
         model=snakemake.input.model,
         adapter=snakemake.input.adapter,
         config=json.loads(snakemake.params.config),

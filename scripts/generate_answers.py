@@ -1,13 +1,13 @@
-"""Answers and scores the test rows with one artefact; snaketune.evaluate.answering."""
+"""Answers and scores the test rows with one artefact; snaketune.evaluate.predict."""
 
 import json
 
-from snaketune import step
-from snaketune.evaluate import answering
-from snaketune.evaluate.artefacts import Artefact
+from snaketune.evaluate import predict
+from snaketune.evaluate.variants import Artefact
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    answering.run(
+    predict.run(
         Artefact(
             snakemake.wildcards.artefact,
             model=snakemake.input.model,

@@ -1,7 +1,8 @@
 """Stops the run if a file is not the model that was trained; package/fidelity.py."""
 
-from snaketune import files, step
+from snaketune import files
 from snaketune.package import fidelity
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     files.write_text(snakemake.output.passed, fidelity.require(snakemake.input.fidelity))

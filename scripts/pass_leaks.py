@@ -2,12 +2,12 @@
 
 import sys
 
-from snaketune import step
-from snaketune.data import leaks, summary
+from snaketune.data import leakage, summary
 from snaketune.files import read_json, write_text
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     report, split, found = map(read_json, (snakemake.input.report, snakemake.input.split, snakemake.input.leaks))
     print("\n".join(summary.lines(report, split, found)), file=sys.stderr)
-    leaks.check(snakemake.input.leaks)
+    leakage.check(snakemake.input.leaks)
     write_text(snakemake.output.passed, "no leak that is to fail this run\n")

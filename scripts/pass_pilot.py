@@ -2,7 +2,7 @@
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.pilot import gate

@@ -1,11 +1,11 @@
-"""Makes a quantized copy of a base model; snaketune.mlx_engine.quantizing."""
+"""Makes a quantized copy of a base model; snaketune.engines.mlx.quantize."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine.quantizing import quantize_base
+    from snaketune.engines.mlx.quantize import quantize_base
 
     quantize_base(
         snakemake.input.model,

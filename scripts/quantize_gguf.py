@@ -1,9 +1,7 @@
-"""Makes a smaller GGUF of the 16-bit one; llama_engine/quantizing.py."""
+"""Makes a smaller GGUF of the 16-bit one; engines/llama_cpp/quantize.py."""
 
-from snaketune import step
-from snaketune.llama_engine import quantizing
+from snaketune.engines.llama_cpp import quantize
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    quantizing.quantize(
-        snakemake.input.gguf, snakemake.output.gguf, snakemake.wildcards.type, threads=snakemake.threads
-    )
+    quantize.quantize(snakemake.input.gguf, snakemake.output.gguf, snakemake.wildcards.type, threads=snakemake.threads)

@@ -1,10 +1,10 @@
-"""Writes run.json, what the run was made of; see snaketune.provenance."""
+"""Writes run.json, what the run was made of; see snaketune.runtime.provenance."""
 
 import json
 
-from snaketune import provenance, step
 from snaketune.files import read_json
-from snaketune.model.rendering import template_sha256
+from snaketune.runtime import provenance, step
+from snaketune.tokens.chat_template import template_sha256
 
 with step.running(snakemake.log[0]):
     model = json.loads(snakemake.params.config)["model"]

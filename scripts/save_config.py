@@ -2,8 +2,8 @@
 
 import json
 
-from snaketune import step
 from snaketune.files import write_json
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     write_json(snakemake.output.config, json.loads(snakemake.params.config))

@@ -1,12 +1,12 @@
-"""Turns one artefact's answers into numbers with confidence intervals; snaketune.evaluate.scoring."""
+"""Turns one artefact's answers into numbers with confidence intervals; snaketune.evaluate.score."""
 
 import json
 
-from snaketune import step
-from snaketune.evaluate import scoring
+from snaketune.evaluate import score
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    scoring.run(
+    score.run(
         predictions=snakemake.input.predictions,
         scores=snakemake.output.scores,
         config=json.loads(snakemake.params.config),

@@ -1,19 +1,19 @@
-"""Answers validation rows with an experiment's adapter and scores them; snaketune.evaluate.answering, .scoring."""
+"""Answers validation rows with an experiment's adapter and scores them; snaketune.evaluate.predict, .scoring."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.evaluate import answering, scoring
-    from snaketune.evaluate.artefacts import Artefact
+    from snaketune.evaluate import predict, score
+    from snaketune.evaluate.variants import Artefact
 
     config = json.loads(snakemake.params.config)
-    answering.run(
+    predict.run(
         Artefact("adapter", model=snakemake.input.model, adapter=snakemake.input.adapter),
         rows=snakemake.input.rows,
         config=config["answering"],
         predictions=snakemake.output.predictions,
         threads=snakemake.threads,
     )
-    scoring.run(predictions=snakemake.output.predictions, scores=snakemake.output.scores, config=config["scoring"])
+    score.run(predictions=snakemake.output.predictions, scores=snakemake.output.scores, config=config["scoring"])

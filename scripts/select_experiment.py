@@ -3,7 +3,7 @@
 import json
 
 import msgspec
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.train import selection

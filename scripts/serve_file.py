@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from snaketune import step
 from snaketune.package import serving
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     serving.check(

@@ -2,8 +2,8 @@
 
 import json
 
-from snaketune import step
 from snaketune.data import splits
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     splits.run(

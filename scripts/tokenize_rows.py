@@ -1,13 +1,13 @@
-"""Render the splits with the base's own template and tokenise them once: snaketune.model.tokens."""
+"""Render the splits with the base's own template and tokenise them once: snaketune.tokens.tokenize."""
 
 import json
 
-from snaketune import step
+from snaketune.runtime import step
 
 SPLITS = ("train", "valid", "test")
 
 with step.running(snakemake.log[0]):
-    from snaketune.model.tokens import tokenize_splits
+    from snaketune.tokens.tokenize import tokenize_splits
 
     tokenize_splits(
         rows={split: snakemake.input[split] for split in SPLITS},

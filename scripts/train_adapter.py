@@ -1,16 +1,17 @@
-"""Trains an adapter on all training rows; snaketune.mlx_engine.trainer."""
+"""Trains an adapter on all training rows; snaketune.engines.mlx.train."""
 
 import json
 from pathlib import Path
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine import trainer
-    from snaketune.train import curve, foretold
+    from snaketune.engines.mlx import train
+    from snaketune.pilot import forecast_record
+    from snaketune.train import loss_plot
 
     config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
-    trainer.train(
+    train.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
@@ -22,5 +23,5 @@ with step.running(snakemake.log[0]):
         work=Path(snakemake.output.adapter).parent / "checkpoints",
     )
     timing = Path(snakemake.output.summary).with_name("timing.json")
-    foretold.add(timing, Path(snakemake.input.go).with_name("decision.json"), snakemake.wildcards.experiment)
-    curve.draw(snakemake.output.metrics, snakemake.output.curve)
+    forecast_record.add(timing, Path(snakemake.input.go).with_name("decision.json"), snakemake.wildcards.experiment)
+    loss_plot.draw(snakemake.output.metrics, snakemake.output.curve)

@@ -1,15 +1,15 @@
-"""Trains a pilot adapter on some of the rows, with the very trainer of the long run; snaketune.mlx_engine.trainer."""
+"""Trains a pilot adapter on some of the rows, with the very trainer of the long run; snaketune.engines.mlx.train."""
 
 import json
 from pathlib import Path
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine import trainer
+    from snaketune.engines.mlx import train
 
     config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
-    trainer.train(
+    train.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,

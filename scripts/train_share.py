@@ -1,14 +1,14 @@
-"""Train on a share of the pilot's rows, for the learning curve; snaketune.mlx_engine.trainer."""
+"""Train on a share of the pilot's rows, for the learning curve; snaketune.engines.mlx.train."""
 
 import json
 from pathlib import Path
 
-from snaketune import step
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.mlx_engine import trainer
-    from snaketune.model.store import TokenStore
+    from snaketune.engines.mlx import train as trainer
     from snaketune.pilot import learning_curve
+    from snaketune.tokens.token_store import TokenStore
 
     config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
     train, pilot = config["train"], config["pilot"]

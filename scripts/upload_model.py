@@ -2,8 +2,8 @@
 
 import json
 
-from snaketune import step
 from snaketune.package import upload
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     upload.run(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from snaketune import step
 from snaketune.report import page
+from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     page.pilot(

@@ -6,9 +6,9 @@ One thread a process, and hypothesis measures no time, since machines are shared
 import os
 
 import pytest
+from file_access_trace import Traced, traced_tiny
 from hypothesis import settings
-from projects import Project
-from tracing import Traced, traced_tiny
+from project_copy import Project
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")

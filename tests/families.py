@@ -269,8 +269,8 @@ def adapt(
     import mlx.optimizers as optimizers
     from mlx.utils import tree_flatten
     from mlx_lm.tuner.utils import linear_to_lora_layers
-    from snaketune.mlx_engine.loading import load
-    from snaketune.model.rendering import Renderer
+    from snaketune.engines.mlx.loading import load
+    from snaketune.tokens.chat_template import Renderer
 
     renderer = Renderer(model, template)
     loaded = load(model, dtype="float32").model

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from snaketune.config import canonical, complete
-from snaketune.evaluate import comparing, scoring, settings
+from snaketune.config.schema import canonical, complete
+from snaketune.evaluate import compare, step_config
+from snaketune.evaluate import score as scoring
 from snaketune.files import read_json, write_json, write_jsonl, write_text
 from snaketune.train import selection
 
@@ -153,14 +154,14 @@ def _evaluated(artefacts: tuple[str, ...], texts: tuple[str, ...], config: str) 
         for path, score, other, text, more in zip(predictions, scores, general, texts[::2], texts[1::2], strict=True):
             write_text(path, text)
             write_text(other, more)
-            scoring.run(predictions=path, scores=score, config=settings.scoring(given))
+            scoring.run(predictions=path, scores=score, config=step_config.scoring(given))
         comparison = Path(folder, "comparison.json")
-        comparing.run(
+        compare.run(
             predictions=predictions,
             scores=scores,
             general=general,
             comparison=comparison,
-            config=settings.comparing(given),
+            config=step_config.comparing(given),
         )
         found = {name: path.read_text(encoding="utf-8") for name, path in zip(artefacts, scores, strict=True)}
         return found | {"comparison": comparison.read_text(encoding="utf-8")}

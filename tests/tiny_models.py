@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from snaketune import config, files
-from snaketune.model.rendering import Rendered
-from snaketune.model.store import write_store
+from snaketune import files
+from snaketune.config import schema
+from snaketune.tokens.chat_template import Rendered
+from snaketune.tokens.token_store import write_store
 
 VOCABULARY = 64
 SHAPE = {
@@ -100,7 +101,7 @@ def settings(**changed: object) -> dict:
         "dtype": "auto",
         "seed": 1,
     }
-    return config.complete({"run": "test"})["train"] | quick | changed
+    return schema.complete({"run": "test"})["train"] | quick | changed
 
 
 class Workplace:
@@ -125,7 +126,7 @@ class Workplace:
         return (self.train_store, self.valid_store, self.manifest, settings(**changed)), outputs
 
     def train(self, name: str = "out", rows: int | None = None, **changed: object) -> dict:
-        from snaketune.mlx_engine import trainer
+        from snaketune.engines.mlx import train as trainer
 
         given, outputs = self.arguments(name, **changed)
         return trainer.train(*given, **outputs, rows=rows)

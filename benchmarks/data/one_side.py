@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 
 def snaketune(source: Path, folder: Path) -> int:
-    from snaketune import config
+    from snaketune.config import schema
     from snaketune.data import splits, validate
 
-    data = config.complete({"run": "benchmark", "data": {"sources": [{"path": str(source)}]}})["data"]
+    data = schema.complete({"run": "benchmark", "data": {"sources": [{"path": str(source)}]}})["data"]
     records = folder / "records.jsonl"
     report = validate.run({"data": data, "seed": 1}, records, folder / "rejected.jsonl", folder / "report.json")
     files = [folder / f"{name}.jsonl" for name in splits.NAMES]

@@ -22,20 +22,20 @@ ROWS = 48
 
 
 def mlx(folder: Path) -> Any:
-    from snaketune.mlx_engine import loading
+    from snaketune.engines.mlx import loading
 
     return loading.load(folder / "model", dtype="float32").model
 
 
 def llama(folder: Path, threads: int, kind: str) -> Any:
-    from snaketune.llama_engine import loading
+    from snaketune.engines.llama_cpp import loading
 
     return loading.open_gguf(folder / f"{kind}.gguf", context=1024, threads=threads)
 
 
 def batched(engine: Callable[..., Iterable[tuple[int, list[int], bool]]], model: Any, asked: list[list[int]]) -> Any:
     """Our own way."""
-    from snaketune.evaluate.sampling import Sampling
+    from snaketune.engines.sampling import Sampling
 
     found = engine(model, asked, [NEW] * len(asked), set(), Sampling(), range(len(asked)))
     return [new for _, new, _ in sorted(found, key=lambda it: it[0])]
@@ -116,7 +116,7 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
     asked, rows = workload.prompts(PROMPTS, shared), workload.rows(ROWS)
     scored = sum(sum(targets) for _, targets in rows)
     if how.startswith("llama"):
-        from snaketune.llama_engine import generation, scoring
+        from snaketune.engines.llama_cpp import generation, loglikelihood
 
         kind = "q8_0" if "q8" in what else "f32"
         if how == "llama-eval":
@@ -129,22 +129,22 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         ways: dict[str, Callable[[], Any]] = {
             "llama-ours": lambda: batched(generation.answers, model, asked),
             "llama-own": lambda: llama_cpp_python(model, asked),
-            "llama-score": lambda: list(scoring.log_probabilities(model, rows)),
+            "llama-score": lambda: list(loglikelihood.log_probabilities(model, rows)),
             "llama-eval": lambda: llama_eval(model, rows),
         }
     else:
-        from snaketune.mlx_engine import generation, scoring  # type: ignore[assignment]
+        from snaketune.engines.mlx import generation, loglikelihood  # type: ignore[assignment]
 
         if how == "unshared":
-            from snaketune.evaluate import windows
+            from snaketune.engines import context_window
 
-            windows.WORTH_SHARING = 10**9
+            context_window.WORTH_SHARING = 10**9
         model = mlx(folder)
         ways = {
             "ours": lambda: batched(generation.answers, model, asked),
             "unshared": lambda: batched(generation.answers, model, asked),
             "one-by-one": lambda: one_by_one(model, asked),
-            "score": lambda: list(scoring.log_probabilities(model, rows)),
+            "score": lambda: list(loglikelihood.log_probabilities(model, rows)),
             "whole": lambda: whole_logits(model, rows),
             "padded": lambda: padded_batches(model, rows),
         }

@@ -56,16 +56,16 @@ def build(folder: Path) -> Path:
 
 def convert(folder: Path, target: Path) -> Path:
     """The model as an f32 GGUF, so that both engines compute with the same numbers."""
-    from snaketune.package import converting
+    from snaketune.package import gguf_conversion
 
-    converting.convert(folder, target, name="bench", outtype="f32", threads=1)
+    gguf_conversion.convert(folder, target, name="bench", outtype="f32", threads=1)
     return target
 
 
 def quantized(gguf: Path, target: Path, kind: str) -> Path:
-    from snaketune.llama_engine import quantizing
+    from snaketune.engines.llama_cpp import quantize
 
-    quantizing.quantize(gguf, target, kind, threads=1)
+    quantize.quantize(gguf, target, kind, threads=1)
     return target
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from snaketune.files import write_json
-from snaketune.model.rendering import Rendered
-from snaketune.model.store import write_store
+from snaketune.tokens.chat_template import Rendered
+from snaketune.tokens.token_store import write_store
 
 SIZES: dict[str, dict[str, int]] = {
     "6M": {
@@ -56,7 +56,7 @@ def write_model(folder: Path, size: str, quantize: dict[str, Any] | None = None)
     """A random llama in Hugging Face format, quantized if asked for."""
     import mlx.core as mx
     import mlx.nn as nn
-    import snaketune.mlx_engine  # noqa: F401  a fast BLAS first
+    import snaketune.engines.mlx  # noqa: F401  a fast BLAS first
     from mlx.utils import tree_flatten
     from mlx_lm.models import llama
 

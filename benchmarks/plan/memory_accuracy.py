@@ -15,10 +15,10 @@ from typing import Any
 
 import accuracy
 import made_models
-from snaketune import config as configuration
-from snaketune.model.store import TokenStore
+from snaketune.config import schema as configuration
 from snaketune.plan import architecture, memory
-from snaketune.plan.forecast import largest_batches
+from snaketune.plan.plan import largest_batches
+from snaketune.tokens.token_store import TokenStore
 
 ROWS = 24
 PLAIN = {"batch_size": 4, "accumulation": 1, "dropout": 0.0, "gradient_checkpointing": False, "max_positions": 4096}

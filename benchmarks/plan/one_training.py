@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+from snaketune.engines.mlx import train as trainer
 from snaketune.files import read_json, read_jsonl
-from snaketune.mlx_engine import trainer
 
 
 def main(train: str, valid: str, manifest: str, settings: str, rows: str) -> None:

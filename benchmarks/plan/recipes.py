@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import accuracy
-from snaketune import config as configuration
+from snaketune.config import schema as configuration
 from snaketune.plan import architecture, memory
 from snaketune.plan.memory import Batch
 

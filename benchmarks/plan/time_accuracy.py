@@ -16,7 +16,7 @@ import accuracy
 
 sys.path.insert(0, str(accuracy.ROOT / "tests"))
 
-from projects import SHARED, Project
+from project_copy import SHARED, Project
 from snaketune.files import read_json
 
 STORIES = accuracy.ROOT / "tests/configs/stories_wikisql.yaml"

@@ -24,26 +24,26 @@ def generate(rows: int, folder: Path) -> None:
 
 
 def validate(_: int, folder: Path) -> None:
-    from snaketune import config
+    from snaketune.config import schema
     from snaketune.data import validate
 
-    data = config.complete({"run": "benchmark", "data": {"sources": [{"path": str(folder / "rows.jsonl")}]}})["data"]
+    data = schema.complete({"run": "benchmark", "data": {"sources": [{"path": str(folder / "rows.jsonl")}]}})["data"]
     outputs = [folder / name for name in ("records.jsonl", "rejected.jsonl", "report.json")]
     validate.run({"data": data, "seed": 1}, *outputs)
 
 
 def split(_: int, folder: Path) -> None:
-    from snaketune import config
+    from snaketune.config import schema
     from snaketune.data import splits
 
-    data = config.complete({"run": "benchmark", "data": {"sources": [{"path": "rows.jsonl"}]}})["data"]
+    data = schema.complete({"run": "benchmark", "data": {"sources": [{"path": "rows.jsonl"}]}})["data"]
     files = [folder / f"{name}.jsonl" for name in splits.NAMES]
     splits.run({"split": data["split"], "seed": 1}, folder / "records.jsonl", *files, folder / "split.json")
 
 
 def write_store(rows: int, folder: Path) -> None:
-    from snaketune.model.rendering import Rendered
-    from snaketune.model.store import write_store
+    from snaketune.tokens.chat_template import Rendered
+    from snaketune.tokens.token_store import write_store
 
     def made() -> Iterator[tuple[Rendered, float]]:
         ids, trained = list(range(178)), [False] * 40 + [True] * 138
@@ -55,7 +55,7 @@ def write_store(rows: int, folder: Path) -> None:
 
 
 def open_store(_: int, folder: Path) -> None:
-    from snaketune.model.store import TokenStore
+    from snaketune.tokens.token_store import TokenStore
     from snaketune.train import batches, subset
 
     store = TokenStore(folder / "train.safetensors")

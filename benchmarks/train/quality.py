@@ -9,10 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune import config, files  # noqa: E402
-from snaketune.mlx_engine import adapters, loading, losses, pretraining, trainer  # noqa: E402
-from snaketune.model.rendering import Renderer  # noqa: E402
-from snaketune.model.store import TokenStore, write_store  # noqa: E402
+from snaketune import files  # noqa: E402
+from snaketune.config import schema  # noqa: E402
+from snaketune.engines.mlx import loading, lora, pretraining  # noqa: E402
+from snaketune.engines.mlx import loss as losses  # noqa: E402
+from snaketune.engines.mlx import train as trainer  # noqa: E402
+from snaketune.tokens.chat_template import Renderer  # noqa: E402
+from snaketune.tokens.token_store import TokenStore, write_store  # noqa: E402
 from snaketune.train.batches import Cutting, gather  # noqa: E402
 
 UPDATES, BATCH, RATE = 150, 16, 1e-3
@@ -38,7 +41,7 @@ def _turns(prompt: str, response: str) -> list[dict[str, str]]:
 
 
 def settings(seed: int) -> dict:
-    return config.complete({"run": "bench"})["train"] | {
+    return schema.complete({"run": "bench"})["train"] | {
         "rank": 8,
         "alpha": 16.0,
         "dropout": 0.0,
@@ -75,7 +78,7 @@ def mlx_lm(work: Path, seed: int) -> float:
     from sides import Rows
 
     model = loading.load(work / "demo", dtype="float32").model
-    adapters.attach(model, settings(seed), seed)
+    lora.attach(model, settings(seed), seed)
     store = TokenStore(work / "train.safetensors")
     rows = [(store.row(n)[0].tolist(), int(np.argmax(store.row(n)[1]))) for n in range(len(store))]
     np.random.seed(seed)

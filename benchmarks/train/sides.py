@@ -113,7 +113,7 @@ def mlx_lm(work: Path, updates: int) -> dict[str, float]:
 def mlx_lm_fast(work: Path, updates: int) -> dict[str, float]:
     """The same with the fast BLAS under it."""
     sys.path.insert(0, str(SCRIPTS))
-    from snaketune.mlx_engine import blas
+    from snaketune.engines.mlx import blas
 
     blas.preload()
     return mlx_lm(work, updates)
@@ -142,12 +142,15 @@ def ours(work: Path, updates: int) -> dict[str, float]:
     sys.path.insert(0, str(SCRIPTS))
     import tempfile
 
-    from snaketune import config, files
-    from snaketune.mlx_engine import loop, telling, trainer
-    from snaketune.model.rendering import Rendered
-    from snaketune.model.store import write_store
+    from snaketune import files
+    from snaketune.config import schema
+    from snaketune.engines.mlx import train as trainer
+    from snaketune.engines.mlx import trainer as loop
+    from snaketune.engines.mlx import training_logger
+    from snaketune.tokens.chat_template import Rendered
+    from snaketune.tokens.token_store import write_store
     from snaketune.train.batches import Cutting, Visits
-    from snaketune.train.metrics import Log
+    from snaketune.train.metrics_log import Log
 
     rows = workload.rows()
     meter = Meter()
@@ -157,7 +160,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
         write_store(out / "train.safetensors", ((one, 1.0) for one in rendered))
         write_store(out / "valid.safetensors", ((one, 1.0) for one in rendered[:1]))
         files.write_json(out / "model.json", {"folder": str(work / "model"), "files": {}})
-        settings = config.complete({"run": "bench"})["train"] | {
+        settings = schema.complete({"run": "bench"})["train"] | {
             "rank": workload.LORA["rank"],
             "alpha": workload.LORA["scale"] * workload.LORA["rank"],
             "dropout": workload.LORA["dropout"],
@@ -175,7 +178,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             "seed": 1,
         }
         outside = Outside()
-        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (loop, "gather"), (telling.Line, "show")):
+        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (loop, "gather"), (training_logger.Line, "show")):
             outside.time(owner, name)
         for owner, name in ((Log, "write"), (Visits, "epoch")):
             outside.time(owner, name)

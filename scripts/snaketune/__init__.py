@@ -1,7 +1,9 @@
-"""snaketune's library: from a person's rows to a small model that is proven to be better.
+"""snaketune's library: from a person's examples to a small language model that is proven to be better.
 
-Each folder is one room: `data` (rows and splits), `model` (bases, templates, tokens), `plan` and `pilot` (know before
-you spend), `train` (what training needs apart from MLX), `package` (fuse, GGUF, Modelfile), `evaluate` (scores and how
-sure they are), `report` (pages). Only `mlx_engine` imports MLX and only `llama_engine` imports llama.cpp. Nothing here
-knows of Snakemake: the scripts beside this folder join the two.
+Each folder is one room. `contracts` holds the types of the files that pass between steps, `config` the configuration,
+`runtime` how a step runs, `data` rows and splits, `model` base models, `tokens` chat templates and token stores,
+`train` what training needs apart from an engine, `engines` what loads a model (`mlx`, `llama_cpp`), `plan` and `pilot`
+what a run will take and whether it is worth it, `package` fusing and GGUF, `evaluate` scores and their certainty,
+`report` pages. Only `engines/mlx` imports MLX and only `engines/llama_cpp` imports llama.cpp. Nothing here knows of
+Snakemake: the scripts beside this folder join the two.
 """

@@ -11,19 +11,19 @@ class UserError(Exception):
     """A mistake in the input, the settings or the machine that its owner can mend.
 
     what: one sentence, without a final full stop; where: `file:line` or a configuration key such as
-    `train.learning_rate`; why: what would go wrong if it were ignored; mend: what to do now.
+    `train.learning_rate`; why: what would go wrong if it were ignored; fix: what to do now.
     """
 
-    def __init__(self, what: str, *, where: str = "", why: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.why = why
-        self.mend = mend
+        self.fix = fix
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        sentences = [head, self.why, self.mend]
+        sentences = [head, self.why, self.fix]
         return " ".join(s if s.endswith((".", "!", "?", ":", "\n")) else s + "." for s in sentences if s)
 
 

@@ -130,7 +130,7 @@ def _unexpected_content(where: StrPath, type: Any, error: Exception) -> DataErro
         f"the file does not hold a {name} of this version: {error}",
         where=os.fspath(where),
         why="Another version may have written it, or it was edited",
-        mend="Remove the file and run snakemake again, which makes it anew",
+        fix="Remove the file and run snakemake again, which makes it anew",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import ROOT, TINY, Project, tiny
+from project_copy import ROOT, TINY, Project, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 WAIT = 240.0  # seconds for a job to be where a test wants it

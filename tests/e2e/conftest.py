@@ -1,7 +1,7 @@
 """One finished run of the demo, which the end-to-end tests look at."""
 
 import pytest
-from projects import Project
+from project_copy import Project
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
-from projects import Project
-from terminal import Terminal
+from project_copy import Project
+from pty_session import Terminal
 
 DELAY = 2.5  # seconds after a job's start, at most, where jobs take as long
 STARTED = re.compile(rb"^(?:local)?rule \w+:", re.MULTILINE)

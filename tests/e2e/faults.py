@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
-from projects import Project
-from terminal import Terminal
+from project_copy import Project
+from pty_session import Terminal
 
 Fault = Callable[[psutil.Process], AbstractContextManager[None]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import crash
 import pytest
-from projects import ROOT, Project, tiny
+from project_copy import ROOT, Project, tiny
 
 pytestmark = pytest.mark.e2e
 HOWS = list(crash.ENDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import ROOT, Project
+from project_copy import ROOT, Project
 from snaketune import files
 
 pytestmark = pytest.mark.e2e
@@ -107,7 +107,7 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
 
 def test_nothing_of_the_training_path_imports_torch() -> None:
     code = (
-        "import sys, snaketune.mlx_engine.trainer, snaketune.mlx_engine.generation, snaketune.evaluate.answering\n"
+        "import sys, snaketune.engines.mlx.train, snaketune.engines.mlx.generation, snaketune.evaluate.predict\n"
         "assert not sys.modules.get('torch'), 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True, timeout=120)

@@ -9,7 +9,7 @@ from pathlib import Path
 import faults
 import psutil
 import pytest
-from projects import Project, tiny
+from project_copy import Project, tiny
 
 pytestmark = pytest.mark.e2e
 

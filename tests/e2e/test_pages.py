@@ -12,7 +12,7 @@ from typing import Any
 import browser
 import pytest
 from made_run import HOSTILE, make_run
-from snaketune.report import facts, human_eval, page, runs, votes
+from snaketune.report import collect, human_eval, human_ratings, page, run_comparison
 
 pytestmark = [
     pytest.mark.e2e,
@@ -121,7 +121,7 @@ def test_a_page_loads_nothing_but_itself_and_complains_of_nothing(
 
 
 def test_search_order_and_filters_show_the_right_answers(chromium: Any, run: Path) -> None:
-    found = facts.collect(run)["evaluation"]["answers"]["rows"]
+    found = collect.collect(run)["evaluation"]["answers"]["rows"]
     change = {row["id"]: row["change"] for row in found}
     _open(chromium, run / "report/index.html")
     assert len(_shown(chromium)) == 20
@@ -240,7 +240,7 @@ def test_the_page_prints_without_its_controls(chromium: Any, run: Path) -> None:
 
 
 def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, run: Path) -> None:
-    form = human_eval.form(facts.collect(run))
+    form = human_eval.form(collect.collect(run))
     tuned = {it["id"]: it["left"] if _tuned_is_left(form, it) else it["right"] for it in form["items"]}
     by_question = {it["question"]: it["id"] for it in form["items"]}
     _open(chromium, run / "report/human_eval.html")
@@ -267,7 +267,7 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
     _keys(chromium, "s")
     exported = _exported(chromium)
     assert exported.name == "votes-jessy-v1-Ada.json"
-    found = votes.tally([exported], form, seed=1)
+    found = human_ratings.tally([exported], form, seed=1)
     assert found["refused"] == []
     assert found["raters"] == ["Ada"]
     assert found["preference"]["tuned"] == 5
@@ -276,7 +276,7 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
 
     (run / "votes").mkdir(exist_ok=True)
     (run / "votes" / exported.name).write_bytes(exported.read_bytes())
-    html = page.render(facts.collect(run))
+    html = page.render(collect.collect(run))
     assert "What people preferred" in html
 
 
@@ -285,7 +285,7 @@ def _tuned_is_left(form: dict[str, Any], item: dict[str, Any]) -> bool:
 
 
 def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) -> None:
-    form = human_eval.form(facts.collect(run))
+    form = human_eval.form(collect.collect(run))
     for old in chromium.downloads.glob("*.json"):
         old.unlink()
     _open(chromium, run / "report/human_eval.html")
@@ -299,7 +299,7 @@ def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) 
     assert len(ratings) == 1
     assert [ratings[0][name] for name in human_eval.CRITERIA] == [5, 4, 3, 2, 1]
     assert ratings[0]["comment"] == "well said 1 2 3"
-    assert votes.tally([exported], form, seed=1)["ratings"]["overall"]["questions"] == 0
+    assert human_ratings.tally([exported], form, seed=1)["ratings"]["overall"]["questions"] == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -307,7 +307,7 @@ def test_two_runs_with_different_data_are_compared_on_a_page_that_opens_offline(
     chromium: Any, run: Path, tmp_path: Path, scheme: str
 ) -> None:
     other = _reported(make_run(tmp_path / "jessy-v2", rows=45, first_row=15, gain=0.3, hostile=True))
-    runs.run(folders=[run, other], page_file=tmp_path / "runs.html", record=tmp_path / "runs.json", seed=1)
+    run_comparison.run(folders=[run, other], page_file=tmp_path / "runs.html", record=tmp_path / "runs.json", seed=1)
     _open(chromium, tmp_path / "runs.html", scheme=scheme, width=360)
     assert "jessy-v2" in chromium.execute_script("return document.querySelector('h1').textContent")
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from projects import ROOT, SHARED, Project
+from project_copy import ROOT, SHARED, Project
+from snaketune.engines.llama_cpp import loading
+from snaketune.engines.mlx import fuse
 from snaketune.files import read_jsonl
-from snaketune.llama_engine import loading
-from snaketune.mlx_engine import fusing
-from snaketune.model.base import read_manifest
-from snaketune.model.rendering import Renderer
-from snaketune.package import asking, converting, forms
+from snaketune.model.manifest import read_manifest
+from snaketune.package import fidelity_backends, fidelity_probes, gguf_conversion
+from snaketune.tokens.chat_template import Renderer
 
 pytestmark = [
     pytest.mark.e2e,
@@ -71,15 +71,17 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
     base, fused = read_manifest(gsm8k / "model/base.json"), read_manifest(gsm8k / "model/fused.json")
     renderer = Renderer(base["folder"], "alpaca")
     rows = list(read_jsonl(gsm8k / "data/test.jsonl"))
-    asked = asking.sample(renderer, rows, count=100, prompts=100, vocabulary=len(renderer.tokenizer), fits=True)
-    form = forms.Asking(asked, renderer.stop_ids, limit=32)
-    adapter = forms.in_mlx(base["folder"], form, adapter=gsm8k / "model/adapter")
+    asked = fidelity_probes.sample(
+        renderer, rows, count=100, prompts=100, vocabulary=len(renderer.tokenizer), fits=True
+    )
+    form = fidelity_backends.Asking(asked, renderer.stop_ids, limit=32)
+    adapter = fidelity_backends.in_mlx(base["folder"], form, adapter=gsm8k / "model/adapter")
     shutil.copytree(fused["folder"], tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
-    monkeypatch.setitem(fusing.SIXTEEN_BIT, "float16", mx.float32)
-    fusing.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
-    converting.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
+    monkeypatch.setitem(fuse.SIXTEEN_BIT, "float16", mx.float32)
+    fuse.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
+    gguf_conversion.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
     llama = loading.open_gguf(tmp_path / "merged.gguf", context=512, threads=1, exact=True)
-    assert forms.in_llama(llama, form).answers == adapter.answers
+    assert fidelity_backends.in_llama(llama, form).answers == adapter.answers
     assert len(adapter.answers) == 100
 
 

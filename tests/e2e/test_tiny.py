@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from projects import tiny
+from project_copy import tiny
 
 pytestmark = pytest.mark.e2e
 COMPARED = (

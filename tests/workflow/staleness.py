@@ -199,8 +199,8 @@ GONE = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
 # what steps read only with other settings or data, so that the traced run could not see it
 UNSEEN: dict[str, set[str]] = {
     "scripts/snaketune/data/hub.py": {"validate_rows"},  # sources on the hub
-    "scripts/snaketune/data/tables.py": {"validate_rows"},  # CSV and Parquet
-    "scripts/snaketune/llama_engine/embedding.py": SCORES,  # semantic similarity
+    "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV and Parquet
+    "scripts/snaketune/engines/llama_cpp/embedding.py": SCORES,  # semantic similarity
     "scripts/snaketune/package/converter_process.py": {"forecast_run"},  # it counts with the module that starts it
 }
 PAGES = {"write_pilot", "write_report"}

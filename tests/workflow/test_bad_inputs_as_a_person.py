@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import SHARED, Project
+from project_copy import SHARED, Project
 from snaketune.files import read_json
 
 CASES = SHARED / "bad_inputs/expected.tsv"

@@ -6,7 +6,7 @@ from pathlib import Path
 import families
 import pytest
 import yaml
-from projects import Project
+from project_copy import Project
 from snaketune.report import page
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import TINY, Project, tiny
-from tracing import SECRETS
+from file_access_trace import SECRETS
+from project_copy import TINY, Project, tiny
 
 COMMANDS = "$(touch taken) `touch taken`; touch taken | {wildcards.x} {input} {{ }} {% raw %} ' \" \\ <script>"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import Project
-from snaketune import presets
+from project_copy import Project
+from snaketune.config import presets
 
 ROOT = Path(__file__).resolve().parents[2]
 

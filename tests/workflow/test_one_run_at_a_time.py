@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from projects import Project, tiny
-from terminal import Terminal
+from project_copy import Project, tiny
+from pty_session import Terminal
 
 CONFIG = "results/tiny/config.json"
 REPORT = "results/tiny/data/report.json"

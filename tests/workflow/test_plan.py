@@ -3,7 +3,7 @@
 import resource
 from pathlib import Path
 
-from projects import Project
+from project_copy import Project
 
 
 def test_a_run_that_does_not_fit_is_refused_in_seconds_before_any_weights_are_fetched(

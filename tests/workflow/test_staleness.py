@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from dry_runs import DryRuns
-from projects import Project
-from snaketune import config as configuration
+from file_access_trace import Traced, readers
+from project_copy import Project
+from snaketune.config import schema as configuration
 from staleness import FORETELLS, GONE, JOBS, KEYS, TOGETHER, UNSEEN, followed
-from tracing import Traced, readers
 
 Change = Callable[[Project], None]
 CONDA = re.compile(r'^rule (\w+):(?:(?!^rule ).)*?conda:\s+"../envs/(\w+).yaml"', re.MULTILINE | re.DOTALL)

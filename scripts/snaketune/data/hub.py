@@ -49,13 +49,13 @@ def _downloaded(source: dict[str, Any], where: str) -> list[tuple[str, str]]:
         raise DataError(
             f"the hub knows no data set {name}, or you may not see it",
             where=f"{where}.hub",
-            mend="Check the name; if it is private or gated, accept its terms and log in with `hf auth login`",
+            fix="Check the name; if it is private or gated, accept its terms and log in with `hf auth login`",
         ) from None
     except (OSError, errors.HTTPError) as error:
         raise DataError(
             f"the data set {name} cannot be fetched ({type(error).__name__})",
             where=f"{where}.hub",
-            mend="Connect and run snakemake again, or set `path` to a folder that holds a copy",
+            fix="Connect and run snakemake again, or set `path` to a folder that holds a copy",
         ) from None
     return [(str(folder / one), f"{name}@{str(info.sha)[:12]}/{one}") for one in wanted]
 
@@ -79,7 +79,7 @@ def chosen(names: Iterable[str], card: dict[str, Any], source: dict[str, Any], w
         raise DataError(
             f'{source["hub"]} has no data file of the split "{wanted}"' + (f' of "{subset}"' if subset else ""),
             where=f"{where}.hub_split",
-            mend=f"Its data files are: {shown}",
+            fix=f"Its data files are: {shown}",
         )
     return found
 

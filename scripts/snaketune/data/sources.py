@@ -47,14 +47,14 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
     """The files of one source: its path itself, the data files in that folder, or the matches of that glob, sorted."""
     path = source.get("path")
     if bool(path) == bool(source.get("hub")):
-        raise ConfigError("a source needs either a path or a hub data set", where=where, mend="Give it one of them")
+        raise ConfigError("a source needs either a path or a hub data set", where=where, fix="Give it one of them")
     if not path:
         return []
     if bool(source.get("target")) != (source.get("format") == "parallel"):
         raise ConfigError(
             "`format: parallel` and `target` belong together",
             where=where,
-            mend="Give `path` the file of the source language, `target` that of the other, and `format: parallel`",
+            fix="Give `path` the file of the source language, `target` that of the other, and `format: parallel`",
         )
     for name in filter(None, (path, source.get("target"))):
         if not Path(name).exists() and not (name == path and glob.has_magic(name)):
@@ -73,7 +73,7 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
         raise DataError(
             f"{kind}: {path}",
             where=f"{where}.path",
-            mend=f"Data files end in {known}, each optionally followed by {' or '.join(COMPRESSIONS)}",
+            fix=f"Data files end in {known}, each optionally followed by {' or '.join(COMPRESSIONS)}",
         )
     return found
 
@@ -126,7 +126,7 @@ def container_of(path: str, chosen: str) -> str:
     raise DataError(
         f"how to read {path} cannot be told from its name",
         where=path,
-        mend="Set this source's `format`, for instance `pairs` for a text file of alternating prompt and answer lines; "
+        fix="Set this source's `format`, for instance `pairs` for a text file of alternating prompt and answer lines; "
         f"or give the file one of the endings {', '.join(CONTAINERS)}",
     )
 
@@ -143,5 +143,5 @@ def missing(path: str, where: str) -> DataError:
     return DataError(
         f"there is no file {path}{hint}{absent}",
         where=f"{where}.path",
-        mend="Give the path from the folder in which snakemake is run, or an absolute path",
+        fix="Give the path from the folder in which snakemake is run, or an absolute path",
     )

@@ -91,7 +91,7 @@ def shares_of(split: dict[str, Any]) -> dict[str, float]:
         raise ConfigError(
             f"the shares of train, valid and test add up to {sum(shares.values()):g}, not 1",
             where="data.split",
-            mend="For instance {train: 0.8, valid: 0.1, test: 0.1}",
+            fix="For instance {train: 0.8, valid: 0.1, test: 0.1}",
         )
     return shares
 

@@ -14,12 +14,14 @@ from typing import IO, Any
 
 import msgspec
 
-from snaketune.data import containers, reports, sources
-from snaketune.data.identity import identify
-from snaketune.data.kinship import SIDES, Rows, copies, related
-from snaketune.data.reasons import Rejection
+from snaketune.data import report as reports
+from snaketune.data import sources
+from snaketune.data.deduplication import SIDES, Rows, copies, related
+from snaketune.data.readers import dispatch
+from snaketune.data.records import Judge
+from snaketune.data.rejection import Rejection
+from snaketune.data.row_keys import identify
 from snaketune.data.shingles import Shingles
-from snaketune.data.verdicts import Judge
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
 
@@ -99,7 +101,7 @@ def _read(
     side = source.get("split") or ""
     declared = {"split": side} if side else {}
     for path, container, name in sources.readable(source, f"data.sources[{place}]"):
-        for row in containers.rows(path, container, source):
+        for row in dispatch.rows(path, container, source):
             tally.read += 1
             try:
                 if type(row.value) is Rejection:

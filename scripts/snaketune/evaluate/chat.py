@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from snaketune.engines.context_window import context_of, fitted
+from snaketune.engines.sampling import Sampling
 from snaketune.errors import EvaluationError, UserError
-from snaketune.evaluate.artefacts import Artefact
-from snaketune.evaluate.sampling import Sampling
-from snaketune.evaluate.windows import context_of, fitted
+from snaketune.evaluate.variants import Artefact
 from snaketune.files import read_json
-from snaketune.model.base import read_as
-from snaketune.model.rendering import Renderer
+from snaketune.model.manifest import read_as
+from snaketune.tokens.chat_template import Renderer
 
 WELCOME = "{} and {}. Ask; an empty line ends.\n"
 
@@ -42,7 +42,7 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
                 f"{path} is missing",
                 where=str(run),
                 why="This run has no file to try yet",
-                mend="Run `snakemake package` first",
+                fix="Run `snakemake package` first",
             )
     settings = read_as(read_json(model), config["model"])
     both = [Artefact("base", model=model), Artefact(f"gguf-{kind}", model=model, gguf=gguf)]
@@ -65,7 +65,7 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
 def _config(run: Path) -> dict[str, Any]:
     if not (run / "config.json").is_file():
         raise EvaluationError(
-            f"there is no run at {run}", mend="Name one: make chat RUN=name, for results/name", where="make chat"
+            f"there is no run at {run}", fix="Name one: make chat RUN=name, for results/name", where="make chat"
         )
     return read_json(run / "config.json")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.evaluate import pairing, sentences
+from snaketune.evaluate import paired_tests, sentences
 from snaketune.evaluate.metrics import Line, Metric
-from snaketune.evaluate.scoring import add_own, scored
+from snaketune.evaluate.score import add_own, scored
 
 MEASURED = ("perplexity", "bits_per_byte", "token_f1", "chrf")
 
@@ -26,8 +26,8 @@ def compared(
     for found in lines.values():
         add_own(found, {})
     scores = {name: scored(found, kept, seed) for name, found in lines.items()}
-    pairs = [pairing.paired(lines, name, "base") for name in lines if name != "base"]
-    results = pairing.compared(pairs, kept, seed)
+    pairs = [paired_tests.paired(lines, name, "base") for name in lines if name != "base"]
+    results = paired_tests.compared(pairs, kept, seed)
     for pair in results:
         pair["ratio"] = _ratio(pair["metrics"])
         pair["within"] = None if limit is None else pair["ratio"] <= limit

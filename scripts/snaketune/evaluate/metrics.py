@@ -18,7 +18,7 @@ import numpy as np
 import sacrebleu
 from sacrebleu.metrics.base import Metric as SacreMetric
 
-from snaketune.evaluate import words
+from snaketune.evaluate import text_metrics
 
 Line = dict[str, Any]
 BLEU = sacrebleu.BLEU()
@@ -109,7 +109,7 @@ def _raw_match(line: Line) -> float:
 
 
 def _normalized_match(line: Line) -> float:
-    return float(words.words(line["answer"]) == words.words(line["reference"]))
+    return float(text_metrics.words(line["answer"]) == text_metrics.words(line["reference"]))
 
 
 METRICS: dict[str, Metric] = {
@@ -130,20 +130,28 @@ METRICS: dict[str, Metric] = {
             needs="logprob",
         ),
         Metric("exact_match", "higher", _mean_of(_raw_match), _ratio, "outer-spaces-removed", share=True),
-        Metric("exact_match_normalized", "higher", _mean_of(_normalized_match), _ratio, words.SIGNATURE, share=True),
+        Metric(
+            "exact_match_normalized", "higher", _mean_of(_normalized_match), _ratio, text_metrics.SIGNATURE, share=True
+        ),
         Metric(
             "token_f1",
             "higher",
-            _mean_of(lambda line: words.f1(words.words(line["answer"]), words.words(line["reference"]))),
+            _mean_of(
+                lambda line: text_metrics.f1(text_metrics.words(line["answer"]), text_metrics.words(line["reference"]))
+            ),
             _ratio,
-            words.SIGNATURE,
+            text_metrics.SIGNATURE,
         ),
         Metric(
             "rouge_l",
             "higher",
-            _mean_of(lambda line: words.rouge_l(words.words(line["answer"]), words.words(line["reference"]))),
+            _mean_of(
+                lambda line: text_metrics.rouge_l(
+                    text_metrics.words(line["answer"]), text_metrics.words(line["reference"])
+                )
+            ),
             _ratio,
-            f"rougeL|f1|{words.SIGNATURE}",
+            f"rougeL|f1|{text_metrics.SIGNATURE}",
         ),
         Metric("bleu", "higher", _sacre(BLEU), bleu, str(BLEU.get_signature())),
         Metric("chrf", "higher", _sacre(CHRF), chrf, str(CHRF.get_signature())),
@@ -159,9 +167,9 @@ METRICS: dict[str, Metric] = {
         Metric(
             "repetition",
             "lower",
-            _mean_of(lambda line: words.repetition(words.words(line["answer"]))),
+            _mean_of(lambda line: text_metrics.repetition(text_metrics.words(line["answer"]))),
             _ratio,
-            f"4-grams|{words.SIGNATURE}",
+            f"4-grams|{text_metrics.SIGNATURE}",
         ),
     )
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.errors import ModelError
-from snaketune.model.base import SMALL, WEIGHTS
+from snaketune.model.manifest import SMALL, WEIGHTS
 
 
 def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: str | None = None) -> str:
@@ -30,17 +30,17 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
         raise ModelError(
             f"the hub asks for your consent to the licence of {base}",
             where="model.base",
-            mend=f"Accept it on {page}, then log in with `hf auth login` and run snakemake again",
+            fix=f"Accept it on {page}, then log in with `hf auth login` and run snakemake again",
         ) from None
     except errors.RevisionNotFoundError:
         raise ModelError(
-            f'{base} has no revision "{revision}"', where="model.revision", mend=f"See {page}/commits/main"
+            f'{base} has no revision "{revision}"', where="model.revision", fix=f"See {page}/commits/main"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
             f"the hub knows no model {base}, or you may not see it",
             where="model.base",
-            mend=f"Check the name on {page}; if it is private, log in with `hf auth login`",
+            fix=f"Check the name on {page}; if it is private, log in with `hf auth login`",
         ) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
@@ -48,13 +48,13 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
         raise ModelError(
             f"the hub refused {base} (status {status})",
             where="model.base",
-            mend=f"Accept the licence on {page} and log in with `hf auth login`" if forbidden else "Try again later",
+            fix=f"Accept the licence on {page} and log in with `hf auth login`" if forbidden else "Try again later",
         ) from None
     except (OSError, errors.HTTPError) as error:
         raise ModelError(
             f"{base} is not on this machine and the hub cannot be reached ({type(error).__name__})",
             where="model.base",
-            mend="Connect and run snakemake again (the download goes on where it stopped), or set model.base to a "
+            fix="Connect and run snakemake again (the download goes on where it stopped), or set model.base to a "
             "folder that holds a copy",
         ) from None
     if weights and not any(Path(folder).glob(WEIGHTS[0])):
@@ -62,6 +62,6 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
             f"{base} has no safetensors weights",
             where="model.base",
             why="Other formats can run code when they are loaded",
-            mend="Choose a conversion of it, for instance under mlx-community/",
+            fix="Choose a conversion of it, for instance under mlx-community/",
         )
     return str(commit)

@@ -14,9 +14,16 @@ from typing import Any
 from snaketune import files
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
-from snaketune.model.base import read_as, read_manifest
-from snaketune.model.rendering import Renderer
-from snaketune.package import asking, forms, gguf_file, modelfile, parity, verdicts
+from snaketune.model.manifest import read_as, read_manifest
+from snaketune.package import (
+    fidelity_backends,
+    fidelity_checks,
+    fidelity_probes,
+    gguf_file,
+    modelfile,
+    tokenizer_parity,
+)
+from snaketune.tokens.chat_template import Renderer
 
 SIXTEEN_BIT = ("f32", "f16", "bf16")
 FITS = 0.8  # of the usable memory: what a float32 copy of the model may take
@@ -43,7 +50,7 @@ def run(
     settings = config["package"]["fidelity"]
     renderer = Renderer(base["folder"], read_as(base, config["model"])["template"])
     fits = _fits(fused["parameters"])
-    asked = asking.sample(
+    asked = fidelity_probes.sample(
         renderer,
         list(files.read_jsonl(rows)),
         count=settings["rows"],
@@ -51,29 +58,29 @@ def run(
         vocabulary=len(renderer.tokenizer),
         fits=fits,
     )
-    form = forms.Asking(asked, renderer.stop_ids, settings["max_new_tokens"], fits)
+    form = fidelity_backends.Asking(asked, renderer.stop_ids, settings["max_new_tokens"], fits)
     found, checks = _in_mlx(base, fused, Path(adapter).parent, form)
     measured: dict[str, dict[str, Any]] = {name: {} for name in found}
-    measured["fused"] = {"against": "adapter"} | asking.compare(found["adapter"], found["fused"])
-    measured["fused"]["parting"] = asking.parting(found["adapter"], found["fused"], form.stop_ids)
+    measured["fused"] = {"against": "adapter"} | fidelity_probes.compare(found["adapter"], found["fused"])
+    measured["fused"]["parting"] = fidelity_probes.parting(found["adapter"], found["fused"], form.stop_ids)
     for path in ggufs:
         name = f"gguf-{gguf_type(path)}"
         reading, measured[name], more = _gguf(path, name, form, renderer, threads)
         checks += more
         if reading is not None:
             found[name] = reading
-            measured[name] |= {"against": "fused"} | asking.compare(found["fused"], reading)
-            measured[name]["greedy_as_adapter"] = asking.same_answers(found["adapter"], reading)
-            measured[name]["parting"] = asking.parting(found["adapter"], reading, form.stop_ids)
+            measured[name] |= {"against": "fused"} | fidelity_probes.compare(found["fused"], reading)
+            measured[name]["greedy_as_adapter"] = fidelity_probes.same_answers(found["adapter"], reading)
+            measured[name]["parting"] = fidelity_probes.parting(found["adapter"], reading, form.stop_ids)
             if gguf_type(path) in SIXTEEN_BIT:
-                checks.append(verdicts.numbers(name, "fused", measured[name]))
+                checks.append(fidelity_checks.numbers(name, "fused", measured[name]))
     sums = {name: reading.answer_logprob for name, reading in found.items()}
     for name, total in sums.items():
         measured[name]["answer_logprob"] = round(total, 6) if math.isfinite(total) else None
         if name not in ("base", "adapter", "rounded"):
             least = config["package"]["min_gain_kept"]
             tokens = asked.answer_tokens()
-            checks.append(verdicts.gain_kept(name, sums["base"], sums["adapter"], total, tokens, least))
+            checks.append(fidelity_checks.gain_kept(name, sums["base"], sums["adapter"], total, tokens, least))
     record = {
         "passed": all(check["passed"] for check in checks),
         "rows": len(asked.rows),
@@ -92,15 +99,15 @@ def gguf_type(path: StrPath) -> str:
 
 
 def _fits(parameters: int) -> bool:
-    from snaketune.mlx_engine import device
-    from snaketune.plan.machine import this_machine
+    from snaketune.engines.mlx import device
+    from snaketune.runtime.machine import this_machine
 
     return 4 * parameters <= FITS * this_machine(device.describe()).usable
 
 
 def _in_mlx(
-    base: dict[str, Any], fused: dict[str, Any], adapter: Path, form: forms.Asking
-) -> tuple[dict[str, asking.Reading], list[dict[str, Any]]]:
+    base: dict[str, Any], fused: dict[str, Any], adapter: Path, form: fidelity_backends.Asking
+) -> tuple[dict[str, fidelity_probes.Reading], list[dict[str, Any]]]:
     """Base, adapter and fused model, and the verdict on the last.
 
     What bfloat16 rounds away is more than a mistake would be, so there the reference is a second merge, rounded in the
@@ -109,22 +116,24 @@ def _in_mlx(
     """
     folder = base["folder"]
     found = {
-        "base": forms.in_mlx(folder, form, answering=False),
-        "adapter": forms.in_mlx(folder, form, adapter=adapter, reference=True),
-        "fused": forms.in_mlx(fused["folder"], form),
+        "base": fidelity_backends.in_mlx(folder, form, answering=False),
+        "adapter": fidelity_backends.in_mlx(folder, form, adapter=adapter, reference=True),
+        "fused": fidelity_backends.in_mlx(fused["folder"], form),
     }
-    direct = verdicts.numbers("fused", "adapter", asking.distance(found["adapter"], found["fused"]))
+    direct = fidelity_checks.numbers("fused", "adapter", fidelity_probes.distance(found["adapter"], found["fused"]))
     if direct["passed"] and fused["dtype"] == "float16":
         return found, [direct]
-    found["rounded"] = forms.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"], answering=False)
-    return found, [verdicts.numbers("fused", "rounded", asking.distance(found["rounded"], found["fused"]))]
+    found["rounded"] = fidelity_backends.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"], answering=False)
+    return found, [
+        fidelity_checks.numbers("fused", "rounded", fidelity_probes.distance(found["rounded"], found["fused"]))
+    ]
 
 
 def _gguf(
-    path: StrPath, name: str, form: forms.Asking, renderer: Renderer, threads: int
-) -> tuple[asking.Reading | None, dict[str, Any], list[dict[str, Any]]]:
+    path: StrPath, name: str, form: fidelity_backends.Asking, renderer: Renderer, threads: int
+) -> tuple[fidelity_probes.Reading | None, dict[str, Any], list[dict[str, Any]]]:
     """What a GGUF says, what it is, and the verdicts on what it reads and writes; no reading if it does not load."""
-    from snaketune.llama_engine import loading
+    from snaketune.engines.llama_cpp import loading
 
     asked = form.sample
     facts: dict[str, Any] = {"bytes": Path(path).stat().st_size}
@@ -133,22 +142,24 @@ def _gguf(
         room = asked.longest() + form.limit
         llama = loading.open_gguf(path, context=(room + 255) // 256 * 256, threads=threads, exact=True)
     except PackageError as error:
-        return None, facts, [verdicts.loads(name, str(error))]
+        return None, facts, [fidelity_checks.loads(name, str(error))]
     try:
         facts["tensor_types"] = head.tensor_types()
-        facts["tokens"] = parity.token_differences(llama, renderer, [*asked.texts, *parity.probes(renderer)])
-        begin = parity.begin_token(llama, renderer)
-        facts["template"] = parity.template_differences(head.template(), renderer, asked.conversations)
+        facts["tokens"] = tokenizer_parity.token_differences(
+            llama, renderer, [*asked.texts, *tokenizer_parity.probes(renderer)]
+        )
+        begin = tokenizer_parity.begin_token(llama, renderer)
+        facts["template"] = tokenizer_parity.template_differences(head.template(), renderer, asked.conversations)
         ollama = modelfile.format_of(renderer, head) if renderer.template and not asked.tools else None
-        facts["modelfile"] = parity.format_differences(ollama, renderer, asked.conversations)
+        facts["modelfile"] = tokenizer_parity.format_differences(ollama, renderer, asked.conversations)
         checks = [
-            verdicts.loads(name, None),
-            verdicts.tokens(name, facts["tokens"], begin),
-            verdicts.template(name, facts["template"], len(asked.conversations)),
-            verdicts.modelfile(name, facts["modelfile"], len(asked.conversations)),
-            verdicts.stops(name, parity.endless(llama, renderer)),
+            fidelity_checks.loads(name, None),
+            fidelity_checks.tokens(name, facts["tokens"], begin),
+            fidelity_checks.template(name, facts["template"], len(asked.conversations)),
+            fidelity_checks.modelfile(name, facts["modelfile"], len(asked.conversations)),
+            fidelity_checks.stops(name, tokenizer_parity.endless(llama, renderer)),
         ]
-        return forms.in_llama(llama, form), facts, checks
+        return fidelity_backends.in_llama(llama, form), facts, checks
     finally:
         llama.close()
 
@@ -164,6 +175,6 @@ def require(fidelity: StrPath) -> str:
             f"model is {failed[0]['artefact']}",
             where=str(fidelity),
             why="\n".join(["", *lines, ""]),
-            mend="docs/packaging.md says what each check means and what to do",
+            fix="docs/packaging.md says what each check means and what to do",
         )
     return f"{len(record['checks'])} fidelity checks passed\n"

@@ -102,7 +102,7 @@ def read(path: StrPath) -> Head:
             f"this GGUF file is damaged ({error})",
             where=str(path),
             why="llama.cpp and Ollama would refuse it",
-            mend=f"Delete {Path(path).name} and run snakemake again",
+            fix=f"Delete {Path(path).name} and run snakemake again",
         ) from error
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from snaketune import files
 from snaketune.files import StrPath
-from snaketune.model.rendering import Renderer
-from snaketune.package import chat_format, gguf_file
+from snaketune.package import gguf_file, go_template
+from snaketune.tokens.chat_template import Renderer
 
 NO_TEMPLATE = (
     "# The chat template of this model has no counterpart in Ollama's template language that could be shown to be the",
@@ -76,16 +76,16 @@ def create_command(name: str | None, run: str, modelfile: StrPath) -> str:
     return f"ollama create {name or 'snaketune'}:{run} -f {modelfile}"
 
 
-def format_of(renderer: Renderer, head: gguf_file.Head) -> chat_format.ChatFormat | None:
+def format_of(renderer: Renderer, head: gguf_file.Head) -> go_template.ChatFormat | None:
     """How Ollama is to put messages together: the renderer's own text, less the begin token that llama.cpp adds."""
     begin = renderer.tokenizer.bos_token or ""
     adds = bool(head.metadata.get("tokenizer.ggml.add_bos_token")) and begin
 
-    def render(messages: chat_format.Messages) -> str:
+    def render(messages: go_template.Messages) -> str:
         text = renderer.prompt_text(messages)
         return text.removeprefix(begin) if adds else text
 
-    return chat_format.derive(render)
+    return go_template.derive(render)
 
 
 def _template(renderer: Renderer, head: gguf_file.Head) -> list[str]:

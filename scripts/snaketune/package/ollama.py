@@ -43,7 +43,7 @@ def register(
         raise PackageError(
             f"`ollama create {model}` failed: {(made.stderr.strip().splitlines() or ['it said nothing'])[-1]}",
             where=str(modelfile),
-            mend="See that Ollama is running (`ollama serve`), and new enough for this model's family",
+            fix="See that Ollama is running (`ollama serve`), and new enough for this model's family",
         )
     asked = questions(predictions, rows, config["package"]["fidelity"]["prompts"])
     limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]
@@ -78,7 +78,7 @@ def ask(address: str, model: str, messages: list[dict[str, Any]], limit: int, pa
         raise ResourceError(
             f"Ollama does not answer ({type(error).__name__}: {error})",
             where=address,
-            mend="Start it with `ollama serve` and run snakemake again",
+            fix="Start it with `ollama serve` and run snakemake again",
         ) from error
     finally:
         connection.close()

@@ -99,7 +99,7 @@ def questions(predictions: StrPath, rows: StrPath, count: int) -> list[dict[str,
             found.append({"messages": turns, "answer": said[row["id"]]})
     if not found:
         raise PackageError(
-            "there are no answered questions to ask the server", where=str(predictions), mend="Leave the check out"
+            "there are no answered questions to ask the server", where=str(predictions), fix="Leave the check out"
         )
     return found[:count]
 
@@ -120,7 +120,7 @@ def running(
     """
     chosen = port or free_port()
     if not _is_free(chosen):
-        raise ResourceError(f"port {chosen} is in use", where=HOST, mend="End what listens there, or name no port")
+        raise ResourceError(f"port {chosen} is in use", where=HOST, fix="End what listens there, or name no port")
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--host", HOST, "--port", str(chosen)]
     command += ["--n_ctx", str(context), "--interrupt_requests", "false"]
     with tempfile.TemporaryFile() as words:
@@ -165,7 +165,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, until: float, words: Any,
                 f"the server of this file {what}",
                 where=str(gguf),
                 why="\n".join(["Its last words were:", *last]) + "\n",
-                mend="If it ran out of memory, close other programs; otherwise delete the file and run snakemake again",
+                fix="If it ran out of memory, close other programs; otherwise delete the file and run snakemake again",
             )
         time.sleep(0.1)
 
@@ -193,7 +193,7 @@ def ask(port: int, messages: Sequence[dict[str, Any]], limit: int, patience: flo
         raise PackageError(
             f"the server did not answer a question ({type(error).__name__}: {error})",
             why="It crashed, or took longer than its timeout",
-            mend="Run the check again with nothing else running",
+            fix="Run the check again with nothing else running",
         ) from error
     finally:
         connection.close()

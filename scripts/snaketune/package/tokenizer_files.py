@@ -67,7 +67,7 @@ def tokenizer_config(base: StrPath, template: str | None) -> dict[str, Any]:
         config["added_tokens_decoder"] = {
             str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
         }
-    if tokenizer.is_file():  # the class that takes tokenizer.json as it is, as model/rendering.py does
+    if tokenizer.is_file():  # the class that takes tokenizer.json as it is, as tokens/chat_template.py does
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in LOADER_ONLY:
         config.pop(key, None)

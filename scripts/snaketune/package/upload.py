@@ -26,17 +26,17 @@ def run(
         raise ConfigError(
             "no repository is named",
             where="package.upload.repository",
-            mend="Set it to owner/name, such as me/my-model",
+            fix="Set it to owner/name, such as me/my-model",
         )
     if not token:
         raise ResourceError(
             "there is no token for the hub",
             where="HF_TOKEN",
-            mend="Make one with write access at https://huggingface.co/settings/tokens and `export HF_TOKEN=...`",
+            fix="Make one with write access at https://huggingface.co/settings/tokens and `export HF_TOKEN=...`",
         )
     if not files.read_json(fidelity)["passed"]:
         raise PackageError(
-            "this model failed its fidelity checks, so it is not uploaded", where=str(fidelity), mend="Mend that first"
+            "this model failed its fidelity checks, so it is not uploaded", where=str(fidelity), fix="Mend that first"
         )
     names = _upload(settings, token, [Path(card), *map(Path, products)])
     files.write_json(uploaded, {"repository": settings["repository"], "private": settings["private"], "files": names})
@@ -65,6 +65,6 @@ def _upload(settings: dict[str, Any], token: str, paths: Sequence[Path]) -> list
         raise ResourceError(
             f"the hub did not take it ({str(error).splitlines()[0].replace(token, '***')})",
             where=repository,
-            mend="See that the token may write there and that the network is up, then run snakemake upload again",
+            fix="See that the token may write there and that the network is up, then run snakemake upload again",
         ) from None
     return [name for name, _ in found]

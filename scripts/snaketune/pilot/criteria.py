@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.evaluate import statistics
+from snaketune.evaluate import significance
 
 RESAMPLES = 2000
 FEWEST_ROWS = 8  # a bootstrap over fewer says nothing
@@ -41,8 +41,8 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
 
     gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
     """
-    sums = statistics.resamples(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
-    low, high = statistics.interval(sums[:, 0] / sums[:, 1], len(gains))
+    sums = significance.resamples(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
+    low, high = significance.interval(sums[:, 0] / sums[:, 1], len(gains))
     return float(gains.sum() / sizes.sum()), low, high
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.engines.mlx import generation, loading, loglikelihood
+from snaketune.engines.mlx.adapter_size import relative_size
+from snaketune.engines.sampling import Sampling
 from snaketune.evaluate.metrics import CHRF
-from snaketune.evaluate.sampling import Sampling
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
-from snaketune.mlx_engine import generation, loading, scoring
-from snaketune.mlx_engine.adapter_size import relative_size
-from snaketune.model.rendering import Renderer
-from snaketune.model.store import TokenStore
-from snaketune.pilot import binding, criteria, dry_run, learning_curve, outlook
+from snaketune.pilot import criteria, dry_run, learning_curve, prompt_dependence
+from snaketune.pilot import forecast as outlook
+from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.token_store import TokenStore
 from snaketune.train import subset
 
 SCORED_ROWS = 128  # validation rows whose probabilities are compared
@@ -96,18 +97,18 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     manifest = read_json(model)
     chosen = subset.first(valid, SCORED_ROWS, config["seed"])
     rows = [_plain(valid.row(int(row))) for row in chosen]
-    swaps = binding.exchanges(valid, chosen, config["seed"])
+    swaps = prompt_dependence.exchanges(valid, chosen, config["seed"])
     asked = chosen[: config["pilot"]["sample"]]
     renderer = Renderer(manifest["folder"], config["model"]["template"])
-    pairs = [pair for row in asked if (pair := binding.question_and_answer(valid, int(row))) is not None]
+    pairs = [pair for row in asked if (pair := prompt_dependence.question_and_answer(valid, int(row))) is not None]
     limit = config["evaluate"]["max_new_tokens"]
 
     dtype = config["model"]["dtype"]
     before = _of_base(manifest["folder"], dtype, rows, pairs, limit, renderer)
     pilot_model = loading.load(manifest["folder"], dtype=dtype, adapter=adapter).model
-    pilot = list(scoring.log_probabilities(pilot_model, rows))
-    own = list(scoring.log_probabilities(pilot_model, [_plain(swap.own) for swap in swaps]))
-    other = list(scoring.log_probabilities(pilot_model, [_plain(swap.other) for swap in swaps]))
+    pilot = list(loglikelihood.log_probabilities(pilot_model, rows))
+    own = list(loglikelihood.log_probabilities(pilot_model, [_plain(swap.own) for swap in swaps]))
+    other = list(loglikelihood.log_probabilities(pilot_model, [_plain(swap.other) for swap in swaps]))
     pilot_answers, pilot_timing = _answers(pilot_model, pairs, limit, renderer)
     references = [renderer.decode(answer.tolist()) for _, answer in pairs]
     return {
@@ -140,7 +141,7 @@ def _of_base(
 ) -> dict[str, Any]:
     """What the base makes of the rows, and what that took; it has left the memory when this returns."""
     load_seconds, model = _timed(lambda: loading.load(folder, dtype=dtype).model)
-    seconds, probabilities = _timed(lambda: list(scoring.log_probabilities(model, rows)))
+    seconds, probabilities = _timed(lambda: list(loglikelihood.log_probabilities(model, rows)))
     said, answers = _answers(model, pairs, limit, renderer)
     return {
         "probabilities": probabilities,
@@ -151,7 +152,7 @@ def _of_base(
     }
 
 
-def _plain(row: binding.Row) -> tuple[list[int], list[bool]]:
+def _plain(row: prompt_dependence.Row) -> tuple[list[int], list[bool]]:
     return row[0].tolist(), row[1].tolist()
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.engines.mlx import loading, loglikelihood
+from snaketune.engines.mlx import train as trainer
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
-from snaketune.mlx_engine import loading, scoring, trainer
-from snaketune.model.rendering import Rendered
-from snaketune.model.store import TokenStore, write_store
-from snaketune.package import peft
-from snaketune.plan.time import CONVERTER_SECONDS
+from snaketune.package import peft_export
+from snaketune.plan.duration import CONVERTER_SECONDS
+from snaketune.tokens.chat_template import Rendered
+from snaketune.tokens.token_store import TokenStore, write_store
 from snaketune.train import subset
 
 ROWS = 10
@@ -62,7 +63,7 @@ def run(
         if settings["method"] == "lora":
             lora = folder / "lora.gguf"
             started = time.monotonic()
-            peft.export(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
+            peft_export.export(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
             converter = time.monotonic() - started
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
@@ -91,14 +92,14 @@ def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summar
     """Compare the loss that the trainer measured with that of the adapter loaded from its file."""
     rows = TokenStore(valid)
     loaded = loading.load(Path(read_json(model)["folder"]).expanduser(), dtype=dtype, adapter=adapter).model
-    found = -sum(scoring.log_probabilities(loaded, _listed(rows))) / int(rows.targets.sum())
+    found = -sum(loglikelihood.log_probabilities(loaded, _listed(rows))) / int(rows.targets.sum())
     expected = summary["best_validation_loss"]
     if not np.isclose(found, expected, rtol=TOLERANCE):
         raise TrainingError(
             f"the saved adapter has a validation loss of {found:.4f}, and had {expected:.4f} when it was trained",
             where="train",
             why="What would be packaged and used is not what is trained",
-            mend="Try train.targets all-linear and method lora; if it stays, this architecture cannot be used here",
+            fix="Try train.targets all-linear and method lora; if it stays, this architecture cannot be used here",
         )
     return f"validation loss {found:.4f} after loading, {expected:.4f} when trained"
 

@@ -32,7 +32,7 @@ def pass_on(decision: StrPath, on_no_go: str, go: StrPath) -> None:
                 f"the pilot's decision{criteria.tried(made['piloted'])} is no-go",
                 where="pilot",
                 why=f"\n{table}\n{older}",
-                mend=f"Likely: {made['likely_cause']}. Or go on all the same with `pilot.on_no_go: continue`",
+                fix=f"Likely: {made['likely_cause']}. Or go on all the same with `pilot.on_no_go: continue`",
             )
         print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{table}", file=sys.stderr)
     write_text(go, GO)

@@ -94,7 +94,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         raise ModelError(
             f"this is no config.json of a decoder: {', '.join(missing)} missing",
             where=where,
-            mend="Use a causal language model in Hugging Face format",
+            fix="Use a causal language model in Hugging Face format",
         )
     hidden, heads = text["hidden_size"], text["num_attention_heads"]
     kv_heads = text.get("num_key_value_heads") or heads

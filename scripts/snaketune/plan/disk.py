@@ -59,5 +59,5 @@ def check(stages: dict[str, int], free: int, where: str) -> None:
         f"this run needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free",
         where=where,
         why=f"It would stop in the middle. It writes: {parts}",
-        mend="Make room, ask for fewer types in package.gguf, or move the folder to a larger disk",
+        fix="Make room, ask for fewer types in package.gguf, or move the folder to a larger disk",
     )

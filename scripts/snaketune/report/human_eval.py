@@ -10,7 +10,7 @@ import hashlib
 import random
 from typing import Any
 
-from snaketune import config
+from snaketune.config import schema
 
 MOST = 100  # questions; more than a person judges with care
 CRITERIA = ("accuracy", "relevance", "coherence", "completeness", "overall")
@@ -33,7 +33,7 @@ def form(found: dict[str, Any]) -> dict[str, Any]:
     else:
         asked = differing
     texts = [[row["id"], *(row["answers"][name]["text"] for name in (base, tuned))] for row in asked]
-    identity = config.canonical([found["run"], found["config"].get("seed"), base, tuned, texts])
+    identity = schema.canonical([found["run"], found["config"].get("seed"), base, tuned, texts])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
     items = []
     for row in asked:

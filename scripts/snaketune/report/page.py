@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from snaketune import files
 from snaketune.files import StrPath
-from snaketune.report import facts, human_eval, measures, views
+from snaketune.report import collect, formatting, human_eval, view_models
 
 RESOURCES = (
     "../../../report/page.html",
@@ -44,7 +44,7 @@ def run(
 
     declared: the only files to read.
     """
-    found = facts.collect(folder, declared)
+    found = collect.collect(folder, declared)
     write_form(found, form)
     files.write_json(record, found)
     files.write_text(page, render(found))
@@ -53,7 +53,7 @@ def run(
 
 def render(found: dict[str, Any]) -> str:
     """The page's HTML."""
-    return templated("page.html", "page.js", facts=found, **_with_pictures(views.values(found)))
+    return templated("page.html", "page.js", facts=found, **_with_pictures(view_models.values(found)))
 
 
 def write_form(found: dict[str, Any], path: StrPath) -> None:
@@ -69,8 +69,8 @@ def write_form(found: dict[str, Any], path: StrPath) -> None:
 
 def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:
     """Write the pilot's page, after a go and after a no-go alike; returns the facts."""
-    found = facts.collect(folder, declared)
-    values = _with_pictures(views.pilot_values(found))
+    found = collect.collect(folder, declared)
+    values = _with_pictures(view_models.pilot_values(found))
     html = templated("pilot.html", None, ("style.css", "human_eval.css"), facts=found, **values)
     files.write_text(page, html)
     return found
@@ -114,16 +114,16 @@ def environment() -> jinja2.Environment:
         finalize=_text,
     )
     made.filters |= {
-        "shown": lambda value, name: together(measures.shown(name, value)),
-        "number": _or_dash(measures.number),
-        "size": _or_dash(measures.size),
-        "duration": _or_dash(measures.duration),
-        "probability": _or_dash(measures.probability),
-        "quantity": measures.quantity,
+        "shown": lambda value, name: together(formatting.shown(name, value)),
+        "number": _or_dash(formatting.number),
+        "size": _or_dash(formatting.size),
+        "duration": _or_dash(formatting.duration),
+        "probability": _or_dash(formatting.probability),
+        "quantity": formatting.quantity,
         "together": together,
-        "title_of": facts.title,
+        "title_of": collect.title,
     }
-    made.globals |= {"measure": measures.measure}
+    made.globals |= {"measure": formatting.measure}
     return made
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from snaketune.errors import TrainingError
-from snaketune.model.store import TokenStore
+from snaketune.tokens.token_store import TokenStore
 
 WINDOW = 1024  # visits that are sorted by length together; more pads less, and mixes the rows less freely
 RUN = 4  # neighbours in length that stay together
@@ -44,7 +44,7 @@ class Visits:
                 "there is no row to train on",
                 where="data.sources",
                 why="All rows were left out: rejected, too long, or of weight 0",
-                mend="Look at the run's data/report.json, raise data.max_length, or add rows",
+                fix="Look at the run's data/report.json, raise data.max_length, or add rows",
             )
         self._lengths, self._weights = lengths, weights
         self._rows_per_update, self._seed = rows_per_update, seed
@@ -56,7 +56,7 @@ class Visits:
                 "no row would be seen even once",
                 where="train.epochs",
                 why="epochs times the weights of the sources stays below one",
-                mend="Raise train.epochs or the sources' weights",
+                fix="Raise train.epochs or the sources' weights",
             )
         self.updates = -(-self.total // rows_per_update)
         self._epoch, self._start, self._order = -1, 0, np.empty(0, np.int64)

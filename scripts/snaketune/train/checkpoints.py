@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
-from snaketune.config import canonical
+from snaketune.config.schema import canonical
 from snaketune.errors import TrainingError
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")
@@ -117,5 +117,5 @@ def checked(path: Path) -> Path:
         f"this safetensors file is broken ({problem})",
         where=str(path),
         why="Half an adapter would load without a word and answer nonsense",
-        mend="Delete the file and run snakemake again",
+        fix="Delete the file and run snakemake again",
     )

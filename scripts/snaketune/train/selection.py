@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from snaketune.config import did_you_mean
+from snaketune.config.experiments import differences
+from snaketune.config.schema import did_you_mean
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.files import StrPath, copy, read_json, write_json
-from snaketune.train.experiments import differences
 
 LOSS = "validation_loss"
 NAMED = 6  # experiments in one sentence
@@ -87,7 +87,7 @@ def select(
         raise TrainingError(
             "no experiment has a finite validation loss",
             where="experiments",
-            mend="Lower train.learning_rate, and look at each experiment's metrics.jsonl",
+            fix="Lower train.learning_rate, and look at each experiment's metrics.jsonl",
         )
     best = min(able, key=lambda entry: entry["cost"])
     equal = [entry for entry in able if entry["cost"] <= best["cost"] + abs(best["cost"]) * tolerance]
@@ -106,7 +106,7 @@ def _score(scores: dict[str, Any], by: str) -> float:
         raise ConfigError(
             f'the validation answers have no measure "{by}"{did_you_mean(by, scores["metrics"])}',
             where="select.by",
-            mend=f"Choose validation_loss or one of {', '.join(scores['metrics'])}",
+            fix=f"Choose validation_loss or one of {', '.join(scores['metrics'])}",
         )
     return found["value"]
 

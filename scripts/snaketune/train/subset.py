@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from snaketune.model.store import TokenStore
+from snaketune.tokens.token_store import TokenStore
 
 
 def first(store: TokenStore, count: int, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from snaketune import config
+from snaketune.config import schema
 from snaketune.data import sources, validate
 from snaketune.errors import DataError
 from snaketune.files import read_json, read_jsonl
@@ -19,7 +19,7 @@ CASES = list(csv.DictReader(EXPECTED, delimiter="\t", quoting=csv.QUOTE_NONE))
 def test_each_malformed_input_comes_out_as_expected(case, tmp_path):
     source = {"path": str(BAD / case["file"]), "format": case["format"]}
     data = {"sources": [source], "max_rejected": 1.0, "near_duplicates": False}
-    settings = {"data": config.complete({"run": "bad", "data": data})["data"], "seed": 1}
+    settings = {"data": schema.complete({"run": "bad", "data": data})["data"], "seed": 1}
     records, rejected, report = (tmp_path / name for name in ("records.jsonl", "rejected.jsonl", "report.json"))
     sources.files(settings["data"]["sources"])
     if case["outcome"] == "error":

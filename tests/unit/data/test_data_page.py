@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from snaketune.data import reasons, token_verdicts
+from snaketune.data import rejection
+from snaketune.tokens import filtering
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/data.md"
 
 
 def test_every_reason_has_its_row_in_the_page_and_every_row_a_reason() -> None:
     told = re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(told) == sorted([*reasons.REASONS, *token_verdicts.REASONS])
+    assert sorted(told) == sorted([*rejection.REASONS, *filtering.REASONS])

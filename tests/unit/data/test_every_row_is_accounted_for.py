@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from snaketune.errors import DataError
 from snaketune.files import read_jsonl
-from unit.data.steps import ask, settings, validated, write
+from unit.data.data_steps import ask, settings, validated, write
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "pairs", "jsonl.gz", "jsonl.zst", "parquet.gz")
 words = st.lists(st.sampled_from("the cat sat on a mat — ʻae \u200b \x1b 1".split(" ")), max_size=8).map(" ".join)

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data.formats import content_of
-from snaketune.data.reasons import REASONS, Rejection
-from snaketune.data.text import CONTROLS, is_blank, loose, normal
-from snaketune.data.verdicts import Judge
+from snaketune.data.normalization import CONTROLS, is_blank, loose, normal
+from snaketune.data.records import Judge
+from snaketune.data.rejection import REASONS, Rejection
+from snaketune.data.row_formats import content_of
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Hilo"}'}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]

@@ -14,7 +14,7 @@ from loopback import Handler, serving
 from snaketune.data import hub
 from snaketune.errors import DataError
 from snaketune.files import read_jsonl
-from unit.data.steps import ask, settings, validated, write
+from unit.data.data_steps import ask, settings, validated, write
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -96,7 +96,7 @@ def endpoint() -> Iterator[str]:
 def read(endpoint: str, home: Path, name: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, since huggingface_hub reads its environment when it is imported."""
     code = (
-        "import sys; from pathlib import Path; from snaketune import step; from unit.data.steps import *\n"
+        "import sys; from pathlib import Path; from snaketune.runtime import step; from unit.data.data_steps import *\n"
         "with step.running('log'):\n"
         "    validated(Path('out'), settings({'hub': sys.argv[1]}))\n"
     )

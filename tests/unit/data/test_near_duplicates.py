@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data import near, shingles
-from snaketune.data.near import needed
+from snaketune.data import minhash, shingles
+from snaketune.data.minhash import needed
+from snaketune.demo import task
 from snaketune.files import read_jsonl
-from snaketune.model import demo_text
-from unit.data.steps import ask, divided, settings, validated, write
+from unit.data.data_steps import ask, divided, settings, validated, write
 
 TENS = "one two three four five six seven eight nine ten".split()
 WORDS = [f"{a}{b}" for a in TENS for b in TENS]
@@ -30,7 +30,7 @@ def kept(folder: Path, *rows: dict, **data: object) -> list[int]:
 @pytest.mark.parametrize("kind", ["auto", "words", "characters"])
 @pytest.mark.parametrize("threshold", [0.85, 0.7])
 def test_the_demos_numbers_all_stay_and_are_divided(kind: str, threshold: float, tmp_path: Path) -> None:
-    rows = [demo_text.row(number) for number in range(1, demo_text.LARGEST + 1)]
+    rows = [task.row(number) for number in range(1, task.LARGEST + 1)]
     data = {"near_duplicates": threshold, "shingles": kind}
     assert kept(tmp_path, *rows, **data) == list(range(1, len(rows) + 1))
     found = divided(tmp_path, settings({"path": str(tmp_path / "rows.jsonl")}, **data))
@@ -123,9 +123,9 @@ def test_hashed_shingles_are_those_that_a_loop_would_make(texts: list[str], by_w
 
 @given(threshold=st.floats(0.5, 1.0))
 def test_hardly_a_pair_at_the_threshold_is_missed(threshold: float) -> None:
-    width = near.band_width(threshold)
-    assert near.PERMUTATIONS % width == 0
-    assert (1 - threshold**width) ** (near.PERMUTATIONS / width) < 0.01
+    width = minhash.band_width(threshold)
+    assert minhash.PERMUTATIONS % width == 0
+    assert (1 - threshold**width) ** (minhash.PERMUTATIONS / width) < 0.01
 
 
 def test_the_shorter_the_rows_the_more_alike_they_must_be() -> None:

@@ -14,7 +14,7 @@ import zstandard
 from snaketune.data import sources
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_jsonl
-from unit.data.steps import ask, settings, validated, write
+from unit.data.data_steps import ask, settings, validated, write
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ROWS = [ask(f"question {n}?", f'answer, with "marks" and\nlines {n}') for n in range(5)]
@@ -89,9 +89,9 @@ def test_a_broken_element_of_an_array_does_not_take_the_others_along(tmp_path: P
 def test_an_array_is_read_across_blocks_with_escapes_at_their_edges(tmp_path: Path, monkeypatch) -> None:
     rows = [ask("\\" * n + '"[{,', "}]," + '\\"' * n) for n in range(40)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    from snaketune.data import containers
+    from snaketune.data.readers import dispatch
 
-    monkeypatch.setattr(containers, "BLOCK", 7)
+    monkeypatch.setattr(dispatch, "BLOCK", 7)
     assert len(read(tmp_path, {"path": str(tmp_path / "rows.json")}, near_duplicates=False)) == 40
 
 
@@ -190,7 +190,7 @@ def test_the_same_sources_give_the_same_bytes_in_every_process(tmp_path: Path) -
     write(tmp_path / "rows.jsonl", *ROWS, *ROWS, {"prompt": 1}, *more, *long)
     write(tmp_path / "test.jsonl", *ROWS, *more[:9])
     code = (
-        "import sys; from pathlib import Path; from unit.data.steps import *; out = Path(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from unit.data.data_steps import *; out = Path(sys.argv[1])\n"
         "data = settings({'path': 'rows.jsonl', 'split': 'train'}, {'path': 'test.jsonl', 'split': 'test'})\n"
         "validated(out, data); divided(out, data); assert checked(out, data)['pairs']"
     )

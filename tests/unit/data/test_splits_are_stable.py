@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from snaketune.data import leaks
+from snaketune.data import leakage
 from snaketune.errors import ConfigError, DataError
-from unit.data.steps import ask, checked, divided, settings, sides, validated, write
+from unit.data.data_steps import ask, checked, divided, settings, sides, validated, write
 
 WORDS = "red green blue stone river cloud walks sings under over seven nine small old new house".split()
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=60).map(" ".join)
@@ -179,8 +179,8 @@ def test_a_leak_in_a_users_own_split_is_found_and_named(left: dict, right: dict,
     found = checked(tmp_path, data)
     assert found["by"] == {why: 1}
     with pytest.raises(DataError) as raised:
-        leaks.check(tmp_path / "leaks.json")
+        leakage.check(tmp_path / "leaks.json")
     assert f"{train['path']}:21" in str(raised.value)
     assert f"{test['path']}:21" in str(raised.value)
     checked(tmp_path, data | {"leaks": "warn"})
-    leaks.check(tmp_path / "leaks.json")
+    leakage.check(tmp_path / "leaks.json")

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snaketune.evaluate import metrics, words
+from snaketune.evaluate import metrics, text_metrics
 from snaketune.evaluate.metrics import METRICS
 
 texts = st.text(alphabet="ab cd.,é ", max_size=25)
@@ -93,9 +93,9 @@ def test_case_and_punctuation_count_in_raw_match_only():
 
 
 def test_characters_of_scripts_without_spaces_are_words():
-    assert words.words("我们走吧。") == ["我", "们", "走", "吧"]
-    assert words.words("Don't panic, Ünïcode!") == ["don", "t", "panic", "ünïcode"]
-    assert words.f1(words.words("我们走"), words.words("我们走吧")) == pytest.approx(2 * 3 / 7)
+    assert text_metrics.words("我们走吧。") == ["我", "们", "走", "吧"]
+    assert text_metrics.words("Don't panic, Ünïcode!") == ["don", "t", "panic", "ünïcode"]
+    assert text_metrics.f1(text_metrics.words("我们走"), text_metrics.words("我们走吧")) == pytest.approx(2 * 3 / 7)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
@@ -103,12 +103,12 @@ def test_the_longest_common_subsequence_equals_that_of_the_textbook(one, other):
     table = {(-1, j): 0 for j in range(-1, 13)} | {(i, -1): 0 for i in range(-1, 13)}
     for (i, a), (j, b) in itertools.product(enumerate(one), enumerate(other)):
         table[i, j] = table[i - 1, j - 1] + 1 if a == b else max(table[i - 1, j], table[i, j - 1])
-    assert words.common_subsequence(one, other) == table[len(one) - 1, len(other) - 1]
+    assert text_metrics.common_subsequence(one, other) == table[len(one) - 1, len(other) - 1]
 
 
 def test_going_in_circles_counts_as_repetition():
-    assert words.repetition("a b c d a b c d a b c d".split()) == pytest.approx(1 - 4 / 9)
-    assert words.repetition("a b c".split()) == 0
+    assert text_metrics.repetition("a b c d a b c d a b c d".split()) == pytest.approx(1 - 4 / 9)
+    assert text_metrics.repetition("a b c".split()) == 0
 
 
 def test_every_configuration_names_how_its_scores_were_made():

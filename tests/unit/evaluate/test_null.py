@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sacrebleu
-from snaketune.evaluate import pairing, statistics
+from snaketune.evaluate import paired_tests, significance
 from snaketune.evaluate.metrics import METRICS
 
 STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
@@ -26,8 +26,8 @@ NOUNS = ("dog", "cat", "bird", "ball", "girl", "boy", "tree", "fish", "bear", "c
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
 def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_of_500_trials(monkeypatch):
     """Not in any measure after correction, and not by a single measure without."""
-    monkeypatch.setattr(pairing, "TRIALS", 999)
-    monkeypatch.setattr(pairing, "RESAMPLES", 100)
+    monkeypatch.setattr(paired_tests, "TRIALS", 999)
+    monkeypatch.setattr(paired_tests, "RESAMPLES", 100)
     pools = answers_of_one_model(draws=30)
     rng = np.random.default_rng(7)
     any_measure, chrf = 0, 0
@@ -37,9 +37,9 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
             one, other, reference = rng.choice(len(pool), 3, replace=False)
             ours.append({"id": name, "reference": pool[reference], "answer": pool[one], "stopped": True})
             theirs.append({"id": name, "reference": pool[reference], "answer": pool[other], "stopped": True})
-        (found,) = pairing.compared([pairing.Paired("a", "b", ours, theirs)], METRICS, trial)
-        any_measure += any(entry["verdict"] != pairing.NO_DIFFERENCE for entry in found["metrics"].values())
-        chrf += found["metrics"]["chrf"]["p"] < pairing.LEVEL
+        (found,) = paired_tests.compared([paired_tests.Paired("a", "b", ours, theirs)], METRICS, trial)
+        any_measure += any(entry["verdict"] != paired_tests.NO_DIFFERENCE for entry in found["metrics"].values())
+        chrf += found["metrics"]["chrf"]["p"] < paired_tests.LEVEL
     print(f"called different: in any measure {any_measure} of 500, by chrF++ uncorrected {chrf} of 500")
     assert any_measure <= 35
     assert chrf <= 35
@@ -47,9 +47,9 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
 
 def answers_of_one_model(draws):
     """Openings of stories, and so many sampled continuations of each."""
-    from snaketune.evaluate.sampling import Sampling
-    from snaketune.mlx_engine import generation, loading
-    from snaketune.model.rendering import Renderer
+    from snaketune.engines.mlx import generation, loading
+    from snaketune.engines.sampling import Sampling
+    from snaketune.tokens.chat_template import Renderer
 
     renderer = Renderer(STORIES)
     model = loading.load(STORIES).model
@@ -113,5 +113,5 @@ def test_p_values_of_published_systems_are_those_of_sacrebleus_paired_test(wmt17
     metric = METRICS["bleu"]
     stats = [metric.rows([{"answer": a, "reference": r} for a, r in zip(s, reference, strict=True)]) for _, s in some]
     for (name, _), ours in zip(some[1:], stats[1:], strict=True):
-        p = statistics.randomisation_p(ours, stats[0], metric.value, 10_000, 1)
+        p = significance.randomisation_p(ours, stats[0], metric.value, 10_000, 1)
         assert p == pytest.approx(expected[name], abs=0.015), name

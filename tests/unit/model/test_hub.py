@@ -67,10 +67,10 @@ def endpoint() -> Iterator[str]:
 def fetch(endpoint: str, home: Path, base: str, revision: str = "main") -> subprocess.CompletedProcess[str]:
     """Fetch as the two rules do, in a process of its own, since huggingface_hub reads its environment when imported."""
     code = (
-        "import sys; from snaketune import step; from snaketune.model import fetching\n"
+        "import sys; from snaketune.runtime import step; from snaketune.model import download\n"
         "model = {'base': sys.argv[1], 'revision': sys.argv[2]}\n"
         "with step.running('log'):\n"
-        "    fetching.fetch_config(model, 'm/key.config.json'); fetching.fetch_model(model, 'm/key.json')\n"
+        "    download.fetch_config(model, 'm/key.config.json'); download.fetch_model(model, 'm/key.json')\n"
     )
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "PYTHONPATH": str(SCRIPTS)}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chains import Chain, make_chain
+from packaged_models import Chain, make_chain
 
 
 @pytest.fixture(scope="session")

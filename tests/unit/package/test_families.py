@@ -6,7 +6,7 @@ from pathlib import Path
 
 import families
 import pytest
-from chains import Chain, make_chain
+from packaged_models import Chain, make_chain
 from snaketune.package import gguf_file, modelfile
 
 QUICK = ("llama-bpe", "gemma2")
@@ -73,9 +73,11 @@ def test_a_fused_family_loads_in_transformers_and_says_the_same(family: str, tmp
     )
     assert said.returncode == 0, said.stderr[-2000:]
     import numpy as np
-    from snaketune.mlx_engine import loading, logits
+    from snaketune.engines.mlx import loading, next_token
 
-    ours = logits.distributions(loading.load(tmp_path / "fused", dtype="float32").model, list(range(3, 20)), range(17))
+    ours = next_token.distributions(
+        loading.load(tmp_path / "fused", dtype="float32").model, list(range(3, 20)), range(17)
+    )
     assert np.abs(ours.max(-1) - json.loads(said.stdout.splitlines()[-1])).max() < 0.02
     assert record["passed"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from chains import Chain
+from packaged_models import Chain
 from sentencepiece import sentencepiece_model_pb2
 from snaketune import files
 from snaketune.errors import PackageError
-from snaketune.package import converting, fidelity, gguf_file
+from snaketune.package import fidelity, gguf_conversion, gguf_file
 
 
 def failed(record: dict[str, Any]) -> set[tuple[str, str]]:
@@ -62,7 +62,7 @@ def test_special_tokens_lost_while_fusing_are_caught(quantized_chain: Chain, tmp
             piece.type = 1  # what the file of a base from before its chat tuning says
     (fused / "tokenizer.model").write_bytes(model.SerializeToString())
     bad = tmp_path / "tiny-f16.gguf"
-    converting.convert(fused, bad, name="tiny")
+    gguf_conversion.convert(fused, bad, name="tiny")
     found = failed(quantized_chain.check(tmp_path / "f.json", ggufs=[bad]))
     assert ("tokens", "gguf-f16") in found
 

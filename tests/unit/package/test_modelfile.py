@@ -9,12 +9,12 @@ from pathlib import Path
 
 import families
 import pytest
-from chains import Chain
 from hypothesis import given
 from hypothesis import strategies as st
+from packaged_models import Chain
 from snaketune import files
-from snaketune.model.rendering import Renderer
-from snaketune.package import chat_format, gguf_file, modelfile
+from snaketune.package import gguf_file, go_template, modelfile
+from snaketune.tokens.chat_template import Renderer
 
 # What Ollama does with the messages before its template sees them: system texts joined, neighbours of a role merged.
 GO = """
@@ -50,7 +50,7 @@ func main() {
 """
 
 
-def go(folder: Path, cases: list[tuple[str, chat_format.Messages]]) -> list[str]:
+def go(folder: Path, cases: list[tuple[str, go_template.Messages]]) -> list[str]:
     """What Go's text/template makes of each template and its messages."""
     if shutil.which("go") is None:
         pytest.skip("Go is not installed (Debian: golang-go), so its text/template cannot be asked")
@@ -94,9 +94,9 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     made["alpaca"] = renderer(tmp_path / "alpaca", "alpaca", "llama-sentencepiece", named="alpaca")
     cases, expected = [], []
     for name, one in made.items():
-        found = chat_format.derive(one.prompt_text)
+        found = go_template.derive(one.prompt_text)
         assert found is not None, name
-        for messages in chat_format.probes():
+        for messages in go_template.probes():
             cases.append((found.go(), messages))
             expected.append(one.prompt_text(messages))
     assert go(tmp_path, cases) == expected
@@ -107,16 +107,16 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     st.booleans(),
 )
 def test_any_format_of_constant_texts_is_found_again(parts: list[str], shows: bool) -> None:
-    made = chat_format.ChatFormat(*parts, shows_empty_system=shows)
-    found = chat_format.derive(made.render)
+    made = go_template.ChatFormat(*parts, shows_empty_system=shows)
+    found = go_template.derive(made.render)
     assert found is not None
-    assert all(found.render(probe) == made.render(probe) for probe in chat_format.probes())
+    assert all(found.render(probe) == made.render(probe) for probe in go_template.probes())
 
 
 def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None:
-    odd = chat_format.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
-    cases = [(odd.go(), messages) for messages in chat_format.probes()]
-    assert go(tmp_path, cases) == [odd.render(messages) for messages in chat_format.probes()]
+    odd = go_template.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
+    cases = [(odd.go(), messages) for messages in go_template.probes()]
+    assert go(tmp_path, cases) == [odd.render(messages) for messages in go_template.probes()]
     assert '"""' not in odd.go()
 
 
@@ -130,7 +130,7 @@ def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None
     ],
 )
 def test_a_template_that_does_more_than_put_texts_around_has_no_format(odd: object) -> None:
-    assert chat_format.derive(odd) is None  # type: ignore[arg-type]
+    assert go_template.derive(odd) is None  # type: ignore[arg-type]
 
 
 def write(chain: Chain, target: Path, rows: list[dict[str, object]] | None = None, **more: object) -> str:

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import tiny_tokenizers
 import yaml
-from chains import Chain
+from packaged_models import Chain
 from snaketune import files
+from snaketune.engines.llama_cpp import loading, next_token, quantize
+from snaketune.engines.llama_cpp.context import TokenSequence
+from snaketune.engines.mlx import fuse, streaming
+from snaketune.engines.mlx import loading as mlx_loading
+from snaketune.engines.mlx import next_token as mlx_logits
 from snaketune.errors import ConfigError, ModelError, PackageError
-from snaketune.llama_engine import loading, logits, quantizing
-from snaketune.llama_engine.sequence import TokenSequence
-from snaketune.mlx_engine import fusing, streaming
-from snaketune.mlx_engine import loading as mlx_loading
-from snaketune.mlx_engine import logits as mlx_logits
-from snaketune.package import converting, fused, gguf_file, peft, pretokenizer, sentencepiece_model
+from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, pretokenizer, sentencepiece_model
 
 SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "package.yaml"
 IDS = list(range(5, 40))
@@ -31,45 +31,45 @@ IDS = list(range(5, 40))
 
 def test_the_schema_offers_exactly_the_types_of_the_installed_llama_cpp() -> None:
     offered = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["gguf"]["items"]["enum"]
-    assert set(offered) == set(quantizing.types())
+    assert set(offered) == set(quantize.types())
 
 
 def test_a_misspelt_type_is_answered_with_the_nearest(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='did you mean "q4_k_m"'):
-        quantizing.quantize(chain.gguf("f16"), tmp_path / "x.gguf", "q4_km", threads=1)
+        quantize.quantize(chain.gguf("f16"), tmp_path / "x.gguf", "q4_km", threads=1)
     with pytest.raises(ConfigError, match="importance matrix"):
-        quantizing.check_type("iq2_xs")
+        quantize.check_type("iq2_xs")
 
 
 def test_a_quantized_file_is_not_quantized_again_and_nothing_half_written_is_left(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="could not quantize"):
-        quantizing.quantize(chain.gguf("q4_k_m"), tmp_path / "x.gguf", "q8_0", threads=1)
+        quantize.quantize(chain.gguf("q4_k_m"), tmp_path / "x.gguf", "q8_0", threads=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_quantizing_gives_the_same_bytes_for_any_number_of_threads(chain: Chain, tmp_path: Path) -> None:
     for threads in (1, 2):
-        quantizing.quantize(chain.gguf("f16"), tmp_path / f"{threads}.gguf", "q4_k_m", threads=threads)
+        quantize.quantize(chain.gguf("f16"), tmp_path / f"{threads}.gguf", "q4_k_m", threads=threads)
     assert files.sha256(tmp_path / "1.gguf") == files.sha256(tmp_path / "2.gguf")
 
 
 def test_converting_from_another_folder_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
     other = tmp_path / "Another-Name-7B-v2"
     shutil.copytree(chain.folder / "fused", other)
-    converting.convert(other, tmp_path / "again.gguf", name="tiny")
+    gguf_conversion.convert(other, tmp_path / "again.gguf", name="tiny")
     assert files.sha256(tmp_path / "again.gguf") == files.sha256(chain.gguf("f16"))
 
 
 def test_fusing_twice_gives_the_same_bytes_in_shards_of_any_size(chain: Chain, tmp_path: Path) -> None:
-    whole = fusing.fuse(chain.base, chain.folder / "adapter", tmp_path / "a")
-    again = fusing.fuse(chain.base, chain.folder / "adapter", tmp_path / "b", shard=40_000)
+    whole = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "a")
+    again = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "b", shard=40_000)
     assert whole["files"] == ["model.safetensors"]
     assert len(again["files"]) > 3
     assert files.sha256(tmp_path / "a/model.safetensors") == files.sha256(chain.folder / "fused/model.safetensors")
     one, other = (
         mlx_loading.open_lazily(_with_config(chain, tmp_path / name), dtype="float32").model for name in ("a", "b")
     )
-    ours, theirs = fusing.parameters(one), fusing.parameters(other)
+    ours, theirs = fuse.parameters(one), fuse.parameters(other)
     assert ours.keys() == theirs.keys()
     assert all((np.array(ours[name]) == np.array(theirs[name])).all() for name in ours)
 
@@ -86,7 +86,7 @@ def test_an_adapter_of_another_shape_is_refused(chain: Chain, tmp_path: Path) ->
     config["lora_parameters"]["rank"] = 7
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="does not fit its base"):
-        fusing.fuse(chain.base, adapter, tmp_path / "x")
+        fuse.fuse(chain.base, adapter, tmp_path / "x")
 
 
 def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain: Chain) -> None:
@@ -94,7 +94,7 @@ def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain
     config = files.read_json(folder / "config.json")
     assert "quantization" not in config
     assert "quantization_config" not in config
-    weights = fusing.parameters(mlx_loading.open_lazily(folder).model)
+    weights = fuse.parameters(mlx_loading.open_lazily(folder).model)
     assert {str(value.dtype) for value in weights.values()} <= {"mlx.core.bfloat16", "mlx.core.float32"}
     assert not any(name.endswith((".scales", ".biases")) for name in weights)
 
@@ -111,7 +111,7 @@ def test_a_failed_fuse_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "fused" / "old").touch()
 
     def fail() -> None:
-        with fused.writing_folder(tmp_path / "fused") as folder:
+        with fused_model.writing_folder(tmp_path / "fused") as folder:
             (folder / "new").touch()
             raise ValueError("planted")
 
@@ -137,14 +137,14 @@ def test_mlx_lm_generates_from_the_fused_folder(chain: Chain) -> None:
 @pytest.fixture(scope="module")
 def half_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A chain whose fused model is float16, so that rounding hides nothing."""
-    from chains import make_chain
+    from packaged_models import make_chain
 
     return make_chain(tmp_path_factory.mktemp("half"), "llama-sentencepiece", dtype="float32")
 
 
 @pytest.mark.slow
 def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_path: Path) -> None:
-    peft.export(
+    peft_export.export(
         model=half_chain.folder / "base.json",
         adapter=half_chain.folder / "adapter" / "adapters.safetensors",
         peft=tmp_path / "peft",
@@ -152,9 +152,9 @@ def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_p
     )
     stated = files.read_json(tmp_path / "peft" / "adapter_config.json")
     assert (stated["peft_type"], stated["r"], stated["lora_alpha"]) == ("LORA", 4, 16.0)
-    converting.convert(half_chain.base, tmp_path / "base.gguf", name="base")
+    gguf_conversion.convert(half_chain.base, tmp_path / "base.gguf", name="base")
     said = [
-        logits.distributions(
+        next_token.distributions(
             TokenSequence(loading.open_gguf(path, context=256, threads=1, adapter=lora, exact=True)),
             IDS,
             range(len(IDS)),
@@ -176,7 +176,7 @@ def test_an_adapter_that_is_no_lora_says_that_it_cannot_be_exported(kind: str, c
     config = files.read_json(adapter / "adapter_config.json") | {"fine_tune_type": kind}
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(PackageError, match=f"a {kind} fine-tune cannot be written as a LoRA"):
-        peft.export(
+        peft_export.export(
             model=chain.folder / "base.json",
             adapter=adapter / "adapters.safetensors",
             peft=tmp_path / "peft",
@@ -205,7 +205,7 @@ def test_a_tokenizer_model_made_from_tokenizer_json_ranks_the_pieces_alike(famil
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama-sentencepiece", "gemma2"])
 def test_a_base_without_tokenizer_model_is_converted_with_the_same_tokens(family: str, tmp_path: Path) -> None:
-    from chains import make_chain
+    from packaged_models import make_chain
 
     write = tiny_tokenizers.write_sentencepiece
     try:
@@ -239,23 +239,23 @@ def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: P
     tiny_tokenizers.write_bpe(tmp_path, split=r"\w+|\W+", special=["<e>"], begin=None, end="<e>", template=None)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match='did you mean "LlamaForCausalLM"'):
-        converting.check_convertible(tmp_path)
+        gguf_conversion.check_convertible(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match="how this model's tokenizer splits text"):
-        converting.check_convertible(tmp_path)
+        gguf_conversion.check_convertible(tmp_path)
     (tmp_path / "config.json").write_text(
         '{"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "n_routed_experts": 8}', "utf-8"
     )
     with pytest.raises(ModelError, match="mixtures of experts of the type deepseek_v2"):
-        converting.check_convertible(tmp_path)
-    assert "qwen2" not in converting.hashes()
-    assert len(converting.hashes()) > 50
+        gguf_conversion.check_convertible(tmp_path)
+    assert "qwen2" not in gguf_conversion.hashes()
+    assert len(gguf_conversion.hashes()) > 50
 
 
 def test_a_broken_folder_fails_with_the_converters_own_words(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchForCausalLM"]}', encoding="utf-8")
     with pytest.raises(PackageError, match="NoSuchForCausalLM"):
-        converting.convert(tmp_path, tmp_path / "x.gguf", name="x")
+        gguf_conversion.convert(tmp_path, tmp_path / "x.gguf", name="x")
     assert not (tmp_path / "x.gguf").exists()
 
 
@@ -268,8 +268,8 @@ def test_converting_holds_little_more_than_one_copy_of_the_model(
     monkeypatch.setitem(families.FAMILIES, "wide", dataclasses.replace(small, config=small.config | wide))
     families.build(tmp_path / "wide", "wide", dtype="bfloat16")
     program = (
-        "import resource, sys; from snaketune.package import converting\n"
-        "converting.convert(sys.argv[1], sys.argv[2], name='wide')\n"
+        "import resource, sys; from snaketune.package import gguf_conversion\n"
+        "gguf_conversion.convert(sys.argv[1], sys.argv[2], name='wide')\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "wide"), str(tmp_path / "wide.gguf")]

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import loopback
 import pytest
-from chains import Chain
 from loopback import Handler
+from packaged_models import Chain
 from snaketune import files
+from snaketune.engines.llama_cpp import generation, loading
 from snaketune.errors import PackageError, ResourceError
-from snaketune.llama_engine import generation, loading
-from snaketune.model.rendering import Renderer
-from snaketune.package import forms, ollama, serving
+from snaketune.package import fidelity_backends, ollama, serving
+from snaketune.tokens.chat_template import Renderer
 
 CONFIG = {
     "run": "v1",
@@ -34,7 +34,7 @@ def predictions(chain: Chain, target: Path) -> Path:
     llama = loading.open_gguf(chain.gguf("q8_0"), context=256, threads=1)
     prompts = [renderer.prompt(row["messages"][:1]) for row in rows]
     count = len(prompts)
-    said = generation.answers(llama, prompts, [12] * count, renderer.stop_ids, forms.GREEDY, [0] * count)
+    said = generation.answers(llama, prompts, [12] * count, renderer.stop_ids, fidelity_backends.GREEDY, [0] * count)
     answers = {number: renderer.decode(new) for number, new, _ in said}
     files.write_jsonl(target, [{"id": row["id"], "answer": answers[i]} for i, row in enumerate(rows)])
     return target

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chains import Chain
 from loopback import Handler, Server, serving
+from packaged_models import Chain
 from snaketune import files
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.package import card, upload

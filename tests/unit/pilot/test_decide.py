@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snaketune import config as configuration
 from snaketune import files
+from snaketune.config import schema as configuration
+from snaketune.config.experiments import expand
+from snaketune.demo import base_model, task
+from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
-from snaketune.mlx_engine import pretraining, trainer
-from snaketune.model import demo_base, demo_text
-from snaketune.model.rendering import Renderer
-from snaketune.model.store import write_store
-from snaketune.package import peft
+from snaketune.package import peft_export
 from snaketune.pilot import decide, dry_run
-from snaketune.plan import forecast
-from snaketune.plan.machine import Machine
-from snaketune.train.experiments import expand
+from snaketune.plan import plan
+from snaketune.runtime.machine import Machine
+from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.token_store import write_store
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
@@ -34,8 +34,8 @@ def base(tmp_path_factory):
     from mlx_lm.models import llama
 
     folder = tmp_path_factory.mktemp("base")
-    demo_base.write_tokenizer(folder, demo_text.numbers(1)["train"], 1)
-    shape = demo_base.write_config(folder)
+    base_model.write_tokenizer(folder, task.numbers(1)["train"], 1)
+    shape = base_model.write_config(folder)
     mx.random.seed(0)
     weights = dict(tree_flatten(llama.Model(llama.ModelArgs.from_dict(shape)).parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
@@ -62,7 +62,7 @@ class Pilot:
 
     def decided(self) -> dict[str, Any]:
         config, out = self.config, self.folder / "pilot"
-        forecast.run(
+        plan.run(
             models=[self.model],
             stores=[self.stores["train"]],
             tokens=[self.folder / "demo/tokens.json"],
@@ -71,7 +71,7 @@ class Pilot:
             seed=config["seed"],
             plan=self.folder / "plan.json",
         )
-        trainer.train(
+        train.train(
             self.stores["train"],
             self.stores["valid"],
             self.model,
@@ -99,7 +99,7 @@ class Pilot:
 
 
 def translations(split: str, count: int | None = None) -> list[dict[str, Any]]:
-    rows = [demo_text.row(number) for number in demo_text.numbers(1)[split][:count]]
+    rows = [task.row(number) for number in task.numbers(1)[split][:count]]
     return [{"messages": [said("user", row["prompt"]), said("assistant", row["response"])]} for row in rows]
 
 
@@ -125,7 +125,7 @@ def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp
 
 
 def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_path):
-    text = [{"text": left + right} for (left, right), _ in zip(demo_text.facts([3, 5, 7], 1), range(60), strict=False)]
+    text = [{"text": left + right} for (left, right), _ in zip(task.facts([3, 5, 7], 1), range(60), strict=False)]
     splits = {"train": text[:40], "valid": text[40:]}
     found = Pilot(
         tmp_path, base, splits, train={**SHORT, "learning_rate": 1e-2, "warmup": 2}, pilot={"rows": 40, "updates": 30}
@@ -139,7 +139,9 @@ def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_
 
 def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(peft, "export", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF")))
+    monkeypatch.setattr(
+        peft_export, "export", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF"))
+    )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
     found = dry_run.run(
         train=pilot.stores["train"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from snaketune import config as configuration
+from snaketune.config import schema as configuration
 from snaketune.errors import ResourceError
-from snaketune.plan import architecture, disk, machine
+from snaketune.plan import architecture, disk
+from snaketune.runtime import machine
 
 MODEL = architecture.read(
     {

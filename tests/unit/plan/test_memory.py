@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snaketune import config as configuration
+from snaketune.config import schema as configuration
 from snaketune.plan import architecture, memory
 from snaketune.plan.advice import advice
 from snaketune.plan.memory import Batch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_run import make_run
-from snaketune.report import facts, many, page
+from snaketune.report import collect, experiment_overview, page
 from snaketune.train import selection
 
 
@@ -28,30 +28,33 @@ def ranked(ranks: range, rates: range) -> dict:
 def test_of_a_thousand_the_best_the_worst_and_the_chosen_are_shown() -> None:
     found = ranked(range(10), range(100))
     names = [entry["experiment"] for entry in found["experiments"]]
-    assert many.shown(sorted(names), found) == names[: many.TOP] + names[-many.BOTTOM :]
-    assert names[500] in many.shown(names, found | {"experiment": names[500]})
-    few = names[: many.MOST]
-    assert many.shown(few, {"experiments": found["experiments"][: many.MOST]}) == few
+    assert (
+        experiment_overview.shown(sorted(names), found)
+        == names[: experiment_overview.TOP] + names[-experiment_overview.BOTTOM :]
+    )
+    assert names[500] in experiment_overview.shown(names, found | {"experiment": names[500]})
+    few = names[: experiment_overview.MOST]
+    assert experiment_overview.shown(few, {"experiments": found["experiments"][: experiment_overview.MOST]}) == few
 
 
 def test_the_setting_that_matters_stands_first() -> None:
-    matters = many.what_matters(ranked(range(10), range(100)))
+    matters = experiment_overview.what_matters(ranked(range(10), range(100)))
     assert [one["setting"] for one in matters] == ["rank", "learning_rate"]
     assert matters[0]["spread"] == pytest.approx(0.9)
     best = matters[0]["values"][0]
     assert (best["value"], best["experiments"]) == (9, 100)
     assert best["best"] == pytest.approx(2.1)
-    assert matters[1]["left_out"] == 100 - many.VALUES
+    assert matters[1]["left_out"] == 100 - experiment_overview.VALUES
 
 
 def test_few_experiments_are_left_to_the_reader() -> None:
-    assert many.what_matters(ranked(range(2), range(3))) == []
+    assert experiment_overview.what_matters(ranked(range(2), range(3))) == []
 
 
 def test_the_page_of_many_experiments_is_no_longer_than_that_of_some(tmp_path: Path) -> None:
     run = make_run(tmp_path / "many", experiments=tuple(f"point-{number}" for number in range(40)))
-    found = facts.collect(run)
-    assert len(found["training"]["experiments"]) == many.TOP + many.BOTTOM
+    found = collect.collect(run)
+    assert len(found["training"]["experiments"]) == experiment_overview.TOP + experiment_overview.BOTTOM
     html = page.render(found)
     assert "40 experiments were trained" in html
 

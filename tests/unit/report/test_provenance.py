@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snaketune import provenance
-from snaketune.config import complete
+from snaketune.config.schema import complete
 from snaketune.files import read_json, write_json, write_text
+from snaketune.runtime import provenance
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_run import HOSTILE, make_run
 from snaketune import files
-from snaketune.report import facts, page, plots
+from snaketune.report import collect, page, plots
 
 UNREAD = ("test.jsonl", "general.jsonl", "adapter_config.json")  # the report knows what is in them from elsewhere
 
@@ -32,7 +32,7 @@ def _written(run: Path, name: str = "report") -> None:
 
 
 def test_the_verdict_is_the_pages_first_heading_and_names_the_deployed_file(run: Path) -> None:
-    found = facts.collect(run)
+    found = collect.collect(run)
     html = page.render(found)
     heading = re.search(r"<h1>(.*?)</h1>", html)
     assert heading is not None
@@ -55,10 +55,10 @@ def test_a_page_is_made_whichever_one_file_is_missing_or_damaged(run: Path) -> N
     for name in names:
         content = (run / name).read_bytes()
         (run / name).write_bytes(b'{"half')
-        found = facts.collect(run)
+        found = collect.collect(run)
         assert str(name) in found["damaged"]
         (run / name).unlink()
-        page.render(facts.collect(run))
+        page.render(collect.collect(run))
         (run / name).write_bytes(content)
 
 
@@ -67,19 +67,19 @@ def test_a_run_that_stopped_at_its_pilot_says_no_go_and_why(tmp_path: Path) -> N
     for stage in ("train", "model", "evaluation"):
         shutil.rmtree(run / stage)
     files.write_json(run / "pilot/decision.json", {"decision": "no-go", "reasons": ["the loss did not fall"]})
-    found = facts.collect(run)
+    found = collect.collect(run)
     assert found["verdict"]["status"] == "no-go"
     assert "the loss did not fall" in page.render(found)
-    assert "the loss did not fall" in facts.headline(run)
+    assert "the loss did not fall" in collect.headline(run)
 
 
 def test_an_overridden_no_go_is_said_beside_the_verdict(run: Path) -> None:
     files.write_json(run / "pilot/decision.json", {"decision": "no-go", "reasons": ["too slow"]})
-    assert any("no-go" in caution for caution in facts.collect(run)["verdict"]["cautions"])
+    assert any("no-go" in caution for caution in collect.collect(run)["verdict"]["cautions"])
 
 
 def test_hostile_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
-    html = page.render(facts.collect(make_run(tmp_path / "odd", hostile=True)))
+    html = page.render(collect.collect(make_run(tmp_path / "odd", hostile=True)))
     assert html.count("<script") == 1
     assert html.count("</style>") == 1
     assert "<img" not in html
@@ -99,7 +99,7 @@ def test_a_lone_surrogate_in_an_answer_does_not_stop_the_report(run: Path) -> No
 
 def test_only_declared_files_are_read(run: Path) -> None:
     declared = [path for path in run.rglob("*") if path.is_file() and "adapter" not in path.parts]
-    found = facts.collect(run, declared)
+    found = collect.collect(run, declared)
     assert [it["name"] for it in found["evaluation"]["artefacts"]] == ["base", "prompted", "gguf-q8_0"]
 
 
@@ -113,7 +113,7 @@ def test_the_page_of_many_long_rows_stays_under_four_megabytes(tmp_path: Path) -
 
 
 def test_text_rows_have_no_answers_and_are_still_shown(tmp_path: Path) -> None:
-    found = facts.collect(make_run(tmp_path / "texts", text_rows=True))
+    found = collect.collect(make_run(tmp_path / "texts", text_rows=True))
     assert found["evaluation"]["answers"]["rows"][0]["change"] is not None
     assert "bits per byte" in page.render(found)
 
@@ -140,13 +140,13 @@ def test_a_failed_fidelity_check_stands_beside_the_verdict_and_in_its_section(ru
     record["passed"] = record["checks"][1]["passed"] = False
     record["checks"][1]["says"] = "12.0 % of the gain is kept"
     files.write_json(run / "model/fidelity.json", record)
-    found = facts.collect(run)
+    found = collect.collect(run)
     assert any("12.0 % of the gain is kept" in caution for caution in found["verdict"]["cautions"])
     assert page.render(found).replace("\u00a0", " ").count("12.0 % of the gain is kept") == 2
 
 
 def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
-    rows = {it["what"]: it for it in facts.collect(run)["outcomes"]}
+    rows = {it["what"]: it for it in collect.collect(run)["outcomes"]}
     assert (rows["Training time"]["forecast"], rows["Training time"]["outcome"]) == (30.0, 28.4)
     assert rows["Training time"]["ratio"] == pytest.approx(28.4 / 30, abs=1e-4)
     assert rows["Packaging"]["outcome"] == 7.0
@@ -155,7 +155,7 @@ def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
 
 def test_targets_are_shown_as_met_or_missed(tmp_path: Path) -> None:
     targets = {"evaluate": {"targets": {"perplexity": 3.0, "exact_match": 0.99}}}
-    found = facts.collect(make_run(tmp_path / "strict", more=targets))
+    found = collect.collect(make_run(tmp_path / "strict", more=targets))
     html = page.render(found)
     assert '<td class="yes">met</td>' in html
     assert '<td class="no">not met</td>' in html
@@ -163,7 +163,7 @@ def test_targets_are_shown_as_met_or_missed(tmp_path: Path) -> None:
 
 
 def test_a_small_loss_of_general_skill_is_said_beside_the_verdict(run: Path) -> None:
-    found = facts.collect(run)
+    found = collect.collect(run)
     assert any("forgotten some" in caution for caution in found["verdict"]["cautions"])
     assert "12 general rows" in page.render(found)
 
@@ -176,7 +176,7 @@ def test_the_verdict_claims_no_more_than_the_paired_test(tmp_path: Path, gain: f
         for name in ("perplexity", "bits_per_byte"):
             pair["metrics"].pop(name)
     files.write_json(run / "evaluation/comparison.json", comparison)
-    found = facts.collect(run)["verdict"]
+    found = collect.collect(run)["verdict"]
     assert found["status"] == status
     assert "30 test rows" in found["sentence"]
     assert ("could show" in found["sentence"]) == (status == "same")
@@ -188,7 +188,7 @@ def test_worse_in_one_measure_and_better_in_another_is_called_neither(run: Path)
     for pair in comparison["pairs"]:
         pair["metrics"]["perplexity"]["verdict"] = "worse"
     files.write_json(path, comparison)
-    found = facts.collect(run)["verdict"]
+    found = collect.collect(run)["verdict"]
     assert found["status"] == "mixed"
     assert "better in exact match" in found["sentence"]
     assert "worse in answer perplexity" in found["sentence"]
@@ -196,8 +196,8 @@ def test_worse_in_one_measure_and_better_in_another_is_called_neither(run: Path)
 
 def test_the_headline_is_the_verdict_the_file_and_the_command(run: Path) -> None:
     _written(run)
-    lines = facts.headline(run).splitlines()
-    found = facts.collect(run)["verdict"]
+    lines = collect.headline(run).splitlines()
+    found = collect.collect(run)["verdict"]
     assert lines[0] == found["sentence"]
     assert found["file"] in lines[-3]
     assert "ollama create" in lines[-2]
@@ -205,7 +205,7 @@ def test_the_headline_is_the_verdict_the_file_and_the_command(run: Path) -> None
 
 
 def test_pictures_are_the_same_bytes_and_take_their_colours_from_the_page(run: Path) -> None:
-    experiments = facts.collect(run)["training"]["experiments"]
+    experiments = collect.collect(run)["training"]["experiments"]
     svg = plots.loss_curves(experiments, "a")
     assert svg == plots.loss_curves(experiments, "a")
     assert not re.search(r"#0102", svg)
@@ -217,7 +217,7 @@ def test_pictures_are_the_same_bytes_and_take_their_colours_from_the_page(run: P
 
 
 def test_an_experiments_name_is_escaped_in_the_picture(run: Path) -> None:
-    experiments = facts.collect(run)["training"]["experiments"]
+    experiments = collect.collect(run)["training"]["experiments"]
     for name in ("<script>alert(1)</script>", "$x^2$"):
         svg = plots.loss_curves([{**experiments[0], "name": name}, {**experiments[0], "name": "other"}], "a")
         assert "<script>" not in svg
@@ -226,6 +226,6 @@ def test_an_experiments_name_is_escaped_in_the_picture(run: Path) -> None:
 
 def test_the_run_that_compare_with_names_is_answered_under_the_verdict(tmp_path: Path) -> None:
     artefacts = ("base", "previous", "gguf-q8_0")
-    found = facts.collect(make_run(tmp_path / "v3", artefacts=artefacts, more={"compare_with": "v2"}, gain=0.9))
+    found = collect.collect(make_run(tmp_path / "v3", artefacts=artefacts, more={"compare_with": "v2"}, gain=0.9))
     assert "v2" in found["verdict"]["since"]
     assert html_text.escape(found["verdict"]["since"]) in page.render(found).replace("\u00a0", " ")

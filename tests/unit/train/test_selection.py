@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune import config as configuration
+from snaketune.config import schema as configuration
+from snaketune.config.experiments import expand
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.train import selection
-from snaketune.train.experiments import expand
 
 
 def summary(loss: float | None, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""An adapter merged into its base: 16-bit weights, computed in float32 and rounded once, written shard by shard.
+
+A quantized base is dequantized first and never quantized again here: requantizing would round small updates away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import dequantize_model, load_model
+
+from snaketune.engines.mlx import experts
+from snaketune.errors import ModelError, PackageError
+from snaketune.files import StrPath, write_json
+
+SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
+SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def fuse(
+    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop: str = "", shard: int = SHARD
+) -> dict[str, Any]:
+    """Write the weights of `base` with the adapter folder merged in as safetensors into the folder `target`.
+
+    dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. The weights are read
+    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. drop: a prefix to
+    leave out of the tensors' names. Returns {"dtype": what was written, "files": names, "parameters": how many}.
+    """
+    model, own = _lazy(base)
+    kind = dtype if dtype in SIXTEEN_BIT else own
+    try:
+        model.set_dtype(mx.float32)
+        model = load_adapters(model, str(adapter))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the adapter does not fit its base ({str(error).splitlines()[0]})",
+            where=str(adapter),
+            fix="Run snakemake again; the adapter must come from this very base",
+        ) from error
+    merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
+    model.update_modules(tree_unflatten(merged))
+    model = dequantize_model(model)
+    whole = experts.unstacked(parameters(model))
+    weights = {name.removeprefix(drop): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
+    del model, merged, whole
+    count = sum(value.size for value in weights.values())
+    return {"dtype": kind, "files": _save(weights, Path(target), shard), "parameters": count}
+
+
+def parameters(model: nn.Module) -> dict[str, mx.array]:
+    """A model's arrays by their names in its files."""
+    return dict(tree_flatten(model.parameters(), destination={}))
+
+
+def _lazy(base: StrPath) -> tuple[nn.Module, str]:
+    """The base with weights still on disk, and the 16-bit format that suits it."""
+    try:
+        model, _ = load_model(Path(base), lazy=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(base), fix="Fetch it again"
+        ) from error
+    sizes: dict[Any, int] = {}
+    for value in parameters(model).values():
+        sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
+    bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
+    return model, "bfloat16" if bfloat else "float16"
+
+
+def _save(weights: dict[str, mx.array], target: Path, shard: int) -> list[str]:
+    """Write the arrays, evaluating and dropping one shard after the other; returns the files' names."""
+    groups = list(_groups(weights, shard))
+    index: dict[str, str] = {}
+    total = sum(value.nbytes for value in weights.values())
+    names = []
+    target.mkdir(parents=True, exist_ok=True)
+    for number, group in enumerate(groups, 1):
+        name = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        arrays = {key: weights.pop(key) for key in group}
+        if not all(mx.all(mx.isfinite(value)).item() for value in arrays.values()):
+            raise PackageError(
+                "the merged weights are not finite in 16 bits",
+                where=str(target),
+                why="A value is beyond what the number format holds, or the adapter itself is broken",
+                fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
+            )
+        mx.save_safetensors(str(target / name), arrays, metadata={"format": "mlx"})
+        index |= dict.fromkeys(group, name)
+        names.append(name)
+        del arrays
+    if len(groups) > 1:
+        write_json(
+            target / "model.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))},
+        )
+        names.append("model.safetensors.index.json")
+    return names
+
+
+def _groups(weights: dict[str, mx.array], shard: int) -> Iterator[list[str]]:
+    """The names in groups of at most `shard` bytes."""
+    group: list[str] = []
+    size = 0
+    for name in sorted(weights):
+        if group and size + weights[name].nbytes > shard:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += weights[name].nbytes
+    if group:
+        yield group

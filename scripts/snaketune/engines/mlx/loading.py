@@ -1,0 +1,65 @@
+"""A model folder as an MLX model, in the number format that suits the machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import load_model
+
+from snaketune.errors import ModelError
+from snaketune.files import StrPath
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+@dataclass
+class Loaded:
+    """An MLX model in evaluation mode and its config.json."""
+
+    model: nn.Module
+    config: dict[str, Any]
+
+
+def load(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
+    """Load a model, and an adapter (or a full fine-tune) over it.
+
+    dtype `auto` is float32 on a CPU, where MLX's half precision goes past the BLAS, and the model's own elsewhere.
+    Raises ModelError when the folder cannot be loaded or the adapter does not fit.
+    """
+    if dtype == "auto" and mx.default_device() == mx.cpu:
+        dtype = "float32"
+    loaded = open_lazily(folder, dtype=dtype, adapter=adapter)
+    with _explaining(adapter or folder):
+        mx.eval(loaded.model.parameters())
+    return loaded
+
+
+def open_lazily(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
+    """The same with its weights still on the disk: each is read when something is computed from it."""
+    with _explaining(adapter or folder):
+        model, config = load_model(Path(folder), lazy=True)
+        if dtype != "auto":
+            model.set_dtype(DTYPES[dtype])
+        if adapter is not None:
+            model = load_adapters(model, str(adapter))
+    model.eval()
+    return Loaded(model, config)
+
+
+@contextlib.contextmanager
+def _explaining(where: StrPath) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"the model cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]})",
+            where=str(where),
+            fix="Check that its config.json and safetensors files are whole and of an architecture that mlx-lm knows",
+        ) from error

@@ -1,0 +1,87 @@
+"""Which settings each step of the evaluation depends on. Light: the Snakefile calls it while it is parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from snaketune.config.schema import did_you_mean
+from snaketune.errors import ConfigError
+from snaketune.files import sha256
+
+ANSWERING = ("max_rows", "max_new_tokens", "turns", "generation", "prompts")
+SCORING = ("bleu_tokenizer", "metrics", "similarity")
+COMPARING = (*SCORING, "targets", "forgetting")
+
+
+def artefacts(config: dict[str, Any]) -> list[str]:
+    """The artefacts to measure, each once and the base first.
+
+    `gguf` becomes the first type of package.gguf; a GGUF of another type than those made is a ConfigError; the run
+    that compare_with names comes in as `previous`.
+    """
+    made = [f"gguf-{kind}" for kind in config["package"]["gguf"]]
+    names = [made[0] if name == "gguf" else name for name in config["evaluate"]["artefacts"]]
+    names += ["previous"] if config["compare_with"] else []
+    for name in names:
+        if name.startswith("gguf-") and name not in made:
+            raise ConfigError(
+                f"{name} is not made{did_you_mean(name, made)}",
+                where="evaluate.artefacts",
+                fix=f"Add {name.removeprefix('gguf-')} to package.gguf, or name one of {', '.join(made)}",
+            )
+    return sorted(dict.fromkeys(names), key=lambda name: name != "base")
+
+
+def previous(config: dict[str, Any]) -> str:
+    """The manifest of the fused model of the run that compare_with names; ConfigError where there is none."""
+    path = f"results/{config['compare_with']}/model/fused.json"
+    if not Path(path).is_file():
+        raise ConfigError(
+            f'there is no finished run "{config["compare_with"]}" ({path} is missing)',
+            where="compare_with",
+            why="This run is to be compared with that one's model",
+            fix="Name a run whose fused model is still in results, or set compare_with to null",
+        )
+    return path
+
+
+def similarity_model(config: dict[str, Any]) -> list[str]:
+    """The file of the embedding model, where one is configured; ConfigError where it is missing."""
+    path = config["evaluate"]["similarity"]
+    if path and not Path(path).is_file():
+        raise ConfigError(
+            f"there is no file {path}",
+            where="evaluate.similarity",
+            why="Semantic similarity needs a local embedding model, as GGUF",
+            fix="Correct the path, or leave the key out",
+        )
+    return [path] if path else []
+
+
+def answering(config: dict[str, Any], artefact: str) -> dict[str, Any]:
+    """What an artefact's answers depend on, apart from files."""
+    keys = (*ANSWERING, "prompted") if artefact == "prompted" else ANSWERING
+    model = {key: config["model"][key] for key in ("template", "dtype")}
+    return {"evaluate": _only(config, keys), "model": model, "seed": config["seed"]}
+
+
+def scoring(config: dict[str, Any]) -> dict[str, Any]:
+    """What the scores of given predictions depend on, the files of the configuration's own measures among it."""
+    own = {name: _own_code(one["function"]) for name, one in config["evaluate"]["metrics"].items()}
+    return {"evaluate": _only(config, SCORING), "seed": config["seed"], "own": own}
+
+
+def comparing(config: dict[str, Any]) -> dict[str, Any]:
+    """What the comparison of given predictions depends on."""
+    return {"evaluate": _only(config, COMPARING), "seed": config["seed"]}
+
+
+def _own_code(function: str) -> str | None:
+    """The hash of the file that a function lies in, where that is below the folder snakemake runs in."""
+    path = Path(function.split(":")[0].replace(".", "/")).with_suffix(".py")
+    return sha256(path) if path.is_file() else None
+
+
+def _only(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: config["evaluate"][key] for key in keys}

@@ -1,0 +1,86 @@
+"""The limits that a run was to meet, and whether it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from snaketune.config.schema import did_you_mean
+from snaketune.errors import ConfigError, EvaluationError
+from snaketune.evaluate.metrics import Metric
+from snaketune.files import StrPath, read_json, write_text
+
+POINTS = ("bleu", "chrf", "ter")  # measured from 0 to 100
+
+
+def checked(
+    targets: Mapping[str, float], scores: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Metric]
+) -> list[dict[str, Any]]:
+    """{"metric", "limit", "artefact", "value", "met"} of each target, for the artefact that is recommended."""
+    artefact = recommended(scores)
+    return [
+        {"metric": name, "limit": limit, "artefact": artefact}
+        | _met(metrics[name], limit, scores[artefact]["metrics"].get(name))
+        for name, limit in checked_names(targets, metrics).items()
+    ]
+
+
+def recommended(artefacts: Iterable[str]) -> str:
+    """The first GGUF, or what comes nearest to it."""
+    names = list(artefacts)
+    ggufs = [name for name in names if name.startswith("gguf-")]
+    return next(name for name in [*ggufs, "fused", "adapter", "pilot", *names] if name in names)
+
+
+def checked_names(targets: Mapping[str, float], metrics: Mapping[str, Metric]) -> Mapping[str, float]:
+    """The targets; a ConfigError for one that is no measure, or is on another scale."""
+    for name, limit in targets.items():
+        where = f"evaluate.targets.{name}"
+        if name not in metrics or metrics[name].better == "neither":
+            possible = [known for known, metric in metrics.items() if metric.better != "neither"]
+            raise ConfigError(
+                f"there is no such measure{did_you_mean(name, possible)}",
+                where=where,
+                fix=f"Measures with a better and a worse: {', '.join(possible)}",
+            )
+        if name in POINTS and 0 < limit <= 1:
+            raise ConfigError(
+                f"{name} is measured from 0 to 100, and the target is {limit:g}",
+                where=where,
+                why="Nearly any model would meet it, or none",
+                fix=f"Write {100 * limit:g} for {100 * limit:g} points",
+            )
+    return targets
+
+
+def _met(metric: Metric, limit: float, found: Mapping[str, float] | None) -> dict[str, Any]:
+    if found is None:
+        return {"value": None, "met": None}
+    value = found["value"]
+    return {"value": value, "met": value >= limit if metric.better == "higher" else value <= limit}
+
+
+def check(comparison: StrPath, passed: StrPath) -> None:
+    """The gate: write `passed` when every target and the forgetting limit are met, else an EvaluationError with all."""
+    found = read_json(comparison)
+    missed = [
+        f"{one['metric']} of {one['artefact']} is {_shown(one['value'])}, the target is {one['limit']:g}"
+        for one in found["targets"]
+        if not one["met"]
+    ]
+    forgotten = found["forgetting"]
+    if forgotten and forgotten["limit"] is not None:
+        best = recommended(forgotten["artefacts"])
+        missed += [pair["sentence"] for pair in forgotten["pairs"] if pair["artefact"] == best and not pair["within"]]
+    if missed:
+        raise EvaluationError(
+            "the run does not meet its limits:\n" + "".join(f"  - {one}\n" for one in missed),
+            where="evaluate.targets, evaluate.forgetting.limit",
+            why="The report shows them beside all other scores.",
+            fix="Train on more or better rows, change the limits, or set evaluate.on_missed to report",
+        )
+    write_text(passed, "every target is met\n")
+
+
+def _shown(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"

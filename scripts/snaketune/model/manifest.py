@@ -1,0 +1,122 @@
+"""Base models: their names under results/models, and the manifest that stands for a model in every other step.
+
+A manifest is a small JSON file: {"base", "revision", "commit", "folder", "quantize", "files": {name: {"bytes",
+"sha256"}}}. Steps depend on it, never on the folder, so that a touched or re-linked weight file reruns nothing and a
+changed one is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import ModelError
+from snaketune.files import StrPath, read_json, sha256, write_json
+from snaketune.model import untrusted_files
+
+SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
+WEIGHTS = ("*.safetensors",)
+
+
+def model_key(model: dict[str, Any]) -> str:
+    """The name of a base (a `model` section) under results/models: readable, and one for each base and revision."""
+    return plain_key(model) + quantize_suffix(model.get("quantize"))
+
+
+def plain_key(model: dict[str, Any]) -> str:
+    """The key of the base as it comes, before any quantization of ours."""
+    base, revision = model["base"], model["revision"]
+    if base == "demo":
+        return "demo"
+    identity = base if is_local(base) else f"{base}@{revision}"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", base.rstrip("/").split("/")[-1]).strip("-.")
+    return f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def quantize_suffix(quantize: dict[str, Any] | None) -> str:
+    if not quantize:
+        return ""
+    return f"-{quantize['mode']}-{quantize['bits']}bit-g{quantize['group_size']}"
+
+
+def tokens_key(model: dict[str, Any]) -> str:
+    """The name of what this base's tokenizer and template make of the rows; quantizing changes neither."""
+    template = model["template"]
+    if not template:
+        return plain_key(model)
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(template).stem)
+    is_file = Path(template).name != template or Path(template).suffix
+    digest = f"-{hashlib.sha256(template.encode()).hexdigest()[:8]}" if is_file else ""  # many files may have one stem
+    return f"{plain_key(model)}-{stem}{digest}"
+
+
+def is_local(base: str) -> bool:
+    """Whether a base names a folder on this machine rather than a repository of the hub."""
+    return base.startswith((".", "/", "~")) or base.count("/") != 1 or Path(base).is_dir()
+
+
+def local_files(base: str) -> list[str]:
+    """The files of a local base, sorted; raises ModelError where there is no such folder or it is no model."""
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        raise ModelError(
+            f'there is no folder "{base}"',
+            where="model.base",
+            fix="Give a folder in Hugging Face format, a hub id such as mlx-community/gemma-2-2b-it-4bit, or demo",
+        )
+    small = sorted(str(path) for pattern in SMALL for path in folder.glob(pattern))
+    weights = sorted(str(path) for path in folder.glob(WEIGHTS[0]))
+    if not (folder / "config.json").is_file() or not weights:
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
+        raise ModelError(
+            "this folder holds no model in Hugging Face format: it needs config.json and *.safetensors"
+            + (" (pickled weights are not loaded: they can run code)" if pickled else ""),
+            where=base,
+            fix="Convert it with transformers' save_pretrained, or name another base",
+        )
+    return small + weights
+
+
+def write_manifest(
+    path: StrPath, model: dict[str, Any], folder: str, *, patterns: tuple[str, ...], commit: str | None = None
+) -> dict[str, Any]:
+    """Describe the files of `folder` that match `patterns` by size and SHA-256, and write that to `path`.
+
+    The files stay in `folder`. Raises ModelError for what cannot be trusted in them.
+    """
+    root = Path(folder).expanduser()
+    names = sorted({found.name for pattern in patterns for found in root.glob(pattern)})
+    untrusted_files.check(root, names)
+    manifest = {
+        "base": model["base"],
+        "revision": None if model["base"] == "demo" or is_local(model["base"]) else model["revision"],
+        "commit": commit,
+        "folder": folder,
+        "quantize": model.get("quantize"),
+        "files": {name: {"bytes": (root / name).stat().st_size, "sha256": sha256(root / name)} for name in names},
+    }
+    write_json(path, manifest)
+    return manifest
+
+
+def read_as(manifest: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The template and dtype to read a base with: those that its experiment was chosen with, else `model`'s."""
+    return {**model, **manifest.get("read_as", {})}
+
+
+def read_manifest(path: StrPath) -> dict[str, Any]:
+    """The manifest, after a check that every file is there in its full size."""
+    manifest = read_json(path)
+    folder = Path(manifest["folder"]).expanduser()
+    for name, known in manifest["files"].items():
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != known["bytes"]:
+            raise ModelError(
+                f"{name} is missing" if size is None else f"{name} has {size} bytes instead of {known['bytes']}",
+                where=str(folder),
+                why="The base model changed or is damaged since it was checked",
+                fix=f"Restore the file, or delete {path} to take the folder as it is now",
+            )
+    return manifest

@@ -1,0 +1,125 @@
+"""Whether a GGUF reads text exactly as the tokenizer that the model was trained with."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import llama_cpp
+from llama_cpp import Llama
+
+from snaketune.package.go_template import ChatFormat
+from snaketune.tokens.chat_template import Renderer
+
+PROBES = (
+    "Hello  world\n\n 12345 it's WE'LL naïve café \t x",
+    " a space first",
+    "two spaces last  ",
+    "The capital of France is Paris.",
+    "1 12 123 1234 12345 3.14159 1,000,000 2026-11-21",
+    "数字 123 и текст\r\n  конец ",
+    "line one\r\nline two\r\n\r\nline four",
+    "Hawaiʻi, Kauaʻi, ʻōlelo, maʻi",
+    "🚀 emoji 👩‍👩‍👧 and 🇩🇪",
+    "e\u0301 (combining) \u00e9 (composed) \ufb01 ligature",
+    "a<b> {x: 1}!!!...  [INST] <<SYS>> ###",
+    "def f(x):\n\treturn x ** 2  # tab\n",
+    "\n",
+    "\n\n\n",
+    "\u200bzero width\u00a0no-break",
+    "ALL CAPS camelCase snake_case kebab-case",
+)
+SHOWN = 5  # differences told in full
+
+
+def probes(renderer: Renderer) -> list[str]:
+    """The fixed texts, and each of the model's special tokens alone and inside a sentence."""
+    special = [token for token in renderer.special_tokens if token.strip()][:64]
+    return [*PROBES, *special, *(f"before{token}after {token} end" for token in special)]
+
+
+def token_differences(llama: Llama, renderer: Renderer, texts: Sequence[str]) -> dict[str, Any]:
+    """{"texts", "differences", "examples"}: texts that the GGUF makes other ids of than the model's tokenizer.
+
+    Texts go in without a begin token, special tokens by their names; an example is {"text", "expected", "found"}.
+    llama.cpp does not compose characters (e and a combining acute stay two), so where the tokenizer does, composed
+    text is compared, and "composed" counts the texts that were not composed already.
+    """
+    normalizer = renderer.tokenizer.backend_tokenizer.normalizer
+    composes = normalizer is not None and "NFC" in str(normalizer)
+    composed = [unicodedata.normalize("NFC", text) if composes else text for text in texts]
+    examples: list[dict[str, Any]] = []
+    different = 0
+    for text in composed:
+        expected = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        found = llama.tokenize(text.encode(), add_bos=False, special=True)
+        if list(found) != list(expected):
+            different += 1
+            if len(examples) < SHOWN:
+                examples.append({"text": text[:80], "expected": list(expected)[:24], "found": list(found)[:24]})
+    changed = sum(before != after for before, after in zip(texts, composed, strict=True))
+    return {"texts": len(texts), "differences": different, "composed": changed, "examples": examples}
+
+
+def begin_token(llama: Llama, renderer: Renderer) -> dict[str, Any]:
+    """{"expected", "found"}: the id that is put before a text, or None; a wrong one shifts every answer."""
+    expected = renderer.tokenizer("a")["input_ids"][:1] == [renderer.tokenizer.bos_token_id]
+    found = llama.tokenize(b"a", add_bos=True, special=True)[:1] == [llama.token_bos()]
+    return {
+        "expected": renderer.tokenizer.bos_token_id if expected else None,
+        "found": llama.token_bos() if found else None,
+    }
+
+
+def template_differences(
+    template: str | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
+) -> int:
+    """How many conversations the Jinja text in a GGUF renders otherwise than the one that was trained with."""
+    if not conversations:
+        return 0
+    if template is None:
+        return len(conversations)
+    different = 0
+    for messages in conversations:
+        try:
+            found = renderer.conversation_text(messages, template=template)
+        except (jinja2.TemplateError, TypeError, ValueError):
+            found = None
+        different += found != renderer.conversation_text(messages)
+    return different
+
+
+def format_differences(
+    found: ChatFormat | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
+) -> int | None:
+    """How many questions the Modelfile's template puts otherwise than the renderer; None where it has none.
+
+    The first spaces and the last of a message are left out of it: Go's templates cannot strip them, Jinja's often do.
+    """
+    if found is None:
+        return None
+    begin = renderer.tokenizer.bos_token or ""
+    different = 0
+    for messages in conversations:
+        turns = [{**message, "content": (message["content"] or "").strip()} for message in messages]
+        while turns and turns[-1]["role"] != "user":
+            turns.pop()
+        if turns:
+            different += found.render(turns).removeprefix(begin) != renderer.prompt_text(turns).removeprefix(begin)
+    return different
+
+
+def endless(llama: Llama, renderer: Renderer) -> list[str]:
+    """The tokens that the template ends an answer with and llama.cpp does not stop at; none where it writes none."""
+    if not renderer.template:
+        return []
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    shown = renderer.conversation(turns)
+    last = max(i for i, hit in enumerate(shown.trained) if hit)
+    token = shown.ids[last]
+    if token not in renderer.stop_ids:
+        return []
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    return [] if llama_cpp.llama_vocab_is_eog(vocabulary, token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

@@ -1,0 +1,324 @@
+"""From a conversation to token ids and the mask of trained tokens: the one rendering that every stage uses.
+
+What the model sees in training, in evaluation, in llama.cpp and in Ollama must be the same ids, so all of it comes
+from here: the model's own chat template (or the one that the configuration names), run by transformers in its
+sandbox, and the model's own tokenizer. Every assistant turn is trained, end-of-turn token included, and nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import DataError, ModelError
+from snaketune.files import read_json
+from snaketune.model import sandbox
+from snaketune.model.manifest import read_as
+from snaketune.runtime import block_torch  # noqa: F401
+
+RESOURCES = ("templates",)
+TEMPLATES = Path(__file__).with_name(RESOURCES[0])
+NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+PROBE = "snaketune-probe"
+RENDERING_SECONDS = 10  # a conversation takes milliseconds
+DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
+NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row as the model reads it: `ids[i]` is a target, predicted from the ids before it, where `trained[i]`."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+class Renderer:
+    """A base model's tokenizer and chat template.
+
+    folder: the model in Hugging Face format; template: None for the model's own, a name of `NAMED`, or a Jinja file.
+    """
+
+    def __init__(self, folder: str | Path, template: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.tokenizer = _tokenizer(self.folder)
+        self.template = settled(template_text(template) or _own_template(self.tokenizer))
+        if self.template:
+            self.tokenizer.chat_template = self.template
+        self.special_tokens: dict[str, int] = {
+            token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._special_ids = frozenset(self.special_tokens.values())
+        self._adds_bos = self.tokenizer.bos_token_id is not None and (
+            self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        )
+        self.folds_system = bool(self.template) and not self._has_system_role()
+        self.stop_ids: frozenset[int] = frozenset(self._stop_ids())
+
+    def record(self, record: dict[str, Any]) -> Rendered:
+        """A row of records.jsonl, whichever kind it is."""
+        if "text" in record:
+            return self.text(record["text"])
+        return self.conversation(record["messages"], record.get("tools"))
+
+    def text(self, text: str) -> Rendered:
+        """Plain text between the model's own begin and end tokens; every token but the first is a target."""
+        ids = self._encoded(text)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        if end is not None and (not ids or ids[-1] != end or len(ids) == 1):
+            ids = [*ids, end]
+        return Rendered(ids, [False] + [True] * (len(ids) - 1))
+
+    def conversation(
+        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, only_last: bool = False
+    ) -> Rendered:
+        """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained."""
+        messages = self._folded(messages)
+        last = max((turn for turn, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+        whole = self._render(messages, tools, generation=False)
+        encoded = self._encoded(whole, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        trained = [False] * len(ids)
+        cursor = 0
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            start, end = self._span(messages, turn, tools, whole, cursor)
+            cursor = end
+            if turn == last or not only_last:
+                self._mark(trained, ids, offsets, whole, start, end)
+        return Rendered(*self._with_bos(ids, trained))
+
+    def prompt(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:
+        """The ids after which the model is to answer: a conversation that ends with a user's or a tool's turn."""
+        return self.prompt_ids(self.prompt_text(messages, tools))
+
+    def prompt_text(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> str:
+        return self._render(self._folded(messages), tools, generation=True)
+
+    def conversation_text(
+        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, template: str | None = None
+    ) -> str:
+        """A whole conversation as the template writes it, or as another Jinja text in its place would."""
+        return self._render(self._folded(messages), tools, generation=False, template=template)
+
+    def prompt_ids(self, text: str) -> list[int]:
+        ids = self._encoded(text, add_special_tokens=False)["input_ids"]
+        return self._with_bos(ids, [])[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _encoded(self, text: str, **options: Any) -> Any:
+        """What the tokenizer makes of a text; its engine panics, which is no Exception, where a pattern gives up."""
+        try:
+            return self.tokenizer(text, **options)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ModelError(
+                f"its tokenizer fails on a text of {len(text):,} characters that begins {text[:40]!r}",
+                where=str(self.folder),
+                fix="Leave that row out, or use another base",
+            ) from None
+
+    def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+        """llama.cpp puts the begin token first wherever the tokenizer does, even where the template leaves it out."""
+        begin = self.tokenizer.bos_token_id
+        if self._adds_bos and ids[:1] != [begin]:
+            return [begin, *ids], [False, *trained]
+        return ids, trained
+
+    def _render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: list[Any] | None,
+        generation: bool,
+        template: str | None = None,
+    ) -> str:
+        if not self.template:
+            raise ModelError(
+                "this base model has no chat template, and the data have questions and answers",
+                where="model.template",
+                why="Without one there is no telling where a question ends and its answer begins",
+                fix=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
+            )
+        with sandbox.within(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
+            return self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generation,
+            )
+
+    def _folded(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages, a system text moved into the first user turn where the template has no system role."""
+        messages = list(messages)
+        if self.folds_system and messages and messages[0]["role"] == "system":
+            system, rest = messages[0], messages[1:]
+            if not (system["content"] or "").strip():
+                return rest
+            if rest and rest[0]["role"] == "user":
+                return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+        return messages
+
+    def _has_system_role(self) -> bool:
+        import jinja2
+
+        try:
+            said = self._render(
+                [{"role": "system", "content": PROBE}, {"role": "user", "content": "a"}], None, generation=True
+            )
+        except jinja2.TemplateError:
+            return False
+        return PROBE in said
+
+    def _span(
+        self, messages: list[dict[str, Any]], turn: int, tools: list[Any] | None, whole: str, cursor: int
+    ) -> tuple[int, int]:
+        """Character span of an assistant turn in the whole text: from where the model takes over to its last word."""
+        before = self._render(messages[:turn], tools, generation=True)
+        content = (messages[turn].get("content") or "").strip()
+        start = len(before) if whole.startswith(before) else -1
+        if not content:  # a turn of tool calls alone: what the template made of it
+            until = self._render(messages[: turn + 1], tools, generation=False)
+            if start >= 0 and whole.startswith(until.rstrip()):
+                return start, self._before_end_of_turn(until.rstrip(), start)
+        found = whole.find(content, max(start, cursor)) if content else -1
+        if found < 0:
+            raise DataError(
+                f"the chat template does not show assistant turn {turn + 1} as it is written",
+                why="What would be trained could not be told apart from the rest",
+                fix="Set model.template to another template, or leave such rows out",
+            )
+        return (start if start >= 0 else found), found + len(content)
+
+    def _before_end_of_turn(self, text: str, start: int) -> int:
+        for token in self.special_tokens:
+            if text.endswith(token) and len(text) - len(token) > start:
+                return len(text) - len(token)
+        return len(text)
+
+    def _mark(
+        self, trained: list[bool], ids: list[int], offsets: list[tuple[int, int]], whole: str, start: int, end: int
+    ) -> None:
+        """Mark the tokens of a span, and what follows it up to its end-of-turn token if only spaces stand between."""
+        inside = [i for i, (left, right) in enumerate(offsets) if left >= start and left < end and right > left]
+        for i in inside:
+            trained[i] = True
+        after = inside[-1] + 1 if inside else next((i for i, (left, _) in enumerate(offsets) if left >= end), len(ids))
+        for i in range(after, len(ids)):
+            if ids[i] in self._special_ids:
+                trained[after : i + 1] = [True] * (i + 1 - after)
+                return
+            if whole[offsets[i][0] : offsets[i][1]].strip():
+                return
+
+    def _stop_ids(self) -> set[int]:
+        """The ids at which an answer ends: those the model's own files name, and the one its template writes."""
+        found: set[int] = set()
+        for name in ("config.json", "generation_config.json"):
+            path = self.folder / name
+            named = read_json(path).get("eos_token_id") if path.is_file() else None
+            found.update(named if isinstance(named, list) else [named] if named is not None else [])
+        if self.tokenizer.eos_token_id is not None:
+            found.add(self.tokenizer.eos_token_id)
+        if self.template:
+            shown = self.conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+            last = max((i for i, one in enumerate(shown.trained) if one), default=-1)
+            if last < 0 or shown.ids[last] not in self._special_ids:
+                raise ModelError(
+                    "the chat template ends an answer with no token that this model has for it",
+                    where="model.template",
+                    why="It could not learn where to stop, and every answer would run on to its limit",
+                    fix="Use alpaca or zephyr, which end answers with the model's own end token",
+                )
+            found.add(shown.ids[last])
+        return found
+
+
+def settled(template: str | None) -> str | None:
+    """A template that renders a conversation to the same text every day, and without room for thoughts.
+
+    With today's date in it the same rows would be other tokens tomorrow, so a fixed one takes its place. The answers in
+    the data are what the model is to say, so a template that can ask for thoughts first is told not to. Both are
+    written into the template itself, which goes into the fused model, the GGUF and the Modelfile.
+    """
+    if not template:
+        return None
+    template = NOW.sub(lambda asked: repr(DAY.strftime(asked[2])), template)
+    fixed = "{%- set enable_thinking = false -%}"
+    return fixed + template if "enable_thinking" in template and not template.startswith(fixed) else template
+
+
+def _own_template(tokenizer: Any) -> str | None:
+    """The tokenizer's chat template; its default one where it names several."""
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
+
+
+def template_text(named: str | None) -> str | None:
+    """The Jinja text of a template that the configuration names; None for the model's own."""
+    if named is None:
+        return None
+    path = TEMPLATES / f"{named}.jinja" if named in NAMED else Path(named)
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n")
+    except OSError:
+        raise ModelError(
+            f'there is no chat template "{named}"',
+            where="model.template",
+            fix=f"Use {', '.join(NAMED)}, or the path of a Jinja file",
+        ) from None
+
+
+def template_sha256(manifest: dict[str, Any], model: dict[str, Any]) -> str | None:
+    """SHA-256 of the chat template that a base (its manifest) is read with; None without one.
+
+    The template named by the chosen experiment, else by `model`, else the base's own.
+    """
+    text = template_text(read_as(manifest, model)["template"])
+    if text is None and manifest.get("folder"):
+        text = _template_in(Path(manifest["folder"]).expanduser())
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def _template_in(folder: Path) -> str | None:
+    """The chat template of a model folder, read without its tokenizer."""
+    alone = folder / "chat_template.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    found = read_json(settings).get("chat_template") if settings.is_file() else None
+    if isinstance(found, list):  # several, by name
+        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer exactly as tokenizer.json states it.
+
+    Through a model's own class, transformers 5 builds it anew and in places otherwise: LlamaTokenizer drops the space
+    that the file, and llama.cpp with it, puts after a special token.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    reader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        tokenizer = reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"its tokenizer cannot be read ({str(error).splitlines()[0]})",
+            where=str(folder),
+            fix="The folder needs tokenizer.json (or tokenizer.model) and tokenizer_config.json",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError("its tokenizer has no fast version", where=str(folder), fix="Add a tokenizer.json")
+    return tokenizer

@@ -1,0 +1,33 @@
+"""A run of the tiny configuration that notes which files of the project each step opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from project_copy import Project, tiny
+
+Traced = tuple[Project, dict[str, set[str]]]
+SECRETS = {name: f"hf_{name.lower()}_that_nobody_may_see" for name in ("HF_TOKEN", "WANDB_API_KEY")}
+RECORDER = Path(__file__).with_name("traced")
+# run.json describes the whole project; what it says of the code is no reason to write it again
+DESCRIBES = "record_run"
+
+
+def traced_tiny(folder: Path) -> Traced:
+    """The finished project, and for each rule the paths that its processes opened, relative to the project."""
+    noted = folder / "noted"
+    noted.mkdir()
+    project = tiny(folder / "a project's folder")
+    done = project.snakemake(
+        PYTHONPATH=str(RECORDER), TRACED_INTO=str(noted), TRACED_PROJECT=f"{project.folder.resolve()}/", **SECRETS
+    )
+    (folder / "said").write_text(done.stdout)
+    assert done.returncode == 0, done.stdout
+    return project, {path.name: set(path.read_text().splitlines()) for path in noted.iterdir()}
+
+
+def readers(name: str, opened: dict[str, set[str]]) -> set[str]:
+    """The rules that a file belongs to: those that opened it; its own rule, if it is a rule's script."""
+    own = {Path(name).stem} if Path(name).parent == Path("scripts") else set()
+    describing = set() if name.endswith("provenance.py") or name == "scripts/record_run.py" else {DESCRIBES}
+    return own | {rule for rule, paths in opened.items() if name in paths} - describing

@@ -1,0 +1,72 @@
+"""A chain of tiny real models from base to GGUF, as the package stage makes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import families
+from snaketune import files
+from snaketune.engines.llama_cpp import quantize as quantizing
+from snaketune.model.manifest import write_manifest
+from snaketune.package import fidelity, fused_model, gguf_conversion
+
+
+@dataclass
+class Chain:
+    """Where everything of a run's package stage lies; `type` in gguf() is f16, q8_0 or q4_k_m."""
+
+    folder: Path
+    template: str | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        fidelity = {"rows": 12, "prompts": 4, "max_new_tokens": 16}
+        model = {"template": self.template, "dtype": "auto"}
+        return {"model": model, "package": {"min_gain_kept": 0.9, "fidelity": fidelity}}
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    def gguf(self, kind: str) -> Path:
+        return self.folder / f"tiny-{kind}.gguf"
+
+    def check(self, target: Path, *, ggufs: list[Path] | None = None, manifest: Path | None = None) -> dict[str, Any]:
+        """The fidelity record of this chain, or of one with some of its files in other places."""
+        fidelity.run(
+            model=self.folder / "base.json",
+            adapter=self.folder / "adapter" / "adapters.safetensors",
+            manifest=manifest or self.folder / "fused.json",
+            ggufs=ggufs if ggufs is not None else [self.gguf("f16"), self.gguf("q8_0"), self.gguf("q4_k_m")],
+            rows=self.folder / "test.jsonl",
+            config=self.config,
+            fidelity=target,
+        )
+        return json.loads(target.read_text(encoding="utf-8"))
+
+
+def make_chain(
+    folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16", kind: str = "lora"
+) -> Chain:
+    """Build a base of a family, adapt, fuse, convert and quantize it."""
+    chain = Chain(folder)
+    families.build(chain.base, family, dtype=dtype, quantize=quantize)
+    rows = families.conversations()
+    files.write_jsonl(folder / "test.jsonl", rows)
+    families.adapt(chain.base, folder / "adapter", rows=rows, kind=kind)
+    settings = {"base": str(chain.base), "revision": "main"}
+    write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
+    fused_model.make(
+        model=folder / "base.json",
+        adapter=folder / "adapter" / "adapters.safetensors",
+        config=chain.config,
+        folder=folder / "fused",
+        manifest=folder / "fused.json",
+    )
+    gguf_conversion.convert(folder / "fused", chain.gguf("f16"), name="tiny")
+    for kind in ("q8_0", "q4_k_m"):
+        quantizing.quantize(chain.gguf("f16"), chain.gguf(kind), kind, threads=1)
+    return chain

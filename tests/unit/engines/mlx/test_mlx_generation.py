@@ -1,0 +1,86 @@
+"""Answers made many at a time are the answers made one by one."""
+
+import json
+
+import families
+import numpy as np
+import pytest
+from snaketune.engines.mlx import generation, loading
+from snaketune.engines.sampling import Sampling
+
+GREEDY = Sampling()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    made = {}
+
+    def model(family):
+        if family not in made:
+            folder = families.build(tmp_path_factory.mktemp("models") / family, family)
+            vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+            made[family] = loading.load(folder, dtype="float32").model, vocabulary
+        return made[family]
+
+    return model
+
+
+def said(model, prompts, sampling=GREEDY, stop_ids=frozenset({3}), limit=6):
+    found = generation.answers(model, prompts, [limit] * len(prompts), stop_ids, sampling, range(len(prompts)))
+    return {number: (new, stopped) for number, new, stopped in found}
+
+
+def prompts_of(vocabulary, shared=0, count=5):
+    rng = np.random.default_rng(2)
+    beginning = rng.integers(5, vocabulary, shared).tolist()
+    return [beginning + rng.integers(5, vocabulary, length).tolist() for length in rng.integers(1, 25, count)]
+
+
+def alone(model, prompt, limit, stop_ids):
+    """Greedy by definition: the whole sequence through the model for every token."""
+    import mlx.core as mx
+
+    ids = list(prompt)
+    while len(ids) - len(prompt) < limit:
+        token = int(mx.argmax(model(mx.array([ids]))[0, -1]).item())
+        if token in stop_ids:
+            return ids[len(prompt) :], True
+        ids.append(token)
+    return ids[len(prompt) :], False
+
+
+@pytest.mark.parametrize("family", ["llama-bpe", "qwen3", "gemma3"])
+def test_greedy_answers_do_not_depend_on_batching_or_on_sharing_a_beginning(family, tiny):
+    model, vocabulary = tiny(family)
+    for shared in (0, 80):  # gemma3's window is 64 here
+        prompts = prompts_of(vocabulary, shared)
+        stop_ids = {alone(model, prompts[0], 5, set())[0][-1]}
+        together = said(model, prompts, stop_ids=stop_ids)
+        assert together == {i: alone(model, prompt, 6, stop_ids) for i, prompt in enumerate(prompts)}
+        assert together[0][1]
+
+
+def test_a_drawn_answer_depends_on_its_own_seed_alone(tiny):
+    model, vocabulary = tiny("llama-bpe")
+    prompts = prompts_of(vocabulary, count=6)
+    sampling = Sampling(temperature=1.0, top_p=0.9, top_k=40)
+    together = said(model, prompts, sampling)
+    assert together == said(model, prompts, sampling)
+    rest = generation.answers(model, prompts[3:], [6] * 3, {3}, sampling, [3, 4, 5])
+    assert {number + 3: (new, stopped) for number, new, stopped in rest} == {i: together[i] for i in (3, 4, 5)}
+    again = generation.answers(model, prompts, [6] * 6, {3}, sampling, range(10, 16))
+    assert {number: (new, stopped) for number, new, stopped in again} != together
+
+
+def test_a_strong_repetition_penalty_lets_no_token_come_twice(tiny):
+    model, vocabulary = tiny("llama-bpe")
+    penalised = Sampling(repetition_penalty=1e6, repetition_context=500)
+    for new, _ in said(model, prompts_of(vocabulary, 30), penalised, stop_ids=set()).values():
+        assert len(set(new)) == len(new)
+
+
+def test_each_prompt_keeps_its_own_limit(tiny):
+    model, vocabulary = tiny("llama-bpe")
+    prompts = prompts_of(vocabulary, count=5)
+    found = generation.answers(model, prompts, [1, 2, 3, 4, 5], set(), GREEDY, range(5))
+    assert {number: (len(new), stopped) for number, new, stopped in found} == {i: (i + 1, False) for i in range(5)}

@@ -1,0 +1,66 @@
+"""The log-probabilities of answers are those of the model called directly, however they are computed."""
+
+import json
+import math
+from pathlib import Path
+
+import families
+import numpy as np
+import pytest
+from snaketune.engines import context_window
+from snaketune.engines.mlx import loading, loglikelihood
+
+STORIES = Path(__file__).resolve().parents[4] / "../shared/models/stories260K"
+TEXTS = (
+    "Once upon a time there was a little girl named Lily. She loved to play outside in the sun.",
+    "Tom had a red ball. One day the ball went over the wall, and Tom was very sad.",
+    "The bird sang. " * 30,
+)
+
+
+def direct(model, ids, targets):
+    """By definition: log softmax of the model's own logits, in double precision."""
+    import mlx.core as mx
+
+    logits = np.array(model(mx.array([ids[:-1]]))[0].astype(mx.float32), np.float64)
+    logs = logits - logits.max(-1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
+    return sum(logs[i - 1, ids[i]] for i in range(1, len(ids)) if targets[i])
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
+def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
+    from mlx_lm import load
+    from snaketune.tokens.chat_template import Renderer
+
+    renderer = Renderer(STORIES)
+    rows = [renderer.text(text) for text in TEXTS]
+    theirs, _ = load(str(STORIES))
+    expected = sum(direct(theirs, row.ids, row.trained) for row in rows)
+    ours = sum(loglikelihood.log_probabilities(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
+    count = sum(sum(row.trained) for row in rows)
+    assert math.exp(-ours / count) == pytest.approx(math.exp(-expected / count), rel=1e-4)
+    assert 1 < math.exp(-ours / count) < 10
+
+
+@pytest.mark.parametrize("family", ["llama-bpe", "qwen3", "gemma2", "gemma3"])
+def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeypatch):
+    model = loading.load(families.build(tmp_path / "m", family)).model
+    vocabulary = json.loads((tmp_path / "m" / "config.json").read_text())["vocab_size"]
+    rng = np.random.default_rng(1)
+    beginning = rng.integers(5, vocabulary, 90).tolist()
+    rows = []
+    for length in (1, 7, 150):
+        ids = beginning + rng.integers(5, vocabulary, length).tolist()
+        rows.append((ids, [False] * 90 + (rng.random(length) < 0.7).tolist()))
+    expected = [direct(model, *row) for row in rows]
+    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    monkeypatch.setattr(loglikelihood, "CHUNK", 32)
+    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    monkeypatch.setattr(context_window, "WORTH_SHARING", 10_000)
+    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+
+def test_a_row_without_targets_scores_nothing(tmp_path):
+    model = loading.load(families.build(tmp_path / "m", "llama-bpe")).model
+    assert list(loglikelihood.log_probabilities(model, [([1, 2, 3], [False] * 3)])) == [0.0]

@@ -1,3 +1,0 @@
-"""The engine's package puts its BLAS in place before anything else loads MLX."""
-
-import snaketune.mlx_engine  # noqa: F401

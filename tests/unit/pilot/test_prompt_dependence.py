@@ -1,0 +1,55 @@
+"""Exchanged questions, made from a token store alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune.pilot import prompt_dependence
+from snaketune.tokens.chat_template import Rendered
+from snaketune.tokens.token_store import TokenStore, write_store
+
+
+def stored(path, pairs):
+    """A store of rows of a question's ids and an answer's."""
+    rows = [(Rendered([*q, *a], [False] * len(q) + [True] * len(a)), 1.0) for q, a in pairs]
+    write_store(path, rows)
+    return TokenStore(path)
+
+
+IDS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@given(pairs=st.lists(st.tuples(IDS.map(lambda ids: [0, *ids]), IDS), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_factory, pairs, seed):
+    store = stored(tmp_path_factory.mktemp("store") / "s", pairs)
+    known = {(tuple(q), tuple(a)) for q, a in pairs}
+    for swap in prompt_dependence.exchanges(store, np.arange(len(store)), seed):
+        parts = []
+        for ids, trained in (swap.own, swap.other):
+            parts.append((tuple(ids[~trained].tolist()), tuple(ids[trained].tolist())))
+            assert trained.sum() == swap.targets
+        own, other = parts
+        assert own in known
+        assert own[1] == other[1]
+        assert own[0] != other[0]
+        assert any(question == other[0] and answer != own[1] for question, answer in known)
+
+
+def test_rows_that_all_have_one_answer_cannot_be_exchanged(tmp_path):
+    store = stored(tmp_path / "s", [([0, number], [7, 8]) for number in range(1, 9)])
+    assert prompt_dependence.exchanges(store, np.arange(8), 1) == []
+
+
+def test_plain_text_has_no_question(tmp_path):
+    write_store(tmp_path / "s", [(Rendered([1, 2, 3], [False, True, True]), 1.0)])
+    assert prompt_dependence.question_and_answer(TokenStore(tmp_path / "s"), 0) is None
+
+
+def test_of_several_turns_the_first_question_and_its_answer_are_taken(tmp_path):
+    ids = list(range(10))
+    trained = [False, False, False, True, True, False, False, True, True, True]
+    write_store(tmp_path / "s", [(Rendered(ids, trained), 1.0)])
+    question, answer = prompt_dependence.question_and_answer(TokenStore(tmp_path / "s"), 0)
+    assert question.tolist() == [0, 1, 2]
+    assert answer.tolist() == [3, 4]

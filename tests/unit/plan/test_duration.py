@@ -1,0 +1,67 @@
+"""The forecast of time, on trainings whose true speed is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune.plan import duration
+
+
+def training(updates: int, per_token: float, validation: float, every: int, noise: float, seed: int):
+    """timing.json, timing.jsonl and tokens of a training of this speed, its last update validated too."""
+    source = np.random.default_rng(seed)
+    tokens = source.integers(50, 200, updates)
+    clock, lines = validation, []
+    for update in range(1, updates + 1):
+        clock += tokens[update - 1] * per_token * source.uniform(1 - noise, 1 + noise)
+        lines.append({"update": update, "seconds": clock})
+        if update % every == 0 or update == updates:
+            clock += validation
+    return {"seconds": clock, "resumed_from": 0}, lines, tokens.tolist()
+
+
+@given(per_token=st.floats(1e-5, 1e-1), validation=st.floats(0, 50), noise=st.floats(0, 0.3), seed=st.integers(0, 999))
+def test_the_full_run_is_forecast_within_a_fifth_and_within_its_range(per_token, validation, noise, seed):
+    speed = duration.measured(*training(60, per_token, validation, 100, noise, seed))
+    timing, _, tokens = training(600, per_token, validation, 50, noise, seed + 1)
+    forecast = duration.training_seconds(speed, sum(tokens), 1 + 600 // 50)
+    assert forecast == pytest.approx(timing["seconds"], rel=0.2)
+    assert abs(forecast - timing["seconds"]) <= speed.share * forecast + 1e-6
+
+
+def test_a_resumed_pilot_gives_the_speed_of_its_updates():
+    _, lines, tokens = training(40, 0.01, 0.5, 100, 0.05, 1)
+    resumed = [
+        {**line, "seconds": line["seconds"] - (lines[19]["seconds"] if line["update"] > 20 else 0)} for line in lines
+    ]
+    speed = duration.measured({"seconds": 0.1, "resumed_from": 40}, resumed, tokens)
+    assert speed.per_token == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_pilot_of_two_updates_tells_nothing_sure():
+    timing, lines, tokens = training(2, 0.01, 0.5, 100, 0.05, 1)
+    assert duration.measured(timing, lines, tokens).share == 1
+
+
+def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_converter_takes():
+    few, more = (duration.packaging_seconds(8 * 10**9, kinds, 2, 9) for kinds in (["q8_0"], ["q8_0", "q4_k_m"]))
+    assert more > few > 3 * duration.packaging_seconds(10**8, ["q8_0"], 2, 9)
+    assert duration.packaging_seconds(10**6, ["f16"], 2, 30) == pytest.approx(2 + duration.START_SECONDS + 30, abs=0.1)
+
+
+@given(step=st.floats(1e-4, 1), token=st.floats(0, 1), longest=st.integers(2, 60), others=st.integers(1, 40))
+def test_a_sample_tells_what_a_step_takes_and_what_a_token(step, token, longest, others):
+    alone = longest * (step + token), longest
+    together = longest * step + (longest + others) * token, longest + others, longest
+    found = duration.answering(3.0, alone, together, (2.0, 1000))
+    assert (found.step, found.token) == pytest.approx((step, token), rel=1e-4, abs=1e-6)
+    many = found.seconds(320, 10, 50)
+    assert many == pytest.approx(3 + 320 * 10 * (step / duration.AT_ONCE + token) + 320 * 50 * 0.002, rel=1e-3)
+
+
+@given(st.floats(0, 9), st.integers(0, 9), st.floats(0, 9), st.integers(0, 99), st.integers(0, 9))
+def test_whatever_the_clock_said_no_time_is_negative(first, steps, seconds, tokens, longest):
+    found = duration.answering(1.0, (first, steps), (seconds, tokens, longest), (0.0, 0))
+    assert min(found.step, found.token, found.scored) >= 0

@@ -1,0 +1,217 @@
+"""The plan of a run: refused with advice that fits, or written with what will happen; no weights are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snaketune.config import schema as configuration
+from snaketune.config.experiments import expand
+from snaketune.demo import base_model, task
+from snaketune.errors import ModelError, ResourceError
+from snaketune.plan import architecture
+from snaketune.plan import plan as forecast
+from snaketune.plan.advice import advice
+from snaketune.runtime.machine import Machine
+from snaketune.tokens.chat_template import Rendered
+from snaketune.tokens.token_store import TokenStore, write_store
+
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 160,
+    "vocab_size": 500,
+    "tie_word_embeddings": True,
+}
+MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The demo's base without its weights."""
+    folder = tmp_path_factory.mktemp("demo")
+    base_model.write_tokenizer(folder, task.numbers(1)["train"], 1)
+    base_model.write_config(folder)
+    return folder
+
+
+@pytest.fixture
+def planned(model, tmp_path):
+    """A function from configuration keys to the plan of 40 rows of 20 to 59 tokens, all trained but ten."""
+    (tmp_path / "demo").mkdir()
+    store, tokens = tmp_path / "demo/train.safetensors", tmp_path / "demo/tokens.json"
+    manifest = tmp_path / "demo.config.json"
+    write_store(
+        store, [(Rendered(list(range(5, 5 + n)), [False] * 10 + [True] * (n - 10)), 1.0) for n in range(20, 60)]
+    )
+    splits = {"train": {"rows": 40, "cut": 10}, "valid": {"rows": 5}, "test": {"rows": 5}}
+    tokens.write_text(json.dumps({"splits": splits}))
+    manifest.write_text(json.dumps({"folder": str(model)}))
+
+    def plan(machine: Machine = MACHINE, **keys: Any) -> dict[str, Any]:
+        config = configuration.complete({"run": "a", **keys})
+        return forecast.run(
+            models=[manifest],
+            stores=[store],
+            tokens=[tokens],
+            config={"experiments": expand(config), "data": config["data"], "package": config["package"]},
+            machine=machine,
+            seed=1,
+            plan=tmp_path / "plan.json",
+        )
+
+    return plan
+
+
+def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
+    found = planned(train={"epochs": 3, "batch_size": 4, "accumulation": 1})["experiments"]["main"]
+    assert found["updates"] == 30
+    assert found["times_each_row_is_seen"] == 3
+    assert found["memory"]["total"] > 0
+    assert found["largest_batch"] == {"rows": 4, "length": 58, "targets": 49 + 48 + 47 + 46}
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"updates": 1, "batch_size": 4, "accumulation": 2}, "each row is seen 0.2 times: raise train.epochs"),
+        ({"epochs": 50}, "each row is seen 50 times: expect it to be learnt by heart"),
+        ({}, "10 of 40 training rows are longer than data.max_length"),
+        ({}, "40 training rows teach a style at best"),
+        ({"epochs": 1}, "3 updates are few"),
+    ],
+)
+def test_it_warns_in_words(planned, train, words):
+    said = planned(train=train)["experiments"]["main"]["warnings"]
+    assert any(one.startswith(words) for one in said), said
+
+
+def test_a_run_that_cannot_fit_is_refused_in_seconds_with_advice_that_fits(planned, tmp_path):
+    asked = {"batch_size": 16, "accumulation": 1, "gradient_checkpointing": False, "memory_limit": 0.012}
+    started = time.process_time()
+    with pytest.raises(ResourceError) as caught:
+        planned(train=asked)
+    assert time.process_time() - started < 10
+    assert not (tmp_path / "plan.json").exists()
+    advice = str(caught.value)
+    assert "The last of them fits" in advice
+    followed = dict(asked)
+    for rows, accumulation in re.findall(r"train\.batch_size (\d+) with accumulation (\d+)", advice):
+        followed |= {"batch_size": int(rows), "accumulation": int(accumulation)}
+    followed["gradient_checkpointing"] = "train.gradient_checkpointing true" in advice
+    found = planned(train=followed)["experiments"]["main"]
+    assert found["memory"]["total"] <= 0.012e9
+
+
+def test_a_model_that_is_too_large_for_anything_is_told_to_be_exchanged(planned):
+    with pytest.raises(ResourceError, match="choose a smaller base"):
+        planned(train={"memory_limit": 0.001})
+
+
+def test_every_experiment_is_forecast_and_the_one_that_does_not_fit_is_named(planned):
+    found = planned(grid={"rank": [2, 4, 8]})
+    assert list(found["experiments"]) == ["rank-2", "rank-4", "rank-8"]
+    with pytest.raises(ResourceError, match="experiment rank-4096"):
+        planned(grid={"rank": [2, 4096]}, train={"memory_limit": 0.3})
+
+
+def test_a_full_disk_is_refused(planned, monkeypatch):
+    monkeypatch.setattr(forecast, "free_disk", lambda _: 1000)
+    with pytest.raises(ResourceError, match="GB of disk"):
+        planned()
+
+
+def test_a_base_that_cannot_become_a_gguf_is_refused(planned, model):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLMs"]}))
+    try:
+        with pytest.raises(ModelError, match='did you mean "LlamaForCausalLM"'):
+            planned()
+    finally:
+        (model / "config.json").write_text(json.dumps(config))
+
+
+def test_the_largest_batch_is_one_that_training_makes(planned):
+    found = planned(train={"batch_size": 8, "accumulation": 2, "max_positions": 200})["experiments"]["main"]
+    batch = found["largest_batch"]
+    assert 150 < batch["rows"] * batch["length"] <= 200
+
+
+def test_packed_rows_are_one_sequence_of_all_their_positions(planned):
+    found = planned(train={"batch_size": 4, "accumulation": 1, "packing": True})["experiments"]["main"]
+    assert found["largest_batch"] == {"rows": 1, "length": 58 + 57 + 56 + 55, "targets": 49 + 48 + 47 + 46}
+    with pytest.raises(ResourceError, match=r"train\.packing false"):
+        planned(train={"batch_size": 4, "accumulation": 1, "packing": True, "memory_limit": 0.012})
+
+
+def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
+    found = planned(train={"batch_size": 4, "accumulation": 1, "prompts": True})["experiments"]["main"]
+    assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55
+
+
+LENGTHS = st.lists(st.integers(20, 900), min_size=20, max_size=60)
+
+
+@given(
+    lengths=LENGTHS,
+    rows=st.integers(1, 24),
+    accumulation=st.integers(1, 4),
+    method=st.sampled_from(["lora", "dora", "full"]),
+    packing=st.booleans(),
+    share=st.floats(0.05, 0.95),
+)
+@settings(max_examples=40, deadline=None)
+def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
+    tmp_path_factory, lengths, rows, accumulation, method, packing, share
+):
+    folder = tmp_path_factory.mktemp("rows")
+    given_train = {"batch_size": rows, "accumulation": accumulation, "method": method, "packing": packing}
+    given_train |= {"gradient_checkpointing": False, "max_positions": 4000}
+    train = configuration.complete({"run": "a", "train": given_train})["train"]
+    model = architecture.read(SHAPE)
+
+    def stored(lengths):
+        made = [(Rendered(list(range(n)), [False] * 10 + [True] * (n - 10)), 1.0) for n in lengths]
+        write_store(folder / "rows.safetensors", made)
+        return TokenStore(folder / "rows.safetensors")
+
+    def total(model, train, lengths):
+        return forecast.experiment(model, {"train": train}, stored(lengths), MACHINE, 4, 1)["memory"]["total"]
+
+    usable = int(share * total(model, train, lengths))
+    store = stored(lengths)
+    steps = advice(model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable)
+    if not steps or steps[-1][1] > usable:
+        return
+    for words, _ in steps:
+        if found := re.match(r"train\.batch_size (\d+) with accumulation (\d+)", words):
+            train = train | {"batch_size": int(found[1]), "accumulation": int(found[2])}
+        elif found := re.match(r"data\.max_length (\d+)", words):
+            lengths = [min(length, int(found[1])) for length in lengths]
+        elif words.startswith("a 4-bit base"):
+            model = model.with_bits(4.5)
+        else:
+            key, value = re.match(r"train\.(\w+) (\w+)", words).groups()
+            train = train | {key: {"true": True, "false": False}.get(value, value)}
+    assert total(model, train, lengths) <= usable
+
+
+def test_a_mixture_of_experts_is_planned_without_an_adapter_of_its_own(model, planned):
+    config = json.loads((model / "config.json").read_text())
+    mixture = config | {"num_experts": 8, "num_experts_per_tok": 2, "model_type": "qwen3_moe"}
+    (model / "config.json").write_text(json.dumps(mixture))
+    try:
+        with pytest.raises(ModelError, match=r"mixture of experts .*package\.adapter: false"):
+            planned()
+        assert planned(package={"adapter": False})["experiments"]
+        assert planned(train={"targets": ["q_proj", "v_proj"]})["experiments"]
+    finally:
+        (model / "config.json").write_text(json.dumps(config))

@@ -1,0 +1,44 @@
+"""The documentation names only what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= targets
+
+
+def test_every_rule_file_names_its_rules_and_every_rule_its_script() -> None:
+    rules = {}
+    for path in (ROOT / "rules").glob("*.smk"):
+        text = path.read_text(encoding="utf-8")
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL):
+            if "script:" in body:
+                assert f'"../scripts/{name}.py"' in body, name
+                assert f'code=code("{name}",' in body, name
+                assert f"logs/{name}" in body, name
+                assert name in text[: text.index("\n\n")], f"{path.name} does not announce {name}"
+                rules[name] = path
+    assert set(rules) == {path.stem for path in (ROOT / "scripts").glob("*.py")}
+
+
+def test_every_caption_is_shown_by_snakemakes_report_and_every_shown_file_has_one() -> None:
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    shown = re.findall(r'caption="../report/captions/(\w+)\.rst"', rules)
+    assert rules.count("=report(") == len(shown)
+    assert sorted(shown) == sorted(path.stem for path in (ROOT / "report/captions").iterdir())
