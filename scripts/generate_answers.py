@@ -3,12 +3,12 @@
 import json
 
 from snaketune.evaluate import predict
-from snaketune.evaluate.variants import Artefact
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     predict.run(
-        Artefact(
+        ModelVariant(
             snakemake.wildcards.artefact,
             model=snakemake.input.model,
             adapter=snakemake.input.get("adapter"),

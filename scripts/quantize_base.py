@@ -1,13 +1,13 @@
-"""Makes a quantized copy of a base model; snaketune.engines.mlx.quantize."""
+"""Makes a quantized copy of a base model; engines/interface.py."""
 
 import json
 
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.engines.mlx.quantize import quantize_base
+    from snaketune.engines.registry import get_exporter
 
-    quantize_base(
+    get_exporter().quantize_base(
         snakemake.input.model,
         json.loads(snakemake.params.config)["model"],
         snakemake.output.folder,

@@ -6,11 +6,11 @@ from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.evaluate import predict, score
-    from snaketune.evaluate.variants import Artefact
+    from snaketune.evaluate.variants import ModelVariant
 
     config = json.loads(snakemake.params.config)
     predict.run(
-        Artefact("adapter", model=snakemake.input.model, adapter=snakemake.input.adapter),
+        ModelVariant("adapter", model=snakemake.input.model, adapter=snakemake.input.adapter),
         rows=snakemake.input.rows,
         config=config["answering"],
         predictions=snakemake.output.predictions,

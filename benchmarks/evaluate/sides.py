@@ -28,16 +28,19 @@ def mlx(folder: Path) -> Any:
 
 
 def llama(folder: Path, threads: int, kind: str) -> Any:
+    from snaketune.engines.interface import LoadOptions
     from snaketune.engines.llama_cpp import loading
 
-    return loading.open_gguf(folder / f"{kind}.gguf", context=1024, threads=threads)
+    return loading.open_gguf(folder / f"{kind}.gguf", LoadOptions(context_length=1024, threads=threads))
 
 
 def batched(engine: Callable[..., Iterable[tuple[int, list[int], bool]]], model: Any, asked: list[list[int]]) -> Any:
     """Our own way."""
+    from snaketune.engines.interface import GenerationRequest
     from snaketune.engines.sampling import Sampling
 
-    found = engine(model, asked, [NEW] * len(asked), set(), Sampling(), range(len(asked)))
+    requests = [GenerationRequest(prompt, NEW, seed) for seed, prompt in enumerate(asked)]
+    found = engine(model, requests, set(), Sampling())
     return [new for _, new, _ in sorted(found, key=lambda it: it[0])]
 
 
@@ -127,9 +130,9 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         else:
             model = llama(folder, threads, kind)
         ways: dict[str, Callable[[], Any]] = {
-            "llama-ours": lambda: batched(generation.answers, model, asked),
+            "llama-ours": lambda: batched(generation.generate, model, asked),
             "llama-own": lambda: llama_cpp_python(model, asked),
-            "llama-score": lambda: list(loglikelihood.log_probabilities(model, rows)),
+            "llama-score": lambda: list(loglikelihood.loglikelihoods(model, rows)),
             "llama-eval": lambda: llama_eval(model, rows),
         }
     else:
@@ -141,10 +144,10 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
             context_window.WORTH_SHARING = 10**9
         model = mlx(folder)
         ways = {
-            "ours": lambda: batched(generation.answers, model, asked),
-            "unshared": lambda: batched(generation.answers, model, asked),
+            "ours": lambda: batched(generation.generate, model, asked),
+            "unshared": lambda: batched(generation.generate, model, asked),
             "one-by-one": lambda: one_by_one(model, asked),
-            "score": lambda: list(loglikelihood.log_probabilities(model, rows)),
+            "score": lambda: list(loglikelihood.loglikelihoods(model, rows)),
             "whole": lambda: whole_logits(model, rows),
             "padded": lambda: padded_batches(model, rows),
         }

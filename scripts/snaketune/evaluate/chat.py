@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.engines.context_window import context_of, fitted
+from snaketune.engines.interface import GenerationRequest
 from snaketune.engines.sampling import Sampling
 from snaketune.errors import EvaluationError, UserError
-from snaketune.evaluate.variants import Artefact
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_json
 from snaketune.model.manifest import read_as
 from snaketune.tokens.chat_template import Renderer
@@ -45,19 +46,19 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
                 fix="Run `snakemake package` first",
             )
     settings = read_as(read_json(model), config["model"])
-    both = [Artefact("base", model=model), Artefact(f"gguf-{kind}", model=model, gguf=gguf)]
+    both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
     renderer = Renderer(both[0].folder, settings["template"])
     context = context_of(both[0].folder)
-    engines = [one.load(dtype=settings["dtype"], context=context, threads=config["threads"]) for one in both]
+    models = [one.load(dtype=settings["dtype"], context_length=context, threads=config["threads"]) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 
     def ask(question: str) -> list[str]:
         prompt = renderer.prompt([*system, {"role": "user", "content": question}])
         ids, limit, _ = fitted(prompt, context, config["evaluate"]["max_new_tokens"])
-        seeds = [config["seed"]]
-        answers = [next(iter(one.answers([ids], [limit], renderer.stop_ids, sampling, seeds))) for one in engines]
-        return [renderer.decode(new) for _, new, _ in answers]
+        request = GenerationRequest(ids, limit, config["seed"])
+        answers = [next(m.generate([request], stop_ids=renderer.stop_ids, sampling=sampling)) for m in models]
+        return [renderer.decode(answer.ids) for answer in answers]
 
     return ask, [one.name for one in both]
 

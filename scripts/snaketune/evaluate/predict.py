@@ -11,12 +11,13 @@ from typing import Any
 
 from snaketune.config.schema import canonical
 from snaketune.engines.context_window import context_of, fitted, pieces
+from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
 from snaketune.engines.sampling import Sampling, seed_of
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import general_set
 from snaketune.evaluate.requests import Item, Messages, chosen, examples, items, question
 from snaketune.evaluate.resume_log import Journal
-from snaketune.evaluate.variants import Artefact, Engine
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
 from snaketune.runtime import locks
@@ -28,7 +29,7 @@ LEAD_SHARE = 2  # the prompted base's lead may fill one in this many tokens of t
 
 
 def run(
-    artefact: Artefact,
+    artefact: ModelVariant,
     *,
     rows: StrPath,
     config: dict[str, Any],
@@ -127,7 +128,7 @@ class _Work:
 
     def __init__(
         self,
-        artefact: Artefact,
+        artefact: ModelVariant,
         renderer: Renderer,
         context: int,
         config: dict[str, Any],
@@ -152,9 +153,9 @@ class _Work:
             max((min(len(named[name].ids), self.context) for name in to_score), default=0),
             max((len(prompts[name][0]) + prompts[name][1] for name in to_answer), default=0),
         )
-        engine = self.artefact.load(dtype=self.dtype, context=longest, threads=self.threads)
-        self._tell(self._score(engine, named, to_score), len(to_score), "scored")
-        self._tell(self._answer(engine, prompts, to_answer), len(to_answer), "answered")
+        model = self.artefact.load(dtype=self.dtype, context_length=longest, threads=self.threads)
+        self._tell(self._score(model, named, to_score), len(to_score), "scored")
+        self._tell(self._answer(model, prompts, to_answer), len(to_answer), "answered")
 
     def _tell(self, steps: Iterator[str], total: int, done: str) -> None:
         """Take the steps while showing how many are done."""
@@ -168,9 +169,9 @@ class _Work:
         assert item.prompt is not None
         return fitted(item.prompt, self.context, self.limit)
 
-    def _score(self, engine: Engine, named: Named, names: Sequence[str]) -> Iterator[str]:
+    def _score(self, model: LanguageModel, named: Named, names: Sequence[str]) -> Iterator[str]:
         parts = [list(pieces(named[name].ids, named[name].targets, self.context)) for name in names]
-        sums = engine.log_probabilities([piece for part in parts for piece in part])
+        sums = model.loglikelihood([LoglikelihoodRequest(*piece) for part in parts for piece in part])
         for name, part in zip(names, parts, strict=True):
             total = sum(next(sums) for _ in part)
             if not math.isfinite(total):
@@ -184,19 +185,13 @@ class _Work:
             yield name
 
     def _answer(
-        self, engine: Engine, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
+        self, model: LanguageModel, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
     ) -> Iterator[str]:
-        found = engine.answers(
-            [prompts[name][0] for name in names],
-            [prompts[name][1] for name in names],
-            self.renderer.stop_ids,
-            self.sampling,
-            [seed_of(self.seed, name) for name in names],
-        )
-        for place, new, stopped in found:
+        requests = [GenerationRequest(*prompts[name][:2], seed_of(self.seed, name)) for name in names]
+        for index, new, stopped in model.generate(requests, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
             fact = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
-            self.journal.add(f"answer:{names[place]}", fact)
-            yield names[place]
+            self.journal.add(f"answer:{names[index]}", fact)
+            yield names[index]
 
     def line(self, name: str, item: Item) -> dict[str, Any]:
         """The prediction of one item."""

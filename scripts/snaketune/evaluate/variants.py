@@ -1,34 +1,24 @@
-"""What can be evaluated, and each of them loaded as something that scores and answers token ids."""
+"""The variants of a model that are evaluated, and how each is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.engines.sampling import Sampling
+from snaketune.engines.interface import LanguageModel, LoadOptions
+from snaketune.engines.registry import load_gguf, load_model
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath, read_json, sha256
 
-Row = tuple[list[int], list[bool]]
-Answer = tuple[int, list[int], bool]
-
 
 @dataclass(frozen=True)
-class Engine:
-    """A loaded model: see `log_probabilities` and `answers` in engines.mlx and engines.llama_cpp."""
-
-    log_probabilities: Callable[[Sequence[Row]], Iterator[float]]
-    answers: Callable[[Sequence[list[int]], Sequence[int], Set[int], Sampling, Sequence[int]], Iterator[Answer]]
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """An artefact's name and the files that it is made of.
+class ModelVariant:
+    """A variant's name and the files that it consists of.
 
     name: base, prompted, adapter, pilot, fused, previous or gguf-<type>; model and fused: manifests of model folders;
-    adapter: the adapter's weights, beside its adapter_config.json. `previous` is another run's fused model.
+    adapter: the adapter's weights, with adapter_config.json in the same folder. `previous` is another run's fused
+    model.
     """
 
     name: str
@@ -38,62 +28,41 @@ class Artefact:
     gguf: StrPath | None = None
 
     def __post_init__(self) -> None:
-        wanted = {"adapter": "adapter", "pilot": "adapter", "fused": "fused", "previous": "fused"}.get(self.name)
-        wanted = "gguf" if self.name.startswith("gguf") else wanted
-        if wanted and getattr(self, wanted) is None:
-            raise EvaluationError(f"the {self.name} artefact needs a file: {wanted}", where=f"evaluation/{self.name}")
+        needed = {"adapter": "adapter", "pilot": "adapter", "fused": "fused", "previous": "fused"}.get(self.name)
+        needed = "gguf" if self.name.startswith("gguf") else needed
+        if needed and getattr(self, needed) is None:
+            raise EvaluationError(f"the model {self.name} needs a file: {needed}", where=f"evaluation/{self.name}")
 
     @property
     def folder(self) -> Path:
-        """The model folder whose tokenizer, template and context it is read with.
+        """The model folder whose tokenizer, chat template and context length it is evaluated with.
 
-        All artefacts of a run share those of its base, so that they see the same ids; another run's model has its own.
+        All variants of a run share those of its base, so that they see the same ids; another run's model has its own.
         """
         return _folder(self.fused if self.name == "previous" and self.fused else self.model)
 
     def fingerprint(self) -> list[Any]:
-        """What tells this artefact from another of the same name; a GGUF by its size and time, not to read it twice."""
-        found: list[Any] = [self.name, read_json(self.model).get("files")]
-        if self.fused:
-            found.append(read_json(self.fused).get("files"))
-        if self.adapter:
-            found += [sha256(self.adapter), sha256(Path(self.adapter).with_name("adapter_config.json"))]
-        if self.gguf:
-            facts = Path(self.gguf).stat()
-            found.append([facts.st_size, facts.st_mtime_ns])
-        return found
+        """What distinguishes this variant from another one of its name.
 
-    def load(self, *, dtype: str, context: int, threads: int) -> Engine:
-        """Load it once; context: the most tokens that it will have to hold."""
+        A GGUF is known by its size and time, because hashing it would read it twice.
+        """
+        parts: list[Any] = [self.name, read_json(self.model).get("files")]
+        if self.fused:
+            parts.append(read_json(self.fused).get("files"))
+        if self.adapter:
+            parts += [sha256(self.adapter), sha256(Path(self.adapter).with_name("adapter_config.json"))]
         if self.gguf:
-            return _llama(self.gguf, context, threads)
+            stat = Path(self.gguf).stat()
+            parts.append([stat.st_size, stat.st_mtime_ns])
+        return parts
+
+    def load(self, *, dtype: str, context_length: int, threads: int) -> LanguageModel:
+        """Load it; context_length: tokens of the longest prompt and completion that it will have to hold."""
+        if self.gguf:
+            return load_gguf(self.gguf, LoadOptions(context_length=context_length, threads=threads))
         folder = _folder(self.fused) if self.fused else self.folder
-        return _mlx(folder, dtype, Path(self.adapter).parent if self.adapter else None)
+        return load_model(folder, LoadOptions(dtype=dtype, adapter=Path(self.adapter).parent if self.adapter else None))
 
 
 def _folder(manifest: StrPath) -> Path:
     return Path(read_json(manifest)["folder"]).expanduser()
-
-
-def _mlx(folder: Path, dtype: str, adapter: Path | None) -> Engine:
-    from snaketune.engines.mlx import generation, loading, loglikelihood
-
-    model = loading.load(folder, dtype=dtype, adapter=adapter).model
-    return Engine(
-        lambda rows: loglikelihood.log_probabilities(model, rows),
-        lambda prompts, limits, stops, sampling, seeds: generation.answers(
-            model, prompts, limits, stops, sampling, seeds
-        ),
-    )
-
-
-def _llama(gguf: StrPath, context: int, threads: int) -> Engine:
-    from snaketune.engines.llama_cpp import generation, loading, loglikelihood
-
-    llama = loading.open_gguf(Path(gguf), context=context, threads=threads)
-    return Engine(
-        lambda rows: loglikelihood.log_probabilities(llama, rows),
-        lambda prompts, limits, stops, sampling, seeds: generation.answers(
-            llama, prompts, limits, stops, sampling, seeds
-        ),
-    )

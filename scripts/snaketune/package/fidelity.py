@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
+from snaketune.engines.interface import LoadOptions
+from snaketune.engines.registry import get_device, load_gguf
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_as, read_manifest
@@ -99,10 +101,9 @@ def gguf_type(path: StrPath) -> str:
 
 
 def _fits(parameters: int) -> bool:
-    from snaketune.engines.mlx import device
     from snaketune.runtime.machine import this_machine
 
-    return 4 * parameters <= FITS * this_machine(device.describe()).usable
+    return 4 * parameters <= FITS * this_machine(get_device().describe()).usable
 
 
 def _in_mlx(
@@ -116,14 +117,16 @@ def _in_mlx(
     """
     folder = base["folder"]
     found = {
-        "base": fidelity_backends.in_mlx(folder, form, answering=False),
-        "adapter": fidelity_backends.in_mlx(folder, form, adapter=adapter, reference=True),
-        "fused": fidelity_backends.in_mlx(fused["folder"], form),
+        "base": fidelity_backends.probe_folder(folder, form, generate=False),
+        "adapter": fidelity_backends.probe_folder(folder, form, adapter=adapter, reference=True),
+        "fused": fidelity_backends.probe_folder(fused["folder"], form),
     }
     direct = fidelity_checks.numbers("fused", "adapter", fidelity_probes.distance(found["adapter"], found["fused"]))
     if direct["passed"] and fused["dtype"] == "float16":
         return found, [direct]
-    found["rounded"] = fidelity_backends.in_mlx(folder, form, adapter=adapter, rounded=fused["dtype"], answering=False)
+    found["rounded"] = fidelity_backends.probe_folder(
+        folder, form, adapter=adapter, merged_as=fused["dtype"], generate=False
+    )
     return found, [
         fidelity_checks.numbers("fused", "rounded", fidelity_probes.distance(found["rounded"], found["fused"]))
     ]
@@ -133,22 +136,20 @@ def _gguf(
     path: StrPath, name: str, form: fidelity_backends.Asking, renderer: Renderer, threads: int
 ) -> tuple[fidelity_probes.Reading | None, dict[str, Any], list[dict[str, Any]]]:
     """What a GGUF says, what it is, and the verdicts on what it reads and writes; no reading if it does not load."""
-    from snaketune.engines.llama_cpp import loading
-
     asked = form.sample
     facts: dict[str, Any] = {"bytes": Path(path).stat().st_size}
     try:
         head = gguf_file.read(path)
         room = asked.longest() + form.limit
-        llama = loading.open_gguf(path, context=(room + 255) // 256 * 256, threads=threads, exact=True)
+        model = load_gguf(path, LoadOptions(context_length=(room + 255) // 256 * 256, threads=threads, exact=True))
     except PackageError as error:
         return None, facts, [fidelity_checks.loads(name, str(error))]
     try:
         facts["tensor_types"] = head.tensor_types()
         facts["tokens"] = tokenizer_parity.token_differences(
-            llama, renderer, [*asked.texts, *tokenizer_parity.probes(renderer)]
+            model, renderer, [*asked.texts, *tokenizer_parity.probes(renderer)]
         )
-        begin = tokenizer_parity.begin_token(llama, renderer)
+        begin = tokenizer_parity.begin_token(model, renderer)
         facts["template"] = tokenizer_parity.template_differences(head.template(), renderer, asked.conversations)
         ollama = modelfile.format_of(renderer, head) if renderer.template and not asked.tools else None
         facts["modelfile"] = tokenizer_parity.format_differences(ollama, renderer, asked.conversations)
@@ -157,11 +158,11 @@ def _gguf(
             fidelity_checks.tokens(name, facts["tokens"], begin),
             fidelity_checks.template(name, facts["template"], len(asked.conversations)),
             fidelity_checks.modelfile(name, facts["modelfile"], len(asked.conversations)),
-            fidelity_checks.stops(name, tokenizer_parity.endless(llama, renderer)),
+            fidelity_checks.stops(name, tokenizer_parity.endless(model, renderer)),
         ]
-        return fidelity_backends.in_llama(llama, form), facts, checks
+        return fidelity_backends.probe(model, form), facts, checks
     finally:
-        llama.close()
+        model.close()
 
 
 def require(fidelity: StrPath) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from snaketune.engines.interface import LanguageModel
 from snaketune.package.distribution_distance import Distance
 from snaketune.package.modelfile import uses_tools
 from snaketune.tokens.chat_template import Renderer
@@ -58,7 +59,7 @@ class Reading:
 
     kept: np.ndarray
     answer_logprob: float
-    answers: list[list[int]]
+    answers: list[list[int]] = field(default_factory=list)
     considered: list[list[dict[int, float]]] = field(default_factory=list)
 
 
@@ -101,30 +102,23 @@ def _kept(rows: list[list[int]], vocabulary: int) -> list[list[int]]:
     return kept
 
 
-def read(
-    distributions: Callable[[Sequence[int], Sequence[int]], np.ndarray],
-    answers: Callable[[Sequence[Sequence[int]]], list[list[int]]],
-    asked: Sample,
-) -> Reading:
-    """Put the sample to one model, given as two functions: of a row's ids and places, and of prompts."""
+def read(model: LanguageModel, asked: Sample) -> Reading:
+    """The distributions of the rows, in one pass of the model over them."""
     kept, total = [], 0.0
-    for number, ids in enumerate(asked.rows):
-        places = asked.places(number)
-        if not places:
-            continue
-        found = distributions(ids, places)
+    numbers = [number for number in range(len(asked.rows)) if asked.places(number)]
+    positions = [asked.places(number) for number in numbers]
+    results = model.next_token_logprobs([asked.rows[number] for number in numbers], positions)
+    for number, places, found in zip(numbers, positions, results, strict=True):
         at = {place: row for row, place in enumerate(places)}
-        total += float(sum(found[at[target - 1], ids[target]] for target in asked.targets[number]))
+        total += float(sum(found[at[target - 1], asked.rows[number][target]] for target in asked.targets[number]))
         kept.append(found[[at[place] for place in asked.kept[number]]])
-    return Reading(np.concatenate(kept), total, answers(asked.prompts))
+    return Reading(np.concatenate(kept), total)
 
 
-def considered(
-    distributions: Callable[[Sequence[int], Sequence[int]], np.ndarray], prompt: Sequence[int], answer: Sequence[int]
-) -> list[dict[int, float]]:
+def considered(model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]) -> list[dict[int, float]]:
     """What `Reading.considered` holds of one answer."""
     ids = [*prompt, *answer]
-    found = distributions(ids, range(len(prompt) - 1, len(ids)))
+    (found,) = model.next_token_logprobs([ids], [range(len(prompt) - 1, len(ids))])
     order = np.argsort(-found, axis=-1)[:, :LIKELIEST]
     return [{int(token): float(row[token]) for token in likely} for row, likely in zip(found, order, strict=True)]
 
@@ -164,8 +158,3 @@ def parting(reference: Reading, other: Reading, stop_ids: Set[int]) -> float | N
         theirs_there = [likely[token] for token in chosen if token in likely]
         gaps.append(max(likely.values()) - max(theirs_there, default=min(likely.values())))
     return round(max(gaps), 6) if gaps else None
-
-
-def in_order(answers: Iterable[tuple[int, list[int], bool]]) -> list[list[int]]:
-    """The new ids of each prompt, from answers as an engine yields them."""
-    return [new for _, new, _ in sorted(answers)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
-from snaketune.engines.mlx import fuse
+from snaketune.engines.registry import get_exporter
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_as
 from snaketune.package import gemma3_text
@@ -31,18 +31,18 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
     target = Path(folder)
     with writing_folder(target) as temporary:
         stated = files.read_json(Path(base["folder"]) / "config.json")
-        written = fuse.fuse(
+        written = get_exporter().fuse(
             base["folder"],
             Path(adapter).parent,
             temporary,
             dtype=settings.get("dtype", "auto"),
-            drop=gemma3_text.PREFIX if gemma3_text.is_wrapped(stated) else "",
+            drop_prefix=gemma3_text.PREFIX if gemma3_text.is_wrapped(stated) else "",
         )
-        names = written["files"] + write_model_files(
+        names = written.files + write_model_files(
             base["folder"],
             temporary,
             config=gemma3_text.text_config(stated),
-            dtype=written["dtype"],
+            dtype=written.dtype,
             template=renderer.template,
             stop_ids=renderer.stop_ids,
         )
@@ -50,8 +50,8 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
         "base": base["base"],
         "revision": base.get("revision"),
         "folder": str(folder),
-        "dtype": written["dtype"],
-        "parameters": written["parameters"],
+        "dtype": written.dtype,
+        "parameters": written.parameters,
         "template": settings.get("template"),
         "stop_ids": sorted(renderer.stop_ids),
         "files": {name: _facts(target / name) for name in sorted(names)},

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from snaketune.config.schema import did_you_mean
 from snaketune.errors import ModelError, PackageError, ResourceError
@@ -25,7 +24,6 @@ from snaketune.runtime import os_errors
 LLAMA_CPP = Path(__file__).resolve().parents[3] / "vendor" / "llama.cpp"
 RESOURCES = ("converter_process.py",)
 PROCESS = Path(__file__).with_name(RESOURCES[0])
-MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")  # whose experts engines/mlx/experts.py knows by name
 SHOWN = 15  # lines of the converter's own words in a message
 
 
@@ -96,13 +94,6 @@ def check_convertible(folder: StrPath) -> None:
             why="The trained model could not be made into a GGUF file",
             fix="Choose a base of another family: llama, qwen, gemma, mistral, phi or smollm",
         )
-    if is_mixture(config) and config.get("model_type") not in MIXTURES:
-        raise ModelError(
-            f"mixtures of experts of the type {config.get('model_type')} cannot be fused",
-            where=str(folder),
-            why="mlx-lm holds their experts under other names than llama.cpp reads",
-            fix=f"Choose one of another type ({', '.join(MIXTURES)}), or a model without experts",
-        )
     if _needs_hash(Path(folder)) and pretokenizer(folder) is None and tokenizer_hash(folder) not in hashes():
         raise ModelError(
             "llama.cpp's converter does not know how this model's tokenizer splits text",
@@ -110,12 +101,6 @@ def check_convertible(folder: StrPath) -> None:
             why="The trained model could not be made into a GGUF file that reads text as it was trained",
             fix="Choose another base, or a newer llama.cpp",
         )
-
-
-def is_mixture(config: dict[str, Any]) -> bool:
-    """Whether a config.json is of a mixture of experts."""
-    counts = (config.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
-    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def _needs_hash(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from snaketune import files
-from snaketune.engines.mlx.peft import peft_tensors
+from snaketune.engines.registry import get_exporter
 from snaketune.files import StrPath, replacing
 from snaketune.model.manifest import read_manifest
 from snaketune.package import gguf_conversion
@@ -21,10 +21,10 @@ def export(*, model: StrPath, adapter: StrPath, peft: StrPath, lora: StrPath, th
     Raises PackageError for DoRA, full fine-tunes and experts, which a LoRA file cannot hold.
     """
     base = read_manifest(model)
-    tensors, config = peft_tensors(Path(adapter).parent)
-    config["base_model_name_or_path"] = base["base"]
+    exported = get_exporter().peft_adapter(Path(adapter).parent)
+    config = exported.config | {"base_model_name_or_path": base["base"]}
     with writing_folder(Path(peft)) as folder:
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(exported.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         files.write_json(folder / "adapter_config.json", config)
         _convert(folder, base["folder"], lora, threads)
 

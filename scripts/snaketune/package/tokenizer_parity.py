@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jinja2
-import llama_cpp
-from llama_cpp import Llama
 
+from snaketune.engines.interface import GGUFModel
 from snaketune.package.go_template import ChatFormat
 from snaketune.tokens.chat_template import Renderer
 
@@ -40,7 +39,7 @@ def probes(renderer: Renderer) -> list[str]:
     return [*PROBES, *special, *(f"before{token}after {token} end" for token in special)]
 
 
-def token_differences(llama: Llama, renderer: Renderer, texts: Sequence[str]) -> dict[str, Any]:
+def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str]) -> dict[str, Any]:
     """{"texts", "differences", "examples"}: texts that the GGUF makes other ids of than the model's tokenizer.
 
     Texts go in without a begin token, special tokens by their names; an example is {"text", "expected", "found"}.
@@ -54,7 +53,7 @@ def token_differences(llama: Llama, renderer: Renderer, texts: Sequence[str]) ->
     different = 0
     for text in composed:
         expected = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        found = llama.tokenize(text.encode(), add_bos=False, special=True)
+        found = gguf.tokenize(text, add_bos=False)
         if list(found) != list(expected):
             different += 1
             if len(examples) < SHOWN:
@@ -63,13 +62,13 @@ def token_differences(llama: Llama, renderer: Renderer, texts: Sequence[str]) ->
     return {"texts": len(texts), "differences": different, "composed": changed, "examples": examples}
 
 
-def begin_token(llama: Llama, renderer: Renderer) -> dict[str, Any]:
+def begin_token(gguf: GGUFModel, renderer: Renderer) -> dict[str, Any]:
     """{"expected", "found"}: the id that is put before a text, or None; a wrong one shifts every answer."""
     expected = renderer.tokenizer("a")["input_ids"][:1] == [renderer.tokenizer.bos_token_id]
-    found = llama.tokenize(b"a", add_bos=True, special=True)[:1] == [llama.token_bos()]
+    found = gguf.tokenize("a", add_bos=True)[:1] == [gguf.bos_token()]
     return {
         "expected": renderer.tokenizer.bos_token_id if expected else None,
-        "found": llama.token_bos() if found else None,
+        "found": gguf.bos_token() if found else None,
     }
 
 
@@ -111,7 +110,7 @@ def format_differences(
     return different
 
 
-def endless(llama: Llama, renderer: Renderer) -> list[str]:
+def endless(gguf: GGUFModel, renderer: Renderer) -> list[str]:
     """The tokens that the template ends an answer with and llama.cpp does not stop at; none where it writes none."""
     if not renderer.template:
         return []
@@ -121,5 +120,4 @@ def endless(llama: Llama, renderer: Renderer) -> list[str]:
     token = shown.ids[last]
     if token not in renderer.stop_ids:
         return []
-    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
-    return [] if llama_cpp.llama_vocab_is_eog(vocabulary, token) else [renderer.tokenizer.convert_ids_to_tokens(token)]
+    return [] if gguf.ends_generation(token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.engines.mlx import generation, loading, loglikelihood
-from snaketune.engines.mlx.adapter_size import relative_size
+from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
+from snaketune.engines.registry import load_model
 from snaketune.engines.sampling import Sampling
 from snaketune.evaluate.metrics import CHRF
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
@@ -96,7 +96,7 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     """What base and pilot make of the same validation rows: probabilities, binding, and a scored sample of answers."""
     manifest = read_json(model)
     chosen = subset.first(valid, SCORED_ROWS, config["seed"])
-    rows = [_plain(valid.row(int(row))) for row in chosen]
+    rows = [_request(valid.row(int(row))) for row in chosen]
     swaps = prompt_dependence.exchanges(valid, chosen, config["seed"])
     asked = chosen[: config["pilot"]["sample"]]
     renderer = Renderer(manifest["folder"], config["model"]["template"])
@@ -105,16 +105,16 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
 
     dtype = config["model"]["dtype"]
     before = _of_base(manifest["folder"], dtype, rows, pairs, limit, renderer)
-    pilot_model = loading.load(manifest["folder"], dtype=dtype, adapter=adapter).model
-    pilot = list(loglikelihood.log_probabilities(pilot_model, rows))
-    own = list(loglikelihood.log_probabilities(pilot_model, [_plain(swap.own) for swap in swaps]))
-    other = list(loglikelihood.log_probabilities(pilot_model, [_plain(swap.other) for swap in swaps]))
+    pilot_model = load_model(manifest["folder"], LoadOptions(dtype=dtype, adapter=adapter))
+    pilot = list(pilot_model.loglikelihood(rows))
+    own = list(pilot_model.loglikelihood([_request(swap.own) for swap in swaps]))
+    other = list(pilot_model.loglikelihood([_request(swap.other) for swap in swaps]))
     pilot_answers, pilot_timing = _answers(pilot_model, pairs, limit, renderer)
     references = [renderer.decode(answer.tolist()) for _, answer in pairs]
     return {
         "base": np.array(before["probabilities"]),
         "pilot": np.array(pilot),
-        "adapter_size": relative_size(pilot_model),
+        "adapter_size": pilot_model.relative_update_norm(),
         "targets": valid.targets[chosen],
         "own": np.array(own),
         "other": np.array(other),
@@ -140,8 +140,8 @@ def _of_base(
     folder: StrPath, dtype: str, rows: list[Any], pairs: list[Any], limit: int, renderer: Renderer
 ) -> dict[str, Any]:
     """What the base makes of the rows, and what that took; it has left the memory when this returns."""
-    load_seconds, model = _timed(lambda: loading.load(folder, dtype=dtype).model)
-    seconds, probabilities = _timed(lambda: list(loglikelihood.log_probabilities(model, rows)))
+    load_seconds, model = _timed(lambda: load_model(folder, LoadOptions(dtype=dtype)))
+    seconds, probabilities = _timed(lambda: list(model.loglikelihood(rows)))
     said, answers = _answers(model, pairs, limit, renderer)
     return {
         "probabilities": probabilities,
@@ -152,8 +152,8 @@ def _of_base(
     }
 
 
-def _plain(row: prompt_dependence.Row) -> tuple[list[int], list[bool]]:
-    return row[0].tolist(), row[1].tolist()
+def _request(row: prompt_dependence.Row) -> LoglikelihoodRequest:
+    return LoglikelihoodRequest(row[0].tolist(), row[1].tolist())
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -163,7 +163,9 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return clock.monotonic() - started, result
 
 
-def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tuple[list[str], dict[str, Any]]:
+def _answers(
+    model: LanguageModel, pairs: list[Any], limit: int, renderer: Renderer
+) -> tuple[list[str], dict[str, Any]]:
     """Greedy answers to the questions, none far longer than its reference, and what outlook makes a forecast of.
 
     That is, as (seconds, new tokens) and (seconds, new tokens, steps), the first answer `alone` and all `together`,
@@ -171,14 +173,12 @@ def _answers(model: Any, pairs: list[Any], limit: int, renderer: Renderer) -> tu
     """
     if not pairs:
         return [], {"alone": (0.0, 0), "together": (0.0, 0, 0), "tokens_each": 0.0}
-    prompts = [question.tolist() for question, _ in pairs]
-    limits = [min(limit, 2 * len(answer) + 8) for _, answer in pairs]
+    requests = [GenerationRequest(question.tolist(), min(limit, 2 * len(answer) + 8)) for question, answer in pairs]
 
     def answered(count: int) -> list[Any]:
-        given = prompts[:count], limits[:count], renderer.stop_ids, Sampling(), [0] * count
-        return sorted(generation.answers(model, *given))
+        return sorted(model.generate(requests[:count], stop_ids=renderer.stop_ids, sampling=Sampling()))
 
-    together, found = _timed(lambda: answered(len(prompts)))
+    together, found = _timed(lambda: answered(len(requests)))
     alone, _ = _timed(lambda: answered(1))
     lengths = [len(ids) + stopped for _, ids, stopped in found]  # the token that stops is generated too
     ends = [length if stopped else limit for length, (_, _, stopped) in zip(lengths, found, strict=True)]

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.engines.mlx import loading, loglikelihood
+from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import train as trainer
+from snaketune.engines.registry import load_model
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import peft_export
@@ -91,8 +92,8 @@ def _rows(store: StrPath, target: Path, seed: int) -> Path:
 def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summary: dict[str, Any]) -> str:
     """Compare the loss that the trainer measured with that of the adapter loaded from its file."""
     rows = TokenStore(valid)
-    loaded = loading.load(Path(read_json(model)["folder"]).expanduser(), dtype=dtype, adapter=adapter).model
-    found = -sum(loglikelihood.log_probabilities(loaded, _listed(rows))) / int(rows.targets.sum())
+    loaded = load_model(Path(read_json(model)["folder"]).expanduser(), LoadOptions(dtype=dtype, adapter=adapter))
+    found = -sum(loaded.loglikelihood(_requests(rows))) / int(rows.targets.sum())
     expected = summary["best_validation_loss"]
     if not np.isclose(found, expected, rtol=TOLERANCE):
         raise TrainingError(
@@ -104,8 +105,9 @@ def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summar
     return f"validation loss {found:.4f} after loading, {expected:.4f} when trained"
 
 
-def _listed(rows: TokenStore) -> Sequence[tuple[list[int], list[bool]]]:
-    return [(ids.tolist(), trained.tolist()) for ids, trained in (rows.row(number) for number in range(len(rows)))]
+def _requests(rows: TokenStore) -> Sequence[LoglikelihoodRequest]:
+    pairs = (rows.row(number) for number in range(len(rows)))
+    return [LoglikelihoodRequest(ids.tolist(), trained.tolist()) for ids, trained in pairs]
 
 
 def _say(steps: list[dict[str, str]], step: str, says: str) -> None:

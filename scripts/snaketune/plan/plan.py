@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.engines.registry import get_exporter
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
@@ -49,6 +50,7 @@ def run(
     verdicts = {Path(path).parent.name: read_json(path) for path in tokens}
     for folder in folders.values():
         check_convertible(folder)
+        get_exporter().check_fusable(read_json(folder / "config.json"), folder)
 
     experiments, parts, refused = {}, [], []
     for name, settings in config["experiments"].items():

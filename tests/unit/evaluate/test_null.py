@@ -47,16 +47,17 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
 
 def answers_of_one_model(draws):
     """Openings of stories, and so many sampled continuations of each."""
-    from snaketune.engines.mlx import generation, loading
+    from snaketune.engines.interface import GenerationRequest
+    from snaketune.engines.registry import load_model
     from snaketune.engines.sampling import Sampling
     from snaketune.tokens.chat_template import Renderer
 
     renderer = Renderer(STORIES)
-    model = loading.load(STORIES).model
+    model = load_model(STORIES)
     asked = [opening.format(noun, noun) for opening in OPENINGS for noun in NOUNS]
     prompts = [renderer.prompt_ids(text) for text in asked for _ in range(draws)]
-    sampling = Sampling(temperature=1.0)
-    found = generation.answers(model, prompts, [24] * len(prompts), {1}, sampling, range(len(prompts)))
+    requests = [GenerationRequest(prompt, 24, seed) for seed, prompt in enumerate(prompts)]
+    found = model.generate(requests, stop_ids={1}, sampling=Sampling(temperature=1.0))
     said = {number: renderer.decode(new) for number, new, _ in found}
     return {text: [said[i * draws + k] for k in range(draws)] for i, text in enumerate(asked)}
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import families
 import pytest
@@ -10,7 +11,7 @@ from snaketune.config import schema as configuration
 from snaketune.engines.mlx import loading
 from snaketune.errors import DataError, EvaluationError
 from snaketune.evaluate import predict, requests, step_config, variants
-from snaketune.evaluate.variants import Artefact
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_jsonl, write_json, write_jsonl
 from snaketune.tokens.chat_template import Renderer
 
@@ -44,7 +45,7 @@ def run(folder, manifest, rows, name="base", files=None, **evaluate):
     rows_path, here = folder / "rows.jsonl", folder / name
     write_jsonl(rows_path, rows)
     predict.run(
-        Artefact(name, model=manifest),
+        ModelVariant(name, model=manifest),
         rows=rows_path,
         config=step_config.answering(config(**evaluate), name),
         predictions=here / "predictions.jsonl",
@@ -100,26 +101,26 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, manifest):
 def test_a_killed_evaluation_continues_where_it_stopped(tmp_path, manifest, monkeypatch):
     rows = [conversation(i) for i in range(6)]
     expected = run(tmp_path / "whole", manifest, rows)
-    loaded = variants.Artefact.load
+    loaded = variants.ModelVariant.load
     asked = []
 
     def dying(after):
         def load(self, **more):
-            engine = loaded(self, **more)
+            model = loaded(self, **more)
 
-            def answers(prompts, *rest):
-                asked.append(len(prompts))
-                for count, found in enumerate(engine.answers(prompts, *rest)):
+            def generate(asked_for, **options):
+                asked.append(len(asked_for))
+                for count, found in enumerate(model.generate(asked_for, **options)):
                     if count == after:
                         raise KeyboardInterrupt
                     yield found
 
-            return variants.Engine(engine.log_probabilities, answers)
+            return SimpleNamespace(loglikelihood=model.loglikelihood, generate=generate)
 
         return load
 
     for after in (2, 3, None):
-        monkeypatch.setattr(Artefact, "load", dying(after))
+        monkeypatch.setattr(ModelVariant, "load", dying(after))
         if after is None:
             assert run(tmp_path, manifest, rows) == expected
         else:
@@ -183,8 +184,8 @@ def test_questions_and_rows_beyond_the_context_are_cut_and_said_to_be(tmp_path, 
 
 def test_a_general_set_and_prompts_are_answered_in_the_same_load(tmp_path, manifest, monkeypatch):
     loads = []
-    loaded = Artefact.load
-    monkeypatch.setattr(Artefact, "load", lambda self, **more: loads.append(1) or loaded(self, **more))
+    loaded = ModelVariant.load
+    monkeypatch.setattr(ModelVariant, "load", lambda self, **more: loads.append(1) or loaded(self, **more))
     general = tmp_path / "general.jsonl"
     general.write_text('{"question": "what is one?", "answer": "one", "category": "facts"}\n\n{"text": "a river"}\n')
     files = {"general_rows": general, "general": tmp_path / "g.jsonl", "prompts": tmp_path / "p.jsonl"}
@@ -252,8 +253,10 @@ def test_the_lead_replaces_a_rows_own_system_text_only_if_it_has_one():
 
 
 def test_damaged_weights_are_an_error_and_not_a_score(tmp_path, manifest, monkeypatch):
-    engine = variants.Engine(lambda rows: iter([float("nan")] * len(rows)), lambda *_: iter([]))
-    monkeypatch.setattr(Artefact, "load", lambda *_, **__: engine)
+    damaged = SimpleNamespace(
+        loglikelihood=lambda rows: iter([float("nan")] * len(rows)), generate=lambda *_, **__: iter([])
+    )
+    monkeypatch.setattr(ModelVariant, "load", lambda *_, **__: damaged)
     with pytest.raises(EvaluationError, match="not numbers"):
         run(tmp_path, manifest, [conversation(0)])
 
@@ -266,7 +269,7 @@ def test_no_rows_is_an_error_with_its_file(tmp_path, manifest):
 def test_an_artefact_without_its_file_is_refused(manifest):
     for name in ("adapter", "pilot", "fused", "previous", "gguf-q8_0"):
         with pytest.raises(EvaluationError, match="needs a file"):
-            Artefact(name, model=manifest)
+            ModelVariant(name, model=manifest)
 
 
 def test_the_adapter_answers_as_trained_and_the_base_as_before(tmp_path, manifest, model):
@@ -275,7 +278,7 @@ def test_the_adapter_answers_as_trained_and_the_base_as_before(tmp_path, manifes
     write_jsonl(tmp_path / "rows.jsonl", rows)
     for name, weights in (("base", None), ("adapter", adapter / "adapters.safetensors")):
         predict.run(
-            Artefact(name, model=manifest, adapter=weights),
+            ModelVariant(name, model=manifest, adapter=weights),
             rows=tmp_path / "rows.jsonl",
             config=step_config.answering(config(), name),
             predictions=tmp_path / name / "predictions.jsonl",

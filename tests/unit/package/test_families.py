@@ -73,10 +73,11 @@ def test_a_fused_family_loads_in_transformers_and_says_the_same(family: str, tmp
     )
     assert said.returncode == 0, said.stderr[-2000:]
     import numpy as np
-    from snaketune.engines.mlx import loading, next_token
+    from snaketune.engines.interface import LoadOptions
+    from snaketune.engines.registry import load_model
 
-    ours = next_token.distributions(
-        loading.load(tmp_path / "fused", dtype="float32").model, list(range(3, 20)), range(17)
+    ours = next(
+        load_model(tmp_path / "fused", LoadOptions(exact=True)).next_token_logprobs([range(3, 20)], [range(17)])
     )
     assert np.abs(ours.max(-1) - json.loads(said.stdout.splitlines()[-1])).max() < 0.02
     assert record["passed"]

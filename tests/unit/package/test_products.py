@@ -17,11 +17,11 @@ import tiny_tokenizers
 import yaml
 from packaged_models import Chain
 from snaketune import files
-from snaketune.engines.llama_cpp import loading, next_token, quantize
-from snaketune.engines.llama_cpp.context import TokenSequence
-from snaketune.engines.mlx import fuse, streaming
+from snaketune.engines.interface import LoadOptions
+from snaketune.engines.llama_cpp import quantize
+from snaketune.engines.mlx import export, fuse
 from snaketune.engines.mlx import loading as mlx_loading
-from snaketune.engines.mlx import next_token as mlx_logits
+from snaketune.engines.registry import load_gguf, load_model
 from snaketune.errors import ConfigError, ModelError, PackageError
 from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, pretokenizer, sentencepiece_model
 
@@ -63,8 +63,8 @@ def test_converting_from_another_folder_gives_the_same_bytes(chain: Chain, tmp_p
 def test_fusing_twice_gives_the_same_bytes_in_shards_of_any_size(chain: Chain, tmp_path: Path) -> None:
     whole = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "a")
     again = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "b", shard=40_000)
-    assert whole["files"] == ["model.safetensors"]
-    assert len(again["files"]) > 3
+    assert whole.files == ["model.safetensors"]
+    assert len(again.files) > 3
     assert files.sha256(tmp_path / "a/model.safetensors") == files.sha256(chain.folder / "fused/model.safetensors")
     one, other = (
         mlx_loading.open_lazily(_with_config(chain, tmp_path / name), dtype="float32").model for name in ("a", "b")
@@ -154,10 +154,10 @@ def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_p
     assert (stated["peft_type"], stated["r"], stated["lora_alpha"]) == ("LORA", 4, 16.0)
     gguf_conversion.convert(half_chain.base, tmp_path / "base.gguf", name="base")
     said = [
-        next_token.distributions(
-            TokenSequence(loading.open_gguf(path, context=256, threads=1, adapter=lora, exact=True)),
-            IDS,
-            range(len(IDS)),
+        next(
+            load_gguf(path, LoadOptions(context_length=256, adapter=lora, exact=True)).next_token_logprobs(
+                [IDS], [range(len(IDS))]
+            )
         )
         for path, lora in (
             (half_chain.gguf("f16"), None),
@@ -247,7 +247,7 @@ def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: P
         '{"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "n_routed_experts": 8}', "utf-8"
     )
     with pytest.raises(ModelError, match="mixtures of experts of the type deepseek_v2"):
-        gguf_conversion.check_convertible(tmp_path)
+        export.check_fusable(files.read_json(tmp_path / "config.json"), tmp_path)
     assert "qwen2" not in gguf_conversion.hashes()
     assert len(gguf_conversion.hashes()) > 50
 
@@ -282,11 +282,14 @@ def test_converting_holds_little_more_than_one_copy_of_the_model(
 
 def test_a_model_read_layer_by_layer_says_the_same(quantized_chain: Chain) -> None:
     base, adapter = quantized_chain.base, quantized_chain.folder / "adapter"
-    rows = [IDS, IDS[:20]]
-    streamed = streaming.distributions(base, rows, [range(35), range(3, 20)], adapter=adapter)
-    whole = mlx_loading.load(base, dtype="float32", adapter=adapter).model
-    assert np.abs(streamed[0] - mlx_logits.distributions(whole, rows[0], range(35))).max() < 1e-3
-    assert np.abs(streamed[1] - mlx_logits.distributions(whole, rows[1], range(3, 20))).max() < 1e-3
+    rows, positions = [IDS, IDS[:20]], [range(35), range(3, 20)]
+    streamed, whole = (
+        load_model(base, LoadOptions(exact=True, adapter=adapter, layer_by_layer=layer_by_layer)).next_token_logprobs(
+            rows, positions
+        )
+        for layer_by_layer in (True, False)
+    )
+    assert [np.abs(one - other).max() < 1e-3 for one, other in zip(streamed, whole, strict=True)] == [True, True]
 
 
 def test_the_head_of_a_gguf_says_what_is_in_it(chain: Chain) -> None:

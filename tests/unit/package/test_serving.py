@@ -15,9 +15,11 @@ import pytest
 from loopback import Handler
 from packaged_models import Chain
 from snaketune import files
-from snaketune.engines.llama_cpp import generation, loading
+from snaketune.engines.interface import GenerationRequest, LoadOptions
+from snaketune.engines.registry import load_gguf
+from snaketune.engines.sampling import Sampling
 from snaketune.errors import PackageError, ResourceError
-from snaketune.package import fidelity_backends, ollama, serving
+from snaketune.package import ollama, serving
 from snaketune.tokens.chat_template import Renderer
 
 CONFIG = {
@@ -31,11 +33,10 @@ def predictions(chain: Chain, target: Path) -> Path:
     """What the evaluation writes of the q8_0 file: its greedy answers."""
     renderer = Renderer(chain.folder / "fused")
     rows = list(files.read_jsonl(chain.folder / "test.jsonl"))
-    llama = loading.open_gguf(chain.gguf("q8_0"), context=256, threads=1)
-    prompts = [renderer.prompt(row["messages"][:1]) for row in rows]
-    count = len(prompts)
-    said = generation.answers(llama, prompts, [12] * count, renderer.stop_ids, fidelity_backends.GREEDY, [0] * count)
-    answers = {number: renderer.decode(new) for number, new, _ in said}
+    model = load_gguf(chain.gguf("q8_0"), LoadOptions(context_length=256))
+    requests = [GenerationRequest(renderer.prompt(row["messages"][:1]), 12) for row in rows]
+    completions = model.generate(requests, stop_ids=renderer.stop_ids, sampling=Sampling())
+    answers = {number: renderer.decode(new) for number, new, _ in completions}
     files.write_jsonl(target, [{"id": row["id"], "answer": answers[i]} for i, row in enumerate(rows)])
     return target
 

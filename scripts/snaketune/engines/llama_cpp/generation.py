@@ -1,4 +1,4 @@
-"""Answers from a GGUF, several at a time: each step reads one token of every answer in the making."""
+"""Batched generation with a GGUF: each step decodes one token of every completion that is being generated."""
 
 from __future__ import annotations
 
@@ -11,98 +11,96 @@ import numpy as np
 from llama_cpp import Llama
 
 from snaketune.engines.context_window import shared_prefix
+from snaketune.engines.interface import Completion, GenerationRequest
 from snaketune.engines.sampling import Sampling, pick
 from snaketune.errors import EvaluationError
 
-BATCH = 16  # answers in the making at once
-HELD = 16_384  # tokens of all of them together, which bounds the memory of keys and values
-CHUNK = 512  # tokens read in one step
+BATCH = 16  # completions generated at once
+MAX_KV_TOKENS = 16_384  # tokens of all of them together, which bounds the memory of keys and values
+CHUNK = 512  # tokens decoded in one step
 
 
-def answers(
-    llama: Llama,
-    prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
-    stop_ids: Set[int],
-    sampling: Sampling,
-    seeds: Sequence[int],
-) -> Iterator[tuple[int, list[int], bool]]:
-    """Answers as they end: (which prompt, the new ids without the stop token, whether it stopped by itself).
+def generate(
+    llama: Llama, requests: Sequence[GenerationRequest], stop_ids: Set[int], sampling: Sampling
+) -> Iterator[Completion]:
+    """Completions as they end; see `engines.interface.LanguageModel.generate`.
 
-    limits: for each prompt the most new tokens, at least 1; seeds: for each prompt the seed of its draws. What all
-    prompts begin with is computed once.
+    A prefix that all prompts share is computed once.
     """
-    if not prompts:
+    if not requests:
         return
-    longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
-    count = max(1, min(BATCH, HELD // longest, len(prompts)))
-    shared = shared_prefix(prompts)
+    shared = shared_prefix([request.prompt for request in requests])
     waiting = [
-        _Answer(number, list(prompts[number]), limits[number], np.random.default_rng(seeds[number]))
-        for number in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        _Sequence(i, list(requests[i].prompt), requests[i].max_new_tokens, np.random.default_rng(requests[i].seed))
+        for i in sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i))
     ]
-    context = _Context(llama, places=count + 1, held=len(shared) + count * (longest - len(shared)))
+    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+    count = max(1, min(BATCH, MAX_KV_TOKENS // longest, len(requests)))
+    context = _Context(llama, slots=count + 1, kv_tokens=len(shared) + count * (longest - len(shared)))
     try:
-        context.read(shared)
-        free, making = list(range(1, count + 1)), dict[int, _Answer]()
-        while waiting or making:
+        context.prefill(shared)
+        free, active = list(range(1, count + 1)), dict[int, _Sequence]()
+        while waiting or active:
             while free and waiting:
-                place = free.pop()
-                making[place] = waiting.pop()
-                context.branch(place, len(shared))
-                making[place].known = len(shared)
-            for place, logits in context.step(making):
-                answer = making[place]
-                token = pick(logits, answer.ids, sampling, answer.rng)
-                stopped = token in stop_ids
-                if not stopped:
-                    answer.ids.append(token)
-                if stopped or answer.new == answer.limit:
-                    yield answer.number, answer.ids[answer.asked :], stopped
-                    context.forget(place)
-                    del making[place]
-                    free.append(place)
+                slot = free.pop()
+                active[slot] = waiting.pop()
+                context.fork(slot, len(shared))
+                active[slot].num_decoded = len(shared)
+            for slot, logits in context.step(active):
+                sequence = active[slot]
+                if sequence.append(pick(logits, sequence.ids, sampling, sequence.rng), stop_ids):
+                    yield sequence.completion()
+                    context.free(slot)
+                    del active[slot]
+                    free.append(slot)
     finally:
         context.close()
 
 
 @dataclass
-class _Answer:
-    """An answer in the making: `ids` are its prompt and what is said so far, of which `known` have been read."""
+class _Sequence:
+    """A completion that is being generated: `ids` are its prompt and the new tokens; `num_decoded` of them are read."""
 
-    number: int
+    index: int
     ids: list[int]
-    limit: int
+    max_new_tokens: int
     rng: np.random.Generator
-    known: int = 0
-    asked: int = field(init=False)
+    num_decoded: int = 0
+    stopped: bool = False
+    prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.asked = len(self.ids)
+        self.prompt_length = len(self.ids)
 
-    @property
-    def new(self) -> int:
-        return len(self.ids) - self.asked
+    def append(self, token: int, stop_ids: Set[int]) -> bool:
+        """Take the next token, unless it is a stop token; returns whether the completion has ended."""
+        self.stopped = token in stop_ids
+        if not self.stopped:
+            self.ids.append(token)
+        return self.stopped or len(self.ids) - self.prompt_length == self.max_new_tokens
+
+    def completion(self) -> Completion:
+        return Completion(self.index, self.ids[self.prompt_length :], self.stopped)
 
 
 class _Context:
-    """A llama.cpp context with several sequences in one memory; sequence 0 is what all begin with."""
+    """A llama.cpp context with several sequences in one memory; the sequence in slot 0 is the shared prefix."""
 
-    def __init__(self, llama: Llama, places: int, held: int) -> None:
-        self.vocabulary = llama.n_vocab()
+    def __init__(self, llama: Llama, slots: int, kv_tokens: int) -> None:
+        self.vocab_size = llama.n_vocab()
         settings = llama_cpp.llama_context_params.from_buffer_copy(llama.context_params)
-        settings.n_ctx = held
-        settings.n_batch = settings.n_ubatch = min(CHUNK, held)
-        settings.n_seq_max = places
+        settings.n_ctx = kv_tokens
+        settings.n_batch = settings.n_ubatch = min(CHUNK, kv_tokens)
+        settings.n_seq_max = slots
         settings.kv_unified = True
         self.chunk = settings.n_batch
         self.ctx = llama_cpp.llama_init_from_model(llama.model, settings)
         if not self.ctx:
             raise EvaluationError(
-                f"llama.cpp has no memory for {held} tokens",
+                f"llama.cpp has no memory for {kv_tokens} tokens",
                 fix="Lower evaluate.max_new_tokens, or close other programs",
             )
-        if llama._lora_adapter is not None:
+        if llama._lora_adapter is not None:  # private; tests/unit/llama_engine/test_against_llama_cpp.py holds it
             one = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(llama._lora_adapter)  # type: ignore[misc]
             llama_cpp.llama_set_adapters_lora(self.ctx, one, 1, (ctypes.c_float * 1)(llama.lora_scale))
         self.memory = llama_cpp.llama_get_memory(self.ctx)
@@ -112,39 +110,41 @@ class _Context:
         llama_cpp.llama_batch_free(self.batch)
         llama_cpp.llama_free(self.ctx)
 
-    def read(self, ids: Sequence[int]) -> None:
-        """Put these tokens into sequence 0."""
+    def prefill(self, ids: Sequence[int]) -> None:
+        """Read these tokens into slot 0."""
         for start in range(0, len(ids), self.chunk):
-            for place, token in enumerate(ids[start : start + self.chunk], start):
-                self._add(token, place, 0, wanted=False)
+            for position, token in enumerate(ids[start : start + self.chunk], start):
+                self._add(token, position, 0, with_logits=False)
             self._decode()
 
-    def branch(self, place: int, length: int) -> None:
-        """Begin a sequence with what all begin with."""
+    def fork(self, slot: int, length: int) -> None:
+        """Begin the sequence in a slot with the shared prefix."""
         if length:
-            llama_cpp.llama_memory_seq_cp(self.memory, 0, place, 0, length)
+            llama_cpp.llama_memory_seq_cp(self.memory, 0, slot, 0, length)
 
-    def forget(self, place: int) -> None:
-        llama_cpp.llama_memory_seq_rm(self.memory, place, -1, -1)
+    def free(self, slot: int) -> None:
+        """Forget the sequence in a slot."""
+        llama_cpp.llama_memory_seq_rm(self.memory, slot, -1, -1)
 
-    def step(self, making: dict[int, _Answer]) -> list[tuple[int, np.ndarray]]:
-        """Read what fits of all that is unread; the logits after each answer that is now read to its end."""
-        ended = []
-        for place, answer in making.items():
+    def step(self, active: dict[int, _Sequence]) -> list[tuple[int, np.ndarray]]:
+        """Decode as many unread tokens as fit; returns (slot, logits) of the sequences that are now read whole."""
+        complete = []
+        for slot, sequence in active.items():
             room = self.chunk - self.batch.n_tokens
-            for at in range(answer.known, min(len(answer.ids), answer.known + room)):
-                self._add(answer.ids[at], at, place, wanted=at == len(answer.ids) - 1)
-                answer.known = at + 1
-            if room and answer.known == len(answer.ids):
-                ended.append((place, self.batch.n_tokens - 1))
+            until = min(len(sequence.ids), sequence.num_decoded + room)
+            for position in range(sequence.num_decoded, until):
+                self._add(sequence.ids[position], position, slot, with_logits=position == len(sequence.ids) - 1)
+                sequence.num_decoded = position + 1
+            if room and sequence.num_decoded == len(sequence.ids):
+                complete.append((slot, self.batch.n_tokens - 1))
         self._decode()
-        return [(place, self._logits(row)) for place, row in ended]
+        return [(slot, self._logits(row)) for slot, row in complete]
 
-    def _add(self, token: int, at: int, place: int, wanted: bool) -> None:
+    def _add(self, token: int, position: int, slot: int, with_logits: bool) -> None:
         row = self.batch.n_tokens
-        self.batch.token[row], self.batch.pos[row] = token, at
-        self.batch.n_seq_id[row], self.batch.seq_id[row][0] = 1, place
-        self.batch.logits[row] = wanted
+        self.batch.token[row], self.batch.pos[row] = token, position
+        self.batch.n_seq_id[row], self.batch.seq_id[row][0] = 1, slot
+        self.batch.logits[row] = with_logits
         self.batch.n_tokens = row + 1
 
     def _decode(self) -> None:
@@ -153,10 +153,10 @@ class _Context:
         if failed:
             raise EvaluationError(
                 f"llama.cpp could not read {count} tokens (code {failed})",
-                why="The questions could not be answered",
+                why="The prompts could not be answered",
                 fix="If memory is short, close other programs; otherwise this is a defect of llama.cpp for this model",
             )
 
     def _logits(self, row: int) -> np.ndarray:
         """float32 [vocabulary], in llama.cpp's own memory."""
-        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.ctx, row), shape=(self.vocabulary,))
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.ctx, row), shape=(self.vocab_size,))

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from llama_cpp import GGML_TYPE_F32, Llama
 
+from snaketune.engines.interface import LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 
 
-def open_gguf(
-    path: StrPath, *, context: int, threads: int, adapter: StrPath | None = None, exact: bool = False
-) -> Llama:
-    """Load a GGUF, quietly, with room for `context` tokens; `adapter` is a GGUF LoRA over it.
+def open_gguf(path: StrPath, options: LoadOptions) -> Llama:
+    """Load a GGUF, quietly, with room for `options.context_length` tokens.
 
-    exact: keep what was read in float32 instead of float16, which alone moves log-probabilities by up to 0.2 where a
-    model is very sure of itself.
     Raises PackageError when llama.cpp refuses the file.
     """
     try:
         return Llama(
             str(path),
-            n_ctx=context,
-            n_batch=min(context, 512),
-            n_threads=threads,
-            n_threads_batch=threads,
-            lora_path=str(adapter) if adapter else None,
+            n_ctx=options.context_length,
+            n_batch=min(options.context_length, 512),
+            n_threads=options.threads,
+            n_threads_batch=options.threads,
+            lora_path=str(options.adapter) if options.adapter else None,
             logits_all=False,
             verbose=False,
             seed=0,
-            type_k=GGML_TYPE_F32 if exact else None,
-            type_v=GGML_TYPE_F32 if exact else None,
+            type_k=GGML_TYPE_F32 if options.exact else None,
+            type_v=GGML_TYPE_F32 if options.exact else None,
         )
     except (ValueError, OSError, RuntimeError) as error:
         raise PackageError(

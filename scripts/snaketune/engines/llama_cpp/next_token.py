@@ -1,27 +1,39 @@
-"""A GGUF's whole distribution over the vocabulary at chosen places of a row."""
+"""Next-token distributions of a GGUF over the whole vocabulary, at chosen positions of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from llama_cpp import Llama
 
 from snaketune.engines.llama_cpp.context import TokenSequence
 
 
-def distributions(sequence: TokenSequence, ids: Sequence[int], places: Sequence[int]) -> np.ndarray:
-    """ln p(next token | ids up to and including a place): float32 of shape (places, vocabulary).
+def next_token_logprobs(
+    llama: Llama, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """For each row ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
 
-    places: ascending positions in ids. What the row shares with the one read before is not computed again.
+    positions: for each row ascending. What a row shares with the one before it is not computed again.
     """
-    end = max(places) + 1
-    wanted = np.zeros(end, bool)
-    wanted[list(places)] = True
-    start = sequence.keep(ids[:end], at_most=min(places))
+    sequence = TokenSequence(llama)
+    try:
+        for ids, wanted in zip(rows, positions, strict=True):
+            yield _row(sequence, ids, wanted)
+    finally:
+        sequence.close()
+
+
+def _row(sequence: TokenSequence, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+    end = max(positions) + 1
+    is_wanted = np.zeros(end, bool)
+    is_wanted[list(positions)] = True
+    start = sequence.keep(ids[:end], at_most=min(positions))
     parts: list[np.ndarray] = []
     while start < end:
         until = min(start + sequence.chunk, end)
-        parts.append(_log_softmax(sequence.read(ids[start:until], wanted[start:until])))
+        parts.append(_log_softmax(sequence.read(ids[start:until], is_wanted[start:until])))
         start = until
     return np.concatenate(parts)
 

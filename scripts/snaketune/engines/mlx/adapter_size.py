@@ -1,4 +1,4 @@
-"""How large an adapter is beside the weights that it changes."""
+"""The size of an adapter's update, relative to the weights that it changes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 
-def relative_size(model: nn.Module) -> float | None:
-    """Frobenius norm of all low-rank changes over that of the weights they are added to; None without an adapter.
+def relative_update_norm(model: nn.Module) -> float | None:
+    """Frobenius norm of all low-rank updates over that of the weights they are added to; None without an adapter.
 
-    A useful adapter stays below 1. The norm of a product comes from the two r x r Gram matrices, so no change is
-    ever written out.
+    A useful adapter stays below 1. The norm of a product comes from the two r x r Gram matrices, so no update is
+    ever materialized.
     """
-    changes = weights = 0.0
+    updates = weights = 0.0
     for _, module in model.named_modules():
         inner = getattr(module, "linear", None)
         if not hasattr(module, "lora_a") or inner is None:
@@ -25,9 +25,9 @@ def relative_size(model: nn.Module) -> float | None:
             grams = (first @ first.swapaxes(-1, -2)) * (second.swapaxes(-1, -2) @ second)
         else:  # (inputs, r) and (r, outputs)
             grams = (first.T @ first) * (second @ second.T)
-        changes += float(module.scale) ** 2 * float(grams.sum().item())
+        updates += float(module.scale) ** 2 * float(grams.sum().item())
         weights += float(mx.square(_plain(inner)).sum().item())  # type: ignore[arg-type]
-    return math.sqrt(changes / weights) if weights else None
+    return math.sqrt(updates / weights) if weights else None
 
 
 def _plain(layer: Any) -> mx.array:

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model
 
+from snaketune.engines.interface import FusedWeights
 from snaketune.engines.mlx import experts
 from snaketune.errors import ModelError, PackageError
 from snaketune.files import StrPath, write_json
@@ -24,13 +25,13 @@ SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def fuse(
-    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop: str = "", shard: int = SHARD
-) -> dict[str, Any]:
+    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop_prefix: str = "", shard: int = SHARD
+) -> FusedWeights:
     """Write the weights of `base` with the adapter folder merged in as safetensors into the folder `target`.
 
     dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. The weights are read
-    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. drop: a prefix to
-    leave out of the tensors' names. Returns {"dtype": what was written, "files": names, "parameters": how many}.
+    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. drop_prefix: is
+    left out of the tensors' names.
     """
     model, own = _lazy(base)
     kind = dtype if dtype in SIXTEEN_BIT else own
@@ -47,10 +48,10 @@ def fuse(
     model.update_modules(tree_unflatten(merged))
     model = dequantize_model(model)
     whole = experts.unstacked(parameters(model))
-    weights = {name.removeprefix(drop): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
+    weights = {name.removeprefix(drop_prefix): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
     del model, merged, whole
     count = sum(value.size for value in weights.values())
-    return {"dtype": kind, "files": _save(weights, Path(target), shard), "parameters": count}
+    return FusedWeights(dtype=kind, files=_save(weights, Path(target), shard), parameters=count)
 
 
 def parameters(model: nn.Module) -> dict[str, mx.array]:

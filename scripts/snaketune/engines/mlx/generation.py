@@ -1,4 +1,4 @@
-"""Answers from an MLX model, many at a time: prompts sorted by length, finished ones replaced as they end."""
+"""Batched generation with mlx-lm: prompts sorted by length, finished ones replaced as they end."""
 
 from __future__ import annotations
 
@@ -7,71 +7,111 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import apply_top_k, apply_top_p, make_logits_processors
 
 from snaketune.engines.context_window import shared_prefix
+from snaketune.engines.interface import Completion, GenerationRequest
 from snaketune.engines.sampling import Sampling
 
-BATCH = 32  # answers in the making at once
+BATCH = 32  # completions generated at once
 PREFILL = 16  # prompts read at once; 8 is a tenth slower on a CPU, more gains nothing
+PREFILL_CHUNK = 512
+RAGGED_PROBE = ([1, 2, 3, 4, 5, 6, 7], [3, 2, 1], [2])
+"""Ids of three rows of different length: enough for a model whose mask does not reckon with a batch to fail."""
+TOLERANCE = 1e-3  # nats, in float32
+TOLERANCE_16_BIT = 0.25  # bfloat16 rounds differently in a batch and alone
+EXACT_DTYPES = (mx.float32, mx.uint32)  # uint32 holds the packed numbers of quantized weights
 
 
-def answers(
+def generate(
     model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
+    requests: Sequence[GenerationRequest],
     stop_ids: Set[int],
     sampling: Sampling,
-    seeds: Sequence[int],
-) -> Iterator[tuple[int, list[int], bool]]:
-    """Answers as they end: (which prompt, the new ids without the stop token, whether it stopped by itself).
+    *,
+    batched: bool = True,
+) -> Iterator[Completion]:
+    """Completions as they end; see `engines.interface.LanguageModel.generate`.
 
-    limits: for each prompt the most new tokens, at least 1; seeds: for each prompt the seed of its draws.
+    batched: several rows at once, for a model that `supports_ragged_prefill`.
     """
+    prompts = [request.prompt for request in requests]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     shared = shared_prefix(prompts)
-    cache = read(model, shared) if shared else None
+    cache = prefill(model, shared) if shared else None
     generator = BatchGenerator(
         model,
         stop_tokens=[[i] for i in sorted(stop_ids)],
-        completion_batch_size=BATCH if _takes_rows(model) else 1,
-        prefill_batch_size=PREFILL if _takes_rows(model) else 1,
+        completion_batch_size=BATCH if batched else 1,
+        prefill_batch_size=PREFILL if batched else 1,
     )
     try:
         uids = generator.insert(
             [list(prompts[i][len(shared) :]) for i in order],
-            [limits[i] for i in order],
+            [requests[i].max_new_tokens for i in order],
             caches=[cache] * len(order) if cache is not None else None,
             all_tokens=[list(shared) for _ in order],
-            samplers=None if sampling.temperature == 0 else [_sampler(sampling, seeds[i]) for i in order],
+            samplers=None if sampling.temperature == 0 else [_sampler(sampling, requests[i].seed) for i in order],
             logits_processors=[_penalty(sampling)] * len(order),
         )
-        number = dict(zip(uids, order, strict=True))
-        said: dict[int, list[int]] = {uid: [] for uid in uids}
+        index_of = dict(zip(uids, order, strict=True))
+        new_tokens: dict[int, list[int]] = {uid: [] for uid in uids}
         while responses := generator.next_generated():
             for response in responses:
                 if response.finish_reason != "stop":
-                    said[response.uid].append(response.token)
+                    new_tokens[response.uid].append(response.token)
                 if response.finish_reason is not None:
-                    yield number[response.uid], said.pop(response.uid), response.finish_reason == "stop"
+                    stopped = response.finish_reason == "stop"
+                    yield Completion(index_of[response.uid], new_tokens.pop(response.uid), stopped)
     finally:
         generator.close()
 
 
-def _takes_rows(model: nn.Module) -> bool:
-    """Whether several rows of different length can be read at once: mlx-lm's gemma2 fails on their mask."""
-    return not type(model).__module__.endswith(".gemma2")
+def supports_ragged_prefill(model: nn.Module) -> bool:
+    """Measure whether rows of different length, read together, are predicted as they are alone.
+
+    mlx-lm's gemma2 raises for most batch sizes and is wrong for others, because its mask has no dimension for the
+    repeated heads. The probe costs one short pass for each row and one for all of them.
+    """
+    try:
+        together = _first_logprobs(model, RAGGED_PROBE)
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError):
+        return False
+    weights = dict(tree_flatten(model.parameters(), destination={}))
+    exact = all(value.dtype in EXACT_DTYPES for value in weights.values())
+    tolerance = TOLERANCE if exact else TOLERANCE_16_BIT
+    return all(_gap(model, ids, found) <= tolerance for ids, found in zip(RAGGED_PROBE, together, strict=True))
 
 
-def read(model: nn.Module, ids: Sequence[int]) -> list[Any] | None:
+def _gap(model: nn.Module, ids: list[int], logprobs: mx.array) -> float:
+    """The largest difference between given log-probabilities and the model's own after `ids`; NaN fits nothing."""
+    logits = model(mx.array([ids]))[0, -1].astype(mx.float32)
+    return float(mx.abs(logits - mx.logsumexp(logits) - logprobs.astype(mx.float32)).max().item())  # type: ignore[arg-type]
+
+
+def _first_logprobs(model: nn.Module, prompts: Sequence[list[int]]) -> list[mx.array]:
+    """ln p of the first new token after each prompt, all prompts read in one batch."""
+    generator = BatchGenerator(model, completion_batch_size=len(prompts), prefill_batch_size=len(prompts))
+    try:
+        uids = generator.insert(list(prompts), [1] * len(prompts))
+        found: dict[int, mx.array] = {}
+        while responses := generator.next_generated():
+            found |= {response.uid: response.logprobs for response in responses}
+        return [found[uid] for uid in uids]
+    finally:
+        generator.close()
+
+
+def prefill(model: nn.Module, ids: Sequence[int]) -> list[Any] | None:
     """The model's cache after reading `ids`; None where its architecture cannot continue several rows from one."""
     cache = make_prompt_cache(model)
     if not all(hasattr(layer, "merge") for layer in cache):
         return None
-    for start in range(0, len(ids), 512):
-        model(mx.array([ids[start : start + 512]]), cache=cache)
+    for start in range(0, len(ids), PREFILL_CHUNK):
+        model(mx.array([ids[start : start + PREFILL_CHUNK]]), cache=cache)
         mx.eval([layer.state for layer in cache])
     return cache
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from snaketune.engines.interface import PeftAdapter
 from snaketune.errors import PackageError
 from snaketune.files import StrPath, read_json
 
 
-def peft_tensors(adapter: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors (float32, by PEFT's names) and the adapter_config.json of an adapter folder.
+def peft_adapter(adapter: StrPath) -> PeftAdapter:
+    """An adapter folder as tensors by PEFT's names and an adapter_config.json.
 
     mlx-lm holds A as (input, rank) and multiplies by `scale`; PEFT holds it as (rank, input) and multiplies by
     lora_alpha / r. Raises PackageError for an adapter that PEFT's LoRA cannot express.
@@ -40,7 +40,7 @@ def peft_tensors(adapter: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any
         letter = part[-1].upper()
         tensors[f"base_model.model.{layer}.lora_{letter}.weight"] = np.array(value.astype(mx.float32).T, order="C")
     modules = sorted({name.split(".")[-3] for name in tensors})
-    return tensors, {
+    peft_config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": settings["rank"],
@@ -52,6 +52,7 @@ def peft_tensors(adapter: StrPath) -> tuple[dict[str, np.ndarray], dict[str, Any
         "inference_mode": True,
         "base_model_name_or_path": None,
     }
+    return PeftAdapter(tensors, peft_config)
 
 
 def _arrays(path: Path) -> dict[str, mx.array]:

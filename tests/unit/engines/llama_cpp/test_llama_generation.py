@@ -1,6 +1,7 @@
 """A GGUF's answers are llama.cpp's own, whatever was asked before."""
 
 import pytest
+from snaketune.engines.interface import GenerationRequest, LoadOptions
 from snaketune.engines.llama_cpp import generation, loading
 from snaketune.engines.sampling import Sampling
 from snaketune.tokens.chat_template import Renderer
@@ -17,12 +18,13 @@ def prompts(stories):
 
 @pytest.fixture(scope="module")
 def llama(stories_gguf):
-    return loading.open_gguf(stories_gguf, context=512, threads=1)
+    return loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
 
 
 def said(llama, prompts, sampling=GREEDY, stop_ids=frozenset({1}), seeds=None, limit=20):
-    found = generation.answers(llama, prompts, [limit] * len(prompts), stop_ids, sampling, seeds or range(len(prompts)))
-    return {number: (new, stopped) for number, new, stopped in found}
+    seeds = seeds or range(len(prompts))
+    requests = [GenerationRequest(prompt, limit, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    return {number: (new, stopped) for number, new, stopped in generation.generate(llama, requests, stop_ids, sampling)}
 
 
 def test_greedy_answers_equal_llama_cpps_own(prompts, llama, stories_gguf):
@@ -71,7 +73,7 @@ def test_together_after_a_shared_beginning_as_alone(family, tmp_path):
 
     folder = families.build(tmp_path / "m", family, dtype="float32")
     gguf_conversion.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
-    llama = loading.open_gguf(tmp_path / "m.gguf", context=256, threads=1)
+    llama = loading.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256))
     rng = np.random.default_rng(1)
     beginning = rng.integers(10, 300, 90).tolist()  # gemma3's window is 64 here
     prompts = [beginning + rng.integers(10, 300, n).tolist() for n in (3, 30, 1, 12, 60, 7, 7, 19, 44, 2, 5)]
@@ -95,7 +97,9 @@ def test_an_adapter_over_the_file_speaks_in_its_answers(tmp_path):
     )
     asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]
     plain, adapted = (
-        said(loading.open_gguf(tmp_path / "m.gguf", context=256, threads=1, adapter=over), asked, stop_ids=set())
+        said(
+            loading.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256, adapter=over)), asked, stop_ids=set()
+        )
         for over in (None, lora)
     )
     assert plain != adapted

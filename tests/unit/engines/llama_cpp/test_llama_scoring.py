@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from snaketune.engines.interface import LoadOptions
 from snaketune.engines.llama_cpp import loading, loglikelihood
 from snaketune.tokens.chat_template import Renderer
 
@@ -22,7 +23,7 @@ def rows(stories):
 
 @pytest.fixture(scope="module")
 def llama(stories_gguf):
-    return loading.open_gguf(stories_gguf, context=512, threads=1)
+    return loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
 
 
 def test_the_perplexity_of_the_f16_file_is_within_a_percent_of_mlx_lms(rows, llama, stories):
@@ -31,8 +32,8 @@ def test_the_perplexity_of_the_f16_file_is_within_a_percent_of_mlx_lms(rows, lla
 
     model = mlx_loading.load(stories).model
     count = sum(sum(targets) for _, targets in rows)
-    theirs = math.exp(-sum(mlx_scoring.log_probabilities(model, rows)) / count)
-    ours = math.exp(-sum(loglikelihood.log_probabilities(llama, rows)) / count)
+    theirs = math.exp(-sum(mlx_scoring.loglikelihoods(model, rows)) / count)
+    ours = math.exp(-sum(loglikelihood.loglikelihoods(llama, rows)) / count)
     assert ours == pytest.approx(theirs, rel=0.01)
     assert 1 < ours < 10
 
@@ -48,19 +49,19 @@ def test_scores_are_log_softmax_of_llama_cpps_own_logits(rows, stories_gguf):
     logs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
     logs -= logits.max(-1, keepdims=True)
     expected = sum(logs[i - 1, ids[i]] for i in range(1, len(ids)) if targets[i])
-    small = loading.open_gguf(stories_gguf, context=512, threads=1)
+    small = loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
     small.n_batch = 100  # so that the row is read in several parts
-    assert next(loglikelihood.log_probabilities(small, [rows[1]])) == pytest.approx(expected, rel=1e-4)
+    assert next(loglikelihood.loglikelihoods(small, [rows[1]])) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_was_read_before_changes_no_score(rows, llama):
-    alone = [next(loglikelihood.log_probabilities(llama, [row])) for row in rows]
-    together = list(loglikelihood.log_probabilities(llama, [*rows, *reversed(rows)]))
+    alone = [next(loglikelihood.loglikelihoods(llama, [row])) for row in rows]
+    together = list(loglikelihood.loglikelihoods(llama, [*rows, *reversed(rows)]))
     assert together == pytest.approx([*alone, *reversed(alone)], rel=1e-3)
 
 
 def test_only_targets_count(rows, llama):
     ids, _ = rows[0]
     none, first, both = ([i in places for i in range(len(ids))] for places in ((), (5,), (5, 9)))
-    found = list(loglikelihood.log_probabilities(llama, [(ids, none), (ids, first), (ids, both)]))
+    found = list(loglikelihood.loglikelihoods(llama, [(ids, none), (ids, first), (ids, both)]))
     assert found[0] == 0.0 > found[1] > found[2]

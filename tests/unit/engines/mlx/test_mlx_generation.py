@@ -5,6 +5,7 @@ import json
 import families
 import numpy as np
 import pytest
+from snaketune.engines.interface import GenerationRequest
 from snaketune.engines.mlx import generation, loading
 from snaketune.engines.sampling import Sampling
 
@@ -25,8 +26,12 @@ def tiny(tmp_path_factory):
     return model
 
 
+def requests(prompts, limit=6, first_seed=0):
+    return [GenerationRequest(prompt, limit, seed) for seed, prompt in enumerate(prompts, first_seed)]
+
+
 def said(model, prompts, sampling=GREEDY, stop_ids=frozenset({3}), limit=6):
-    found = generation.answers(model, prompts, [limit] * len(prompts), stop_ids, sampling, range(len(prompts)))
+    found = generation.generate(model, requests(prompts, limit), stop_ids, sampling)
     return {number: (new, stopped) for number, new, stopped in found}
 
 
@@ -66,9 +71,9 @@ def test_a_drawn_answer_depends_on_its_own_seed_alone(tiny):
     sampling = Sampling(temperature=1.0, top_p=0.9, top_k=40)
     together = said(model, prompts, sampling)
     assert together == said(model, prompts, sampling)
-    rest = generation.answers(model, prompts[3:], [6] * 3, {3}, sampling, [3, 4, 5])
+    rest = generation.generate(model, requests(prompts[3:], first_seed=3), {3}, sampling)
     assert {number + 3: (new, stopped) for number, new, stopped in rest} == {i: together[i] for i in (3, 4, 5)}
-    again = generation.answers(model, prompts, [6] * 6, {3}, sampling, range(10, 16))
+    again = generation.generate(model, requests(prompts, first_seed=10), {3}, sampling)
     assert {number: (new, stopped) for number, new, stopped in again} != together
 
 
@@ -82,5 +87,34 @@ def test_a_strong_repetition_penalty_lets_no_token_come_twice(tiny):
 def test_each_prompt_keeps_its_own_limit(tiny):
     model, vocabulary = tiny("llama-bpe")
     prompts = prompts_of(vocabulary, count=5)
-    found = generation.answers(model, prompts, [1, 2, 3, 4, 5], set(), GREEDY, range(5))
+    asked = [GenerationRequest(prompt, limit) for limit, prompt in enumerate(prompts, 1)]
+    found = generation.generate(model, asked, set(), GREEDY)
     assert {number: (len(new), stopped) for number, new, stopped in found} == {i: (i + 1, False) for i in range(5)}
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_ragged_prefill_is_supported_by_every_family_but_gemma2(family, tiny):
+    model, _ = tiny(family)
+    assert generation.supports_ragged_prefill(model) == (family != "gemma2")
+
+
+def test_ragged_prefill_is_refused_where_a_batch_is_masked_wrongly(tiny):
+    import mlx.nn as nn
+
+    model, _ = tiny("llama-bpe")
+
+    class FirstRowForAll(nn.Module):
+        """Answers every row of a batch as if it were the first one."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+            self.layers = model.layers
+
+        def __call__(self, ids, cache=None):
+            import mlx.core as mx
+
+            found = model(ids, cache=cache)
+            return mx.broadcast_to(found[:1], found.shape)
+
+    assert not generation.supports_ragged_prefill(FirstRowForAll())

@@ -10,7 +10,7 @@ import pytest
 from snaketune.engines import context_window
 from snaketune.engines.mlx import loading, loglikelihood
 
-STORIES = Path(__file__).resolve().parents[4] / "../shared/models/stories260K"
+STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
 TEXTS = (
     "Once upon a time there was a little girl named Lily. She loved to play outside in the sun.",
     "Tom had a red ball. One day the ball went over the wall, and Tom was very sad.",
@@ -37,7 +37,7 @@ def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
     rows = [renderer.text(text) for text in TEXTS]
     theirs, _ = load(str(STORIES))
     expected = sum(direct(theirs, row.ids, row.trained) for row in rows)
-    ours = sum(loglikelihood.log_probabilities(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
+    ours = sum(loglikelihood.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
     count = sum(sum(row.trained) for row in rows)
     assert math.exp(-ours / count) == pytest.approx(math.exp(-expected / count), rel=1e-4)
     assert 1 < math.exp(-ours / count) < 10
@@ -54,13 +54,13 @@ def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeyp
         ids = beginning + rng.integers(5, vocabulary, length).tolist()
         rows.append((ids, [False] * 90 + (rng.random(length) < 0.7).tolist()))
     expected = [direct(model, *row) for row in rows]
-    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
     monkeypatch.setattr(loglikelihood, "CHUNK", 32)
-    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
     monkeypatch.setattr(context_window, "WORTH_SHARING", 10_000)
-    assert list(loglikelihood.log_probabilities(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 def test_a_row_without_targets_scores_nothing(tmp_path):
     model = loading.load(families.build(tmp_path / "m", "llama-bpe")).model
-    assert list(loglikelihood.log_probabilities(model, [([1, 2, 3], [False] * 3)])) == [0.0]
+    assert list(loglikelihood.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]

@@ -1,0 +1,209 @@
+"""What an engine offers to the rest of the library, as Protocols; `registry` finds the one with a given name.
+
+An engine is a package beside this file (`mlx`, `llama_cpp`) with one module for each part that it has:
+
+    language_model.py   load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py, GGUFModel)
+    train.py            Trainer: train
+    export.py           Exporter: fuse, peft_adapter, quantize_base, check_fusable
+    device.py           Device: describe
+
+A part is a module, so that a step depends on the parts that it uses and on no others: a change of an engine's
+generation does not make its trainings stale. Everything that crosses this border is a plain Python value or a numpy
+array. Token ids go in and come out; no engine tokenizes.
+
+The words are those of lm-evaluation-harness (`LM.loglikelihood`, `LM.generate_until`, requests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from snaketune.engines.sampling import Sampling
+from snaketune.files import StrPath
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class LoglikelihoodRequest(NamedTuple):
+    """A row to score. `ids` and `loss_mask` have the row's length; the first token is never scored."""
+
+    ids: Sequence[int]
+    loss_mask: Sequence[bool]
+
+
+class GenerationRequest(NamedTuple):
+    """A prompt to continue by at least one and at most `max_new_tokens` tokens; `seed` is that of its draws."""
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    seed: int = 0
+
+
+class Completion(NamedTuple):
+    """What a model generated for the request at `request_index`; `ids` are the new tokens without the stop token."""
+
+    request_index: int
+    ids: list[int]
+    stopped: bool
+    """Whether a stop token ended it; otherwise it reached its limit."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded. An engine ignores what has no meaning for it, and says so below.
+
+    dtype: `auto`, `float32`, `bfloat16` or `float16`; auto is what suits the machine. A GGUF has its own types.
+    adapter: over the model: a folder in mlx-lm's format, for llama.cpp a GGUF LoRA.
+    context_length: tokens that the longest request needs, prompt and completion; only llama.cpp reserves memory for it.
+    threads: only llama.cpp is told; MLX decides for itself.
+    exact: computes everything in float32, for llama.cpp its keys and values too. float16 there alone moves
+    log-probabilities by up to 0.2 where a model is very sure of itself.
+    layer_by_layer: keeps one block at a time in memory. Such a model has `next_token_logprobs` alone.
+    merged_as: merges the adapter by code of its own, independent of `Exporter.fuse`, and rounds all weights to this
+    16-bit format: the reference that a fused model is compared with.
+    """
+
+    dtype: str = "auto"
+    adapter: StrPath | None = None
+    context_length: int = 0
+    threads: int = 1
+    exact: bool = False
+    layer_by_layer: bool = False
+    merged_as: str | None = None
+
+
+class LanguageModel(Protocol):
+    """A loaded model. Log-probabilities are natural logarithms (nats)."""
+
+    def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
+        """The sum over a row's masked tokens of ln p(token | all tokens before it), row by row in the given order.
+
+        0.0 for a row without a masked token. A row must fit into the context. A damaged model gives NaN or infinity,
+        which is not an error here. Raises EvaluationError when the engine fails, for instance for want of memory.
+        """
+        ...
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
+    ) -> Iterator[Completion]:
+        """Completions in the order in which they end, each exactly once.
+
+        A completion depends on its own request alone, not on the others or their order. Raises EvaluationError when the
+        engine fails.
+        """
+        ...
+
+    def next_token_logprobs(
+        self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> Iterator[np.ndarray]:
+        """For each row, ln p(next token | ids up to and including a position) over the whole vocabulary.
+
+        positions: for each row at least one, ascending. Yields float32 arrays of shape (len(positions[i]), vocabulary),
+        one at a time, because all together may not fit into memory.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the memory; the model cannot be used after that."""
+        ...
+
+
+class AdaptedModel(LanguageModel, Protocol):
+    """A model of an engine that trains, perhaps with an adapter over it."""
+
+    def relative_update_norm(self) -> float | None:
+        """Frobenius norm of the adapter's update over that of the weights that it changes; None without an adapter."""
+        ...
+
+
+class GGUFModel(LanguageModel, Protocol):
+    """A model from a GGUF file, which carries a tokenizer of its own."""
+
+    def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
+        """The ids that llama.cpp makes of a text, special tokens by their names."""
+        ...
+
+    def bos_token(self) -> int:
+        """The id that llama.cpp puts before a text where the file says so; -1 where there is none."""
+        ...
+
+    def ends_generation(self, token: int) -> bool:
+        """Whether llama.cpp stops at this token."""
+        ...
+
+
+class ModelLoader(Protocol):
+    """The part `language_model` of an engine."""
+
+    def load(self, path: StrPath, options: LoadOptions = ...) -> LanguageModel:
+        """Load a model: a folder in Hugging Face format, for llama.cpp a GGUF file.
+
+        Raises ModelError (PackageError for a GGUF) when it cannot be loaded or the adapter does not fit.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FusedWeights:
+    """The weights that `Exporter.fuse` wrote: their 16-bit format, the files' names and the number of parameters."""
+
+    dtype: str
+    files: list[str]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """An adapter in PEFT's layout: float32 tensors by PEFT's names, and its adapter_config.json."""
+
+    tensors: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+
+class Exporter(Protocol):
+    """The part `export` of an engine: from what it trains to formats that other programs read."""
+
+    def check_fusable(self, config: dict[str, Any], folder: StrPath) -> None:
+        """Raise ModelError if a model with this config.json (in `folder`) cannot be fused."""
+        ...
+
+    def fuse(
+        self, base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop_prefix: str = ""
+    ) -> FusedWeights:
+        """Merge an adapter folder into the base folder; write safetensors with Hugging Face names into `target`.
+
+        Computed in float32 and rounded once; a quantized base is dequantized. dtype: `float16`, `bfloat16`, or what
+        suits the base. drop_prefix: left out of the tensors' names. Raises ModelError for an adapter that does not fit,
+        PackageError for weights that are not finite in 16 bits.
+        """
+        ...
+
+    def peft_adapter(self, adapter: StrPath) -> PeftAdapter:
+        """An adapter folder in PEFT's layout; raises PackageError for one that PEFT's LoRA cannot express."""
+        ...
+
+    def quantize_base(
+        self, manifest: StrPath, model: dict[str, Any], folder: StrPath, quantized_manifest: StrPath
+    ) -> dict[str, Any]:
+        """Quantize the base of a manifest as `model["quantize"]` says, into `folder`, and write its manifest.
+
+        Raises ModelError for a base that is quantized already and for sizes that the engine does not have.
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """The part `train` of an engine."""
+
+    def train(self, *arguments: Any, **options: Any) -> Any: ...
+
+
+class Device(Protocol):
+    """The part `device` of an engine: what it computes on."""
+
+    def describe(self) -> dict[str, Any]:
+        """{"device": metal, cuda or cpu; "name"; and in bytes, where known, "memory" and "working_set"}."""
+        ...
