@@ -87,7 +87,7 @@ def stores(model):
 
 def template_file(model):
     """The Jinja file that a base's template comes from, if it is a file of the person's own."""
-    named = model["template"]
+    named = model["chat_template"]
     return [named] if named and named not in chat_template.NAMED else []
 
 

@@ -36,7 +36,7 @@ rule validate_rows:
         "../envs/data.yaml"
     params:
         config=settings(
-            data=without(CONFIG["data"], "split", "max_length", "too_long", "leaks"),
+            data=without(CONFIG["data"], "split", "max_length", "on_too_long", "on_leakage"),
             seed=CONFIG["seed"],
         ),
         code=code("validate_rows", "data"),
@@ -82,7 +82,7 @@ rule check_leaks:
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(**only(CONFIG["data"], "leaks", "near_duplicates", "shingles")),
+        config=settings(**only(CONFIG["data"], "on_leakage", "near_duplicates", "shingles")),
         code=code("check_leaks", "data"),
     script:
         "../scripts/check_leaks.py"

@@ -13,7 +13,7 @@ rule evaluate:
     input:
         f"{RUN}/evaluation/comparison.json",
         expand(f"{RUN}/evaluation/{{artefact}}/{{file}}", artefact=ARTEFACTS, file=["predictions.jsonl", "scores.json"]),
-        f"{RUN}/evaluation/passed" if CONFIG["evaluate"]["on_missed"] == "stop" else [],
+        f"{RUN}/evaluation/passed" if CONFIG["evaluate"]["on_missed_threshold"] == "stop" else [],
 
 
 rule generate_answers:

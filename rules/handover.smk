@@ -38,7 +38,7 @@ rule write_card:
                 one | {"summary": f"{RUN}/train/{one['experiment']}/summary.json"}
                 for one in experiments_in_order(*WITHOUT_EFFECT)
             ],
-            package=only(CONFIG["package"], "gguf", "name", "licence", "language"),
+            package=only(CONFIG["package"], "gguf", "name", "license", "language"),
             data=only(CONFIG["data"], "sources"),
         ),
         code=code("write_card", "report"),

@@ -123,8 +123,8 @@ rule tokenize_rows:
         "../envs/mlx.yaml"
     params:
         config=lambda wildcards: settings_text(
-            model=only(TOKENS[wildcards.tokens], "template"),
-            data=only(CONFIG["data"], "max_length", "too_long"),
+            model=only(TOKENS[wildcards.tokens], "chat_template"),
+            data=only(CONFIG["data"], "max_length", "on_too_long"),
         ),
         code=code("tokenize_rows", "mlx"),
     script:

@@ -45,7 +45,7 @@ rule fuse_adapter:
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
-        config=settings(model=only(FIRST["model"], "template", "dtype")),
+        config=settings(model=only(FIRST["model"], "chat_template", "dtype")),
         code=code("fuse_adapter", "mlx"),
     script:
         "../scripts/fuse_adapter.py"
@@ -171,8 +171,8 @@ rule check_fidelity:
         runtime=evaluation_time,
     params:
         config=settings(
-            package=only(CONFIG["package"], "fidelity", "min_gain_kept"),
-            model=only(FIRST["model"], "template"),
+            package=only(CONFIG["package"], "fidelity", "min_gain_retained"),
+            model=only(FIRST["model"], "chat_template"),
             data=only(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),

@@ -73,7 +73,7 @@ rule train_pilot:
         runtime=training_time,
     params:
         config=settings(
-            pilot=only(CONFIG["pilot"], "rows", "updates"),
+            pilot=only(CONFIG["pilot"], "rows", "max_steps"),
             train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=only(FIRST["model"], "dtype"),
             seed=CONFIG["seed"],
@@ -111,7 +111,7 @@ rule train_share:
     params:
         config=lambda wildcards: settings_text(
             share=float(wildcards.share),
-            pilot=only(CONFIG["pilot"], "rows", "updates"),
+            pilot=only(CONFIG["pilot"], "rows", "max_steps"),
             train=without(FIRST["train"], *WITHOUT_EFFECT),
             model=only(FIRST["model"], "dtype"),
             seed=CONFIG["seed"],

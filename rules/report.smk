@@ -52,7 +52,7 @@ rule record_run:
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(model=only(FIRST["model"], "template")),
+        config=settings(model=only(FIRST["model"], "chat_template")),
         code=code("record_run", "data"),
     script:
         "../scripts/record_run.py"

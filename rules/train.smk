@@ -3,10 +3,10 @@
 # needs    the tokenised splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    train_adapter, score_experiment (where select.by is a measure of answers), select_experiment
+# steps    train_adapter, score_experiment (where select.metric is a measure of answers), select_experiment
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
-BY_MEASURE = CONFIG["select"]["by"] != "validation_loss"
+BY_MEASURE = CONFIG["select"]["metric"] != "validation_loss"
 
 
 def candidate_files(name):

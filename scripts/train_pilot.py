@@ -17,10 +17,10 @@ with step.running(snakemake.log[0]):
             **config["train"],
             **later["train"],
             "epochs": 1,
-            "updates": config["pilot"]["updates"],
+            "max_steps": config["pilot"]["max_steps"],
             "dtype": config["model"]["dtype"],
             "seed": config["seed"],
-            "max_skipped": 1_000_000,  # a pilot that diverges goes on to its end, for decide_pilot to see
+            "max_nonfinite_steps": 1_000_000,  # a pilot that diverges goes on to its end, for decide_pilot to see
         },
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,

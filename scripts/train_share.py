@@ -15,14 +15,14 @@ with step.running(snakemake.log[0]):
     rows, updates = learning_curve.part(
         config["share"],
         min(pilot["rows"], len(TokenStore(snakemake.input.train))),
-        pilot["updates"],
-        train["batch_size"] * train["accumulation"],
+        pilot["max_steps"],
+        train["batch_size"] * train["gradient_accumulation_steps"],
     )
     trainer.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
-        {**train, **later["train"], "updates": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        {**train, **later["train"], "max_steps": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,
         metrics=snakemake.output.metrics,

@@ -256,7 +256,7 @@ def _plan_and_pilot(folder: Path, said: str) -> None:
                     "parameters": 1_000_000,
                     "trainable_parameters": 41_000,
                     "memory": {"weights": 4_000_000, "activations": 380_000_000, "total": 430_000_000},
-                    "warnings": ["75 updates are few: lower train.accumulation, or raise train.epochs"],
+                    "warnings": ["75 updates are few: lower train.gradient_accumulation_steps, or raise train.epochs"],
                 }
             },
             "disk": {"total": 2_100_000_000, "base": 4_000_000},

@@ -23,9 +23,9 @@ class Chain:
 
     @property
     def config(self) -> dict[str, Any]:
-        fidelity = {"rows": 12, "prompts": 4, "max_new_tokens": 16}
-        model = {"template": self.template, "dtype": "auto"}
-        return {"model": model, "package": {"min_gain_kept": 0.9, "fidelity": fidelity}}
+        fidelity = {"rows": 12, "num_prompts": 4, "max_new_tokens": 16}
+        model = {"chat_template": self.template, "dtype": "auto"}
+        return {"model": model, "package": {"min_gain_retained": 0.9, "fidelity": fidelity}}
 
     @property
     def base(self) -> Path:

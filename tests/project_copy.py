@@ -22,18 +22,18 @@ model: {base: tiny-base}
 data:
   sources: [{path: rows.jsonl}]
   max_length: 64
-pilot: {rows: 20, updates: 4, on_no_go: continue, sample: 4}
+pilot: {rows: 20, max_steps: 4, on_no_go: continue, sample: 4}
 train:
-  updates: 12
+  max_steps: 12
   batch_size: 4
-  accumulation: 1
+  gradient_accumulation_steps: 1
   rank: 4
   alpha: 8
   learning_rate: 1e-2
-  warmup: 2
-  validate_every: 4
+  warmup_steps: 2
+  eval_steps: 4
   gradient_checkpointing: false
-package: {gguf: [q8_0], fidelity: {rows: 6, prompts: 2, max_new_tokens: 8}}
+package: {gguf: [q8_0], fidelity: {rows: 6, num_prompts: 2, max_new_tokens: 8}}
 evaluate: {max_rows: 12, max_new_tokens: 8}
 """
 

@@ -21,7 +21,13 @@ from snaketune.plan.plan import largest_batches
 from snaketune.tokens.token_store import TokenStore
 
 ROWS = 24
-PLAIN = {"batch_size": 4, "accumulation": 1, "dropout": 0.0, "gradient_checkpointing": False, "max_positions": 4096}
+PLAIN = {
+    "batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "dropout": 0.0,
+    "gradient_checkpointing": False,
+    "max_tokens_per_micro_batch": 4096,
+}
 Q4 = {"bits": 4, "group_size": 64}
 
 COMBINATIONS: list[tuple[str, int, dict[str, Any]]] = [
@@ -35,8 +41,8 @@ COMBINATIONS: list[tuple[str, int, dict[str, Any]]] = [
     ("6M", 128, {"dropout": 0.1}),
     ("6M", 128, {"dropout": 0.1, "gradient_checkpointing": True}),
     ("6M", 128, {"rank": 256}),
-    ("6M", 128, {"rank": 128, "accumulation": 3}),
-    ("6M", 128, {"layers": 2}),
+    ("6M", 128, {"rank": 128, "gradient_accumulation_steps": 3}),
+    ("6M", 128, {"num_layers": 2}),
     ("6M", 128, {"method": "dora"}),
     ("6M", 128, {"method": "full"}),
     ("6M", 128, {"quantize": Q4}),
@@ -60,7 +66,7 @@ def one(folder: Path, size: str, length: int, changed: dict[str, Any]) -> tuple[
     train, valid = folder / f"{size}-{length}.safetensors", folder / f"{size}-valid.safetensors"
     made_models.write_rows(train, ROWS, length, vocabulary)
     made_models.write_rows(valid, 1, 16, vocabulary)
-    given = PLAIN | {"updates": 3, "validate_every": 1000} | {k: v for k, v in changed.items() if k != "quantize"}
+    given = PLAIN | {"max_steps": 3, "eval_steps": 1000} | {k: v for k, v in changed.items() if k != "quantize"}
     settings = configuration.complete({"run": "bench", "train": given})["train"]
     shape = architecture.read(json.loads((model / "config.json").read_text()))
     forecast = max(

@@ -25,13 +25,13 @@ SETTINGS = {
     "run": "tiny",
     "model": {"base": "tiny-base"},
     "data": {"sources": [{"path": "rows.jsonl"}], "max_length": 64},
-    "pilot": {"rows": 20, "updates": 4, "on_no_go": "continue", "sample": 4},
-    "train": yaml.safe_load(TINY)["train"] | {"updates": 3000, "validate_every": 500, "patience": None},
+    "pilot": {"rows": 20, "max_steps": 4, "on_no_go": "continue", "sample": 4},
+    "train": yaml.safe_load(TINY)["train"] | {"max_steps": 3000, "eval_steps": 500, "early_stopping_patience": None},
     "experiments": {
         "short": {},
         "large": {"rank": 8},
-        "long": {"updates": 12000, "validate_every": 4000},
-        "wild": {"learning_rate": 1e30, "max_skipped": 2},
+        "long": {"max_steps": 12000, "eval_steps": 4000},
+        "wild": {"learning_rate": 1e30, "max_nonfinite_steps": 2},
     },
 }
 

@@ -87,7 +87,7 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
     """300 updates each, for time; the demo's own 1000 change nothing about what is trained when."""
     project = demo.twin(tmp_path / "grid")
     given = yaml.safe_load((project.folder / "config.yaml").read_text())
-    given["train"]["updates"] = 300
+    given["train"]["max_steps"] = 300
     given["grid"] = {"learning_rate": [1e-3, 2e-3, 4e-3], "rank": [8, 16]}
     project.write("grid.yaml", yaml.safe_dump(given))
     project.configuration = "grid.yaml"

@@ -52,7 +52,7 @@ def test_questions_and_answers_end_in_a_scored_gguf_that_has_learned(gsm8k: Path
 def test_a_hundred_greedy_answers_of_the_f16_file_are_the_adapters_but_where_it_was_undecided(gsm8k: Path) -> None:
     """Two 16-bit roundings lie between the two, and so weak a model is often torn between two words."""
     project = Project(gsm8k.parents[1], "stories.yaml")
-    project.replace("stories.yaml", "gguf: [q8_0]", "gguf: [q8_0], fidelity: {rows: 100, prompts: 100}")
+    project.replace("stories.yaml", "gguf: [q8_0]", "gguf: [q8_0], fidelity: {rows: 100, num_prompts: 100}")
     done = project.snakemake("package")
     assert done.returncode == 0, done.stdout
     record = json.loads((gsm8k / "model/fidelity.json").read_text())

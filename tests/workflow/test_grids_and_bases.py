@@ -35,8 +35,8 @@ def grid(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     families.build(project.folder / "other-base", "smollm", dtype="float32")
     experiments = {
         "main": {"rank": 4},
-        "plainly": {"template": "alpaca", "learning_rate": 1e-5},
-        "another": {"base": "other-base", "template": "chatml", "learning_rate": 1e-6},
+        "plainly": {"chat_template": "alpaca", "learning_rate": 1e-5},
+        "another": {"base": "other-base", "chat_template": "chatml", "learning_rate": 1e-6},
     }
     with_settings(
         project,
@@ -74,7 +74,7 @@ def test_the_adapter_that_is_handed_on_is_the_chosen_experiments(grid: Project) 
     same = [name for name in NAMES if (run / f"train/{name}/adapters.safetensors").read_bytes() == handed_on]
     assert same == [chosen]
     read_as = read(grid, "model/base.json")["read_as"]
-    assert read_as["template"] == {"plainly": "alpaca", "another": "chatml"}.get(chosen)
+    assert read_as["chat_template"] == {"plainly": "alpaca", "another": "chatml"}.get(chosen)
     assert read(grid, "pilot/adapter_config.json")["lora_parameters"]["rank"] == 4
 
 

@@ -57,7 +57,7 @@ def test_a_configuration_of_ones_own_takes_nothing_from_the_demos(project: Proje
     done = project.snakemake("save_config", "--configfile", "own.yaml", "--allowed-rules", "save_config")
     assert done.returncode == 0, done.stdout
     saved = yaml.safe_load((project.folder / "results/own/config.json").read_text())
-    assert saved["train"]["updates"] is None  # the demo's are 1000
+    assert saved["train"]["max_steps"] is None  # the demo's are 1000
     assert saved["train"]["rank"] == 16
 
 

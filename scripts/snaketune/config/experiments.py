@@ -100,8 +100,8 @@ def _settings(
     for key, given in override.items():
         section, value = checked(key, given, where)
         settings[section][key] = value
-    if "epochs" in override and "updates" not in override:
-        settings["train"]["updates"] = None  # updates win over epochs, and would make this override mean nothing
+    if "epochs" in override and "max_steps" not in override:
+        settings["train"]["max_steps"] = None  # max_steps wins over epochs, and would make this override mean nothing
     if "base" in override and "revision" not in override:
         settings["model"]["revision"] = "main"  # a pinned commit belongs to the model it was written for
     hosts.check(settings["train"], where)

@@ -32,8 +32,8 @@ SHOWN = 5  # pairs in a message
 def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> dict[str, Any]:
     """Look for leaks between three files of records; write leaks.json, and return it.
 
-    config: {"leaks", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), by (how many of
-    each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
+    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), by (how
+    many of each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
     """
     with tempfile.TemporaryDirectory() as scratch:
         rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))
@@ -48,7 +48,7 @@ def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, l
         for what, *pair in found[:LISTED]
     ]
     by = {why: count for what, why in WHY.items() if (count := sum(one[0] == what for one in found))}
-    written = {"pairs": len(found), "by": by, "action": config["leaks"], "listed": listed}
+    written = {"pairs": len(found), "by": by, "action": config["on_leakage"], "listed": listed}
     write_json(leaks, written)
     return written
 
@@ -90,10 +90,10 @@ def check(leaks: StrPath) -> None:
     if found["pairs"] and found["action"] == "fail":
         raise DataError(
             f"{found['pairs']} pairs of rows stand on two sides of the split:{_shown(found)}\n",
-            where="data.leaks",
+            where="data.on_leakage",
             why="Scores on rows that were trained on say nothing about new ones",
             fix="Take these rows out of one side, or let snaketune divide the rows (a source without `split`); "
-            "`leaks: warn` goes on all the same",
+            "`data.on_leakage: warn` goes on all the same",
         )
 
 

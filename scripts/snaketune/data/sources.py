@@ -33,8 +33,8 @@ def files(sources: list[dict[str, Any]]) -> list[str]:
     for number, source in enumerate(sources):
         for path in expanded(source, f"data.sources[{number}]"):
             found[path] = None
-        if source.get("target"):
-            found[source["target"]] = None
+        if source.get("target_path"):
+            found[source["target_path"]] = None
     return list(found)
 
 
@@ -50,13 +50,13 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
         raise ConfigError("a source needs either a path or a hub data set", where=where, fix="Give it one of them")
     if not path:
         return []
-    if bool(source.get("target")) != (source.get("format") == "parallel"):
+    if bool(source.get("target_path")) != (source.get("format") == "parallel"):
         raise ConfigError(
-            "`format: parallel` and `target` belong together",
+            "`format: parallel` and `target_path` belong together",
             where=where,
-            fix="Give `path` the file of the source language, `target` that of the other, and `format: parallel`",
+            fix="Give `path` the file of the source language, `target_path` that of the other, and `format: parallel`",
         )
-    for name in filter(None, (path, source.get("target"))):
+    for name in filter(None, (path, source.get("target_path"))):
         if not Path(name).exists() and not (name == path and glob.has_magic(name)):
             raise missing(name, where)
     if Path(path).is_file():

@@ -47,7 +47,7 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
             )
     settings = read_as(read_json(model), config["model"])
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
-    renderer = Renderer(both[0].folder, settings["template"])
+    renderer = Renderer(both[0].folder, settings["chat_template"])
     context = context_of(both[0].folder)
     models = [one.load(dtype=settings["dtype"], context_length=context, threads=config["threads"]) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])

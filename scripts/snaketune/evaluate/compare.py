@@ -50,7 +50,7 @@ def run(
             "pairs": found,
             "conclusion": sentences.conclusion(found),
             "forgetting": kept,
-            "targets": checked(settings["targets"], scores_of, metrics),
+            "targets": checked(settings["thresholds"], scores_of, metrics),
         },
     )
 

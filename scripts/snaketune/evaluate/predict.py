@@ -49,9 +49,9 @@ def run(
     settings, seed = config["evaluate"], config["seed"]
     model = read_as(read_json(artefact.model), config["model"])
     config = config | {"model": model}
-    renderer = Renderer(artefact.folder, None if artefact.name == "previous" else model["template"])
+    renderer = Renderer(artefact.folder, None if artefact.name == "previous" else model["chat_template"])
     context = context_of(artefact.folder)
-    lead = _lead(settings["prompted"], train, renderer, context, seed) if artefact.name == "prompted" else []
+    lead = _lead(settings["few_shot"], train, renderer, context, seed) if artefact.name == "prompted" else []
     sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}
     if general is not None and general_rows is not None:
         kept = general_set.records(general_rows)
@@ -98,15 +98,15 @@ def _asked(
 
 def _lead(prompted: dict[str, Any], train: StrPath | None, renderer: Renderer, context: int, seed: int) -> Messages:
     """The system prompt and the worked examples that stand before each question put to the prompted base."""
-    if not prompted["system"] and not prompted["examples"]:
+    if not prompted["system"] and not prompted["num_examples"]:
         raise EvaluationError(
             "the prompted base has neither a system prompt nor an example",
-            where="evaluate.prompted",
+            where="evaluate.few_shot",
             why="It would be the base once more",
-            fix="Set evaluate.prompted.system, or examples above 0, or leave `prompted` out of evaluate.artefacts",
+            fix="Set evaluate.few_shot.system, or num_examples above 0, or leave `prompted` out of evaluate.models",
         )
     system = [{"role": "system", "content": prompted["system"]}] if prompted["system"] else []
-    worked = examples(read_jsonl(train), prompted["examples"], seed) if train is not None else []
+    worked = examples(read_jsonl(train), prompted["num_examples"], seed) if train is not None else []
     probe = [{"role": "user", "content": "?"}]
     lead = system
     for count in range(len(worked), 0, -1):
@@ -115,11 +115,11 @@ def _lead(prompted: dict[str, Any], train: StrPath | None, renderer: Renderer, c
             break
         lead = system
     found = sum(message["role"] == "assistant" for message in lead)
-    if found < prompted["examples"]:
+    if found < prompted["num_examples"]:
         why = (
             f"no more fit into half a context of {context} tokens" if worked else "no training row is a single exchange"
         )
-        _say(f"the prompted base gets {found} of {prompted['examples']} examples: {why}")
+        _say(f"the prompted base gets {found} of {prompted['num_examples']} examples: {why}")
     return lead
 
 

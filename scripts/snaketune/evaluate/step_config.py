@@ -11,7 +11,7 @@ from snaketune.files import sha256
 
 ANSWERING = ("max_rows", "max_new_tokens", "turns", "generation", "prompts")
 SCORING = ("bleu_tokenizer", "metrics", "similarity")
-COMPARING = (*SCORING, "targets", "forgetting")
+COMPARING = (*SCORING, "thresholds", "forgetting")
 
 
 def artefacts(config: dict[str, Any]) -> list[str]:
@@ -21,13 +21,13 @@ def artefacts(config: dict[str, Any]) -> list[str]:
     that compare_with names comes in as `previous`.
     """
     made = [f"gguf-{kind}" for kind in config["package"]["gguf"]]
-    names = [made[0] if name == "gguf" else name for name in config["evaluate"]["artefacts"]]
+    names = [made[0] if name == "gguf" else name for name in config["evaluate"]["models"]]
     names += ["previous"] if config["compare_with"] else []
     for name in names:
         if name.startswith("gguf-") and name not in made:
             raise ConfigError(
                 f"{name} is not made{did_you_mean(name, made)}",
-                where="evaluate.artefacts",
+                where="evaluate.models",
                 fix=f"Add {name.removeprefix('gguf-')} to package.gguf, or name one of {', '.join(made)}",
             )
     return sorted(dict.fromkeys(names), key=lambda name: name != "base")
@@ -61,8 +61,8 @@ def similarity_model(config: dict[str, Any]) -> list[str]:
 
 def answering(config: dict[str, Any], artefact: str) -> dict[str, Any]:
     """What an artefact's answers depend on, apart from files."""
-    keys = (*ANSWERING, "prompted") if artefact == "prompted" else ANSWERING
-    model = {key: config["model"][key] for key in ("template", "dtype")}
+    keys = (*ANSWERING, "few_shot") if artefact == "prompted" else ANSWERING
+    model = {key: config["model"][key] for key in ("chat_template", "dtype")}
     return {"evaluate": _only(config, keys), "model": model, "seed": config["seed"]}
 
 

@@ -35,7 +35,7 @@ def recommended(artefacts: Iterable[str]) -> str:
 def checked_names(targets: Mapping[str, float], metrics: Mapping[str, Metric]) -> Mapping[str, float]:
     """The targets; a ConfigError for one that is no measure, or is on another scale."""
     for name, limit in targets.items():
-        where = f"evaluate.targets.{name}"
+        where = f"evaluate.thresholds.{name}"
         if name not in metrics or metrics[name].better == "neither":
             possible = [known for known, metric in metrics.items() if metric.better != "neither"]
             raise ConfigError(
@@ -75,9 +75,9 @@ def check(comparison: StrPath, passed: StrPath) -> None:
     if missed:
         raise EvaluationError(
             "the run does not meet its limits:\n" + "".join(f"  - {one}\n" for one in missed),
-            where="evaluate.targets, evaluate.forgetting.limit",
+            where="evaluate.thresholds, evaluate.forgetting.limit",
             why="The report shows them beside all other scores.",
-            fix="Train on more or better rows, change the limits, or set evaluate.on_missed to report",
+            fix="Train on more or better rows, change the limits, or set evaluate.on_missed_threshold to report",
         )
     write_text(passed, "every target is met\n")
 

@@ -43,7 +43,7 @@ def quantize_suffix(quantize: dict[str, Any] | None) -> str:
 
 def tokens_key(model: dict[str, Any]) -> str:
     """The name of what this base's tokenizer and template make of the rows; quantizing changes neither."""
-    template = model["template"]
+    template = model["chat_template"]
     if not template:
         return plain_key(model)
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(template).stem)

@@ -29,7 +29,7 @@ def within(seconds: float, doing: str, *, where: str) -> Iterator[None]:
             f"{doing} took longer than {seconds:g} seconds",
             where=where,
             why="It would do so for every row",
-            fix="Set model.template to another template, or use another base",
+            fix="Set model.chat_template to another template, or use another base",
         )
 
     before = signal.signal(signal.SIGALRM, too_long)

@@ -30,7 +30,7 @@ def write(
     """Write the card.
 
     manifest: fused.json; fidelity: fidelity.json; split: data/split.json; selection: selection.json; comparison:
-    evaluation/comparison.json, or None where nothing was evaluated; config: {"run", "package": {"licence", "language",
+    evaluation/comparison.json, or None where nothing was evaluated; config: {"run", "package": {"license", "language",
     "gguf"}, "experiments": [{"experiment", "train", "summary": path of its summary.json}], "data": {"sources"}}. Only
     what these files say is in the card, and of the experiments only the chosen one.
     """
@@ -60,8 +60,8 @@ def _metadata(fused: dict[str, Any], config: dict[str, Any]) -> str:
     if fused.get("revision"):
         facts["base_model"] = fused["base"]
         facts["base_model_relation"] = "finetune"
-    if package.get("licence"):
-        facts["license"] = package["licence"]
+    if package.get("license"):
+        facts["license"] = package["license"]
     if package.get("language"):
         facts["language"] = package["language"]
     return "---\n" + yaml.safe_dump(facts, sort_keys=True, allow_unicode=True) + "---"
@@ -71,8 +71,8 @@ def _about(fused: dict[str, Any], train: dict[str, Any], config: dict[str, Any])
     base = fused["base"] + (f" at revision {fused['revision']}" if fused.get("revision") else "")
     method = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}[train["method"]]
     said = [f"{base}, tuned with {method} and merged; {fused['parameters']:,} parameters in {fused['dtype']}."]
-    if not config["package"].get("licence"):
-        said.append("No licence was stated when it was made; that of the base and of the data applies.")
+    if not config["package"].get("license"):
+        said.append("No license was stated when it was made; that of the base and of the data applies.")
     return " ".join(said)
 
 
@@ -99,7 +99,7 @@ def _training(summary: dict[str, Any], split: dict[str, Any], train: dict[str, A
         ["epochs", f"{summary['epochs']:.3g}"],
         ["trained tokens", f"{summary['trained_tokens']:,}"],
         ["validation loss", f"{summary['base_validation_loss']:.4f} to {summary['best_validation_loss']:.4f}"],
-        ["learning rate", f"{train['learning_rate']:g}, {train['schedule']}"],
+        ["learning rate", f"{train['learning_rate']:g}, {train['lr_scheduler']}"],
     ]
     if train["method"] != "full":
         rows.append(["rank, alpha", f"{train['rank']}, {train['alpha']:g}"])

@@ -44,19 +44,19 @@ def run(
 ) -> None:
     """Measure the chain base, adapter, fused, each GGUF on test rows and write the record with its verdicts.
 
-    model, manifest: of the base and of the fused model; config: {"model": {"template"}, "package": {"min_gain_kept",
-    "fidelity": {"rows", "prompts", "max_new_tokens"}}}. A failed check does not raise, so that the report can show it:
-    `require` does, on the written record.
+    model, manifest: of the base and of the fused model; config: {"model": {"chat_template"}, "package":
+    {"min_gain_retained", "fidelity": {"rows", "num_prompts", "max_new_tokens"}}}. A failed check does not raise, so
+    that the report can show it: `require` does, on the written record.
     """
     base, fused = read_manifest(model), read_manifest(manifest)
     settings = config["package"]["fidelity"]
-    renderer = Renderer(base["folder"], read_as(base, config["model"])["template"])
+    renderer = Renderer(base["folder"], read_as(base, config["model"])["chat_template"])
     fits = _fits(fused["parameters"])
     asked = fidelity_probes.sample(
         renderer,
         list(files.read_jsonl(rows)),
         count=settings["rows"],
-        prompts=settings["prompts"],
+        prompts=settings["num_prompts"],
         vocabulary=len(renderer.tokenizer),
         fits=fits,
     )
@@ -80,7 +80,7 @@ def run(
     for name, total in sums.items():
         measured[name]["answer_logprob"] = round(total, 6) if math.isfinite(total) else None
         if name not in ("base", "adapter", "rounded"):
-            least = config["package"]["min_gain_kept"]
+            least = config["package"]["min_gain_retained"]
             tokens = asked.answer_tokens()
             checks.append(fidelity_checks.gain_kept(name, sums["base"], sums["adapter"], total, tokens, least))
     record = {

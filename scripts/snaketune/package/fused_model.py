@@ -21,13 +21,13 @@ from snaketune.tokens.chat_template import Renderer
 def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: StrPath, manifest: StrPath) -> None:
     """Merge `adapter` (its adapters.safetensors) into the base of the manifest `model`.
 
-    config: {"model": {"template", "dtype"}}. Writes the folder whole or not at all, then the manifest: the base's
+    config: {"model": {"chat_template", "dtype"}}. Writes the folder whole or not at all, then the manifest: the base's
     {"base", "revision"}, "folder", "files" with bytes and sha256, "dtype", "parameters", "template" (the name of
     the configuration or null) and "stop_ids".
     """
     base = files.read_json(model)
     settings = read_as(base, config["model"])
-    renderer = Renderer(base["folder"], settings.get("template"))
+    renderer = Renderer(base["folder"], settings.get("chat_template"))
     target = Path(folder)
     with writing_folder(target) as temporary:
         stated = files.read_json(Path(base["folder"]) / "config.json")
@@ -52,7 +52,7 @@ def make(*, model: StrPath, adapter: StrPath, config: dict[str, Any], folder: St
         "folder": str(folder),
         "dtype": written.dtype,
         "parameters": written.parameters,
-        "template": settings.get("template"),
+        "template": settings.get("chat_template"),
         "stop_ids": sorted(renderer.stop_ids),
         "files": {name: _facts(target / name) for name in sorted(names)},
     }

@@ -29,7 +29,7 @@ def register(
 ) -> None:
     """`ollama create`, then greedy answers through Ollama's API beside the evaluation's; writes what was found.
 
-    config: {"run", "package": {"name", "fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}.
+    config: {"run", "package": {"name", "fidelity": {"num_prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}.
     Where there is no `ollama`, that is all that is written, in one sentence.
     """
     if shutil.which("ollama") is None:
@@ -45,7 +45,7 @@ def register(
             where=str(modelfile),
             fix="See that Ollama is running (`ollama serve`), and new enough for this model's family",
         )
-    asked = questions(predictions, rows, config["package"]["fidelity"]["prompts"])
+    asked = questions(predictions, rows, config["package"]["fidelity"]["num_prompts"])
     limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]
     said = [ask(address, model, row["messages"], limit, patience) for row in asked]
     same = sum(a.strip() == row["answer"].strip() for a, row in zip(said, asked, strict=True))

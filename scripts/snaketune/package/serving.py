@@ -42,12 +42,12 @@ def check(
     """Serve `gguf`, ask the first prompts of the evaluation again over HTTP, and write what came back.
 
     predictions: the evaluation's predictions.jsonl of this very file; rows: test.jsonl; config: {"package":
-    {"fidelity": {"prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served`: {"file", "passed", "says"}
-    and how many answers are those of the evaluation, alone and eight at once; `timing` holds load time, first-token
-    and answer latency, tokens a second and memory, apart because it differs from run to run. A server that fails does
-    not raise, so that the report can show it: `require` does, on the written record.
+    {"fidelity": {"num_prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served`: {"file", "passed",
+    "says"} and how many answers are those of the evaluation, alone and eight at once; `timing` holds load time,
+    first-token and answer latency, tokens a second and memory, apart because it differs from run to run. A
+    server that fails does not raise, so that the report can show it: `require` does, on the written record.
     """
-    asked = questions(predictions, rows, config["package"]["fidelity"]["prompts"])
+    asked = questions(predictions, rows, config["package"]["fidelity"]["num_prompts"])
     try:
         alone, together, measured = _asked(gguf, asked, config)
     except (PackageError, ResourceError) as error:

@@ -165,14 +165,16 @@ def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
     if "answers bound to their questions" in failed:
         return (
             "the answers do not belong to their questions: look for shuffled or shifted rows in the data; if they do, "
-            "the pilot is too short to show it, so raise pilot.rows or pilot.updates"
+            "the pilot is too short to show it, so raise pilot.rows or pilot.max_steps"
         )
     if "loss fell" in failed:
         return "train.learning_rate is too low, or the pilot too short"
     if "score not worse than base" in failed:
-        return "the loss fell and the answers got worse: look at the sample, and at model.template"
+        return "the loss fell and the answers got worse: look at the sample, and at model.chat_template"
     if "memory" in failed:
-        return "a smaller train.batch_size with more accumulation, or gradient_checkpointing, needs less memory"
+        return (
+            "less memory: a smaller train.batch_size with more gradient_accumulation_steps, or gradient_checkpointing"
+        )
     if "time" in failed:
         return "fewer epochs or rows, a smaller base, or a higher pilot.max_hours"
     return None

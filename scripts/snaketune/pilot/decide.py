@@ -99,7 +99,7 @@ def compare(model: StrPath, adapter: Path, valid: TokenStore, config: dict[str, 
     rows = [_request(valid.row(int(row))) for row in chosen]
     swaps = prompt_dependence.exchanges(valid, chosen, config["seed"])
     asked = chosen[: config["pilot"]["sample"]]
-    renderer = Renderer(manifest["folder"], config["model"]["template"])
+    renderer = Renderer(manifest["folder"], config["model"]["chat_template"])
     pairs = [pair for row in asked if (pair := prompt_dependence.question_and_answer(valid, int(row))) is not None]
     limit = config["evaluate"]["max_new_tokens"]
 

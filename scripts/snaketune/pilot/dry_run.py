@@ -47,7 +47,7 @@ def run(
             for name, path in (("train", train), ("valid", valid))
         ]
         adapter = folder / "adapters.safetensors"
-        short = settings | {"updates": UPDATES, "patience": None, "validate_every": UPDATES}
+        short = settings | {"max_steps": UPDATES, "early_stopping_patience": None, "eval_steps": UPDATES}
         summary = trainer.train(
             rows[0],
             rows[1],
@@ -100,7 +100,7 @@ def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summar
             f"the saved adapter has a validation loss of {found:.4f}, and had {expected:.4f} when it was trained",
             where="train",
             why="What would be packaged and used is not what is trained",
-            fix="Try train.targets all-linear and method lora; if it stays, this architecture cannot be used here",
+            fix="Try train.target_modules all-linear, method lora; if it stays, this architecture cannot be used here",
         )
     return f"validation loss {found:.4f} after loading, {expected:.4f} when trained"
 

@@ -68,10 +68,10 @@ def tokens_of_updates(config: dict[str, Any], rows: TokenStore) -> list[int]:
     visits = Visits(
         rows.lengths[chosen],
         rows.weights[chosen],
-        rows_per_update=config["train"]["batch_size"] * config["train"]["accumulation"],
+        rows_per_update=config["train"]["batch_size"] * config["train"]["gradient_accumulation_steps"],
         seed=config["seed"],
         epochs=1,
-        updates=config["pilot"]["updates"],
+        updates=config["pilot"]["max_steps"],
     )
     return [int((rows.lengths[chosen[visits.rows(n)]] - 1).sum()) for n in range(1, visits.updates + 1)]
 

@@ -71,13 +71,13 @@ def _changes(
 
     if train["packing"]:
         yield "train.packing false", training(packing=False)
-    rows, accumulation = train["batch_size"], train["accumulation"]
+    rows, accumulation = train["batch_size"], train["gradient_accumulation_steps"]
     while rows > 1:
         smaller = (rows + 1) // 2
         accumulation = -(-rows * accumulation // smaller)
         rows = smaller
-        words = f"train.batch_size {rows} with accumulation {accumulation}"
-        yield words, training(batch_size=rows, accumulation=accumulation)
+        words = f"train.batch_size {rows} with gradient_accumulation_steps {accumulation}"
+        yield words, training(batch_size=rows, gradient_accumulation_steps=accumulation)
     if not train["gradient_checkpointing"]:
         yield "train.gradient_checkpointing true", training(gradient_checkpointing=True)
     if train["method"] == "full":

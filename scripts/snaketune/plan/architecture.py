@@ -3,7 +3,7 @@ read.
 
 The decoder families that mlx-lm trains share one plan: an embedding, blocks of attention and a gated (or plain) MLP,
 a head that may be the embedding again. A mixture of experts repeats the MLP. Layer names are those of mlx-lm's models,
-by which `train.targets` picks them.
+by which `train.target_modules` picks them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Architecture:
         return replace(self, bits=bits, quantized=True)
 
     def targeted(self, targets: str | list[str]) -> tuple[Linear, ...]:
-        """The matrices of a block that `train.targets` names."""
+        """The matrices of a block that `train.target_modules` names."""
         if targets == "all-linear":
             return self.linears
         return tuple(one for one in self.linears if one.name in targets or one.name.rsplit(".", 1)[-1] in targets)

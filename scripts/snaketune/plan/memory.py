@@ -52,7 +52,7 @@ def forecast(model: Architecture, train: dict[str, Any], batch: Batch, number: i
         "optimizer": moments,
     }
     passing = {
-        "gradients": trained if train["accumulation"] > 1 else 0,
+        "gradients": trained if train["gradient_accumulation_steps"] > 1 else 0,
         "activations": _activations(model, train, batch, number),
         "attention": _attention(model, train, batch, number),
         "logits": _logits(model, batch, number, sliced=not (full and trained_layers(model, train) == model.layers)),
@@ -68,7 +68,7 @@ def forecast(model: Architecture, train: dict[str, Any], batch: Batch, number: i
 
 def trained_layers(model: Architecture, train: dict[str, Any]) -> int:
     """How many blocks, counted from the last, have something to train; the others keep nothing for a backward pass."""
-    return min(model.layers, train["layers"] or model.layers)
+    return min(model.layers, train["num_layers"] or model.layers)
 
 
 def trainable(model: Architecture, train: dict[str, Any]) -> int:
@@ -76,8 +76,8 @@ def trainable(model: Architecture, train: dict[str, Any]) -> int:
     layers = trained_layers(model, train)
     if train["method"] == "full":
         return model.parameters if layers == model.layers else layers * (model.block_weights + 2 * model.hidden)
-    magnitudes = sum(linear.outputs * linear.copies for linear in model.targeted(train["targets"]))
-    per_block = model.adapter_weights(train["rank"], train["targets"]) // model.layers
+    magnitudes = sum(linear.outputs * linear.copies for linear in model.targeted(train["target_modules"]))
+    per_block = model.adapter_weights(train["rank"], train["target_modules"]) // model.layers
     return layers * (per_block + (magnitudes if train["method"] == "dora" else 0))
 
 
@@ -100,7 +100,7 @@ def _kept_by_block(model: Architecture, train: dict[str, Any], number: int) -> i
     kept = number * (4 * model.hidden + 2 * queries + 2 * keys + (5 if model.gated else 2) * model.active_inner)
     if train["method"] == "full":
         return kept
-    for linear in model.targeted(train["targets"]):
+    for linear in model.targeted(train["target_modules"]):
         width = linear.inputs if linear.copies == 1 else linear.inputs * model.active_inner // model.inner
         kept += FLOAT * train["rank"]
         kept += FLOAT * width if number < FLOAT else 0
@@ -140,5 +140,5 @@ def _largest_vector(model: Architecture, train: dict[str, Any]) -> int:
         widest = max(linear.weights for linear in model.linears)
         largest = max(widest, model.vocabulary * model.hidden if whole else 0)
     else:
-        largest = max(train["rank"] * max(one.inputs, one.outputs) for one in model.targeted(train["targets"]))
+        largest = max(train["rank"] * max(one.inputs, one.outputs) for one in model.targeted(train["target_modules"]))
     return min(trainable(model, train), max(VECTOR, largest))

@@ -66,7 +66,7 @@ def run(
         if record["memory"]["total"] > record["usable_memory"]:
             refused.append((name, model, settings, store, record))
         if config["package"]["adapter"] and settings["train"]["method"] == "lora":
-            _check_exportable(model, settings["train"]["targets"], folder)
+            _check_exportable(model, settings["train"]["target_modules"], folder)
     if refused:
         raise _too_large(refused, machine)
     stages = disk.forecast(parts, config["package"]["gguf"], max((one for one, _, _ in parts), key=_parameters))
@@ -84,7 +84,7 @@ def _check_exportable(model: Architecture, targets: str | list[str], folder: Pat
             "the adapter of a mixture of experts cannot be handed over alone",
             where=str(folder),
             why="The LoRA files of PEFT and llama.cpp hold no stacks of experts; the fused model and its GGUFs do",
-            fix="Set package.adapter: false, or name train.targets without the experts, such as [q_proj, v_proj]",
+            fix="Set package.adapter: false, or set train.target_modules without the experts, as in [q_proj, v_proj]",
         )
 
 
@@ -110,14 +110,14 @@ def experiment(
 ) -> dict[str, Any]:
     """What one experiment will do and hold. number: bytes of an unquantized number."""
     train = settings["train"]
-    per_update = train["batch_size"] * train["accumulation"]
+    per_update = train["batch_size"] * train["gradient_accumulation_steps"]
     visits = Visits(
         store.lengths,
         store.weights,
         rows_per_update=per_update,
         seed=seed,
         epochs=train["epochs"],
-        updates=train["updates"],
+        updates=train["max_steps"],
     )
     batch = max(
         largest_batches(store, train, machine.device == "cpu"),
@@ -132,7 +132,7 @@ def experiment(
         "times_each_row_is_seen": round(visits.total / len(store), 3),
         "trained_tokens": int((times * store.targets).sum()),
         "read_tokens": int((times * (store.lengths - 1)).sum()),
-        "validations": 1 + -(-visits.updates // train["validate_every"]),
+        "validations": 1 + -(-visits.updates // train["eval_steps"]),
         "parameters": model.parameters,
         "trainable_parameters": trained,
         "largest_batch": {"rows": batch.rows, "length": batch.length, "targets": batch.targets},
@@ -149,11 +149,11 @@ def largest_batches(store: TokenStore, train: dict[str, Any], cpu: bool, cut: in
     """
     lengths = np.minimum(store.lengths, cut or store.lengths.max())
     wanted = np.minimum(store.targets, lengths - 1)
-    longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"] * train["accumulation"]]
+    longest = np.argsort(-store.lengths, kind="stable")[: train["batch_size"] * train["gradient_accumulation_steps"]]
     cutting = cutting_of(train, cpu)
     found = []
     for rows in cutting.cut(longest, lengths):
-        targets = (lengths[rows] - 1 if train["prompts"] else wanted[rows]).sum()
+        targets = (lengths[rows] - 1 if train["train_on_prompts"] else wanted[rows]).sum()
         found.append(Batch(*cutting.shape(lengths[rows] - 1), max(1, int(targets))))
     return found
 
@@ -163,7 +163,7 @@ def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) ->
     said = []
     times = record["times_each_row_is_seen"]
     if times < 1:
-        said.append(f"each row is seen {times:.1f} times: raise train.epochs (or updates), or some teach nothing")
+        said.append(f"each row is seen {times:.1f} times: raise train.epochs (or max_steps), or some teach nothing")
     if times > 10:
         said.append(f"each row is seen {times:.0f} times: expect it to be learnt by heart; lower train.epochs")
     train = splits.get("train", {})
@@ -176,7 +176,9 @@ def warnings(record: dict[str, Any], splits: dict[str, Any], max_length: int) ->
     if 0 < rows < FEW_ROWS:
         said.append(f"{rows} training rows teach a style at best; 100 to 500 teach a task")
     if record["updates"] < 20:
-        said.append(f"{record['updates']} updates are few: lower train.accumulation, or raise train.epochs")
+        said.append(
+            f"{record['updates']} updates are few: lower train.gradient_accumulation_steps, or raise train.epochs"
+        )
     return said
 
 

@@ -145,7 +145,7 @@ class Renderer:
         if not self.template:
             raise ModelError(
                 "this base model has no chat template, and the data have questions and answers",
-                where="model.template",
+                where="model.chat_template",
                 why="Without one there is no telling where a question ends and its answer begins",
                 fix=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
@@ -196,7 +196,7 @@ class Renderer:
             raise DataError(
                 f"the chat template does not show assistant turn {turn + 1} as it is written",
                 why="What would be trained could not be told apart from the rest",
-                fix="Set model.template to another template, or leave such rows out",
+                fix="Set model.chat_template to another template, or leave such rows out",
             )
         return (start if start >= 0 else found), found + len(content)
 
@@ -236,7 +236,7 @@ class Renderer:
             if last < 0 or shown.ids[last] not in self._special_ids:
                 raise ModelError(
                     "the chat template ends an answer with no token that this model has for it",
-                    where="model.template",
+                    where="model.chat_template",
                     why="It could not learn where to stop, and every answer would run on to its limit",
                     fix="Use alpaca or zephyr, which end answers with the model's own end token",
                 )
@@ -274,7 +274,7 @@ def template_text(named: str | None) -> str | None:
     except OSError:
         raise ModelError(
             f'there is no chat template "{named}"',
-            where="model.template",
+            where="model.chat_template",
             fix=f"Use {', '.join(NAMED)}, or the path of a Jinja file",
         ) from None
 
@@ -284,7 +284,7 @@ def template_sha256(manifest: dict[str, Any], model: dict[str, Any]) -> str | No
 
     The template named by the chosen experiment, else by `model`, else the base's own.
     """
-    text = template_text(read_as(manifest, model)["template"])
+    text = template_text(read_as(manifest, model)["chat_template"])
     if text is None and manifest.get("folder"):
         text = _template_in(Path(manifest["folder"]).expanduser())
     return hashlib.sha256(text.encode()).hexdigest() if text else None

@@ -37,12 +37,12 @@ class Verdict:
 
 
 class TokenJudge:
-    """Gives records their token-level verdicts. data: the data section (max_length, too_long)."""
+    """Gives records their token-level verdicts. data: the data section (max_length, on_too_long)."""
 
     def __init__(self, renderer: Renderer, data: dict[str, Any]) -> None:
         self.renderer = renderer
         self.longest: int = data["max_length"]
-        self.cuts: bool = data["too_long"] == "cut"
+        self.cuts: bool = data["on_too_long"] == "truncate"
         tokens = sorted(renderer.special_tokens, key=lambda token: (-len(token), token))
         self.forgery = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 

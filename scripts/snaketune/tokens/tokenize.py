@@ -26,15 +26,15 @@ def tokenize_splits(
 ) -> dict[str, Any]:
     """Write a token store for each split, and tokens.json: counts, lengths, and every row that is not simply kept.
 
-    rows and stores: file by split; config: {"model": {"template"}, "data": {"max_length", "too_long"}}. The model's
-    own context is the limit where max_length is longer. Raises DataError when nothing is left to train on.
+    rows and stores: file by split; config: {"model": {"chat_template"}, "data": {"max_length", "on_too_long"}}. The
+    model's own context is the limit where max_length is longer. Raises DataError when nothing is left to train on.
     """
     folder = Path(read_manifest(manifest)["folder"]).expanduser()
     data = dict(config["data"])
     context = context_length(folder)
     data["max_length"] = min(data["max_length"], context or data["max_length"])
-    try_tokenizer(folder, config["model"]["template"])
-    judge = TokenJudge(Renderer(folder, config["model"]["template"]), data)
+    try_tokenizer(folder, config["model"]["chat_template"])
+    judge = TokenJudge(Renderer(folder, config["model"]["chat_template"]), data)
     report: dict[str, Any] = {"max_length": data["max_length"], "splits": {}, "verdicts": []}
     for split, path in rows.items():
         counts: Counter[str] = Counter()

@@ -177,7 +177,7 @@ def cutting_of(train: dict[str, Any], cpu: bool) -> Cutting:
     """How a `train` section's rows are cut on a CPU or an accelerator, which likes few, wide and even micro-batches."""
     return Cutting(
         rows=train["batch_size"],
-        positions=train["max_positions"] or (512 if cpu else 4096),
+        positions=train["max_tokens_per_micro_batch"] or (512 if cpu else 4096),
         multiple=1 if cpu else 8,
         overhead=64 if cpu else 512,
         packed=train["packing"],

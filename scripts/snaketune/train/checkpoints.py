@@ -22,7 +22,7 @@ from snaketune.errors import TrainingError
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")
 # settings of a training that change nothing of what is trained
-WITHOUT_EFFECT = ("track", "notify", "keep_checkpoints", "memory_limit", "hosts", "worker_timeout")
+WITHOUT_EFFECT = ("report_to", "notify", "save_total_limit", "memory_limit", "hosts", "worker_timeout")
 Writer = Callable[[Path], None]  # writes a safetensors file under the given name
 
 

@@ -34,11 +34,11 @@ def from_settings(train: dict[str, Any], updates: int) -> Schedule:
     A warm-up below 1 is a share of the updates. One that would not end before half of them is cut there, so that a
     short training (the pilot's, above all) reaches its learning rate.
     """
-    warmup = train["warmup"] * updates if train["warmup"] < 1 else train["warmup"]
+    warmup = train["warmup_steps"] * updates if train["warmup_steps"] < 1 else train["warmup_steps"]
     return Schedule(
         peak=train["learning_rate"],
         updates=updates,
-        shape=train["schedule"],
+        shape=train["lr_scheduler"],
         warmup=min(round(warmup), updates // 2),
-        final_share=train["final_share"],
+        final_share=train["min_lr_ratio"],
     )

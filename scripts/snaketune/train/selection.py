@@ -47,10 +47,10 @@ def run(
     """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest, to which it adds
     how the base was read.
 
-    config["select"]: {"by", "tolerance"}; config["measures"]: the configuration's own measures by name. A candidate
+    config["select"]: {"metric", "tolerance"}; config["measures"]: the configuration's own measures by name. A candidate
     carries its scores.json on the validation split where `by` is a measure of answers.
     """
-    by, tolerance = config["select"]["by"], config["select"]["tolerance"]
+    by, tolerance = config["select"]["metric"], config["select"]["tolerance"]
     own = config["measures"].get(by, {}).get("better", "higher")
     better = "lower" if by in LOWER else own
     measured = {one.experiment: (_score(read_json(one.scores), by), better) for one in candidates if one.scores}
@@ -61,7 +61,7 @@ def run(
     (chosen,) = (one for one in candidates if one.experiment == found["experiment"])
     copy(chosen.adapter, adapter)
     copy(chosen.adapter_config, adapter_config)
-    read_as = {key: chosen.model[key] for key in ("template", "dtype")}
+    read_as = {key: chosen.model[key] for key in ("chat_template", "dtype")}
     write_json(model, read_json(chosen.manifest) | {"read_as": read_as})
     write_json(selection, found)
     return found
@@ -105,7 +105,7 @@ def _score(scores: dict[str, Any], by: str) -> float:
     if found is None:
         raise ConfigError(
             f'the validation answers have no measure "{by}"{did_you_mean(by, scores["metrics"])}',
-            where="select.by",
+            where="select.metric",
             fix=f"Choose validation_loss or one of {', '.join(scores['metrics'])}",
         )
     return found["value"]

@@ -70,5 +70,5 @@ def _needed(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{module} is not installed", where="train.track", fix=f"Run `pip install {module}`, or set it to null"
+            f"{module} is not installed", where="train.report_to", fix=f"Run `pip install {module}`, or set it to null"
         ) from None

@@ -16,7 +16,9 @@ from snaketune.errors import ConfigError
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "rank": st.integers(1, 512),
     "learning_rate": st.floats(0, 10),
-    "targets": st.one_of(st.just("all-linear"), st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4)),
+    "target_modules": st.one_of(
+        st.just("all-linear"), st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4)
+    ),
     "base": st.text(min_size=1, max_size=80),
     "gradient_checkpointing": st.booleans(),
 }
@@ -56,7 +58,13 @@ def test_adding_values_to_a_grid_keeps_the_names_and_settings_that_were_there(gr
     if not grid:
         return
     key = next(iter(grid))
-    more = {"rank": 600, "learning_rate": 0.123, "targets": ["o_proj"], "base": "x/y", "gradient_checkpointing": False}
+    more = {
+        "rank": 600,
+        "learning_rate": 0.123,
+        "target_modules": ["o_proj"],
+        "base": "x/y",
+        "gradient_checkpointing": False,
+    }
     after = expanded(grid={**grid, key: [*grid[key], more[key]]})
     assert {name: after[name] for name in before} == before
 
@@ -85,9 +93,9 @@ def test_an_override_takes_keys_of_train_and_of_model():
     assert found["other"]["train"]["rank"] == 4
 
 
-def test_an_override_of_epochs_is_not_silenced_by_updates():
-    found = expanded(train={"updates": 100}, experiments={"long": {"epochs": 5}})
-    assert found["long"]["train"]["updates"] is None
+def test_an_override_of_epochs_is_not_silenced_by_max_steps():
+    found = expanded(train={"max_steps": 100}, experiments={"long": {"epochs": 5}})
+    assert found["long"]["train"]["max_steps"] is None
 
 
 def test_a_pinned_commit_does_not_follow_another_base():

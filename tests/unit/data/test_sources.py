@@ -100,7 +100,7 @@ def test_pairs_and_parallel_files_become_questions_and_answers(tmp_path: Path) -
     (tmp_path / "en.txt").write_text("one\ntwo\n\n")
     (tmp_path / "haw.txt").write_text("kahi\nlua\n\n")
     assert read(tmp_path, {"path": str(tmp_path / "pairs.txt"), "format": "pairs"}) == [("a", "b"), ("c", "d")]
-    source = {"path": str(tmp_path / "en.txt"), "target": str(tmp_path / "haw.txt"), "format": "parallel"}
+    source = {"path": str(tmp_path / "en.txt"), "target_path": str(tmp_path / "haw.txt"), "format": "parallel"}
     source["template"] = "Say in Hawaiian: {source}"
     assert read(tmp_path, source) == [("Say in Hawaiian: one", "kahi"), ("Say in Hawaiian: two", "lua")]
     (tmp_path / "haw.txt").write_text("kahi\n")
@@ -154,7 +154,7 @@ def test_a_source_is_a_path_or_a_hub_data_set_and_parallel_needs_a_target(tmp_pa
         {},
         {"path": path, "hub": "a/b"},
         {"path": path, "format": "parallel"},
-        {"path": path, "target": path},
+        {"path": path, "target_path": path},
     ):
         with pytest.raises(ConfigError):
             sources.files([source])

@@ -156,7 +156,7 @@ def test_texts_are_scored_by_probability_alone(tmp_path):
 
 def test_bleu_is_left_out_where_no_reference_has_the_four_words_it_counts(tmp_path):
     short = [line | {"reference": "eono haneli ekahi", "answer": "eono haneli ekahi"} for line in lines()]
-    found = run(tmp_path, {"base": short, "adapter": short}, targets={"bleu": 30})
+    found = run(tmp_path, {"base": short, "adapter": short}, thresholds={"bleu": 30})
     assert "bleu" not in found["artefacts"]["base"]["metrics"] | pair(found, "adapter")["metrics"]
     assert found["artefacts"]["base"]["metrics"]["chrf"]["value"] == 100
     assert found["targets"][0]["met"] is None
@@ -169,7 +169,7 @@ def test_a_function_of_ones_own_is_a_measure_like_any_other(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     own = {"short": {"function": "mine:short", "better": "lower"}}
     brief = [line | {"answer": "brief"} for line in lines()]
-    found = run(tmp_path, {"base": lines(), "adapter": brief}, metrics=own, targets={"short": 0.5})
+    found = run(tmp_path, {"base": lines(), "adapter": brief}, metrics=own, thresholds={"short": 0.5})
     assert found["artefacts"]["adapter"]["metrics"]["short"]["value"] == 1
     assert pair(found, "adapter")["metrics"]["short"]["verdict"] == "worse"
     assert found["targets"][0]["met"] is False
@@ -195,7 +195,7 @@ def test_a_function_that_fails_is_named_with_its_key_and_row(tmp_path, monkeypat
 def test_targets_are_met_or_not_by_the_recommended_file(tmp_path):
     tuned = lines(right=0.8, logprob=-8, seed=1)
     found = run(
-        tmp_path, {"base": lines(), "gguf-q8_0": tuned}, targets={"perplexity": 4, "bleu": 99.5, "exact_match": 0.5}
+        tmp_path, {"base": lines(), "gguf-q8_0": tuned}, thresholds={"perplexity": 4, "bleu": 99.5, "exact_match": 0.5}
     )
     assert [(one["metric"], one["artefact"], one["met"]) for one in found["targets"]] == [
         ("perplexity", "gguf-q8_0", True),
@@ -205,7 +205,7 @@ def test_targets_are_met_or_not_by_the_recommended_file(tmp_path):
     with pytest.raises(EvaluationError, match=r"bleu of gguf-q8_0 is .*, the target is 99\.5"):
         thresholds.check(tmp_path / "comparison.json", tmp_path / "passed")
     assert not (tmp_path / "passed").exists()
-    run(tmp_path, {"base": lines(), "gguf-q8_0": tuned}, targets={"perplexity": 4})
+    run(tmp_path, {"base": lines(), "gguf-q8_0": tuned}, thresholds={"perplexity": 4})
     thresholds.check(tmp_path / "comparison.json", tmp_path / "passed")
     assert (tmp_path / "passed").exists()
 

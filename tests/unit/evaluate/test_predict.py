@@ -210,8 +210,8 @@ def test_the_prompted_base_reads_worked_examples_before_each_question(tmp_path, 
     train = tmp_path / "train.jsonl"
     write_jsonl(train, [conversation(i) for i in range(5)] + [{"id": "t", "text": "no"}, conversation(9, turns=2)])
     rows = [conversation(7)]
-    prompted = {"system": "Answer briefly.", "examples": 2}
-    (line,) = run(tmp_path, manifest, rows, "prompted", files={"train": train}, prompted=prompted)
+    prompted = {"system": "Answer briefly.", "num_examples": 2}
+    (line,) = run(tmp_path, manifest, rows, "prompted", files={"train": train}, few_shot=prompted)
     (plain,) = run(tmp_path, manifest, rows)
     assert line["prompt"] == plain["prompt"]
     assert line["targets"] == plain["targets"]
@@ -224,7 +224,7 @@ def test_the_prompted_base_takes_as_many_examples_as_half_the_context_holds(tmp_
     train = tmp_path / "train.jsonl"
     write_jsonl(train, [conversation(i, words=4) for i in range(9)])
     renderer = Renderer(model)
-    lead = predict._lead({"system": None, "examples": 9}, train, renderer, 300, 1)
+    lead = predict._lead({"system": None, "num_examples": 9}, train, renderer, 300, 1)
     assert 0 < len(lead) < 18
     assert len(renderer.prompt([*lead, {"role": "user", "content": "?"}])) <= 150
     assert f"gets {len(lead) // 2} of 9 examples: no more fit" in capsys.readouterr().err
@@ -232,7 +232,7 @@ def test_the_prompted_base_takes_as_many_examples_as_half_the_context_holds(tmp_
 
 def test_a_prompted_base_without_a_prompt_is_refused(tmp_path, manifest):
     with pytest.raises(EvaluationError, match="neither a system prompt nor an example"):
-        run(tmp_path, manifest, [conversation(0)], "prompted", prompted={"examples": 0})
+        run(tmp_path, manifest, [conversation(0)], "prompted", few_shot={"num_examples": 0})
 
 
 def test_where_no_example_can_be_had_the_prompted_base_is_the_base_and_the_log_says_so(tmp_path, manifest, capsys):

@@ -11,32 +11,37 @@ def config(**given):
 
 
 def test_a_target_changes_neither_answers_nor_scores():
-    before, after = config(), config(evaluate={"targets": {"perplexity": 3}, "forgetting": {"limit": 1.2}})
+    before, after = config(), config(evaluate={"thresholds": {"perplexity": 3}, "forgetting": {"limit": 1.2}})
     assert step_config.answering(before, "adapter") == step_config.answering(after, "adapter")
     assert step_config.scoring(before) == step_config.scoring(after)
     assert step_config.comparing(before) != step_config.comparing(after)
 
 
 def test_what_the_prompted_base_is_given_changes_its_answers_alone():
-    before, after = config(), config(evaluate={"prompted": {"examples": 5}})
+    before, after = config(), config(evaluate={"few_shot": {"num_examples": 5}})
     assert step_config.answering(before, "base") == step_config.answering(after, "base")
     assert step_config.answering(before, "prompted") != step_config.answering(after, "prompted")
 
 
 def test_every_setting_belongs_to_a_step():
-    known = {*step_config.ANSWERING, *step_config.SCORING, *step_config.COMPARING, "prompted", "artefacts", "on_missed"}
+    known = {
+        *step_config.ANSWERING,
+        *step_config.SCORING,
+        *step_config.COMPARING,
+        "few_shot",
+        "models",
+        "on_missed_threshold",
+    }
     assert set(config()["evaluate"]) == known
 
 
 def test_gguf_is_the_first_type_and_the_base_comes_first():
-    whole = config(
-        evaluate={"artefacts": ["gguf", "adapter", "base", "gguf-q8_0"]}, package={"gguf": ["q8_0", "q4_k_m"]}
-    )
+    whole = config(evaluate={"models": ["gguf", "adapter", "base", "gguf-q8_0"]}, package={"gguf": ["q8_0", "q4_k_m"]})
     assert step_config.artefacts(whole) == ["base", "gguf-q8_0", "adapter"]
 
 
 def test_a_gguf_that_is_not_made_is_refused_with_a_near_miss():
-    whole = config(evaluate={"artefacts": ["gguf-q8_1"]}, package={"gguf": ["q8_0"]})
+    whole = config(evaluate={"models": ["gguf-q8_1"]}, package={"gguf": ["q8_0"]})
     with pytest.raises(ConfigError, match='did you mean "gguf-q8_0"'):
         step_config.artefacts(whole)
 

@@ -8,7 +8,7 @@ from snaketune.errors import ModelError
 from snaketune.model import download
 from snaketune.model import manifest as base
 
-MODEL = {"base": "demo", "revision": "main", "dtype": "auto", "template": None}
+MODEL = {"base": "demo", "revision": "main", "dtype": "auto", "chat_template": None}
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def test_a_local_base_has_one_key_whatever_the_revision(folder: Path) -> None:
 
 
 def test_a_template_gives_the_tokens_another_key_but_not_the_model() -> None:
-    plain, named = MODEL, MODEL | {"template": "alpaca"}
+    plain, named = MODEL, MODEL | {"chat_template": "alpaca"}
     assert base.model_key(plain) == base.model_key(named)
     assert base.tokens_key(plain) != base.tokens_key(named)
 
 
 def test_each_template_gives_the_tokens_of_one_base_a_key_of_their_own() -> None:
     names = [None, "alpaca", "chatml", "alpaca.jinja", "mine/alpaca.jinja", "yours/alpaca.jinja"]
-    keys = [base.tokens_key(MODEL | {"template": name}) for name in names]
+    keys = [base.tokens_key(MODEL | {"chat_template": name}) for name in names]
     assert len(set(keys)) == len(keys)
     assert all("/" not in key for key in keys)
 

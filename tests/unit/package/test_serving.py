@@ -24,7 +24,7 @@ from snaketune.tokens.chat_template import Renderer
 
 CONFIG = {
     "run": "v1",
-    "package": {"name": "mine", "fidelity": {"prompts": 10}, "serve_timeout": 60},
+    "package": {"name": "mine", "fidelity": {"num_prompts": 10}, "serve_timeout": 60},
     "evaluate": {"max_new_tokens": 12},
 }
 

@@ -114,7 +114,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
     value = {"value": 0.25, "low": 0.2, "high": 0.3}
     files.write_json(tmp_path / "comparison.json", {"artefacts": {"base": {"metrics": {"exact_match": value}}}})
     files.write_json(tmp_path / "other.json", summary | losses | {"updates": 7})
-    train = {"method": "lora", "learning_rate": 5e-5, "schedule": "cosine", "rank": 16, "alpha": 32.0}
+    train = {"method": "lora", "learning_rate": 5e-5, "lr_scheduler": "cosine", "rank": 16, "alpha": 32.0}
     other = train | {"rank": 999, "learning_rate": 0.123}
     files.write_json(tmp_path / "selection.json", {"experiment": "small"})
     experiments = [
@@ -130,7 +130,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
         comparison=tmp_path / "comparison.json",
         config={
             "run": "v1",
-            "package": {"licence": "apache-2.0", "language": ["en", "haw"]},
+            "package": {"license": "apache-2.0", "language": ["en", "haw"]},
             "experiments": experiments,
             "data": {"sources": [{"path": "somewhere/mine.jsonl"}, {"path": None, "hub": "someone/questions"}]},
         },

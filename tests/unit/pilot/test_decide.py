@@ -23,7 +23,7 @@ from snaketune.tokens.token_store import write_store
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
-SHORT = {"batch_size": 8, "accumulation": 1, "dropout": 0.0, "rank": 4, "gradient_checkpointing": False}
+SHORT = {"batch_size": 8, "gradient_accumulation_steps": 1, "dropout": 0.0, "rank": 4, "gradient_checkpointing": False}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ class Pilot:
             self.stores["train"],
             self.stores["valid"],
             self.model,
-            self.train | {"epochs": 1, "updates": config["pilot"]["updates"]},
+            self.train | {"epochs": 1, "max_steps": config["pilot"]["max_steps"]},
             adapter=out / "adapters.safetensors",
             adapter_config=out / "adapter_config.json",
             metrics=out / "metrics.jsonl",
@@ -114,7 +114,7 @@ def verdicts(decision: dict[str, Any]) -> dict[str, str]:
 def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp_path):
     splits = {"train": translations("train", 64), "valid": translations("valid", 12)}
     found = Pilot(
-        tmp_path, base, splits, train={**SHORT, "learning_rate": 0}, pilot={"rows": 32, "updates": 12, "sample": 2}
+        tmp_path, base, splits, train={**SHORT, "learning_rate": 0}, pilot={"rows": 32, "max_steps": 12, "sample": 2}
     ).decided()
     assert found["decision"] == "no-go"
     assert found["likely_cause"].startswith("nothing was learnt")
@@ -128,7 +128,11 @@ def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_
     text = [{"text": left + right} for (left, right), _ in zip(task.facts([3, 5, 7], 1), range(60), strict=False)]
     splits = {"train": text[:40], "valid": text[40:]}
     found = Pilot(
-        tmp_path, base, splits, train={**SHORT, "learning_rate": 1e-2, "warmup": 2}, pilot={"rows": 40, "updates": 30}
+        tmp_path,
+        base,
+        splits,
+        train={**SHORT, "learning_rate": 1e-2, "warmup_steps": 2},
+        pilot={"rows": 40, "max_steps": 30},
     ).decided()
     seen = verdicts(found)
     assert seen["answers bound to their questions"] == "unknown"

@@ -38,7 +38,7 @@ def forecast(tmp_path):
     general.write_text('{"text": "one"}\n' * 10)
 
     def made(experiments: dict, device: str = "metal", piloted: str = "", **keys) -> dict:
-        given = {"pilot": {"rows": 40, "updates": 10}, "train": {"batch_size": 4, "accumulation": 1}}
+        given = {"pilot": {"rows": 40, "max_steps": 10}, "train": {"batch_size": 4, "gradient_accumulation_steps": 1}}
         given |= {"evaluate": {"max_rows": 30, "forgetting": {"rows": str(general)}}, "package": {"gguf": ["f16"]}}
         config = configuration.complete({"run": "a", **given, **keys}) | {"artefacts": ["base", "adapter"]}
         config["experiment"] = piloted or next(iter(experiments))

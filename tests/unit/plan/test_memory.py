@@ -27,9 +27,9 @@ TRAINS = st.fixed_dictionaries(
         "rank": st.integers(1, 64),
         "dropout": st.sampled_from([0.0, 0.1]),
         "batch_size": st.integers(1, 32),
-        "accumulation": st.integers(1, 8),
+        "gradient_accumulation_steps": st.integers(1, 8),
         "gradient_checkpointing": st.booleans(),
-        "layers": st.sampled_from([None, 1, 2, 99]),
+        "num_layers": st.sampled_from([None, 1, 2, 99]),
         "optimizer": st.sampled_from(["adamw", "sgd", "adafactor", "lion"]),
     }
 ).map(lambda given: TRAIN | given)
@@ -71,7 +71,7 @@ def test_full_training_holds_more_than_four_copies_of_the_model():
 
 def test_only_the_last_layers_keep_activations_where_only_they_are_trained():
     parts = {
-        n: memory.forecast(MODEL, TRAIN | {"layers": n, "gradient_checkpointing": False}, Batch(4, 64, 128), 4)
+        n: memory.forecast(MODEL, TRAIN | {"num_layers": n, "gradient_checkpointing": False}, Batch(4, 64, 128), 4)
         for n in (1, 3)
     }
     assert parts[1]["activations"] * 3 == parts[3]["activations"]
@@ -98,10 +98,10 @@ def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, s
 
 
 def test_advice_names_the_smallest_change_first():
-    train = TRAIN | {"batch_size": 8, "accumulation": 2, "gradient_checkpointing": False}
+    train = TRAIN | {"batch_size": 8, "gradient_accumulation_steps": 2, "gradient_checkpointing": False}
     words, after = advice(MODEL, train, even(256), 4, int(0.8 * total(train, Batch(8, 256, 1024))))[0]
-    assert words.startswith("train.batch_size 4 with accumulation 4")
-    assert after == total(train | {"batch_size": 4, "accumulation": 4}, Batch(4, 256, 512))
+    assert words.startswith("train.batch_size 4 with gradient_accumulation_steps 4")
+    assert after == total(train | {"batch_size": 4, "gradient_accumulation_steps": 4}, Batch(4, 256, 512))
 
 
 @pytest.mark.parametrize(("quantized", "bytes_each"), [(False, 2.0), (True, 4.5 / 8)])

@@ -72,7 +72,7 @@ def planned(model, tmp_path):
 
 
 def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
-    found = planned(train={"epochs": 3, "batch_size": 4, "accumulation": 1})["experiments"]["main"]
+    found = planned(train={"epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 1})["experiments"]["main"]
     assert found["updates"] == 30
     assert found["times_each_row_is_seen"] == 3
     assert found["memory"]["total"] > 0
@@ -82,7 +82,10 @@ def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        ({"updates": 1, "batch_size": 4, "accumulation": 2}, "each row is seen 0.2 times: raise train.epochs"),
+        (
+            {"max_steps": 1, "batch_size": 4, "gradient_accumulation_steps": 2},
+            "each row is seen 0.2 times: raise train.epochs",
+        ),
         ({"epochs": 50}, "each row is seen 50 times: expect it to be learnt by heart"),
         ({}, "10 of 40 training rows are longer than data.max_length"),
         ({}, "40 training rows teach a style at best"),
@@ -95,7 +98,7 @@ def test_it_warns_in_words(planned, train, words):
 
 
 def test_a_run_that_cannot_fit_is_refused_in_seconds_with_advice_that_fits(planned, tmp_path):
-    asked = {"batch_size": 16, "accumulation": 1, "gradient_checkpointing": False, "memory_limit": 0.012}
+    asked = {"batch_size": 16, "gradient_accumulation_steps": 1, "gradient_checkpointing": False, "memory_limit": 0.012}
     started = time.process_time()
     with pytest.raises(ResourceError) as caught:
         planned(train=asked)
@@ -104,8 +107,8 @@ def test_a_run_that_cannot_fit_is_refused_in_seconds_with_advice_that_fits(plann
     advice = str(caught.value)
     assert "The last of them fits" in advice
     followed = dict(asked)
-    for rows, accumulation in re.findall(r"train\.batch_size (\d+) with accumulation (\d+)", advice):
-        followed |= {"batch_size": int(rows), "accumulation": int(accumulation)}
+    for rows, accumulation in re.findall(r"train\.batch_size (\d+) with gradient_accumulation_steps (\d+)", advice):
+        followed |= {"batch_size": int(rows), "gradient_accumulation_steps": int(accumulation)}
     followed["gradient_checkpointing"] = "train.gradient_checkpointing true" in advice
     found = planned(train=followed)["experiments"]["main"]
     assert found["memory"]["total"] <= 0.012e9
@@ -140,20 +143,24 @@ def test_a_base_that_cannot_become_a_gguf_is_refused(planned, model):
 
 
 def test_the_largest_batch_is_one_that_training_makes(planned):
-    found = planned(train={"batch_size": 8, "accumulation": 2, "max_positions": 200})["experiments"]["main"]
+    found = planned(train={"batch_size": 8, "gradient_accumulation_steps": 2, "max_tokens_per_micro_batch": 200})[
+        "experiments"
+    ]["main"]
     batch = found["largest_batch"]
     assert 150 < batch["rows"] * batch["length"] <= 200
 
 
 def test_packed_rows_are_one_sequence_of_all_their_positions(planned):
-    found = planned(train={"batch_size": 4, "accumulation": 1, "packing": True})["experiments"]["main"]
+    found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "packing": True})["experiments"]["main"]
     assert found["largest_batch"] == {"rows": 1, "length": 58 + 57 + 56 + 55, "targets": 49 + 48 + 47 + 46}
     with pytest.raises(ResourceError, match=r"train\.packing false"):
-        planned(train={"batch_size": 4, "accumulation": 1, "packing": True, "memory_limit": 0.012})
+        planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "packing": True, "memory_limit": 0.012})
 
 
 def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
-    found = planned(train={"batch_size": 4, "accumulation": 1, "prompts": True})["experiments"]["main"]
+    found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "train_on_prompts": True})["experiments"][
+        "main"
+    ]
     assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55
 
 
@@ -173,8 +180,13 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
     tmp_path_factory, lengths, rows, accumulation, method, packing, share
 ):
     folder = tmp_path_factory.mktemp("rows")
-    given_train = {"batch_size": rows, "accumulation": accumulation, "method": method, "packing": packing}
-    given_train |= {"gradient_checkpointing": False, "max_positions": 4000}
+    given_train = {
+        "batch_size": rows,
+        "gradient_accumulation_steps": accumulation,
+        "method": method,
+        "packing": packing,
+    }
+    given_train |= {"gradient_checkpointing": False, "max_tokens_per_micro_batch": 4000}
     train = configuration.complete({"run": "a", "train": given_train})["train"]
     model = architecture.read(SHAPE)
 
@@ -192,8 +204,8 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
     if not steps or steps[-1][1] > usable:
         return
     for words, _ in steps:
-        if found := re.match(r"train\.batch_size (\d+) with accumulation (\d+)", words):
-            train = train | {"batch_size": int(found[1]), "accumulation": int(found[2])}
+        if found := re.match(r"train\.batch_size (\d+) with gradient_accumulation_steps (\d+)", words):
+            train = train | {"batch_size": int(found[1]), "gradient_accumulation_steps": int(found[2])}
         elif found := re.match(r"data\.max_length (\d+)", words):
             lengths = [min(length, int(found[1])) for length in lengths]
         elif words.startswith("a 4-bit base"):
@@ -212,6 +224,6 @@ def test_a_mixture_of_experts_is_planned_without_an_adapter_of_its_own(model, pl
         with pytest.raises(ModelError, match=r"mixture of experts .*package\.adapter: false"):
             planned()
         assert planned(package={"adapter": False})["experiments"]
-        assert planned(train={"targets": ["q_proj", "v_proj"]})["experiments"]
+        assert planned(train={"target_modules": ["q_proj", "v_proj"]})["experiments"]
     finally:
         (model / "config.json").write_text(json.dumps(config))

@@ -154,7 +154,7 @@ def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
 
 
 def test_targets_are_shown_as_met_or_missed(tmp_path: Path) -> None:
-    targets = {"evaluate": {"targets": {"perplexity": 3.0, "exact_match": 0.99}}}
+    targets = {"evaluate": {"thresholds": {"perplexity": 3.0, "exact_match": 0.99}}}
     found = collect.collect(make_run(tmp_path / "strict", more=targets))
     html = page.render(found)
     assert '<td class="yes">met</td>' in html

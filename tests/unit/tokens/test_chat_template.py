@@ -25,17 +25,19 @@ def test_template_digest_is_that_of_the_chosen_experiments_template(tmp_path: Pa
         return hashlib.sha256(text.encode()).hexdigest()
 
     manifest: dict[str, Any] = {"folder": str(tmp_path)}
-    assert template_sha256(manifest, {"template": None}) is None
+    assert template_sha256(manifest, {"chat_template": None}) is None
     several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "its own"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
-    assert template_sha256(manifest, {"template": None}) == digest("its own")
+    assert template_sha256(manifest, {"chat_template": None}) == digest("its own")
     (tmp_path / "chat_template.jinja").write_text("beside it")
-    assert template_sha256(manifest, {"template": None}) == digest("beside it")
-    named = template_sha256(manifest, {"template": "alpaca"})
+    assert template_sha256(manifest, {"chat_template": None}) == digest("beside it")
+    named = template_sha256(manifest, {"chat_template": "alpaca"})
     assert named == digest((TEMPLATES / "alpaca.jinja").read_text().rstrip("\n"))
-    chosen = manifest | {"read_as": {"template": "alpaca", "dtype": "auto"}}
-    assert template_sha256(chosen, {"template": "chatml"}) == named
-    assert template_sha256(manifest | {"read_as": {"template": None}}, {"template": "chatml"}) == digest("beside it")
+    chosen = manifest | {"read_as": {"chat_template": "alpaca", "dtype": "auto"}}
+    assert template_sha256(chosen, {"chat_template": "chatml"}) == named
+    assert template_sha256(manifest | {"read_as": {"chat_template": None}}, {"chat_template": "chatml"}) == digest(
+        "beside it"
+    )
 
 
 def renderer(folder: Path, family: str, template: str | None = None, named: str | None = None) -> Renderer:

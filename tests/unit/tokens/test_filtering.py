@@ -21,8 +21,8 @@ def record(question: str, answer: str, **more: object) -> dict:
     return {"id": "x", "source": "rows.jsonl", "line": 3, "messages": messages} | more
 
 
-def judge(renderer: Renderer, max_length: int = 64, too_long: str = "cut") -> TokenJudge:
-    return TokenJudge(renderer, {"max_length": max_length, "too_long": too_long})
+def judge(renderer: Renderer, max_length: int = 64, on_too_long: str = "truncate") -> TokenJudge:
+    return TokenJudge(renderer, {"max_length": max_length, "on_too_long": on_too_long})
 
 
 def test_a_row_that_fits_is_kept_whole(renderer: Renderer) -> None:
@@ -80,7 +80,7 @@ def test_a_text_without_a_target_is_dropped(renderer: Renderer) -> None:
             whole = renderer.record(record)
             return type(whole)(whole.ids, [True] + [False] * (len(whole.ids) - 1))
 
-    verdict = TokenJudge(Silent(), {"max_length": 64, "too_long": "cut"}).verdict(record("a", "b"))
+    verdict = TokenJudge(Silent(), {"max_length": 64, "on_too_long": "truncate"}).verdict(record("a", "b"))
     assert (verdict.action, verdict.reason) == ("drop", "no-trained-token")
 
 

@@ -32,7 +32,7 @@ def test_half_way_cosine_and_linear_are_half_way():
 
 
 @pytest.mark.parametrize(
-    ("warmup", "updates", "expected"), [(100, 1000, 100), (0.1, 1000, 100), (100, 60, 30), (0, 9, 0)]
+    ("warmup_steps", "updates", "expected"), [(100, 1000, 100), (0.1, 1000, 100), (100, 60, 30), (0, 9, 0)]
 )
-def test_warmup_is_in_updates_or_a_share_and_ends_before_half_of_a_short_training(warmup, updates, expected):
-    assert from_settings(tiny_models.settings(warmup=warmup), updates).warmup == expected
+def test_warmup_is_in_updates_or_a_share_and_ends_before_half_of_a_short_training(warmup_steps, updates, expected):
+    assert from_settings(tiny_models.settings(warmup_steps=warmup_steps), updates).warmup == expected

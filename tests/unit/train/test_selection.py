@@ -87,12 +87,12 @@ def test_an_experiment_that_never_beat_its_base_says_so():
 
 
 def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
-    model = {"template": "alpaca", "dtype": "bfloat16"}
+    model = {"chat_template": "alpaca", "dtype": "bfloat16"}
     config = configuration.complete({"run": "a", "grid": {"rank": [1, 2]}, "model": model})
     outputs = selected(tmp_path, config, {"rank-1": 2.0, "rank-2": 1.0})
     assert outputs["adapter"].read_text() == "adapter of rank-2"
     assert outputs["adapter_config"].read_text() == "adapter_config of rank-2"
-    read_as = {"template": "alpaca", "dtype": "bfloat16"}
+    read_as = {"chat_template": "alpaca", "dtype": "bfloat16"}
     assert json.loads(outputs["model"].read_text()) == {"folder": "rank-2", "read_as": read_as}
     written = json.loads(outputs["selection"].read_text())
     assert written["experiment"] == "rank-2"

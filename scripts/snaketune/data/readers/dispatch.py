@@ -135,7 +135,7 @@ def rows(path: str, container: str, source: dict[str, Any]) -> Iterator[Row]:
         elif container == "pairs":
             yield from pair_rows(content)
         elif container == "parallel":
-            with text_of(source["target"]) as (target, _):
+            with text_of(source["target_path"]) as (target, _):
                 yield from parallel_rows(content, target, source, path)
         elif is_array(head, container):
             yield from array_rows(content)
@@ -306,7 +306,7 @@ def parallel_rows(asked: IO[bytes], answered: IO[bytes], source: dict[str, Any],
     while True:
         left, right = asked.readline(LONGEST_LINE), answered.readline(LONGEST_LINE)
         if bool(left) != bool(right):
-            longer, shorter = (path, source["target"]) if left else (source["target"], path)
+            longer, shorter = (path, source["target_path"]) if left else (source["target_path"], path)
             raise DataError(
                 f"{longer} has more lines than {shorter}, which has {number}",
                 where=path,

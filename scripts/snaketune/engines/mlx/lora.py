@@ -30,7 +30,7 @@ def attach(model: nn.Module, train: dict[str, Any], seed: int) -> dict[str, Any]
 
     train: the configuration's section. New matrices are drawn from `seed`.
     """
-    layers = train["layers"] or -1
+    layers = train["num_layers"] or -1
     if train["method"] == "full":
         _unfreeze(model, layers)
         return {"fine_tune_type": "full", "num_layers": layers, "lora_parameters": {}}
@@ -38,7 +38,7 @@ def attach(model: nn.Module, train: dict[str, Any], seed: int) -> dict[str, Any]
         "rank": train["rank"],
         "scale": scale(train),
         "dropout": train["dropout"],
-        "keys": keys(model, train["targets"]),
+        "keys": keys(model, train["target_modules"]),
     }
     model.freeze()
     mx.random.seed(seed)
@@ -77,7 +77,7 @@ def keys(model: nn.Module, targets: str | list[str]) -> list[str]:
             names = sorted({path.rsplit(".", 1)[-1] for path in known})
             raise ConfigError(
                 f'this model has no linear layer "{target}"{did_you_mean(target, names)}',
-                where="train.targets",
+                where="train.target_modules",
                 fix=f"Choose from {', '.join(names)}, or write all-linear",
             )
         chosen.update(found)

@@ -51,14 +51,15 @@ def helpful(train: dict[str, Any], longest: int) -> list[str]:
     found = []
     if train["batch_size"] > 1:
         half = train["batch_size"] // 2
-        pieces = -(-train["batch_size"] * train["accumulation"] // half)
-        found.append(f"train.batch_size {half} with train.accumulation {pieces} (the same training in smaller pieces)")
+        pieces = -(-train["batch_size"] * train["gradient_accumulation_steps"] // half)
+        smaller = f"train.batch_size {half} with train.gradient_accumulation_steps {pieces}"
+        found.append(f"{smaller} (the same training in smaller pieces)")
     if not train["gradient_checkpointing"]:
         found.append("train.gradient_checkpointing true (the same training, a fifth slower)")
     if train["method"] == "full":
         found.append("train.method lora")
     found.append("model.quantize {bits: 4} if the base is not quantized yet")
     found.append(f"data.max_length {longest // 2} (the longest rows are left out)")
-    found.append("train.layers 8 (only the last layers)")
+    found.append("train.num_layers 8 (only the last layers)")
     found.append("a smaller model.base")
     return found

@@ -84,7 +84,7 @@ class Optimizer:
     """MLX's optimizer of this name, with clipping by global norm and weight decay on matrices only."""
 
     def __init__(self, train: dict[str, Any], packed: Weights) -> None:
-        self.name, self.clip = train["optimizer"], train["clip"]
+        self.name, self.clip = train["optimizer"], train["max_grad_norm"]
         self.decay = 0.0 if self.name in UNDECAYED else train["weight_decay"]
         self.inner = (ELEMENTWISE | MATRICES)[self.name](train["learning_rate"])
         self.inner.init(packed)

@@ -89,7 +89,7 @@ def train_part(
     )
     _check_same(workers, identity)
     with locks.holding(work / "lock", f"training in {work}") if workers.first else contextlib.nullcontext():
-        follower = tracking.tracker(settings["track"] if workers.first else None, beside, identity, settings)
+        follower = tracking.tracker(settings["report_to"] if workers.first else None, beside, identity, settings)
         stores = TokenStore(train_store), TokenStore(valid_store)
         run = Run(*stores, base, settings, work / identity, rows, follower, workers)
         with memory.explaining(settings, run.longest):

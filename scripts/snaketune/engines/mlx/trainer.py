@@ -57,10 +57,10 @@ class Run:
         self.visits = Visits(
             train.lengths[self.chosen],
             train.weights[self.chosen],
-            rows_per_update=settings["batch_size"] * settings["accumulation"],
+            rows_per_update=settings["batch_size"] * settings["gradient_accumulation_steps"],
             seed=settings["seed"],
             epochs=settings["epochs"],
-            updates=settings["updates"],
+            updates=settings["max_steps"],
         )
         self.longest = int(max(train.lengths.max(), valid.lengths.max()))
         cpu = mx.default_device() == mx.cpu
@@ -69,7 +69,7 @@ class Run:
         memory.limit(settings["memory_limit"])
         with memory.explaining(settings, self.longest):
             self._load(Path(base["folder"]).expanduser())
-        self.checkpoints = Checkpoints(work, settings["keep_checkpoints"])
+        self.checkpoints = Checkpoints(work, settings["save_total_limit"])
         self._resume()
         self.told = Telling(work, self.progress, self.visits, tracker, writes=workers.first)
 
@@ -114,7 +114,9 @@ class Run:
 
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint, or start."""
-        self.progress = Progress(Best(self.settings["patience"], self.settings["minimum_gain"]))
+        self.progress = Progress(
+            Best(self.settings["early_stopping_patience"], self.settings["early_stopping_min_delta"])
+        )
         found = self.checkpoints.newest() if self.workers.first else None
         if found:
             kept = tensors.read(found[1])
@@ -144,7 +146,7 @@ class Run:
                 before, going = going, self._update(progress.update + 1)
                 if before:
                     self._note(before)  # while the update after it is being computed
-                validates = progress.update % self.settings["validate_every"] == 0 or self._is_last()
+                validates = progress.update % self.settings["eval_steps"] == 0 or self._is_last()
                 due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
                 asked = interrupts.seen or self.workers.asked_to_stop
                 asked, late = self.workers.most(asked, int(due))
@@ -187,7 +189,10 @@ class Run:
         """Set one update going: the gradient of the mean over all its targets, whatever its micro-batches."""
         self.draws.start(update)
         rows = self.chosen[self.visits.rows(update)]
-        parts, prompts = self.cutting.cut(self.workers.share(rows), self.train.lengths), self.settings["prompts"]
+        parts, prompts = (
+            self.cutting.cut(self.workers.share(rows), self.train.lengths),
+            self.settings["train_on_prompts"],
+        )
         batches = [gather(self.train, part, self.cutting, prompts=prompts) for part in parts]
         targets, read, positions = self.workers.counts(
             sum(len(batch.targets) for batch in batches),
@@ -226,7 +231,7 @@ class Run:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
             print(f"snaketune: update {update} is skipped: loss or gradient are not finite", file=sys.stderr)
-            if progress.skipped_in_a_row >= self.settings["max_skipped"]:
+            if progress.skipped_in_a_row >= self.settings["max_nonfinite_steps"]:
                 raise diverged(update, progress.skipped_in_a_row)
         self.told.update(going)
 
@@ -283,6 +288,6 @@ def diverged(update: int, times: int) -> TrainingError:
         f"loss or gradient were not finite {times} times in a row, up to update {update}",
         where="train.learning_rate",
         why="Nothing can be learned from that; the last good checkpoint is kept",
-        fix="Lower train.learning_rate (to a third of it, at first), set train.clip to 0.5, and use model.dtype "
-        "bfloat16 or float32 rather than float16",
+        fix="Lower train.learning_rate (to a third of it, at first), set train.max_grad_norm to 0.5, and use "
+        "model.dtype bfloat16 or float32 rather than float16",
     )

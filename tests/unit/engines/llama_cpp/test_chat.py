@@ -12,7 +12,7 @@ from snaketune.files import write_json
 @pytest.fixture
 def run(tmp_path, stories, stories_gguf):
     """A finished run whose tuned file is the base itself."""
-    model = {"base": str(stories.resolve()), "template": "alpaca"}
+    model = {"base": str(stories.resolve()), "chat_template": "alpaca"}
     given = {"run": "x", "model": model, "package": {"gguf": ["f16"]}, "evaluate": {"max_new_tokens": 8}}
     config = configuration.complete(given)
     folder = tmp_path / "results/x"

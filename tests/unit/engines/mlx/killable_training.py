@@ -11,4 +11,12 @@ if __name__ == "__main__":
     place.folder = Path(folder)
     place.manifest = place.folder / "model.json"
     place.train_store, place.valid_store = place.folder / "train.safetensors", place.folder / "valid.safetensors"
-    place.train(name, epochs=12, batch_size=4, accumulation=2, dropout=0.1, validate_every=3, patience=None)
+    place.train(
+        name,
+        epochs=12,
+        batch_size=4,
+        gradient_accumulation_steps=2,
+        dropout=0.1,
+        eval_steps=3,
+        early_stopping_patience=None,
+    )

@@ -48,7 +48,7 @@ def test_an_unknown_target_is_answered_with_the_nearest_one(tmp_path):
 
 def test_only_the_last_layers_are_trained_when_so_many_are_named(tmp_path):
     model = loaded(tmp_path)
-    lora.attach(model, tiny_models.settings(layers=1), seed=1)
+    lora.attach(model, tiny_models.settings(num_layers=1), seed=1)
     assert {name.split(".")[2] for name in tensors.flat(model.trainable_parameters())} == {"1"}
 
 
@@ -56,7 +56,7 @@ def test_the_numbers_of_parameters_are_those_of_the_matrices(tmp_path):
     model = loaded(tmp_path)
     _, plain = lora.sizes(model)
     assert plain == sum(one.size for one in tensors.flat(model.parameters()).values())
-    lora.attach(model, tiny_models.settings(rank=4, targets=["q_proj"]), seed=1)
+    lora.attach(model, tiny_models.settings(rank=4, target_modules=["q_proj"]), seed=1)
     trainable, total = lora.sizes(model)
     assert trainable == 2 * 4 * (32 + 32)
     assert total == plain + trainable
@@ -114,7 +114,12 @@ def test_every_method_trains_and_mlx_lm_loads_what_it_wrote(tmp_path, architectu
         place.manifest = quantize(place.manifest, tmp_path / "q")
     rate = 1e-3 if way == "full" else 1e-2
     report = place.train(
-        method=way.removeprefix("q"), epochs=6, batch_size=8, accumulation=1, learning_rate=rate, warmup=0
+        method=way.removeprefix("q"),
+        epochs=6,
+        batch_size=8,
+        gradient_accumulation_steps=1,
+        learning_rate=rate,
+        warmup_steps=0,
     )
     assert report["best_validation_loss"] < report["base_validation_loss"]
     model, _ = load_model(tmp_path / ("q" if way.startswith("q") else "model"))

@@ -34,8 +34,13 @@ def test_losses_are_those_of_mlx_lm_on_rows_of_equal_length(tmp_path, accumulati
     place = tiny_models.Workplace(tmp_path)
     made = [Rendered(ids, [at >= 9 for at in range(LENGTH)]) for ids in rows]
     place.train_store = tiny_models.store(tmp_path / "equal.safetensors", made)
-    changed = {"batch_size": BATCH // accumulation, "accumulation": accumulation, "epochs": 1, "clip": None}
-    changed |= {"optimizer": "adam", "learning_rate": RATE, "schedule": "constant", "warmup": 0}
+    changed = {
+        "batch_size": BATCH // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "epochs": 1,
+        "max_grad_norm": None,
+    }
+    changed |= {"optimizer": "adam", "learning_rate": RATE, "lr_scheduler": "constant", "warmup_steps": 0}
     place.train(**changed)
     ours = [row["loss"] for row in place.metrics() if "loss" in row]
 

@@ -21,7 +21,7 @@ GRADIENTS = {
 
 
 def stepped(times=1, gradients=GRADIENTS, loss=1.0, **changed):
-    train = tiny_models.settings(**{"clip": None, "weight_decay": 0.0} | changed)
+    train = tiny_models.settings(**{"max_grad_norm": None, "weight_decay": 0.0} | changed)
     packing = Packing(WEIGHTS, train["optimizer"])
     packed = packing.pack(WEIGHTS)
     optimizer = Optimizer(train, packed)
@@ -58,13 +58,13 @@ def test_packed_weights_step_as_mlx_steps_them_one_by_one(name):
 
 def test_the_gradient_is_clipped_by_its_norm_over_all_weights():
     norm = np.sqrt(sum(float((one * one).sum()) for one in GRADIENTS.values()))
-    clipped, told, *_ = stepped(optimizer="sgd", clip=1.0, learning_rate=0.1)
+    clipped, told, *_ = stepped(optimizer="sgd", max_grad_norm=1.0, learning_rate=0.1)
     assert told == pytest.approx(norm, rel=1e-6)
     assert close(clipped, {name: WEIGHTS[name] - 0.1 * one / norm for name, one in GRADIENTS.items()})
 
 
 def test_a_gradient_below_the_limit_is_not_changed():
-    assert close(stepped(optimizer="sgd", clip=100.0)[0], stepped(optimizer="sgd")[0])
+    assert close(stepped(optimizer="sgd", max_grad_norm=100.0)[0], stepped(optimizer="sgd")[0])
 
 
 def test_weight_decay_shrinks_matrices_and_no_vectors():

@@ -73,7 +73,7 @@ def test_no_row_sees_another(tmp_path, monkeypatch):
 
 
 def packed(place, name, **changed):
-    given = {"batch_size": 8, "accumulation": 1, "epochs": 3, "optimizer": "sgd", "learning_rate": 0.1}
+    given = {"batch_size": 8, "gradient_accumulation_steps": 1, "epochs": 3, "optimizer": "sgd", "learning_rate": 0.1}
     return place.train(name, **given | changed)
 
 
@@ -88,7 +88,7 @@ def test_a_packed_training_is_the_same_training(tmp_path):
 
 def test_a_packed_training_that_was_stopped_ends_in_the_same_bytes(tmp_path, monkeypatch):
     place = tiny_models.Workplace(tmp_path)
-    changed = {"packing": True, "dropout": 0.2, "validate_every": 2, "optimizer": "adamw"}
+    changed = {"packing": True, "dropout": 0.2, "eval_steps": 2, "optimizer": "adamw"}
     packed(place, "whole", **changed)
     update = trainer.Run._update
 
@@ -112,9 +112,9 @@ def test_a_model_that_cannot_keep_rows_apart_trains_them_unpacked_and_says_so(
     tmp_path, monkeypatch, capsys, fault, positions
 ):
     place = tiny_models.Workplace(tmp_path)
-    plain = packed(place, "plain", epochs=1, max_positions=positions)
+    plain = packed(place, "plain", epochs=1, max_tokens_per_micro_batch=positions)
     monkeypatch.setattr(sequence_packing.Isolated, "make_mask", fault)
-    report = packed(place, "fallen back", epochs=1, max_positions=positions, packing=True)
+    report = packed(place, "fallen back", epochs=1, max_tokens_per_micro_batch=positions, packing=True)
     assert "cannot keep packed rows apart" in capsys.readouterr().err
     assert report["best_validation_loss"] == plain["best_validation_loss"]
     assert report["positions_per_token"] == plain["positions_per_token"]

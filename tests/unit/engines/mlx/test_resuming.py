@@ -35,7 +35,7 @@ class Stopped(BaseException):
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monkeypatch, optimizer, method):
-    changed = {"epochs": 3, "batch_size": 4, "dropout": 0.2, "validate_every": 2, "accumulation": 1}
+    changed = {"epochs": 3, "batch_size": 4, "dropout": 0.2, "eval_steps": 2, "gradient_accumulation_steps": 1}
     changed |= {"optimizer": optimizer, "method": method, "learning_rate": 1e-3}
     place.train("whole", **changed)
     update = loop.Run._update
@@ -56,7 +56,7 @@ def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monk
 
 @pytest.mark.parametrize("where", ["replace", "write_json"])
 def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(place, monkeypatch, where):
-    changed = {"epochs": 2, "batch_size": 4, "accumulation": 1, "validate_every": 2}
+    changed = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 2}
     place.train("whole", **changed)
     owner = os if where == "replace" else loop.files
     true = getattr(owner, where)
@@ -118,7 +118,7 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(place):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_a_checkpoint_and_a_word(place, monkeypatch, number):
-    changed = {"epochs": 2, "batch_size": 4, "accumulation": 1, "validate_every": 100}
+    changed = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 100}
     place.train("whole", **changed)
     update = loop.Run._update
 
@@ -157,7 +157,7 @@ def stopped_once(place, monkeypatch, at=6, **changed):
             place.train(**changed)
 
 
-QUICK = {"epochs": 2, "batch_size": 4, "accumulation": 1, "validate_every": 2}
+QUICK = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 2}
 
 
 @pytest.mark.parametrize("what", ["settings", "rows", "base"])
@@ -230,6 +230,6 @@ def test_a_broken_safetensors_file_is_recognised(place, content):
 
 
 def test_so_many_checkpoints_are_kept_as_were_asked_for(place):
-    place.train(**QUICK, keep_checkpoints=3)
+    place.train(**QUICK, save_total_limit=3)
     kept = sorted((place.folder / "out" / "checkpoints").glob("*/checkpoint-*.safetensors"))
     assert [int(one.stem[-3:]) for one in kept] == [8, 10, 12]

@@ -15,8 +15,8 @@ from snaketune.engines.mlx.process_group import Workers
 from snaketune.errors import ConfigError, TrainingError
 
 ROWS = 23  # with 4 rows an update, the last of two epochs has 2 rows: of three workers one has none
-PLAIN = {"epochs": 2, "batch_size": 2, "accumulation": 2, "validate_every": 3, "learning_rate": 3e-3}
-LONG = PLAIN | {"epochs": 30, "validate_every": 20}  # still at work when it is interrupted, on a fast machine too
+PLAIN = {"epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2, "eval_steps": 3, "learning_rate": 3e-3}
+LONG = PLAIN | {"epochs": 30, "eval_steps": 20}  # still at work when it is interrupted, on a fast machine too
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_signal_ends_all_with_a_checkpoint(place, monkeypatch, whom):
         with pytest.raises(TrainingError, match="stopped by SIGTERM"):
             place.train("two", workers=2, **LONG)
     kept = [int(one.stem[-8:]) for one in (place.folder / "two" / "checkpoints").rglob("checkpoint-*.json")]
-    assert max(kept) % LONG["validate_every"] or max(kept) > 20
+    assert max(kept) % LONG["eval_steps"] or max(kept) > 20
     place.train("two", workers=2, **LONG)
     place.train("one", **LONG)
     assert_same_training(place, "one", "two")
@@ -115,7 +115,7 @@ def test_a_signal_ends_all_with_a_checkpoint(place, monkeypatch, whom):
 @pytest.mark.slow
 def test_an_error_in_the_workers_is_the_error_of_the_training(place):
     with pytest.raises(ConfigError, match="has no linear layer"):
-        place.train("two", workers=2, targets=["nothing"])
+        place.train("two", workers=2, target_modules=["nothing"])
 
 
 def test_a_worker_with_other_rows_is_named():
