@@ -7,7 +7,7 @@
 #   package   fuse, convert to GGUF, quantize, prove it is the same       rules/package.smk
 #   evaluate  answer and score the test rows with every product           rules/evaluate.smk
 #   report    one page that says what came out                            rules/report.smk
-#   (handover the model card; on request Ollama and the hub               rules/handover.smk)
+#   (deploy   the model card; on request Ollama and the hub               rules/deploy.smk)
 #
 # `snakemake` makes the report; `snakemake STAGE` stops at the end of that stage; `snakemake -n` says what would run.
 
@@ -17,7 +17,7 @@ min_version("9.27")
 
 
 include: "rules/common.smk"
-include: "rules/resources.smk"
+include: "rules/cluster_resources.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/plan.smk"
@@ -25,12 +25,13 @@ include: "rules/pilot.smk"
 include: "rules/train.smk"
 include: "rules/package.smk"
 include: "rules/evaluate.smk"
-include: "rules/handover.smk"
+include: "rules/deploy.smk"
 include: "rules/report.smk"
 
 
 # every file that is handed on is named by its stage, so that a lost one is made again
 rule all:
+    """Everything up to the report."""
     default_target: True
     input:
         rules.data.input,

@@ -1,12 +1,13 @@
-# Stage data: from the person's files to three splits.
+# Stage data: from the user's files to three splits.
 #
 # needs    the sources of the configuration
 # leaves   data/records.jsonl, rejected.jsonl, report.json; train.jsonl, valid.jsonl, test.jsonl, split.json; leaks.json,
-#          and a stamp after the gate
+#          and leaks.passed after the gate
 # steps    validate_rows, split_rows, check_leaks, pass_leaks
 
 
 rule data:
+    """Stage: check the rows, drop duplicates, split."""
     input:
         f"{RUN}/data/report.json",
         f"{RUN}/data/leaks.json",
@@ -18,8 +19,9 @@ rule data:
 
 
 rule validate_rows:
+    """Read every source; keep each row, or reject it with a reason, or drop it as a duplicate."""
     input:
-        sources=SOURCES,
+        sources=this_run.sources,
     output:
         records=ensure(f"{RUN}/data/records.jsonl", non_empty=True),
         rejected=f"{RUN}/data/rejected.jsonl",
@@ -29,22 +31,23 @@ rule validate_rows:
             caption="../report/captions/data.rst",
         ),
     log:
-        f"{RUN}/logs/validate_rows.log",
+        logs("validate_rows"),
     benchmark:
-        f"{RUN}/benchmarks/validate_rows.tsv"
+        benchmarks("validate_rows")
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(
-            data=without(CONFIG["data"], "split", "max_length", "on_too_long", "on_leakage"),
+        config=tracked(
+            data=omit(CONFIG["data"], "split", "max_length", "on_too_long", "on_leakage"),
             seed=CONFIG["seed"],
         ),
         code=code("validate_rows", "data"),
     script:
-        "../scripts/validate_rows.py"
+        scripts("validate_rows")
 
 
 rule split_rows:
+    """Assign whole clusters of related rows to train, valid and test."""
     input:
         records=rules.validate_rows.output.records,
     output:
@@ -53,22 +56,23 @@ rule split_rows:
         test=f"{RUN}/data/test.jsonl",
         split=ensure(f"{RUN}/data/split.json", non_empty=True),
     log:
-        f"{RUN}/logs/split_rows.log",
+        logs("split_rows"),
     benchmark:
-        f"{RUN}/benchmarks/split_rows.tsv"
+        benchmarks("split_rows")
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(
+        config=tracked(
             split=CONFIG["data"]["split"],
             seed=CONFIG["seed"],
         ),
         code=code("split_rows", "data"),
     script:
-        "../scripts/split_rows.py"
+        scripts("split_rows")
 
 
 rule check_leaks:
+    """List the rows that stand, or nearly stand, in more than one split."""
     input:
         train=rules.split_rows.output.train,
         valid=rules.split_rows.output.valid,
@@ -76,19 +80,20 @@ rule check_leaks:
     output:
         leaks=ensure(f"{RUN}/data/leaks.json", non_empty=True),
     log:
-        f"{RUN}/logs/check_leaks.log",
+        logs("check_leaks"),
     benchmark:
-        f"{RUN}/benchmarks/check_leaks.tsv"
+        benchmarks("check_leaks")
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(**only(CONFIG["data"], "on_leakage", "near_duplicates", "shingles")),
+        config=tracked(**pick(CONFIG["data"], "on_leakage", "near_duplicates", "shingles")),
         code=code("check_leaks", "data"),
     script:
-        "../scripts/check_leaks.py"
+        scripts("check_leaks")
 
 
 rule pass_leaks:
+    """Gate: print the summary of the data; stop the run if rows leak between splits."""
     input:
         report=rules.validate_rows.output.report,
         split=rules.split_rows.output.split,
@@ -96,11 +101,11 @@ rule pass_leaks:
     output:
         passed=f"{RUN}/data/leaks.passed",
     log:
-        f"{RUN}/logs/pass_leaks.log",
+        logs("pass_leaks"),
     retries: 0
     conda:
         "../envs/data.yaml"
     params:
         code=code("pass_leaks", "data"),
     script:
-        "../scripts/pass_leaks.py"
+        scripts("pass_leaks")

@@ -1,30 +1,66 @@
-# Stage evaluate: every product answers the same test rows, and each is compared with the base.
+# Stage evaluate: every variant of the model answers the same test rows, and each is compared with the base.
 #
 # needs    the test rows, the base, the chosen adapter, the fused model, the GGUF files
-# leaves   evaluation/<artefact>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
-#          prompts of one's own; evaluation/comparison.json; evaluation/passed, where missed targets stop the run
-# steps    generate_answers, score_answers, compare_scores, check_targets
-ARTEFACTS = or_exit(evaluate_settings.artefacts, CONFIG)
-EVALUATED = dict(CONFIG, model=FIRST["model"])
-GENERAL = CONFIG["evaluate"]["forgetting"]["rows"]
+# leaves   evaluation/<variant>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
+#          prompts of one's own; evaluation/comparison.json; evaluation/thresholds.passed, where a missed threshold stops
+# steps    generate_answers, score_answers, compare_scores, pass_thresholds
+# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
+#          rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
+VARIANTS = this_run.variants
+GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
+
+
+def variant_inputs(wildcards):
+    """What a variant is made of; `adapter` and `adapter_config` are the two files of the adapter's folder."""
+    inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": ancient(rules.pass_pilot.output.go)}
+    if GENERAL_SET:
+        inputs["general"] = GENERAL_SET
+    if wildcards.variant.startswith("gguf-"):
+        inputs["gguf"] = this_run.gguf(wildcards.variant.removeprefix("gguf-"))
+    elif wildcards.variant == "prompted":
+        inputs["train"] = rules.split_rows.output.train
+    elif wildcards.variant == "fused":
+        inputs["fused"] = rules.fuse_adapter.output.manifest
+    elif wildcards.variant == "previous":
+        inputs["fused"] = exit_on_user_error(evaluate_settings.previous, CONFIG)
+    elif wildcards.variant == "pilot":
+        inputs["model"] = manifest(PILOT.model)
+        inputs["adapter"] = rules.train_pilot.output.adapter
+        inputs["adapter_config"] = rules.train_pilot.output.adapter_config
+    elif wildcards.variant == "adapter":
+        inputs["adapter"] = rules.select_experiment.output.adapter
+        inputs["adapter_config"] = rules.select_experiment.output.adapter_config
+    return inputs
+
+
+def answer_files(folder):
+    """What generate_answers writes there."""
+    outputs = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
+    if GENERAL_SET:
+        outputs["general"] = ensure(f"{folder}/general.jsonl", non_empty=True)
+    if CONFIG["evaluate"]["prompts"]:
+        outputs["prompts"] = f"{folder}/prompts.jsonl"
+    return outputs
 
 
 rule evaluate:
+    """Stage: answer and score the test rows with every variant, and compare them."""
     input:
         f"{RUN}/evaluation/comparison.json",
-        expand(f"{RUN}/evaluation/{{artefact}}/{{file}}", artefact=ARTEFACTS, file=["predictions.jsonl", "scores.json"]),
-        f"{RUN}/evaluation/passed" if CONFIG["evaluate"]["on_missed_threshold"] == "stop" else [],
+        expand(f"{RUN}/evaluation/{{variant}}/{{file}}", variant=VARIANTS, file=["predictions.jsonl", "scores.json"]),
+        f"{RUN}/evaluation/thresholds.passed" if CONFIG["evaluate"]["on_missed_threshold"] == "stop" else [],
 
 
 rule generate_answers:
+    """Generate answers to the test rows with one variant, and compute the log-likelihood of the references."""
     input:
-        unpack(artefact_inputs),
+        unpack(variant_inputs),
     output:
-        **answer_files(f"{RUN}/evaluation/{{artefact}}"),
+        **answer_files(f"{RUN}/evaluation/{{variant}}"),
     log:
-        f"{RUN}/logs/generate_answers-{{artefact}}.log",
+        logs("generate_answers-{variant}"),
     benchmark:
-        f"{RUN}/benchmarks/generate_answers-{{artefact}}.tsv"
+        benchmarks("generate_answers-{variant}")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -33,36 +69,40 @@ rule generate_answers:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=lambda wildcards: settings_text(**evaluate_settings.answering(EVALUATED, wildcards.artefact)),
+        config=lambda wildcards: configuration.canonical(
+            evaluate_settings.answering(dict(CONFIG, model=PILOT.model), wildcards.variant)
+        ),
         code=code("generate_answers", "gguf"),
     script:
-        "../scripts/generate_answers.py"
+        scripts("generate_answers")
 
 
 rule score_answers:
+    """Score one variant's answers, with confidence intervals."""
     input:
-        similarity=SIMILARITY,
+        similarity=this_run.similarity_model or [],
         predictions=rules.generate_answers.output.predictions,
     output:
-        scores=ensure(f"{RUN}/evaluation/{{artefact}}/scores.json", non_empty=True),
+        scores=ensure(f"{RUN}/evaluation/{{variant}}/scores.json", non_empty=True),
     log:
-        f"{RUN}/logs/score_answers-{{artefact}}.log",
+        logs("score_answers-{variant}"),
     benchmark:
-        f"{RUN}/benchmarks/score_answers-{{artefact}}.tsv"
+        benchmarks("score_answers-{variant}")
     conda:
         "../envs/gguf.yaml"
     params:
-        config=settings(**evaluate_settings.scoring(CONFIG)),
+        config=tracked(**evaluate_settings.scoring(CONFIG)),
         code=code("score_answers", "gguf"),
     script:
-        "../scripts/score_answers.py"
+        scripts("score_answers")
 
 
 rule compare_scores:
+    """Compare the variants with each other by paired tests."""
     input:
-        predictions=expand(rules.generate_answers.output.predictions, artefact=ARTEFACTS),
-        scores=expand(rules.score_answers.output.scores, artefact=ARTEFACTS),
-        general=(expand(f"{RUN}/evaluation/{{artefact}}/general.jsonl", artefact=ARTEFACTS) if GENERAL else []),
+        predictions=expand(rules.generate_answers.output.predictions, variant=VARIANTS),
+        scores=expand(rules.score_answers.output.scores, variant=VARIANTS),
+        general=expand(f"{RUN}/evaluation/{{variant}}/general.jsonl", variant=VARIANTS) if GENERAL_SET else [],
     output:
         comparison=report(
             ensure(f"{RUN}/evaluation/comparison.json", non_empty=True),
@@ -70,31 +110,32 @@ rule compare_scores:
             caption="../report/captions/comparison.rst",
         ),
     log:
-        f"{RUN}/logs/compare_scores.log",
+        logs("compare_scores"),
     benchmark:
-        f"{RUN}/benchmarks/compare_scores.tsv"
+        benchmarks("compare_scores")
     conda:
         "../envs/report.yaml"
     params:
-        config=settings(**evaluate_settings.comparing(CONFIG)),
+        config=tracked(**evaluate_settings.comparing(CONFIG)),
         code=code("compare_scores", "report"),
     script:
-        "../scripts/compare_scores.py"
+        scripts("compare_scores")
 
 
-rule check_targets:
+rule pass_thresholds:
+    """Gate: stop the run if a threshold or the limit of forgetting is missed."""
     input:
         comparison=rules.compare_scores.output.comparison,
     output:
-        passed=f"{RUN}/evaluation/passed",
+        passed=f"{RUN}/evaluation/thresholds.passed",
     log:
-        f"{RUN}/logs/check_targets.log",
+        logs("pass_thresholds"),
     benchmark:
-        f"{RUN}/benchmarks/check_targets.tsv"
+        benchmarks("pass_thresholds")
     retries: 0
     conda:
         "../envs/report.yaml"
     params:
-        code=code("check_targets", "report"),
+        code=code("pass_thresholds", "report"),
     script:
-        "../scripts/check_targets.py"
+        scripts("pass_thresholds")

@@ -1,12 +1,21 @@
-# Stage model: the bases, as manifests that stand for them, and the splits as token ids.
+# Stage model: the bases, each with a manifest that stands for its files, and the splits as token ids.
 #
 # needs    the bases of the configuration; the splits
 # leaves   outside any run, results/models/<key>.config.json and <key>.json (and the files of fetched or built models);
 #          data/tokens/<key>/{train,valid,test}.safetensors and tokens.json
 # steps    build_demo, fetch_config, fetch_model, quantize_base, tokenize_rows
+# reads    rules.split_rows (data.smk); plan.json, by its name, since the plan stands behind the tokens
+
+
+def base_files(key, weights):
+    """What an unquantized base is read from, as far as it lies on this machine."""
+    if this_run.unquantized_bases[key]["base"] == "demo":
+        return rules.build_demo.output
+    return exit_on_user_error(lambda: this_run.base_files(key, weights=weights))
 
 
 rule build_demo:
+    """Pretrain the demo's tiny base model."""
     output:
         expand(
             f"{MODELS}/demo/{{file}}",
@@ -19,9 +28,9 @@ rule build_demo:
             ],
         ),
     log:
-        f"{MODELS}/logs/build_demo.log",
+        logs("build_demo", MODELS),
     benchmark:
-        f"{MODELS}/benchmarks/build_demo.tsv"
+        benchmarks("build_demo", MODELS)
     conda:
         "../envs/mlx.yaml"
     resources:
@@ -29,65 +38,72 @@ rule build_demo:
     params:
         code=code("build_demo", "mlx"),
     script:
-        "../scripts/build_demo.py"
+        scripts("build_demo")
 
 
 rule fetch_config:
+    """Download the configuration and tokenizer of a base, or read them from its folder, and describe them."""
     input:
-        lambda wildcards: base_inputs(wildcards.model, weights=False),
+        lambda wildcards: base_files(wildcards.model, weights=False),
     output:
         manifest=ensure(f"{MODELS}/{{model}}.config.json", non_empty=True),
     log:
-        f"{MODELS}/logs/fetch_config-{{model}}.log",
+        logs("fetch_config-{model}", MODELS),
     benchmark:
-        f"{MODELS}/benchmarks/fetch_config-{{model}}.tsv"
+        benchmarks("fetch_config-{model}", MODELS)
     wildcard_constraints:
-        model=any_of(PLAIN),
+        model=one_of(this_run.unquantized_bases),
     conda:
         "../envs/mlx.yaml"
     params:
-        config=lambda wildcards: settings_text(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
+        config=tracked(
+            model=lambda wildcards: pick(this_run.unquantized_bases[wildcards.model], "base", "revision", "quantize")
+        ),
         code=code("fetch_config", "mlx"),
     script:
-        "../scripts/fetch_config.py"
+        scripts("fetch_config")
 
 
 # the plan is a permission: no weights are fetched for a run that does not fit; those that are there need none
 rule fetch_model:
+    """Download the weights of a base, or check those in its folder, and describe the whole model."""
     input:
-        lambda wildcards: base_inputs(wildcards.model, weights=True),
+        lambda wildcards: (base_files(wildcards.model, weights=True) or f"{MODELS}/{wildcards.model}.config.json"),
         plan=lambda wildcards: (
             [] if Path(MODELS, f"{wildcards.model}.json").is_file() else ancient(f"{RUN}/plan.json")
         ),
     output:
         manifest=ensure(f"{MODELS}/{{model}}.json", non_empty=True),
     log:
-        f"{MODELS}/logs/fetch_model-{{model}}.log",
+        logs("fetch_model-{model}", MODELS),
     benchmark:
-        f"{MODELS}/benchmarks/fetch_model-{{model}}.tsv"
+        benchmarks("fetch_model-{model}", MODELS)
     wildcard_constraints:
-        model=any_of(PLAIN),
+        model=one_of(this_run.unquantized_bases),
     conda:
         "../envs/mlx.yaml"
     params:
-        config=lambda wildcards: settings_text(model=only(PLAIN[wildcards.model], "base", "revision", "quantize")),
+        config=tracked(
+            model=lambda wildcards: pick(this_run.unquantized_bases[wildcards.model], "base", "revision", "quantize")
+        ),
         code=code("fetch_model", "mlx"),
     script:
-        "../scripts/fetch_model.py"
+        scripts("fetch_model")
 
 
 rule quantize_base:
+    """Quantize a base, for QLoRA."""
     input:
-        model=lambda wildcards: f"{MODELS}/{base_models.plain_key(BASES[wildcards.quantized])}.json",
+        model=lambda wildcards: manifest({**this_run.base_models[wildcards.quantized], "quantize": None}),
     output:
         folder=directory(f"{MODELS}/{{quantized}}"),
         manifest=ensure(f"{MODELS}/{{quantized}}.json", non_empty=True),
     log:
-        f"{MODELS}/logs/quantize_base-{{quantized}}.log",
+        logs("quantize_base-{quantized}", MODELS),
     benchmark:
-        f"{MODELS}/benchmarks/quantize_base-{{quantized}}.tsv"
+        benchmarks("quantize_base-{quantized}", MODELS)
     wildcard_constraints:
-        quantized=any_of(BASES.keys() - PLAIN.keys()),
+        quantized=one_of(this_run.base_models.keys() - this_run.unquantized_bases.keys()),
     conda:
         "../envs/mlx.yaml"
     resources:
@@ -95,37 +111,38 @@ rule quantize_base:
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
-        config=lambda wildcards: settings_text(model=BASES[wildcards.quantized]),
+        config=tracked(model=lambda wildcards: this_run.base_models[wildcards.quantized]),
         code=code("quantize_base", "mlx"),
     script:
-        "../scripts/quantize_base.py"
+        scripts("quantize_base")
 
 
 rule tokenize_rows:
+    """Render the splits with one base's chat template and tokenize them once for all trainings."""
     input:
         train=rules.split_rows.output.train,
         valid=rules.split_rows.output.valid,
         test=rules.split_rows.output.test,
-        model=lambda wildcards: f"{MODELS}/{base_models.plain_key(TOKENS[wildcards.tokens])}.config.json",
-        template=lambda wildcards: template_file(TOKENS[wildcards.tokens]),
+        model=lambda wildcards: config_manifest(this_run.tokenizations[wildcards.tokens]),
+        template=lambda wildcards: template_file(this_run.tokenizations[wildcards.tokens]),
     output:
         train=f"{RUN}/data/tokens/{{tokens}}/train.safetensors",
         valid=f"{RUN}/data/tokens/{{tokens}}/valid.safetensors",
         test=f"{RUN}/data/tokens/{{tokens}}/test.safetensors",
-        verdicts=ensure(f"{RUN}/data/tokens/{{tokens}}/tokens.json", non_empty=True),
+        report=ensure(f"{RUN}/data/tokens/{{tokens}}/tokens.json", non_empty=True),
     log:
-        f"{RUN}/logs/tokenize_rows-{{tokens}}.log",
+        logs("tokenize_rows-{tokens}"),
     benchmark:
-        f"{RUN}/benchmarks/tokenize_rows-{{tokens}}.tsv"
+        benchmarks("tokenize_rows-{tokens}")
     wildcard_constraints:
-        tokens=any_of(TOKENS),
+        tokens=one_of(this_run.tokenizations),
     conda:
         "../envs/mlx.yaml"
     params:
-        config=lambda wildcards: settings_text(
-            model=only(TOKENS[wildcards.tokens], "chat_template"),
-            data=only(CONFIG["data"], "max_length", "on_too_long"),
+        config=tracked(
+            model=lambda wildcards: pick(this_run.tokenizations[wildcards.tokens], "chat_template"),
+            data=pick(CONFIG["data"], "max_length", "on_too_long"),
         ),
         code=code("tokenize_rows", "mlx"),
     script:
-        "../scripts/tokenize_rows.py"
+        scripts("tokenize_rows")

@@ -2,42 +2,40 @@
 #
 # needs    the chosen adapter and its base; the test rows
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
-#          <run>-lora.gguf, fidelity.json, and a stamp after the gate
+#          <run>-lora.gguf, fidelity.json, and fidelity.passed after the gate
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
-ONE_MODEL = len({settings_text(**one["model"]) for one in EXPERIMENTS.values()}) == 1
-ONLY_BASE = next(iter(BASES)) if ONE_MODEL else None
-BASE = f"{MODELS}/{ONLY_BASE}.json" if ONLY_BASE else rules.select_experiment.output.model
-TYPES = CONFIG["package"]["gguf"]
-F16 = ancient(gguf("f16"))  # one to pass through: where it is gone it is made again, and nothing runs because it was
-CONVERTED = code("convert_gguf", "gguf")  # so what is made from it answers for the code that it was made by
-ALONE = CONFIG["package"]["adapter"] and {one["train"]["method"] for one in EXPERIMENTS.values()} == {"lora"}
+# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
+GGUF_TYPES = this_run.gguf_types
+F16_GGUF = ancient(this_run.gguf("f16"))  # an intermediate: made again where it is needed, which makes nothing stale
+CONVERTER_CODE = code("convert_gguf", "gguf")  # so what is made from the intermediate must track its code instead
 
 
 rule package:
+    """Stage: fuse, convert to GGUF, quantize, prove that it is the same model."""
     input:
+        f"{RUN}/model/fused",
         f"{RUN}/model/fused.json",
         f"{RUN}/model/Modelfile",
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",
-        [gguf(kind) for kind in TYPES],
-        f"{RUN}/model/{CONFIG['run']}-lora.gguf" if ALONE else [],
+        [this_run.gguf(kind) for kind in GGUF_TYPES],
+        [f"{RUN}/model/peft", f"{RUN}/model/{this_run.name}-lora.gguf"] if this_run.exports_adapter else [],
 
 
 rule fuse_adapter:
+    """Merge the adapter into its base, in 16 bits."""
     input:
-        model=BASE,
+        model=CHOSEN_BASE,
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
-        template=lambda wildcards: sorted(
-            {file for one in EXPERIMENTS.values() for file in template_file(one["model"])}
-        ),
+        template=this_run.template_files,
     output:
         fused=directory(f"{RUN}/model/fused"),
         manifest=ensure(f"{RUN}/model/fused.json", non_empty=True),
     log:
-        f"{RUN}/logs/fuse_adapter.log",
+        logs("fuse_adapter"),
     benchmark:
-        f"{RUN}/benchmarks/fuse_adapter.tsv"
+        benchmarks("fuse_adapter")
     conda:
         "../envs/mlx.yaml"
     resources:
@@ -45,22 +43,23 @@ rule fuse_adapter:
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
-        config=settings(model=only(FIRST["model"], "chat_template", "dtype")),
+        config=tracked(model=pick(PILOT.model, "chat_template", "dtype")),
         code=code("fuse_adapter", "mlx"),
     script:
-        "../scripts/fuse_adapter.py"
+        scripts("fuse_adapter")
 
 
 rule convert_gguf:
+    """Convert the fused model to a 16-bit GGUF file."""
     input:
         manifest=rules.fuse_adapter.output.manifest,
         fused=rules.fuse_adapter.output.fused,
     output:
-        gguf=ensure(gguf("f16") if "f16" in TYPES else temp(gguf("f16")), non_empty=True),
+        gguf=ensure(this_run.gguf("f16") if "f16" in GGUF_TYPES else temp(this_run.gguf("f16")), non_empty=True),
     log:
-        f"{RUN}/logs/convert_gguf.log",
+        logs("convert_gguf"),
     benchmark:
-        f"{RUN}/benchmarks/convert_gguf.tsv"
+        benchmarks("convert_gguf")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -70,21 +69,22 @@ rule convert_gguf:
     params:
         code=code("convert_gguf", "gguf"),
     script:
-        "../scripts/convert_gguf.py"
+        scripts("convert_gguf")
 
 
 rule quantize_gguf:
+    """Quantize the 16-bit GGUF to one of the types of package.gguf."""
     input:
         manifest=rules.fuse_adapter.output.manifest,
-        gguf=F16,
+        gguf=F16_GGUF,
     output:
-        gguf=ensure(gguf("{type}"), non_empty=True),
+        gguf=ensure(this_run.gguf("{type}"), non_empty=True),
     log:
-        f"{RUN}/logs/quantize_gguf-{{type}}.log",
+        logs("quantize_gguf-{type}"),
     benchmark:
-        f"{RUN}/benchmarks/quantize_gguf-{{type}}.tsv"
+        benchmarks("quantize_gguf-{type}")
     wildcard_constraints:
-        type=any_of(set(TYPES) - {"f16"}),
+        type=one_of(set(GGUF_TYPES) - {"f16"}),
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -93,23 +93,24 @@ rule quantize_gguf:
         runtime=packaging_time,
     params:
         code=code("quantize_gguf", "gguf"),
-        converted=CONVERTED,
+        converted=CONVERTER_CODE,
     script:
-        "../scripts/quantize_gguf.py"
+        scripts("quantize_gguf")
 
 
 rule export_adapter:
+    """Write the adapter alone, for transformers (PEFT) and for llama.cpp."""
     input:
-        model=BASE,
+        model=CHOSEN_BASE,
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
     output:
         peft=directory(f"{RUN}/model/peft"),
-        lora=ensure(f"{RUN}/model/{CONFIG['run']}-lora.gguf", non_empty=True),
+        lora=ensure(f"{RUN}/model/{this_run.name}-lora.gguf", non_empty=True),
     log:
-        f"{RUN}/logs/export_adapter.log",
+        logs("export_adapter"),
     benchmark:
-        f"{RUN}/benchmarks/export_adapter.tsv"
+        benchmarks("export_adapter")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -119,38 +120,40 @@ rule export_adapter:
     params:
         code=code("export_adapter", "gguf"),
     script:
-        "../scripts/export_adapter.py"
+        scripts("export_adapter")
 
 
 rule write_modelfile:
+    """Write Ollama's Modelfile for the first GGUF type."""
     input:
         manifest=rules.fuse_adapter.output.manifest,
-        gguf=gguf(TYPES[0]),
+        gguf=this_run.gguf(GGUF_TYPES[0]),
         rows=rules.split_rows.output.train,
     output:
         modelfile=ensure(f"{RUN}/model/Modelfile", non_empty=True),
     log:
-        f"{RUN}/logs/write_modelfile.log",
+        logs("write_modelfile"),
     conda:
         "../envs/gguf.yaml"
     params:
-        config=settings(
+        config=tracked(
             run=CONFIG["run"],
-            package=only(CONFIG["package"], "name", "ollama"),
-            data=only(CONFIG["data"], "system"),
+            package=pick(CONFIG["package"], "name", "ollama"),
+            data=pick(CONFIG["data"], "system"),
         ),
         code=code("write_modelfile", "gguf"),
     script:
-        "../scripts/write_modelfile.py"
+        scripts("write_modelfile")
 
 
 rule check_fidelity:
+    """Measure how faithful the fused model and each GGUF file are to base and adapter."""
     input:
-        model=BASE,
+        model=CHOSEN_BASE,
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
         manifest=rules.fuse_adapter.output.manifest,
-        ggufs=[F16, *(gguf(kind) for kind in TYPES if kind != "f16")],
+        ggufs=[F16_GGUF, *(this_run.gguf(kind) for kind in GGUF_TYPES if kind != "f16")],
         rows=rules.split_rows.output.test,
     output:
         fidelity=report(
@@ -159,9 +162,9 @@ rule check_fidelity:
             caption="../report/captions/fidelity.rst",
         ),
     log:
-        f"{RUN}/logs/check_fidelity.log",
+        logs("check_fidelity"),
     benchmark:
-        f"{RUN}/benchmarks/check_fidelity.tsv"
+        benchmarks("check_fidelity")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -170,29 +173,30 @@ rule check_fidelity:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=settings(
-            package=only(CONFIG["package"], "fidelity", "min_gain_retained"),
-            model=only(FIRST["model"], "chat_template"),
-            data=only(CONFIG["data"], "max_length"),
+        config=tracked(
+            package=pick(CONFIG["package"], "fidelity", "min_gain_retained"),
+            model=pick(PILOT.model, "chat_template"),
+            data=pick(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),
         code=code("check_fidelity", "gguf"),
-        converted=CONVERTED,
+        converted=CONVERTER_CODE,
     script:
-        "../scripts/check_fidelity.py"
+        scripts("check_fidelity")
 
 
 rule pass_fidelity:
+    """Gate: stop the run if a file is not the model that was trained."""
     input:
         fidelity=rules.check_fidelity.output.fidelity,
     output:
         passed=f"{RUN}/model/fidelity.passed",
     log:
-        f"{RUN}/logs/pass_fidelity.log",
+        logs("pass_fidelity"),
     retries: 0
     conda:
         "../envs/data.yaml"
     params:
         code=code("pass_fidelity", "data"),
     script:
-        "../scripts/pass_fidelity.py"
+        scripts("pass_fidelity")

@@ -1,35 +1,39 @@
 # Stage pilot: a short training on part of the rows, and a decision whether the long one is worth its time.
 #
 # needs    the first experiment's base and tokens, the plan
-# leaves   pilot/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json}, decision.json; go, after a go
-# steps    try_pilot (ten rows through the whole chain), train_pilot, train_share (for the learning curve), decide_pilot,
-#          pass_pilot; write_pilot (the pilot's own page, also after a no-go)
+# leaves   pilot/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json}, subset-<fraction>/ with the same
+#          files, dry_run.json, decision.json, index.html; go, after a go
+# steps    dry_run_pilot (ten rows through the whole chain), train_pilot, train_subset (for the learning curve),
+#          decide_pilot, pass_pilot; write_pilot_report (the pilot's own page, also after a no-go)
+# reads    rules.validate_rows, rules.split_rows (data.smk), rules.forecast_run (plan.smk)
 #
-# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again. The settings of
-# later stages go into the forecast through `later`: as a function of its input, Snakemake does not compare it.
-PILOTED, FIRST = next(iter(EXPERIMENTS.items()))
-SHARES = [share for share in CONFIG["pilot"]["learning_curve"] or [] if share < 1]  # the pilot is the last point
+# The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again.
+PILOT = this_run.pilot_experiment
+PILOT_TOKENS = this_run.token_stores(PILOT.model)
+SUBSETS = [fraction for fraction in CONFIG["pilot"]["learning_curve"] or [] if fraction < 1]  # 1 is the pilot itself
 
 
 rule pilot:
+    """Stage: a short training, then go or no-go."""
     input:
         f"{RUN}/pilot/decision.json",
         f"{RUN}/pilot/index.html",
         f"{RUN}/pilot/go",
 
 
-rule try_pilot:
+rule dry_run_pilot:
+    """Take ten rows through the whole chain: train, save, load, convert."""
     input:
-        train=stores(FIRST["model"])["train"],
-        valid=stores(FIRST["model"])["valid"],
-        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
+        train=PILOT_TOKENS["train"],
+        valid=PILOT_TOKENS["valid"],
+        model=manifest(PILOT.model),
         plan=rules.forecast_run.output.plan,
     output:
         report=ensure(f"{RUN}/pilot/dry_run.json", non_empty=True),
     log:
-        f"{RUN}/logs/try_pilot.log",
+        logs("dry_run_pilot"),
     benchmark:
-        f"{RUN}/benchmarks/try_pilot.tsv"
+        benchmarks("dry_run_pilot")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -38,32 +42,33 @@ rule try_pilot:
         mem_mb=model_memory,
         runtime=training_time,
     params:
-        config=settings(
-            train=without(FIRST["train"], *WITHOUT_EFFECT),
-            model=only(FIRST["model"], "dtype"),
+        config=tracked(
+            train=PILOT.tracked_train,
+            model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
-        code=code("try_pilot", "gguf"),
+        untracked=untracked(train=PILOT.untracked_train),
+        code=code("dry_run_pilot", "gguf"),
     script:
-        "../scripts/try_pilot.py"
+        scripts("dry_run_pilot")
 
 
 rule train_pilot:
+    """Train a pilot adapter on some of the rows, with the trainer of the long run."""
     input:
-        train=stores(FIRST["model"])["train"],
-        valid=stores(FIRST["model"])["valid"],
-        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
-        tried=rules.try_pilot.output.report,
+        train=PILOT_TOKENS["train"],
+        valid=PILOT_TOKENS["valid"],
+        model=manifest(PILOT.model),
+        dry_run=rules.dry_run_pilot.output.report,
     output:
         adapter=ensure(f"{RUN}/pilot/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/pilot/adapter_config.json",
         metrics=f"{RUN}/pilot/metrics.jsonl",
         summary=ensure(f"{RUN}/pilot/summary.json", non_empty=True),
     log:
-        f"{RUN}/logs/train_pilot.log",
+        logs("train_pilot"),
     benchmark:
-        f"{RUN}/benchmarks/train_pilot.tsv"
+        benchmarks("train_pilot")
     conda:
         "../envs/mlx.yaml"
     threads: CONFIG["threads"]
@@ -72,35 +77,34 @@ rule train_pilot:
         mem_mb=model_memory,
         runtime=training_time,
     params:
-        config=settings(
-            pilot=only(CONFIG["pilot"], "rows", "max_steps"),
-            train=without(FIRST["train"], *WITHOUT_EFFECT),
-            model=only(FIRST["model"], "dtype"),
+        config=tracked(
+            pilot=pick(CONFIG["pilot"], "rows", "max_steps"),
+            train=PILOT.tracked_train,
+            model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
+        untracked=untracked(train=PILOT.untracked_train),
         code=code("train_pilot", "mlx"),
     script:
-        "../scripts/train_pilot.py"
+        scripts("train_pilot")
 
 
-rule train_share:
+rule train_subset:
+    """Train on a fraction of the pilot's rows, a point of the learning curve."""
     input:
-        train=stores(FIRST["model"])["train"],
-        valid=stores(FIRST["model"])["valid"],
-        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
-        tried=rules.try_pilot.output.report,
+        train=PILOT_TOKENS["train"],
+        valid=PILOT_TOKENS["valid"],
+        model=manifest(PILOT.model),
+        dry_run=rules.dry_run_pilot.output.report,
     output:
-        adapter=ensure(f"{RUN}/pilot/share-{{share}}/adapters.safetensors", non_empty=True),
-        adapter_config=f"{RUN}/pilot/share-{{share}}/adapter_config.json",
-        metrics=f"{RUN}/pilot/share-{{share}}/metrics.jsonl",
-        summary=ensure(f"{RUN}/pilot/share-{{share}}/summary.json", non_empty=True),
+        adapter=ensure(f"{RUN}/pilot/subset-{{fraction}}/adapters.safetensors", non_empty=True),
+        adapter_config=f"{RUN}/pilot/subset-{{fraction}}/adapter_config.json",
+        metrics=f"{RUN}/pilot/subset-{{fraction}}/metrics.jsonl",
+        summary=ensure(f"{RUN}/pilot/subset-{{fraction}}/summary.json", non_empty=True),
     log:
-        f"{RUN}/logs/train_share-{{share}}.log",
+        logs("train_subset-{fraction}"),
     benchmark:
-        f"{RUN}/benchmarks/train_share-{{share}}.tsv"
-    wildcard_constraints:
-        share="[0-9.e-]+",
+        benchmarks("train_subset-{fraction}")
     conda:
         "../envs/mlx.yaml"
     threads: CONFIG["threads"]
@@ -109,31 +113,32 @@ rule train_share:
         mem_mb=model_memory,
         runtime=training_time,
     params:
-        config=lambda wildcards: settings_text(
-            share=float(wildcards.share),
-            pilot=only(CONFIG["pilot"], "rows", "max_steps"),
-            train=without(FIRST["train"], *WITHOUT_EFFECT),
-            model=only(FIRST["model"], "dtype"),
+        config=tracked(
+            fraction=lambda wildcards: float(wildcards.fraction),
+            pilot=pick(CONFIG["pilot"], "rows", "max_steps"),
+            train=PILOT.tracked_train,
+            model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(train=only(FIRST["train"], *WITHOUT_EFFECT)),
-        code=code("train_share", "mlx"),
+        untracked=untracked(train=PILOT.untracked_train),
+        code=code("train_subset", "mlx"),
     script:
-        "../scripts/train_share.py"
+        scripts("train_subset")
 
 
 rule decide_pilot:
+    """Hold the pilot against the criteria for a go, and forecast the full run from what it took."""
     input:
         adapter=rules.train_pilot.output.adapter,
         adapter_config=rules.train_pilot.output.adapter_config,
         metrics=rules.train_pilot.output.metrics,
         summary=rules.train_pilot.output.summary,
-        tried=rules.try_pilot.output.report,
-        curve=[f"{RUN}/pilot/share-{share}/summary.json" for share in SHARES],
-        train=stores(FIRST["model"])["train"],
-        valid=stores(FIRST["model"])["valid"],
+        dry_run=rules.dry_run_pilot.output.report,
+        curve=expand(rules.train_subset.output.summary, fraction=SUBSETS),
+        train=PILOT_TOKENS["train"],
+        valid=PILOT_TOKENS["valid"],
         rows=rules.split_rows.output.valid,
-        model=f"{MODELS}/{base_models.model_key(FIRST['model'])}.json",
+        model=manifest(PILOT.model),
         plan=rules.forecast_run.output.plan,
     output:
         decision=report(
@@ -142,9 +147,9 @@ rule decide_pilot:
             caption="../report/captions/decision.rst",
         ),
     log:
-        f"{RUN}/logs/decide_pilot.log",
+        logs("decide_pilot"),
     benchmark:
-        f"{RUN}/benchmarks/decide_pilot.tsv"
+        benchmarks("decide_pilot")
     conda:
         "../envs/mlx.yaml"
     threads: CONFIG["threads"]
@@ -153,42 +158,45 @@ rule decide_pilot:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=settings(
-            experiment=PILOTED,
+        config=tracked(
+            experiment=PILOT.name,
             pilot=CONFIG["pilot"],
-            train=without(FIRST["train"], *WITHOUT_EFFECT),
-            model=FIRST["model"],
+            train=PILOT.tracked_train,
+            model=PILOT.model,
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(
-            evaluate=only(CONFIG["evaluate"], "max_rows", "max_new_tokens", "forgetting"),
-            artefacts=ARTEFACTS,
-            package=only(CONFIG["package"], "gguf"),
+        # settings of later stages, for the forecast only
+        untracked=untracked(
+            evaluate=pick(CONFIG["evaluate"], "max_rows", "max_new_tokens", "forgetting"),
+            artefacts=this_run.variants,
+            package=pick(CONFIG["package"], "gguf"),
             threads=CONFIG["threads"],
         ),
         code=code("decide_pilot", "mlx"),
     script:
-        "../scripts/decide_pilot.py"
+        scripts("decide_pilot")
 
 
 rule pass_pilot:
+    """Gate: let the training begin after a go; stop the run after a no-go."""
     input:
         decision=rules.decide_pilot.output.decision,
     output:
         go=f"{RUN}/pilot/go",
     log:
-        f"{RUN}/logs/pass_pilot.log",
+        logs("pass_pilot"),
     retries: 0
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(pilot=only(CONFIG["pilot"], "on_no_go")),
+        config=tracked(pilot=pick(CONFIG["pilot"], "on_no_go")),
         code=code("pass_pilot", "data"),
     script:
-        "../scripts/pass_pilot.py"
+        scripts("pass_pilot")
 
 
-rule write_pilot:
+rule write_pilot_report:
+    """Write the pilot's page, after a go and after a no-go."""
     input:
         rules.validate_rows.output.report,
         rules.forecast_run.output.plan,
@@ -198,10 +206,10 @@ rule write_pilot:
     output:
         page=ensure(f"{RUN}/pilot/index.html", non_empty=True),
     log:
-        f"{RUN}/logs/write_pilot.log",
+        logs("write_pilot_report"),
     conda:
         "../envs/report.yaml"
     params:
-        code=code("write_pilot", "report"),
+        code=code("write_pilot_report", "report"),
     script:
-        "../scripts/write_pilot.py"
+        scripts("write_pilot_report")

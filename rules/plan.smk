@@ -1,35 +1,45 @@
 # Stage plan: will it fit, how long will it take, will the result convert - before anything is trained.
 #
-# needs    the base's configuration and tokenizer (not its weights); the tokenised splits
+# needs    the base's configuration and tokenizer (not its weights); the tokenized splits
 # leaves   plan.json
 # steps    forecast_run
+# reads    rules.tokenize_rows (model.smk)
 
 
 rule plan:
+    """Stage: forecast memory, disk and length of the run."""
     input:
         f"{RUN}/plan.json",
 
 
 rule forecast_run:
+    """Forecast memory, disk and length of every experiment; stop if one does not fit or cannot be converted."""
     input:
-        model=lambda wildcards: [f"{MODELS}/{key}.config.json" for key in PLAIN],
-        stores=lambda wildcards: [stores(model)["train"] for model in TOKENS.values()],
-        tokens=expand(f"{RUN}/data/tokens/{{tokens}}/tokens.json", tokens=TOKENS),
+        model=[config_manifest(model) for model in this_run.unquantized_bases.values()],
+        stores=[this_run.token_stores(model)["train"] for model in this_run.tokenizations.values()],
+        tokens=expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
     output:
         plan=ensure(f"{RUN}/plan.json", non_empty=True),
     log:
-        f"{RUN}/logs/forecast_run.log",
+        logs("forecast_run"),
     benchmark:
-        f"{RUN}/benchmarks/forecast_run.tsv"
+        benchmarks("forecast_run")
     conda:
         "../envs/mlx.yaml"
     params:
-        config=settings(
-            experiments=experiments_in_order(*set(WITHOUT_EFFECT) - {"memory_limit"}),
-            data=only(CONFIG["data"], "max_length"),
+        config=tracked(
+            experiments=[
+                {
+                    "experiment": one.name,
+                    "train": one.tracked_train | pick(one.train, "memory_limit"),
+                    "model": one.model,
+                }
+                for one in this_run.experiments.values()
+            ],
+            data=pick(CONFIG["data"], "max_length"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(package=only(CONFIG["package"], "gguf", "adapter")),
+        untracked=untracked(package=pick(CONFIG["package"], "gguf", "adapter")),
         code=code("forecast_run", "mlx"),
     script:
-        "../scripts/forecast_run.py"
+        scripts("forecast_run")

@@ -3,9 +3,11 @@
 # needs    the files of all stages
 # leaves   config.json, run.json, report/index.html, report/report.json, report/human_eval.html
 # steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here)
+# reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES (package.smk), VARIANTS (evaluate.smk), rules of all stages
 
 
 rule report:
+    """Stage: one page that says what came out."""
     input:
         f"{RUN}/report/index.html",
         f"{RUN}/config.json",
@@ -13,52 +15,54 @@ rule report:
         f"{RUN}/model/README.md",
         f"{RUN}/data/leaks.passed",
         f"{RUN}/model/fidelity.passed",
-        rules.serve_check.output if CONFIG["package"]["serve_check"] else [],
+        rules.pass_serving.output if CONFIG["package"]["serve_check"] else [],
 
 
 rule runs:
+    """On request: compare all runs that have a report, on one page."""
     input:
-        "results/runs.html",
+        f"{RESULTS}/runs.html",
 
 
 rule save_config:
+    """Write the complete, validated configuration of this run."""
     output:
         config=ensure(f"{RUN}/config.json", non_empty=True),
     log:
-        f"{RUN}/logs/save_config.log",
+        logs("save_config"),
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(**CONFIG),
+        config=tracked(**CONFIG),
         code=code("save_config", "data"),
     script:
-        "../scripts/save_config.py"
+        scripts("save_config")
 
 
 rule record_run:
+    """Write run.json: versions, code, inputs, seeds, model."""
     input:
         config=rules.save_config.output.config,
-        sources=SOURCES,
-        model=BASE,
-        template=lambda wildcards: sorted(
-            {file for one in EXPERIMENTS.values() for file in template_file(one["model"])}
-        ),
+        sources=this_run.sources,
+        model=CHOSEN_BASE,
+        template=this_run.template_files,
         fused=rules.fuse_adapter.output.manifest,
-        products=[gguf(kind) for kind in TYPES],
+        products=[this_run.gguf(kind) for kind in GGUF_TYPES],
     output:
         record=ensure(f"{RUN}/run.json", non_empty=True),
     log:
-        f"{RUN}/logs/record_run.log",
+        logs("record_run"),
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(model=only(FIRST["model"], "chat_template")),
+        config=tracked(model=pick(PILOT.model, "chat_template")),
         code=code("record_run", "data"),
     script:
-        "../scripts/record_run.py"
+        scripts("record_run")
 
 
 rule write_report:
+    """Write the run's page, the same facts as JSON, and the form for blind ratings."""
     input:
         rules.save_config.output,
         rules.record_run.output,
@@ -69,19 +73,17 @@ rule write_report:
         rules.forecast_run.output,
         rules.decide_pilot.output,
         rules.select_experiment.output.selection,
-        adapter_files("summary.json"),
-        adapter_files("metrics.jsonl"),
+        this_run.experiment_files("summary.json"),
+        this_run.experiment_files("metrics.jsonl"),
         rules.fuse_adapter.output.manifest,
         rules.write_modelfile.output,
         rules.check_fidelity.output,
-        rules.serve_file.output if CONFIG["package"]["serve_check"] else [],
+        rules.check_serving.output if CONFIG["package"]["serve_check"] else [],
         rules.compare_scores.output,
         rules.compare_scores.input,
-        expand(rules.tokenize_rows.output.verdicts, tokens=TOKENS),
-        expand(f"{RUN}/evaluation/{{artefact}}/prompts.jsonl", artefact=ARTEFACTS)
-        if CONFIG["evaluate"]["prompts"]
-        else [],
-        [gguf(kind) for kind in TYPES],
+        expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
+        expand(f"{RUN}/evaluation/{{variant}}/prompts.jsonl", variant=VARIANTS) if CONFIG["evaluate"]["prompts"] else [],
+        [this_run.gguf(kind) for kind in GGUF_TYPES],
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
     output:
         page=report(
@@ -97,33 +99,34 @@ rule write_report:
             caption="../report/captions/human_eval.rst",
         ),
     log:
-        f"{RUN}/logs/write_report.log",
+        logs("write_report"),
     benchmark:
-        f"{RUN}/benchmarks/write_report.tsv"
+        benchmarks("write_report")
     conda:
         "../envs/report.yaml"
     params:
         code=code("write_report", "report"),
     script:
-        "../scripts/write_report.py"
+        scripts("write_report")
 
 
 rule compare_runs:
+    """Compare all runs that have a report, on one page."""
     input:
-        reports=sorted(map(str, Path("results").glob("*/report/report.json"))),
+        reports=sorted(map(str, Path(RESULTS).glob("*/report/report.json"))),
     output:
         page=report(
-            ensure("results/runs.html", non_empty=True),
+            ensure(f"{RESULTS}/runs.html", non_empty=True),
             category="Report",
             caption="../report/captions/runs.rst",
         ),
-        facts=ensure("results/runs.json", non_empty=True),
+        facts=ensure(f"{RESULTS}/runs.json", non_empty=True),
     log:
-        "results/logs/compare_runs.log",
+        logs("compare_runs", RESULTS),
     conda:
         "../envs/report.yaml"
     params:
-        config=settings(seed=CONFIG["seed"]),
+        config=tracked(seed=CONFIG["seed"]),
         code=code("compare_runs", "report"),
     script:
-        "../scripts/compare_runs.py"
+        scripts("compare_runs")

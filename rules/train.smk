@@ -1,42 +1,33 @@
 # Stage train: one adapter for each experiment; the best goes on.
 #
-# needs    the tokenised splits, the base, a go from the pilot
+# needs    the tokenized splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    train_adapter, score_experiment (where select.metric is a measure of answers), select_experiment
+# steps    train_adapter, score_experiment (where select.metric is a metric of generated answers), select_experiment
+# gives    CHOSEN_BASE, the manifest of the chosen adapter's base, to the stages after it
+# reads    rules.pass_pilot (pilot.smk), rules.split_rows (data.smk)
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
-BY_MEASURE = CONFIG["select"]["metric"] != "validation_loss"
-
-
-def candidate_files(name):
-    """What the choice between experiments reads of one of them."""
-    folder = f"{RUN}/train/{name}"
-    files = {
-        "summary": f"{folder}/summary.json",
-        "adapter": f"{folder}/adapters.safetensors",
-        "adapter_config": f"{folder}/adapter_config.json",
-        "manifest": f"{MODELS}/{base_models.model_key(EXPERIMENTS[name]['model'])}.json",
-    }
-    return files | ({"scores": f"{folder}/validation/scores.json"} if BY_MEASURE else {})
 
 
 rule train:
+    """Stage: train one adapter for each experiment and choose the best."""
     input:
         f"{RUN}/train/selection.json",
         f"{RUN}/model/adapter/adapters.safetensors",
         f"{RUN}/model/adapter/adapter_config.json",
-        adapter_files("adapters.safetensors"),
-        adapter_files("adapter_config.json"),
-        adapter_files("metrics.jsonl"),
-        adapter_files("summary.json"),
+        this_run.experiment_files("adapters.safetensors"),
+        this_run.experiment_files("adapter_config.json"),
+        this_run.experiment_files("metrics.jsonl"),
+        this_run.experiment_files("summary.json"),
 
 
 rule train_adapter:
+    """Train the adapter of one experiment on all training rows."""
     input:
-        train=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["train"],
-        valid=lambda wildcards: stores(EXPERIMENTS[wildcards.experiment]["model"])["valid"],
-        model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
+        train=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["train"],
+        valid=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["valid"],
+        model=lambda wildcards: manifest(experiment_of(wildcards).model),
         go=ancient(rules.pass_pilot.output.go),
     output:
         adapter=ensure(f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True),
@@ -49,9 +40,9 @@ rule train_adapter:
             caption="../report/captions/loss.rst",
         ),
     log:
-        f"{RUN}/logs/train_adapter-{{experiment}}.log",
+        logs("train_adapter-{experiment}"),
     benchmark:
-        f"{RUN}/benchmarks/train_adapter-{{experiment}}.tsv"
+        benchmarks("train_adapter-{experiment}")
     conda:
         "../envs/mlx.yaml"
     threads: CONFIG["threads"]
@@ -60,33 +51,32 @@ rule train_adapter:
         mem_mb=training_memory,
         runtime=training_time,
     params:
-        config=lambda wildcards: settings_text(
-            train=without(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT),
-            model=only(EXPERIMENTS[wildcards.experiment]["model"], "dtype"),
+        config=tracked(
+            train=lambda wildcards: experiment_of(wildcards).tracked_train,
+            model=lambda wildcards: pick(experiment_of(wildcards).model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        later=lambda wildcards, input: settings_text(
-            train=only(EXPERIMENTS[wildcards.experiment]["train"], *WITHOUT_EFFECT)
-        ),
+        untracked=untracked(train=lambda wildcards: experiment_of(wildcards).untracked_train),
         code=code("train_adapter", "mlx"),
     script:
-        "../scripts/train_adapter.py"
+        scripts("train_adapter")
 
 
 rule score_experiment:
+    """Generate answers to validation rows with one experiment's adapter and score them, for the selection."""
     input:
-        similarity=SIMILARITY,
+        similarity=this_run.similarity_model or [],
         adapter=rules.train_adapter.output.adapter,
         adapter_config=rules.train_adapter.output.adapter_config,
-        model=lambda wildcards: f"{MODELS}/{base_models.model_key(EXPERIMENTS[wildcards.experiment]['model'])}.json",
+        model=lambda wildcards: manifest(experiment_of(wildcards).model),
         rows=rules.split_rows.output.valid,
     output:
         predictions=ensure(f"{RUN}/train/{{experiment}}/validation/predictions.jsonl", non_empty=True),
         scores=ensure(f"{RUN}/train/{{experiment}}/validation/scores.json", non_empty=True),
     log:
-        f"{RUN}/logs/score_experiment-{{experiment}}.log",
+        logs("score_experiment-{experiment}"),
     benchmark:
-        f"{RUN}/benchmarks/score_experiment-{{experiment}}.tsv"
+        benchmarks("score_experiment-{experiment}")
     conda:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
@@ -95,38 +85,46 @@ rule score_experiment:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=lambda wildcards: settings_text(
-            answering=evaluate_settings.answering(
-                dict(CONFIG, model=EXPERIMENTS[wildcards.experiment]["model"]),
+        config=tracked(
+            answering=lambda wildcards: evaluate_settings.answering(
+                dict(CONFIG, model=experiment_of(wildcards).model),
                 "adapter",
             ),
             scoring=evaluate_settings.scoring(CONFIG),
         ),
         code=code("score_experiment", "gguf"),
     script:
-        "../scripts/score_experiment.py"
+        scripts("score_experiment")
 
 
 rule select_experiment:
+    """Choose the experiment that goes on, and put its adapter where packaging looks."""
     input:
-        [file for name in EXPERIMENTS for file in candidate_files(name).values()],
+        [file for name in this_run.experiments for file in this_run.candidate_files(name).values()],
     output:
         selection=ensure(f"{RUN}/train/selection.json", non_empty=True),
         adapter=f"{RUN}/model/adapter/adapters.safetensors",
         adapter_config=f"{RUN}/model/adapter/adapter_config.json",
         model=f"{RUN}/model/base.json",
     log:
-        f"{RUN}/logs/select_experiment.log",
+        logs("select_experiment"),
     benchmark:
-        f"{RUN}/benchmarks/select_experiment.tsv"
+        benchmarks("select_experiment")
     conda:
         "../envs/data.yaml"
     params:
-        config=settings(
-            experiments=[one | candidate_files(one["experiment"]) for one in experiments_in_order(*WITHOUT_EFFECT)],
+        config=tracked(
+            experiments=[
+                {"experiment": one.name, "train": one.tracked_train, "model": one.model}
+                | this_run.candidate_files(one.name)
+                for one in this_run.experiments.values()
+            ],
             select=CONFIG["select"],
-            measures=CONFIG["evaluate"]["metrics"] if BY_MEASURE else {},
+            measures=CONFIG["evaluate"]["metrics"] if this_run.selects_by_metric else {},
         ),
         code=code("select_experiment", "data"),
     script:
-        "../scripts/select_experiment.py"
+        scripts("select_experiment")
+
+
+CHOSEN_BASE = this_run.shared_base or rules.select_experiment.output.model

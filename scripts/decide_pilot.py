@@ -16,9 +16,9 @@ with step.running(snakemake.log[0]):
         train=snakemake.input.train,
         valid=snakemake.input.valid,
         plan=snakemake.input.plan,
-        tried=snakemake.input.tried,
+        tried=snakemake.input.dry_run,
         curve=snakemake.input.curve,
-        config=json.loads(snakemake.params.later) | json.loads(snakemake.params.config),
+        config=json.loads(snakemake.params.untracked) | json.loads(snakemake.params.config),
         decision=snakemake.output.decision,
         start=time.process_time(),
     )

@@ -9,7 +9,7 @@ with step.running(snakemake.log[0]):
     from snaketune.plan import plan
     from snaketune.runtime.machine import this_machine
 
-    config = json.loads(snakemake.params.later) | json.loads(snakemake.params.config)
+    config = json.loads(snakemake.params.untracked) | json.loads(snakemake.params.config)
     config["experiments"] = {one["experiment"]: one for one in config["experiments"]}
     plan.run(
         models=snakemake.input.model,

@@ -9,7 +9,7 @@ from snaketune.runtime import step
 with step.running(snakemake.log[0]):
     predict.run(
         ModelVariant(
-            snakemake.wildcards.artefact,
+            snakemake.wildcards.variant,
             model=snakemake.input.model,
             adapter=snakemake.input.get("adapter"),
             fused=snakemake.input.get("fused"),

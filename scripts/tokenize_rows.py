@@ -14,5 +14,5 @@ with step.running(snakemake.log[0]):
         manifest=snakemake.input.model,
         config=json.loads(snakemake.params.config),
         stores={split: snakemake.output[split] for split in SPLITS},
-        verdicts=snakemake.output.verdicts,
+        verdicts=snakemake.output.report,
     )

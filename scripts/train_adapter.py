@@ -10,12 +10,12 @@ with step.running(snakemake.log[0]):
     from snaketune.pilot import forecast_record
     from snaketune.train import loss_plot
 
-    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
+    config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     train.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
-        {**config["train"], **later["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        {**config["train"], **untracked["train"], "dtype": config["model"]["dtype"], "seed": config["seed"]},
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,
         metrics=snakemake.output.metrics,

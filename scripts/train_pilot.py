@@ -8,14 +8,14 @@ from snaketune.runtime import step
 with step.running(snakemake.log[0]):
     from snaketune.engines.mlx import train
 
-    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
+    config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     train.train(
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
         {
             **config["train"],
-            **later["train"],
+            **untracked["train"],
             "epochs": 1,
             "max_steps": config["pilot"]["max_steps"],
             "dtype": config["model"]["dtype"],

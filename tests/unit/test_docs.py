@@ -25,15 +25,18 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
 
 def test_every_rule_file_names_its_rules_and_every_rule_its_script() -> None:
     rules = {}
-    for path in (ROOT / "rules").glob("*.smk"):
+    for path in sorted((ROOT / "rules").glob("*.smk")):
         text = path.read_text(encoding="utf-8")
         for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL):
             if "script:" in body:
-                assert f'"../scripts/{name}.py"' in body, name
-                assert f'code=code("{name}",' in body, name
-                assert f"logs/{name}" in body, name
+                for helper in ("scripts", "logs", "code"):
+                    assert f'{helper}("{name}' in body, f"{name} names another step in {helper}()"
+                assert not (benchmark := re.search(r'benchmarks\("(\w+)', body)) or benchmark[1] == name
                 assert name in text[: text.index("\n\n")], f"{path.name} does not announce {name}"
                 rules[name] = path
+            assert re.match(r'    """.+\.(?: .+)?"""\n', body), (
+                f"{name} has no docstring, which `snakemake --list` shows"
+            )
     assert set(rules) == {path.stem for path in (ROOT / "scripts").glob("*.py")}
 
 
@@ -42,3 +45,25 @@ def test_every_caption_is_shown_by_snakemakes_report_and_every_shown_file_has_on
     shown = re.findall(r'caption="../report/captions/(\w+)\.rst"', rules)
     assert rules.count("=report(") == len(shown)
     assert sorted(shown) == sorted(path.stem for path in (ROOT / "report/captions").iterdir())
+
+
+def test_no_rule_file_reads_a_rule_of_a_file_that_is_included_after_it() -> None:
+    order = re.findall(r'^include: "(rules/\w+\.smk)"', (ROOT / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE)
+    known: set[str] = set()
+    for name in order:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        known |= set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+        assert set(re.findall(r"\brules\.(\w+)\.", text)) <= known, name
+    assert sorted(order) == sorted(f"rules/{path.name}" for path in (ROOT / "rules").glob("*.smk"))
+
+
+def test_each_rule_file_says_which_rules_of_other_files_it_reads() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk")}
+    for path, text in texts.items():
+        own = set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+        others = set(re.findall(r"\brules\.(\w+)\.", text)) - own
+        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        unsaid = (
+            {name for name in others if f"rules.{name}" not in head} if "rules of all stages" not in head else set()
+        )
+        assert not unsaid, f"{path.name} reads {sorted(unsaid)}, which its header does not say"

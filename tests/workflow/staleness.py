@@ -11,27 +11,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-ARTEFACTS = ("base", "prompted", "adapter", "gguf-q8_0")
-ANSWERS = {f"generate_answers:{artefact}" for artefact in ARTEFACTS}
-SCORES = {f"score_answers:{artefact}" for artefact in ARTEFACTS}
-TAKE_BASE = {"try_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "select_experiment", "fuse_adapter"}
+VARIANTS = ("base", "prompted", "adapter", "gguf-q8_0")
+ANSWERS = {f"generate_answers:{variant}" for variant in VARIANTS}
+SCORES = {f"score_answers:{variant}" for variant in VARIANTS}
+TAKE_BASE = {"dry_run_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "select_experiment", "fuse_adapter"}
 TAKE_BASE |= {"export_adapter", "check_fidelity", "record_run", *ANSWERS}
 
 # which jobs take what a job makes; the pilot's go is a permission, and starts nothing
 FEEDS: dict[str, set[str]] = {
-    "validate_rows": {"split_rows", "pass_leaks", "write_pilot", "write_report"},
+    "validate_rows": {"split_rows", "pass_leaks", "write_pilot_report", "write_report"},
     "split_rows": {"check_leaks", "pass_leaks", "tokenize_rows", "decide_pilot", "check_fidelity", "write_card"}
     | {"write_modelfile", "write_report", *ANSWERS},
     "check_leaks": {"pass_leaks", "write_report"},
     "fetch_config": {"tokenize_rows", "forecast_run"},
     "fetch_model": TAKE_BASE,
     "quantize_base": TAKE_BASE,
-    "tokenize_rows": {"forecast_run", "try_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "write_report"},
-    "forecast_run": {"try_pilot", "decide_pilot", "write_pilot", "write_report"},
-    "try_pilot": {"train_pilot", "decide_pilot"},
-    "train_pilot": {"decide_pilot", "write_pilot"},
-    "train_share:0.5": {"decide_pilot"},
-    "decide_pilot": {"pass_pilot", "write_pilot", "write_report"},
+    "tokenize_rows": {
+        "forecast_run",
+        "dry_run_pilot",
+        "train_pilot",
+        "decide_pilot",
+        "train_adapter:main",
+        "write_report",
+    },
+    "forecast_run": {"dry_run_pilot", "decide_pilot", "write_pilot_report", "write_report"},
+    "dry_run_pilot": {"train_pilot", "decide_pilot"},
+    "train_pilot": {"decide_pilot", "write_pilot_report"},
+    "train_subset:0.5": {"decide_pilot"},
+    "decide_pilot": {"pass_pilot", "write_pilot_report", "write_report"},
     "train_adapter:main": {"select_experiment", "write_card", "write_report"},
     "train_adapter:wide": {"select_experiment", "write_card", "write_report"},
     "score_experiment:main": {"select_experiment"},
@@ -44,14 +51,14 @@ FEEDS: dict[str, set[str]] = {
     "quantize_gguf:q5_k_m": {"check_fidelity", "record_run", "write_report"},
     "write_modelfile": {"write_report"},
     "check_fidelity": {"pass_fidelity", "write_card", "write_report"},
-    "serve_file": {"serve_check", "write_report"},
+    "check_serving": {"pass_serving", "write_report"},
     "compare_scores": {"write_card", "write_report"},
     "save_config": {"record_run", "write_report"},
     "record_run": {"write_report"},
 }
-for _artefact in (*ARTEFACTS, "fused", "previous"):
-    FEEDS[f"generate_answers:{_artefact}"] = {f"score_answers:{_artefact}", "compare_scores", "write_report"}
-    FEEDS[f"score_answers:{_artefact}"] = {"compare_scores", "write_report"}
+for _variant in (*VARIANTS, "fused", "previous"):
+    FEEDS[f"generate_answers:{_variant}"] = {f"score_answers:{_variant}", "compare_scores", "write_report"}
+    FEEDS[f"score_answers:{_variant}"] = {"compare_scores", "write_report"}
 
 
 # which jobs need the 16-bit GGUF, which a finished run has no longer; nothing else runs because it is made again
@@ -73,7 +80,7 @@ def followed(starts: Iterable[str]) -> set[str]:
 # every job of the tiny run
 JOBS = followed({"fetch_config", "fetch_model", "save_config", "validate_rows"})
 
-PILOT = {"try_pilot", "train_pilot", "decide_pilot"}
+PILOT = {"dry_run_pilot", "train_pilot", "decide_pilot"}
 TRAINING = {"forecast_run", "train_adapter:main", *PILOT}
 MODELFILE = {"write_modelfile"}
 CARD = {"write_card"}
@@ -111,7 +118,7 @@ KEYS: dict[str, Row] = {
     "pilot.max_steps": ({"max_steps": 5}, {"train_pilot"}),
     "pilot.max_hours": ({"max_hours": 9}, {"decide_pilot"}),
     "pilot.on_no_go": ({"on_no_go": "stop"}, {"decide_pilot"}),
-    "pilot.learning_curve": ({"learning_curve": [0.5, 1.0]}, {"train_share:0.5"}),
+    "pilot.learning_curve": ({"learning_curve": [0.5, 1.0]}, {"train_subset:0.5"}),
     "pilot.sample": ({"sample": 5}, {"decide_pilot"}),
     "train.method": ({"method": "dora"}, TRAINING),
     "train.rank": ({"rank": 5}, TRAINING),
@@ -158,7 +165,7 @@ KEYS: dict[str, Row] = {
     "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
     "package.adapter": ({"adapter": False}, set()),
-    "package.serve_check": ({"serve_check": True}, {"serve_file"}),
+    "package.serve_check": ({"serve_check": True}, {"check_serving"}),
     "package.min_gain_retained": ({"min_gain_retained": 0.8}, FIDELITY),
     "package.fidelity.rows": ({"fidelity": {"rows": 5}}, FIDELITY),
     "package.fidelity.num_prompts": ({"fidelity": {"num_prompts": 3}}, FIDELITY),
@@ -191,7 +198,7 @@ KEYS: dict[str, Row] = {
     "evaluate.thresholds": ({"thresholds": {"perplexity": 3.0}}, COMPARED),
     "evaluate.forgetting.rows": ({"forgetting": {"rows": None}}, ANSWERS | COMPARED),
     "evaluate.forgetting.limit": ({"forgetting": {"limit": 0.1}}, COMPARED),
-    "evaluate.on_missed_threshold": ({"on_missed_threshold": "stop"}, {"check_targets"}),
+    "evaluate.on_missed_threshold": ({"on_missed_threshold": "stop"}, {"pass_thresholds"}),
 }
 # jobs that are no longer wanted after the change
 GONE = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
@@ -203,7 +210,7 @@ UNSEEN: dict[str, set[str]] = {
     "scripts/snaketune/engines/llama_cpp/embedding.py": SCORES,  # semantic similarity
     "scripts/snaketune/package/converter_process.py": {"forecast_run"},  # it counts with the module that starts it
 }
-PAGES = {"write_pilot", "write_report"}
+PAGES = {"write_pilot_report", "write_report"}
 # what is read for a forecast alone, and makes no decision again
 FORETELLS: dict[str, set[str]] = {"data/general.jsonl": {"decide_pilot"}}
 # folders whose files count together, for those who read one of them

@@ -59,9 +59,9 @@ def test_compare_runs_takes_the_reports_of_the_runs(run: Path, tmp_path: Path) -
     assert read_json(outputs["facts"])["runs"][0]["run"] == "jessy-v1"
 
 
-def test_write_pilot_needs_no_more_than_the_decision(run: Path) -> None:
+def test_write_pilot_report_needs_no_more_than_the_decision(run: Path) -> None:
     inputs = {"decision": str(run / "pilot/decision.json"), "config": str(run / "config.json")}
-    _run("write_pilot", run, inputs, {"page": run / "pilot/index.html"})
+    _run("write_pilot_report", run, inputs, {"page": run / "pilot/index.html"})
     assert "The pilot says go" in (run / "pilot/index.html").read_text(encoding="utf-8")
 
 
@@ -73,5 +73,5 @@ def test_record_run_goes_without_what_was_not_made(run: Path, tmp_path: Path) ->
         "sources": [str(tmp_path / "rows.jsonl")],
         "model": str(tmp_path / "model.json"),
     }
-    _run("record_run", run, inputs, {"record": run / "run.json"})
+    _run("record_run", run, inputs, {"record": run / "run.json"}, config='{"model":{"chat_template":null}}')
     assert read_json(run / "run.json")["products"] == []

@@ -10,10 +10,10 @@ with step.running(snakemake.log[0]):
     from snaketune.pilot import learning_curve
     from snaketune.tokens.token_store import TokenStore
 
-    config, later = json.loads(snakemake.params.config), json.loads(snakemake.params.later)
+    config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     train, pilot = config["train"], config["pilot"]
     rows, updates = learning_curve.part(
-        config["share"],
+        config["fraction"],
         min(pilot["rows"], len(TokenStore(snakemake.input.train))),
         pilot["max_steps"],
         train["batch_size"] * train["gradient_accumulation_steps"],
@@ -22,7 +22,13 @@ with step.running(snakemake.log[0]):
         snakemake.input.train,
         snakemake.input.valid,
         snakemake.input.model,
-        {**train, **later["train"], "max_steps": updates, "dtype": config["model"]["dtype"], "seed": config["seed"]},
+        {
+            **train,
+            **untracked["train"],
+            "max_steps": updates,
+            "dtype": config["model"]["dtype"],
+            "seed": config["seed"],
+        },
         adapter=snakemake.output.adapter,
         adapter_config=snakemake.output.adapter_config,
         metrics=snakemake.output.metrics,
