@@ -5,6 +5,8 @@
 .PHONY: demo setup setup-dev test test-all test-cluster lint bench new chat docs clean help
 
 PYTHON := .venv/bin/python
+# a file of tests stays on one core, since its tests share fixtures that take long to make
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PYTHONPATH := scripts
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -19,10 +21,10 @@ setup-dev: ## the same, and what the tests need
 	@bash setup/run.sh --dev
 
 test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 
 test-all: setup-dev lint ## the same and the slow half
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(PARALLEL)
 
 test-cluster: setup-dev ## run the chain on a real Slurm, which root installs on Debian
 	@bash setup/slurm.sh

@@ -27,3 +27,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
 def finished(traced: Traced) -> Project:
     """The tiny configuration, run to its end; leave it as it is and change a `twin` of it."""
     return traced[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that run whole chains first: started last, they would run on alone while other cores wait."""
+    items.sort(key=lambda item: "unit" in item.path.parts)
