@@ -11,10 +11,6 @@
 #
 # `snakemake` makes the report; `snakemake STAGE` stops at the end of that stage; `snakemake -n` says what would run.
 
-from snakemake.utils import min_version
-
-min_version("9.27")
-
 
 include: "rules/common.smk"
 include: "rules/cluster_resources.smk"

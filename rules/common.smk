@@ -8,8 +8,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules")]  # neither is an installed package
 
-import mended
-import records
+import snakemake_patches
 from snaketune.config import schema as configuration
 from snaketune.runtime.code_digest import code_digest
 from snaketune.errors import UserError
@@ -44,7 +43,16 @@ this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
 GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
 
-mended.mend(workflow, RESULTS, this_run.name, records.mend(RESULTS))
+exit_on_user_error(snakemake_patches.apply, workflow, RESULTS, this_run.name)
+
+
+onstart:
+    snakemake_patches.on_start(workflow, RESULTS)
+
+
+onerror:
+    snakemake_patches.on_error()
+
 
 
 def logs(name, folder=RUN):

@@ -162,6 +162,12 @@ OTHERS: dict[str, tuple[Change, set[str]]] = {
         lambda project: cut(project.folder / "results/tiny/train/main/adapters.safetensors"),
         followed({"train_adapter:main"}),
     ),
+    "the fused model lost": (removed("results/tiny/model/fused"), followed({"fuse_adapter"})),
+    "the PEFT adapter lost": (removed("results/tiny/model/peft"), followed({"export_adapter"})),
+    "a file of the fused model lost": (
+        removed("results/tiny/model/fused/tokenizer.json"),
+        followed({"fuse_adapter"}),
+    ),
     "a file of the fused model changed": (
         appended("results/tiny/model/fused/config.json", "\n"),
         followed({"fuse_adapter"}),

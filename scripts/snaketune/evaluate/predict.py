@@ -65,7 +65,7 @@ def run(
     fingerprint = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
     here = Path(predictions).parent
     with (
-        locks.holding(here / ".lock", "answering these rows"),
+        locks.hold_lock(here / ".lock", "answering these rows"),
         Journal(here / "unfinished.jsonl", fingerprint) as journal,
     ):
         work = _Work(artefact, renderer, context, config, threads, journal)

@@ -1,7 +1,7 @@
-"""Who holds a folder or a step: an `flock` on a small file, and in the file the holder's pid, host and work.
+"""Locks of folders and steps: an `flock` on a small file that holds the pid, host and task of its holder.
 
-The kernel frees an flock when its process dies, however it dies. So a lock that can be taken is free, whatever its file
-says; and what the file still says then tells who died while holding it, for a holder that ends clears it.
+The kernel frees an flock when its process dies, however it dies. If flock succeeds, the lock is free. A holder clears
+the file when it exits cleanly, so leftover content identifies a process that died.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """A process that holds a lock, or died while it did."""
 
     pid: int
     host: str
-    work: str  # what it does, to follow "is": "training in ..."
+    task: str  # what it does, to follow "is": "training in ..."
 
     def __str__(self) -> str:
         return f"pid {self.pid}" if self.host == socket.gethostname() else f"pid {self.pid} on {self.host}"
 
 
 @contextlib.contextmanager
-def holding(path: str | os.PathLike[str], work: str) -> Iterator[Holder | None]:
-    """Hold the lock at `path` (made if need be) while the block runs; yields who died while holding it, if anyone did.
+def hold_lock(path: str | os.PathLike[str], task: str) -> Iterator[LockHolder | None]:
+    """Hold the lock at `path` while the block runs; yields the process that died while holding it, if any.
 
-    work: what the holder does, to follow "is". Raises BusyError naming the process that holds it, and
-    ResourceError where files cannot be written or locked.
+    task: what the holder does, to follow "is". Raises BusyError naming the process that holds it, and ResourceError
+    where files cannot be written or locked.
     """
     target = Path(path)
     with _opened(target) as handle:
-        if not _taken(handle, target):
-            raise busy(_holder(handle), target)
+        if not _try_lock(handle, target):
+            raise busy_error(_holder(handle), target)
         dead = _holder(handle)
         try:
-            _write(handle, json.dumps(asdict(Holder(os.getpid(), socket.gethostname(), work))))
+            _write(handle, json.dumps(asdict(LockHolder(os.getpid(), socket.gethostname(), task))))
         except OSError as error:
             raise _unusable(target, error) from None
         try:
@@ -58,20 +58,27 @@ def holding(path: str | os.PathLike[str], work: str) -> Iterator[Holder | None]:
                 _write(handle, "")
 
 
-def wait(paths: Iterable[Path]) -> None:
-    """Wait until nobody holds any of these locks, saying on stderr first whom it waits for."""
+def wait_until_free(paths: Iterable[Path]) -> None:
+    """Wait until nobody holds any of these locks; stderr says first who holds them."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as handle:
-            if not _taken(handle, path):
+            if not _try_lock(handle, path):
                 holder = _holder(handle)
-                who, work = (str(holder), holder.work) if holder else (str(path), "at work")
-                end = f"; `kill {holder.pid}` would end it" if holder else ""
+                who, task = (str(holder), holder.task) if holder else (str(path), "at work")
+                end = f" To stop it: kill {holder.pid}" if holder else ""
                 print(
-                    f"snaketune: {who}, left behind by a killed run, is still {work}: waiting for it{end}",
+                    f"snaketune: a job of a killed run ({who}) is still {task}; waiting for it.{end}",
                     file=sys.stderr,
                     flush=True,
                 )
                 fcntl.flock(handle, fcntl.LOCK_SH)
+
+
+def recorded_holder(path: Path) -> LockHolder | None:
+    """Return the process that the file names, which may have died; None if there is none."""
+    with contextlib.suppress(OSError), open(path, "rb") as handle:
+        return _holder(handle)
+    return None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -82,7 +89,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise _unusable(path, error) from None
 
 
-def _taken(handle: IO[bytes], path: Path) -> bool:
+def _try_lock(handle: IO[bytes], path: Path) -> bool:
     kind = fcntl.LOCK_EX if handle.writable() else fcntl.LOCK_SH
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -93,18 +100,18 @@ def _taken(handle: IO[bytes], path: Path) -> bool:
             raise ResourceError(
                 "this file system does not lock files",
                 where=str(path.parent),
-                why="Two runs at once would spoil each other's files unseen",
+                why="Two runs at once would corrupt each other's files unnoticed",
                 fix="Mount it with flock (Lustre: the option `flock`), or link results to a disk that has it",
             ) from None
         raise
     return True
 
 
-def _holder(handle: IO[bytes]) -> Holder | None:
-    """What the file says; None when it says nothing, or not (yet) something whole."""
+def _holder(handle: IO[bytes]) -> LockHolder | None:
+    """Return the holder that the file names; None if it is empty or incomplete."""
     handle.seek(0)
     try:
-        return Holder(**json.loads(handle.read()))
+        return LockHolder(**json.loads(handle.read()))
     except (ValueError, TypeError):
         return None
 
@@ -115,14 +122,14 @@ def _write(handle: IO[bytes], text: str) -> None:
     handle.write(text.encode())
 
 
-def busy(holder: Holder | None, path: Path) -> BusyError:
-    """The error of a second writer."""
-    who, work = (f" ({holder})", holder.work) if holder else ("", "at work")
+def busy_error(holder: LockHolder | None, path: Path) -> BusyError:
+    """Return the error for a second writer."""
+    who, task = (f" ({holder})", holder.task) if holder else ("", "at work")
     end = f", or end it with `kill {holder.pid}`," if holder else ""
     return BusyError(
-        f"another process{who} is already {work}",
+        f"another process{who} is already {task}",
         where=str(path.parent),
-        why="Two writers in one place would spoil each other's files",
+        why="Two writers in one place would corrupt each other's files",
         fix=f"Wait for it{end} and run snakemake again",
     )
 

@@ -37,15 +37,19 @@ class _Tee(io.TextIOBase):
         return self.terminal.isatty()
 
 
-def lock_of(log: str | Path) -> Path:
-    """The lock file that the step with this log holds while it runs."""
+def lock_file(log: str | Path) -> Path:
+    """Return the lock file that the step with this log holds while it runs."""
     return Path(log).with_name(f".{Path(log).stem}.lock")
 
 
-def locks_in(results: str | Path) -> list[Path]:
-    """The lock files of all steps that ever ran in a results folder, and of trainings: workers may outlive a step."""
-    patterns = ("logs/.*.lock", "*/logs/.*.lock", "**/checkpoints/lock")
-    return sorted(path for pattern in patterns for path in Path(results).glob(pattern))
+def step_locks(results: str | Path) -> list[Path]:
+    """Return the lock files of all steps that ever ran in a results folder."""
+    return sorted(path for pattern in ("logs/.*.lock", "*/logs/.*.lock") for path in Path(results).glob(pattern))
+
+
+def all_locks(results: str | Path) -> list[Path]:
+    """Return the same and those of trainings, whose worker processes may outlive their step."""
+    return [*step_locks(results), *sorted(Path(results).glob("**/checkpoints/lock"))]
 
 
 @contextlib.contextmanager
@@ -58,7 +62,7 @@ def running(log: str | Path) -> Iterator[None]:
     """
     terminal = sys.stderr
     try:
-        with locks.holding(lock_of(log), f"running {Path(log).stem}"), _logged(log):
+        with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
             yield
     except UserError as error:
         _say(f"snaketune: {error}", terminal)

@@ -10,7 +10,10 @@ SAVED = "a checkpoint is saved"  # says of a training that it ended in order and
 
 
 class Interrupts:
-    """While it is entered, a first signal is only remembered (`seen`); a second one interrupts at once."""
+    """While it is entered, a first signal is only remembered (`seen`); a second SIGINT interrupts at once.
+
+    A second SIGTERM does not: one that is sent to a whole process group arrives from Snakemake as well.
+    """
 
     def __init__(self) -> None:
         self.seen = 0
@@ -24,9 +27,9 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _take(self, number: int, _frame: object) -> None:
-        if self.seen:
+        if self.seen and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.seen = number
+        self.seen = self.seen or number
 
 
 def interrupted(number: int, update: int) -> TrainingError:

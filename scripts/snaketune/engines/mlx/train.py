@@ -88,7 +88,7 @@ def train_part(
         rows=rows,
     )
     _check_same(workers, identity)
-    with locks.holding(work / "lock", f"training in {work}") if workers.first else contextlib.nullcontext():
+    with locks.hold_lock(work / "lock", f"training in {work}") if workers.first else contextlib.nullcontext():
         follower = tracking.tracker(settings["report_to"] if workers.first else None, beside, identity, settings)
         stores = TokenStore(train_store), TokenStore(valid_store)
         run = Run(*stores, base, settings, work / identity, rows, follower, workers)

@@ -135,9 +135,11 @@ def test_a_signal_ends_it_with_a_checkpoint_and_a_word(place, monkeypatch, numbe
     assert written(place, "whole") == written(place, "signalled")
 
 
-def test_a_second_signal_does_not_wait():
-    with signals.Interrupts():
-        os.kill(os.getpid(), signal.SIGINT)
+def test_a_second_sigint_interrupts_at_once_and_a_second_sigterm_does_not():
+    with signals.Interrupts() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # to a process group, and from Snakemake as well
+        assert received.seen == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

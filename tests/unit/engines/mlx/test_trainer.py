@@ -205,7 +205,7 @@ def test_another_error_of_the_engine_is_not_taken_for_a_lack_of_memory(place, mo
 
 def test_a_second_run_in_the_same_place_says_who_holds_it(place):
     _, outputs = place.arguments()
-    with locks.holding(outputs["work"] / "lock", "training"), pytest.raises(BusyError, match="pid"):
+    with locks.hold_lock(outputs["work"] / "lock", "training"), pytest.raises(BusyError, match="pid"):
         place.train()
 
 

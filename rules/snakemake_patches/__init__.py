@@ -1,0 +1,56 @@
+"""Patches of Snakemake 9.27.1, one file a patch: the upstream code it changes, the reason, and what would end it.
+
+`apply` installs them all and refuses any other version; tests/unit/runtime/test_against_snakemake.py checks everything
+that they rely on. What a public hook can do is in `hooks.py`, and what an option can do is in profiles/default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import snakemake
+from snaketune.errors import ResourceError
+from snaketune.made import OutputJournal
+
+TESTED_VERSION = "9.27.1"
+
+
+def apply(workflow: Any, results: str, run: str) -> None:
+    """Install the patches for one workflow; results: the folder of all results, run: the name of its run."""
+    check_version(snakemake.__version__)
+    # only now: another version may lack what these modules import
+    from snakemake_patches import ancient_inputs, error_echo, exclusive_execution, metadata, output_mtimes
+
+    journal = OutputJournal(Path(results, ".made", "outputs.jsonl"))
+    ancient_inputs.apply()
+    output_mtimes.apply()
+    metadata.apply(journal, Path(results, ".made", "metadata"))
+    exclusive_execution.apply(workflow, Path(results), run, journal)
+    error_echo.apply()
+
+
+def on_start(workflow: Any, results: str) -> None:
+    """Prepare for the jobs that are about to run; for the hook `onstart`."""
+    from snakemake_patches import hooks
+
+    if not workflow.touch:
+        hooks.back_up_edited_outputs(workflow)
+    hooks.stop_steps_on_sigterm(Path(results))
+
+
+def on_error() -> None:
+    """Note that jobs failed; for the hook `onerror`."""
+    from snakemake_patches import error_echo
+
+    error_echo.ErrorEcho.jobs_failed = True
+
+
+def check_version(version: str) -> None:
+    """Refuse a Snakemake that the patches were not tested with."""
+    if version != TESTED_VERSION:
+        raise ResourceError(
+            f"this is Snakemake {version}, and the workflow was tested with {TESTED_VERSION} alone",
+            why="Its patches of Snakemake may not fit another version",
+            mend="Run `make setup`, which installs that version in .venv, and start snakemake from there",
+        )

@@ -1,0 +1,60 @@
+"""What is done at Snakemake's public hook `onstart`; no patch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from snaketune import locks, step
+from snaketune.made import backup_modified
+
+SIGNAL_INTERVAL = 0.5  # seconds between two looks for steps that have not been signaled
+
+
+def back_up_edited_outputs(workflow: Any) -> None:
+    """Rename outputs that a person has changed and a job is about to make again."""
+    for job in workflow.dag.needrun_jobs():
+        for file in map(str, job.output):
+            if Path(file).exists() and workflow.persistence.journal.is_modified(file):
+                kept = backup_modified(file)
+                print(f"snaketune: {file} was changed after its step wrote it; yours is now {kept}", file=sys.stderr)
+
+
+def stop_steps_on_sigterm(results: Path) -> None:
+    """Have a SIGTERM to Snakemake reach the steps that it runs, where it would wait for their end.
+
+    A training then saves a checkpoint and ends. Snakemake's own handler, which starts no more jobs, runs first.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        threading.Thread(target=_signal_steps, args=(results,), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _signal_steps(results: Path) -> None:
+    """Send SIGTERM once to each step below this process; also to those that start just now."""
+    signaled: set[int] = set()
+    while True:
+        for pid in _running_steps(results) - signaled:
+            os.kill(pid, signal.SIGTERM)
+            signaled.add(pid)
+        time.sleep(SIGNAL_INTERVAL)
+
+
+def _running_steps(results: Path) -> set[int]:
+    """Return the processes that hold the lock of a step and were started from here."""
+    below = {process.pid for process in psutil.Process().children(recursive=True)}
+    holders = filter(None, map(locks.recorded_holder, step.step_locks(results)))
+    return {holder.pid for holder in holders if holder.host == socket.gethostname()} & below
