@@ -11,7 +11,7 @@ from typing import Any
 
 import snakemake
 from snaketune.errors import ResourceError
-from snaketune.made import OutputJournal
+from snaketune.runtime.output_journal import OutputJournal
 
 TESTED_VERSION = "9.27.1"
 
@@ -52,5 +52,5 @@ def check_version(version: str) -> None:
         raise ResourceError(
             f"this is Snakemake {version}, and the workflow was tested with {TESTED_VERSION} alone",
             why="Its patches of Snakemake may not fit another version",
-            mend="Run `make setup`, which installs that version in .venv, and start snakemake from there",
+            fix="Run `make setup`, which installs that version in .venv, and start snakemake from there",
         )

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_interface_executor_plugins.settings import ExecMode
-from snaketune import files, locks, step
+from snaketune import files
 from snaketune.errors import UserError
-from snaketune.made import OutputJournal
+from snaketune.runtime import locks, step
+from snaketune.runtime.output_journal import OutputJournal
 
 
 def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> None:

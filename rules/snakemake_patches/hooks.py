@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 import psutil
-from snaketune import locks, step
-from snaketune.made import backup_modified
+from snaketune.runtime import locks, step
+from snaketune.runtime.output_journal import backup_modified
 
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for steps that have not been signaled
 
