@@ -54,7 +54,6 @@ onerror:
     snakemake_patches.on_error()
 
 
-
 def logs(name, folder=RUN):
     return f"{folder}/logs/{name}.log"
 
