@@ -1,9 +1,6 @@
-"""What each change makes stale: written down here beforehand, from what each step takes and what its settings mean.
+"""The table of staleness: which jobs each change must rerun. test_staleness.py compares it with `snakemake -n`.
 
-A change starts some jobs; the jobs that take what those make follow (`FEEDS`). Every key of the schema has a row in
-`KEYS`. Files have no rows: a traced run notes which files of the project each step opens, and a changed file starts the
-steps that opened it; `UNSEEN` names what such a run cannot see. So a new key without a row fails, and so does a file
-that a step reads without counting it.
+It is written by hand, from what each step takes and what each setting means, never copied from what Snakemake says.
 """
 
 from __future__ import annotations
@@ -17,8 +14,8 @@ SCORES = {f"score_answers:{variant}" for variant in VARIANTS}
 TAKE_BASE = {"dry_run_pilot", "train_pilot", "decide_pilot", "train_adapter:main", "select_experiment", "fuse_adapter"}
 TAKE_BASE |= {"export_adapter", "check_fidelity", "record_run", *ANSWERS}
 
-# which jobs take what a job makes; the pilot's go is a permission, and starts nothing
-FEEDS: dict[str, set[str]] = {
+# job: the jobs that take its outputs; the pilot's go is a permission, and starts nothing
+CONSUMERS: dict[str, set[str]] = {
     "validate_rows": {"split_rows", "pass_leaks", "write_pilot_report", "write_report"},
     "split_rows": {"check_leaks", "pass_leaks", "tokenize_rows", "decide_pilot", "check_fidelity", "write_card"}
     | {"write_modelfile", "write_report", *ANSWERS},
@@ -57,28 +54,28 @@ FEEDS: dict[str, set[str]] = {
     "record_run": {"write_report"},
 }
 for _variant in (*VARIANTS, "fused", "previous"):
-    FEEDS[f"generate_answers:{_variant}"] = {f"score_answers:{_variant}", "compare_scores", "write_report"}
-    FEEDS[f"score_answers:{_variant}"] = {"compare_scores", "write_report"}
+    CONSUMERS[f"generate_answers:{_variant}"] = {f"score_answers:{_variant}", "compare_scores", "write_report"}
+    CONSUMERS[f"score_answers:{_variant}"] = {"compare_scores", "write_report"}
 
 
 # which jobs need the 16-bit GGUF, which a finished run has no longer; nothing else runs because it is made again
 NEED_F16 = {"quantize_gguf:q8_0", "quantize_gguf:q5_k_m", "check_fidelity"}
 
 
-def followed(starts: Iterable[str]) -> set[str]:
-    """These jobs, all that take what they make, and the conversion where one needs what it made."""
+def with_consumers(starts: Iterable[str]) -> set[str]:
+    """These jobs, all that consume their outputs, and the conversion where one of them needs its temporary GGUF."""
     found: set[str] = set()
     waiting = list(starts)
     while waiting:
         job = waiting.pop()
         if job not in found:
             found.add(job)
-            waiting += FEEDS.get(job, ())
+            waiting += CONSUMERS.get(job, ())
     return found | ({"convert_gguf"} if found & NEED_F16 else set())
 
 
 # every job of the tiny run
-JOBS = followed({"fetch_config", "fetch_model", "save_config", "validate_rows"})
+ALL_JOBS = with_consumers({"fetch_config", "fetch_model", "save_config", "validate_rows"})
 
 PILOT = {"dry_run_pilot", "train_pilot", "decide_pilot"}
 TRAINING = {"forecast_run", "train_adapter:main", *PILOT}
@@ -89,9 +86,15 @@ COMPARED = {"compare_scores"}
 
 Row = tuple[dict[str, Any], set[str]]
 
-# key: (values of its section, the jobs that it starts besides save_config, which holds all settings)
-KEYS: dict[str, Row] = {
-    "run": ({"run": "other"}, JOBS - {"fetch_config", "fetch_model"}),
+# How to read a row:  "train.rank": ({"rank": 5}, TRAINING)
+# - the key of the schema, and the values that the test writes into its section of a finished run's configuration;
+# - the jobs that take the setting themselves. All jobs that consume their outputs follow by themselves (CONSUMERS);
+# - save_config, which holds all settings, is in every row without being written down;
+# - an empty set: nothing but the saved configuration and the pages changes. Every job that is not reached must not run.
+# A new key of the schema without a row fails. Files have no rows: a traced run notes which files of the project each
+# step opens, and a changed file must rerun the steps that opened it.
+RERUNS: dict[str, Row] = {
+    "run": ({"run": "other"}, ALL_JOBS - {"fetch_config", "fetch_model"}),
     "seed": ({"seed": 2}, {"validate_rows"}),
     "compare_with": ({"compare_with": "older"}, {"generate_answers:previous"}),
     "threads": ({"threads": 2}, set()),  # the last digits may differ: not worth a night
@@ -200,23 +203,23 @@ KEYS: dict[str, Row] = {
     "evaluate.forgetting.limit": ({"forgetting": {"limit": 0.1}}, COMPARED),
     "evaluate.on_missed_threshold": ({"on_missed_threshold": "stop"}, {"pass_thresholds"}),
 }
-# jobs that are no longer wanted after the change
-GONE = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
+# key: jobs that are no longer wanted after the change
+NO_LONGER_WANTED = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
 
-# what steps read only with other settings or data, so that the traced run could not see it
-UNSEEN: dict[str, set[str]] = {
+# file: jobs that read it only with other settings or data, so that the traced run could not see it
+NOT_TRACED: dict[str, set[str]] = {
     "scripts/snaketune/data/hub.py": {"validate_rows"},  # sources on the hub
     "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV and Parquet
     "scripts/snaketune/engines/llama_cpp/embedding.py": SCORES,  # semantic similarity
     "scripts/snaketune/package/converter_process.py": {"forecast_run"},  # it counts with the module that starts it
 }
 PAGES = {"write_pilot_report", "write_report"}
-# what is read for a forecast alone, and makes no decision again
-FORETELLS: dict[str, set[str]] = {"data/general.jsonl": {"decide_pilot"}}
-# folders whose files count together, for those who read one of them
-TOGETHER: dict[str, set[str]] = {
+# file: jobs that read it for a forecast alone, and need not run again for it
+CHANGES_FORECAST_ONLY: dict[str, set[str]] = {"data/general.jsonl": {"decide_pilot"}}
+# beginning of a path: jobs that track all files below it together, since they may read any
+READ_AS_ONE: dict[str, set[str]] = {
     **dict.fromkeys(
         (f"report/{name}" for name in ("page.", "pilot.", "runs.", "style.", "human_eval.", "sections/")), PAGES
     ),
-    "scripts/snaketune/model/templates/": {"tokenize_rows", "forecast_run", "check_fidelity", *PILOT, *ANSWERS},
+    "scripts/snaketune/tokens/templates/": {"tokenize_rows", "forecast_run", "check_fidelity", *PILOT, *ANSWERS},
 }

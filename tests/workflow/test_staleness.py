@@ -14,7 +14,7 @@ from dry_runs import DryRuns
 from file_access_trace import Traced, readers
 from project_copy import Project
 from snaketune.config import schema as configuration
-from staleness import FORETELLS, GONE, JOBS, KEYS, TOGETHER, UNSEEN, followed
+from staleness import ALL_JOBS, CHANGES_FORECAST_ONLY, NO_LONGER_WANTED, NOT_TRACED, READ_AS_ONE, RERUNS, with_consumers
 
 Change = Callable[[Project], None]
 CONDA = re.compile(r'^rule (\w+):(?:(?!^rule ).)*?conda:\s+"../envs/(\w+).yaml"', re.MULTILINE | re.DOTALL)
@@ -123,15 +123,15 @@ def both(*changes: Change) -> Change:
     return change
 
 
-SAVED = followed({"save_config"})
-OTHERS: dict[str, tuple[Change, set[str]]] = {
+SAVED = with_consumers({"save_config"})
+OTHER_CHANGES: dict[str, tuple[Change, set[str]]] = {
     "rank and alpha swapped": (
         setting("train.rank", {"rank": 8, "alpha": 4}),
-        SAVED | followed({"forecast_run", "train_adapter:main"}),
+        SAVED | with_consumers({"forecast_run", "train_adapter:main"}),
     ),
     "the 16-bit GGUF kept": (
         setting("package.gguf", {"gguf": ["q8_0", "f16"]}),
-        SAVED | {"convert_gguf"} | followed({"write_card"}),
+        SAVED | {"convert_gguf"} | with_consumers({"write_card"}),
     ),
     "keys in another order, and a comment": (reordered, set()),
     "defaults spelled out": (spelled_out, set()),
@@ -145,22 +145,27 @@ OTHERS: dict[str, tuple[Change, set[str]]] = {
     "a docstring": (edited("scripts/snaketune/files.py", '"""Write UTF-8 text', '"""Writes UTF-8 text'), set()),
     "a comment in a rule": (appended("rules/train.smk", "\n# a thought\n"), set()),
     "the folder .snakemake lost": (removed(".snakemake"), set()),
-    "the records lost": (both(removed(".snakemake"), removed("results/.made")), JOBS),
-    "the journal of outputs lost": (removed("results/.made/outputs.jsonl"), JOBS),
+    "the records lost": (both(removed(".snakemake"), removed("results/.made")), ALL_JOBS),
+    "the journal of outputs lost": (removed("results/.made/outputs.jsonl"), ALL_JOBS),
     "a setting changed and .snakemake lost": (
         both(setting("evaluate.max_rows", {"max_rows": 13}), removed(".snakemake")),
-        SAVED | followed({f"generate_answers:{one}" for one in ("base", "prompted", "adapter", "gguf-q8_0")}),
+        SAVED | with_consumers({f"generate_answers:{one}" for one in ("base", "prompted", "adapter", "gguf-q8_0")}),
     ),
-    "a lost product": (removed("results/tiny/model/Modelfile"), followed({"write_modelfile"})),
-    "a lost adapter": (removed("results/tiny/train/main/adapters.safetensors"), followed({"train_adapter:main"})),
-    "a product edited by hand": (appended("results/tiny/model/Modelfile", "# mine\n"), followed({"write_modelfile"})),
+    "a lost product": (removed("results/tiny/model/Modelfile"), with_consumers({"write_modelfile"})),
+    "a lost adapter": (removed("results/tiny/train/main/adapters.safetensors"), with_consumers({"train_adapter:main"})),
+    "a product edited by hand": (
+        appended("results/tiny/model/Modelfile", "# mine\n"),
+        with_consumers({"write_modelfile"}),
+    ),
     "rows of the split edited by hand": (
         appended("results/tiny/data/train.jsonl", "{}\n"),
-        followed({"split_rows"}),
+        with_consumers({"split_rows"}),
     ),
+    "a lost folder of the fused model": (removed("results/tiny/model/fused"), with_consumers({"fuse_adapter"})),
+    "a lost folder of the adapter for PEFT": (removed("results/tiny/model/peft"), with_consumers({"export_adapter"})),
     "an adapter cut short": (
         lambda project: cut(project.folder / "results/tiny/train/main/adapters.safetensors"),
-        followed({"train_adapter:main"}),
+        with_consumers({"train_adapter:main"}),
     ),
     "the fused model lost": (removed("results/tiny/model/fused"), followed({"fuse_adapter"})),
     "the PEFT adapter lost": (removed("results/tiny/model/peft"), followed({"export_adapter"})),
@@ -170,7 +175,7 @@ OTHERS: dict[str, tuple[Change, set[str]]] = {
     ),
     "a file of the fused model changed": (
         appended("results/tiny/model/fused/config.json", "\n"),
-        followed({"fuse_adapter"}),
+        with_consumers({"fuse_adapter"}),
     ),
 }
 
@@ -245,12 +250,20 @@ def differences(expected: dict[str, set[str]], found: dict[str, set[str]]) -> li
 
 
 def test_every_key_of_the_schema_has_a_row() -> None:
-    assert set(keys_of(configuration.schema())) == set(KEYS)
+    assert set(keys_of(configuration.schema())) == set(RERUNS)
+
+
+def test_every_file_that_the_table_names_exists(finished: Project) -> None:
+    names = [*NOT_TRACED, *CHANGES_FORECAST_ONLY, *READ_AS_ONE]
+    assert [name for name in names if not list(finished.folder.glob(f"{name}*"))] == []
 
 
 def test_each_setting_makes_stale_what_depends_on_it_and_nothing_else(tried: Callable) -> None:
-    expected = {key: followed({"save_config", *starts}) - GONE.get(key, set()) for key, (_, starts) in KEYS.items()}
-    found = tried({key: setting(key, values) for key, (values, _) in KEYS.items()})
+    expected = {
+        key: with_consumers({"save_config", *starts}) - NO_LONGER_WANTED.get(key, set())
+        for key, (_, starts) in RERUNS.items()
+    }
+    found = tried({key: setting(key, values) for key, (values, _) in RERUNS.items()})
     assert not differences(expected, found)
 
 
@@ -266,10 +279,10 @@ def test_every_file_makes_stale_the_steps_that_read_it_and_nothing_else(traced: 
 
 def check_files(names: list[str], traced: Traced, tried: Callable) -> None:
     expected = {
-        name: followed(
-            jobs_of(readers(name, traced[1]) | with_environment(name)) - FORETELLS.get(name, set())
-            | UNSEEN.get(name, set())
-            | {job for folder, jobs in TOGETHER.items() if name.startswith(folder) for job in jobs}
+        name: with_consumers(
+            jobs_of(readers(name, traced[1]) | with_environment(name)) - CHANGES_FORECAST_ONLY.get(name, set())
+            | NOT_TRACED.get(name, set())
+            | {job for folder, jobs in READ_AS_ONE.items() if name.startswith(folder) for job in jobs}
         )
         for name in names
     }
@@ -284,17 +297,17 @@ def with_environment(name: str) -> set[str]:
 
 
 def jobs_of(rules: set[str]) -> set[str]:
-    return {job for job in JOBS if job.split(":")[0] in rules}
+    return {job for job in ALL_JOBS if job.split(":")[0] in rules}
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHER_CHANGES)
 def test_other_changes_make_stale_what_depends_on_them_and_nothing_else(name: str, others: dict[str, set[str]]) -> None:
-    assert not differences({name: OTHERS[name][1]}, others)
+    assert not differences({name: OTHER_CHANGES[name][1]}, others)
 
 
 @pytest.fixture(scope="module")
 def others(tried: Callable) -> dict[str, set[str]]:
-    return tried({name: change for name, (change, _) in OTHERS.items()})
+    return tried({name: change for name, (change, _) in OTHER_CHANGES.items()})
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
@@ -319,7 +332,7 @@ def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tm
 
 # these need another run, base or embedding model
 NOT_RUN = ("run", "compare_with", "model.base", "evaluate.similarity", "evaluate.metrics")
-SEEDED = [key for key in random.Random(8).sample(sorted(KEYS), 30) if key not in NOT_RUN][:10]
+SEEDED = [key for key in random.Random(8).sample(sorted(RERUNS), 30) if key not in NOT_RUN][:10]
 
 
 @pytest.mark.slow
@@ -331,7 +344,7 @@ def test_after_a_change_the_results_are_those_of_a_run_from_scratch(
     shutil.rmtree(scratch.folder / "results")
     shutil.rmtree(scratch.folder / ".snakemake")
     for project in (changed, scratch):
-        setting(key, KEYS[key][0])(project)
+        setting(key, RERUNS[key][0])(project)
         done = project.snakemake()
         assert done.returncode == 0, done.stdout
     assert changed.different(scratch) == []
