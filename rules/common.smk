@@ -8,12 +8,22 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules")]  # neither is an installed package
 
+import msgspec
 import snakemake_patches
 from snaketune.config import schema as configuration
 from snaketune.runtime.code_digest import code_digest
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
-from snaketune.run_definition import MODELS, RESULTS, SPLITS, config_manifest, define_run, manifest, template_file
+from snaketune.run_definition import (
+    MODELS,
+    RESULTS,
+    SPLITS,
+    config_manifest,
+    define_run,
+    manifest,
+    template_file,
+    unquantized,
+)
 from snaketune.config.experiments import SAFE_NAME
 
 
@@ -73,18 +83,19 @@ def tracked(**sections):
     result is a function because in a plain string Snakemake would take the braces of a system prompt for wildcards.
     """
     if not any(map(callable, sections.values())):
-        text = configuration.canonical(sections)
+        text = params_json(sections)
         return lambda wildcards: text
-    return lambda wildcards: configuration.canonical(of_wildcards(sections, wildcards))
+    return lambda wildcards: params_json(sections, wildcards)
 
 
 def untracked(**sections):
     """What a step is told and does not become stale by. Snakemake compares no params that are functions of the input."""
-    return lambda wildcards, input: configuration.canonical(of_wildcards(sections, wildcards))
+    return lambda wildcards, input: params_json(sections, wildcards)
 
 
-def of_wildcards(sections, wildcards):
-    return {name: part(wildcards) if callable(part) else part for name, part in sections.items()}
+def params_json(sections, wildcards=None):
+    sections = {name: part(wildcards) if callable(part) else part for name, part in sections.items()}
+    return configuration.canonical(msgspec.to_builtins(sections))
 
 
 def code(step, environment):
@@ -94,6 +105,8 @@ def code(step, environment):
 
 
 def pick(section, *keys):
+    """Some keys of a section of the configuration, which is a mapping or a typed record."""
+    section = msgspec.to_builtins(section)
     return {key: section[key] for key in keys}
 
 

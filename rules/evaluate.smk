@@ -70,7 +70,7 @@ rule generate_answers:
         runtime=evaluation_time,
     params:
         config=lambda wildcards: configuration.canonical(
-            evaluate_settings.answering(dict(CONFIG, model=PILOT.model), wildcards.variant)
+            evaluate_settings.answering(dict(CONFIG, model=msgspec.to_builtins(PILOT.model)), wildcards.variant)
         ),
         code=code("generate_answers", "gguf"),
     script:

@@ -9,7 +9,7 @@
 
 def base_files(key, weights):
     """What an unquantized base is read from, as far as it lies on this machine."""
-    if this_run.unquantized_bases[key]["base"] == "demo":
+    if this_run.unquantized_bases[key].base == "demo":
         return rules.build_demo.output
     return exit_on_user_error(lambda: this_run.base_files(key, weights=weights))
 
@@ -94,7 +94,7 @@ rule fetch_model:
 rule quantize_base:
     """Quantize a base, for QLoRA."""
     input:
-        model=lambda wildcards: manifest({**this_run.base_models[wildcards.quantized], "quantize": None}),
+        model=lambda wildcards: manifest(unquantized(this_run.base_models[wildcards.quantized])),
     output:
         folder=directory(f"{MODELS}/{{quantized}}"),
         manifest=ensure(f"{MODELS}/{{quantized}}.json", non_empty=True),

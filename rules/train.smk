@@ -87,7 +87,7 @@ rule score_experiment:
     params:
         config=tracked(
             answering=lambda wildcards: evaluate_settings.answering(
-                dict(CONFIG, model=experiment_of(wildcards).model),
+                dict(CONFIG, model=msgspec.to_builtins(experiment_of(wildcards).model)),
                 "adapter",
             ),
             scoring=evaluate_settings.scoring(CONFIG),

@@ -6,20 +6,20 @@ The rules read it instead of working things out, so that what they work with can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from snaketune.config import experiments as train_experiments
-from snaketune.config import schema as configuration
+from snaketune.config.sections import ModelConfig, RunConfig, TrainConfig
 from snaketune.data import sources as data_sources
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.model import manifest as base_models
 from snaketune.tokens import chat_template
 from snaketune.train.checkpoints import WITHOUT_EFFECT
 
-Section = Mapping[str, Any]
 RESULTS = "results"
 MODELS = f"{RESULTS}/models"  # outside any run: a base is downloaded and quantized once for all
 SPLITS = ("train", "valid", "test")
@@ -30,25 +30,25 @@ class Experiment:
     """A named variation of the `train` and `model` sections, complete."""
 
     name: str
-    train: Section
-    model: Section
+    train: TrainConfig
+    model: ModelConfig
 
     @property
     def tracked_train(self) -> dict[str, Any]:
         """The keys of `train` that change the adapter."""
-        return {key: value for key, value in self.train.items() if key not in WITHOUT_EFFECT}
+        return {key: value for key, value in msgspec.to_builtins(self.train).items() if key not in WITHOUT_EFFECT}
 
     @property
     def untracked_train(self) -> dict[str, Any]:
         """The keys of `train` that leave the adapter as it is, such as memory_limit; changing them trains nothing."""
-        return {key: self.train[key] for key in WITHOUT_EFFECT}
+        return {key: value for key, value in msgspec.to_builtins(self.train).items() if key in WITHOUT_EFFECT}
 
 
 @dataclass(frozen=True)
 class RunDefinition:
     """What one configuration asks for; the fields keep the configuration's order."""
 
-    config: dict[str, Any]
+    config: RunConfig
     sources: tuple[str, ...]
     """The local files that data.sources names."""
     experiments: dict[str, Experiment]
@@ -60,7 +60,7 @@ class RunDefinition:
 
     @property
     def name(self) -> str:
-        return str(self.config["run"])
+        return self.config.run
 
     @property
     def folder(self) -> str:
@@ -76,7 +76,7 @@ class RunDefinition:
     @property
     def selects_by_metric(self) -> bool:
         """Whether generated answers, and not the validation loss, decide between experiments."""
-        return bool(self.config["select"]["metric"] != "validation_loss")
+        return self.config.select.metric != "validation_loss"
 
     def experiment_files(self, name: str) -> list[str]:
         """That file of each experiment's training, in the order of the experiments."""
@@ -96,38 +96,38 @@ class RunDefinition:
     # base models
 
     @cached_property
-    def base_models(self) -> dict[str, Section]:
+    def base_models(self) -> dict[str, ModelConfig]:
         """The `model` section of each base as it is trained, by the base's name under results/models."""
-        return {base_models.model_key(dict(one.model)): one.model for one in self.experiments.values()}
+        return {base_models.model_key(one.model): one.model for one in self.experiments.values()}
 
     @cached_property
-    def unquantized_bases(self) -> dict[str, Section]:
+    def unquantized_bases(self) -> dict[str, ModelConfig]:
         """The bases as they are fetched, before any quantization of ours."""
         models = self.base_models.values()
-        return {base_models.plain_key(dict(model)): {**model, "quantize": None} for model in models}
+        return {base_models.plain_key(model): unquantized(model) for model in models}
 
     @cached_property
-    def tokenizations(self) -> dict[str, Section]:
+    def tokenizations(self) -> dict[str, ModelConfig]:
         """One `model` section for each pair of tokenizer and chat template, by the name of its folder of tokens."""
-        return {base_models.tokens_key(dict(one.model)): one.model for one in self.experiments.values()}
+        return {base_models.tokens_key(one.model): one.model for one in self.experiments.values()}
 
     @cached_property
     def shared_base(self) -> str | None:
         """The manifest of the base, where all experiments train the same one in the same way."""
-        models = {configuration.canonical(dict(one.model)): one.model for one in self.experiments.values()}
-        return manifest(next(iter(models.values()))) if len(models) == 1 else None
+        first, *others = (one.model for one in self.experiments.values())
+        return manifest(first) if all(other == first for other in others) else None
 
     def base_files(self, key: str, *, weights: bool) -> list[str]:
         """The files on this machine that an unquantized base is read from; none for the demo's and those of the hub."""
-        base = self.unquantized_bases[key]["base"]
+        base = self.unquantized_bases[key].base
         if base == "demo" or not base_models.is_local(base):
             return []
         files = base_models.local_files(base)
         return [file for file in files if weights or not file.endswith(".safetensors")]
 
-    def token_stores(self, model: Section) -> dict[str, str]:
+    def token_stores(self, model: ModelConfig) -> dict[str, str]:
         """The token store of each split, for the tokenizer and template of a `model` section."""
-        folder = f"{self.folder}/data/tokens/{base_models.tokens_key(dict(model))}"
+        folder = f"{self.folder}/data/tokens/{base_models.tokens_key(model)}"
         return {split: f"{folder}/{split}.safetensors" for split in SPLITS}
 
     @cached_property
@@ -139,7 +139,7 @@ class RunDefinition:
 
     @property
     def gguf_types(self) -> list[str]:
-        return list(self.config["package"]["gguf"])
+        return self.config.package.gguf
 
     def gguf(self, kind: str) -> str:
         """The GGUF file of a type."""
@@ -148,34 +148,42 @@ class RunDefinition:
     @property
     def exports_adapter(self) -> bool:
         """Whether the adapter is also handed over alone, which the formats allow for LoRA only."""
-        return bool(self.config["package"]["adapter"]) and all(
-            one.train["method"] == "lora" for one in self.experiments.values()
-        )
+        return self.config.package.adapter and all(one.train.method == "lora" for one in self.experiments.values())
 
 
 def define_run(config: dict[str, Any]) -> RunDefinition:
     """The run that a complete configuration asks for; raises UserError for a mistake that can be seen in it."""
     experiments = train_experiments.expand(config)
     return RunDefinition(
-        config=config,
+        config=msgspec.convert(config, RunConfig),
         sources=tuple(data_sources.files(config["data"]["sources"])),
-        experiments={name: Experiment(name, one["train"], one["model"]) for name, one in experiments.items()},
+        experiments={
+            name: Experiment(
+                name, msgspec.convert(one["train"], TrainConfig), msgspec.convert(one["model"], ModelConfig)
+            )
+            for name, one in experiments.items()
+        },
         variants=tuple(evaluate_settings.artefacts(config)),
         similarity_model=next(iter(evaluate_settings.similarity_model(config)), None),
     )
 
 
-def manifest(model: Section) -> str:
+def unquantized(model: ModelConfig) -> ModelConfig:
+    """The base as it is fetched."""
+    return msgspec.structs.replace(model, quantize=None)
+
+
+def manifest(model: ModelConfig) -> str:
     """The manifest of a base as it is trained, weights and all."""
-    return f"{MODELS}/{base_models.model_key(dict(model))}.json"
+    return f"{MODELS}/{base_models.model_key(model)}.json"
 
 
-def config_manifest(model: Section) -> str:
+def config_manifest(model: ModelConfig) -> str:
     """The manifest of a base's configuration and tokenizer, which are there before its weights."""
-    return f"{MODELS}/{base_models.plain_key(dict(model))}.config.json"
+    return f"{MODELS}/{base_models.plain_key(model)}.config.json"
 
 
-def template_file(model: Section) -> list[str]:
+def template_file(model: ModelConfig) -> list[str]:
     """The chat template of a `model` section where it is a file of the user's own, as a list of at most one."""
-    template = model["chat_template"]
+    template = model.chat_template
     return [template] if template and template not in chat_template.NAMED else []

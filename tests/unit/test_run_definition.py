@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from snaketune.config import schema as configuration
+from snaketune.config.sections import TrainConfig
 from snaketune.errors import UserError
 from snaketune.run_definition import RunDefinition, config_manifest, define_run, manifest, template_file
 
@@ -39,7 +41,7 @@ def test_experiments_keep_the_order_of_the_configuration_and_the_first_is_pilote
     run = defined(experiments={"small": {"rank": 4}, "big": {"rank": 32}}, grid={"rank": [16, 8]})
     assert list(run.experiments) == ["small", "big", "rank-16", "rank-8"]
     assert run.pilot_experiment.name == "small"
-    assert [one.train["rank"] for one in run.experiments.values()] == [4, 32, 16, 8]
+    assert [one.train.rank for one in run.experiments.values()] == [4, 32, 16, 8]
     assert run.experiment_files("summary.json")[1] == "results/jessy-v1/train/big/summary.json"
 
 
@@ -55,7 +57,7 @@ def test_files_of_a_candidate_lie_in_its_own_folder() -> None:
 
 def test_tracked_and_untracked_settings_together_are_all_settings_of_the_training() -> None:
     one = defined().pilot_experiment
-    assert one.tracked_train | one.untracked_train == one.train
+    assert msgspec.convert(one.tracked_train | one.untracked_train, TrainConfig) == one.train
     assert not one.tracked_train.keys() & one.untracked_train.keys()
     assert "memory_limit" in one.untracked_train
     assert "rank" in one.tracked_train
@@ -66,7 +68,7 @@ def test_one_base_with_two_templates_is_one_model_and_two_tokenizations() -> Non
     assert len(run.base_models) == 1
     assert len(run.tokenizations) == 3
     assert run.shared_base is None
-    assert [model["chat_template"] for model in run.tokenizations.values()] == ["chatml", "alpaca", None]
+    assert [model.chat_template for model in run.tokenizations.values()] == ["chatml", "alpaca", None]
     stores = [run.token_stores(one.model)["train"] for one in run.experiments.values()]
     assert len(set(stores)) == 3
 
@@ -74,7 +76,7 @@ def test_one_base_with_two_templates_is_one_model_and_two_tokenizations() -> Non
 def test_quantized_base_is_fetched_once_beside_the_plain_one() -> None:
     run = defined(model={"base": "org/name"}, experiments={"plain": {}, "four": {"quantize": QUANTIZED}})
     assert len(run.base_models) == 2
-    assert list(run.unquantized_bases.values()) == [{**run.experiments["plain"].model, "quantize": None}]
+    assert list(run.unquantized_bases.values()) == [run.experiments["plain"].model]
     assert len(run.tokenizations) == 1
     four = run.experiments["four"].model
     assert manifest(four) != manifest(run.experiments["plain"].model)
@@ -135,6 +137,7 @@ def test_mistake_that_the_configuration_shows_is_refused_before_anything_is_made
 def test_definition_can_be_written_as_json_for_the_params_of_a_rule() -> None:
     run = defined(experiments={"b": {"rank": 3}, "a": {"rank": 4}})
     listed = [
-        {"experiment": one.name, "train": one.tracked_train, "model": one.model} for one in run.experiments.values()
+        {"experiment": one.name, "train": one.tracked_train, "model": one.model.base}
+        for one in run.experiments.values()
     ]
     assert [one["experiment"] for one in json.loads(configuration.canonical(listed))] == ["b", "a"]

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from snaketune.config.sections import ModelConfig, QuantizeConfig
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
 from snaketune.model import untrusted_files
@@ -20,14 +21,14 @@ SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors",)
 
 
-def model_key(model: dict[str, Any]) -> str:
+def model_key(model: ModelConfig) -> str:
     """The name of a base (a `model` section) under results/models: readable, and one for each base and revision."""
-    return plain_key(model) + quantize_suffix(model.get("quantize"))
+    return plain_key(model) + quantize_suffix(model.quantize)
 
 
-def plain_key(model: dict[str, Any]) -> str:
+def plain_key(model: ModelConfig) -> str:
     """The key of the base as it comes, before any quantization of ours."""
-    base, revision = model["base"], model["revision"]
+    base, revision = model.base, model.revision
     if base == "demo":
         return "demo"
     identity = base if is_local(base) else f"{base}@{revision}"
@@ -35,15 +36,15 @@ def plain_key(model: dict[str, Any]) -> str:
     return f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def quantize_suffix(quantize: dict[str, Any] | None) -> str:
+def quantize_suffix(quantize: QuantizeConfig | None) -> str:
     if not quantize:
         return ""
-    return f"-{quantize['mode']}-{quantize['bits']}bit-g{quantize['group_size']}"
+    return f"-{quantize.mode}-{quantize.bits}bit-g{quantize.group_size}"
 
 
-def tokens_key(model: dict[str, Any]) -> str:
+def tokens_key(model: ModelConfig) -> str:
     """The name of what this base's tokenizer and template make of the rows; quantizing changes neither."""
-    template = model["chat_template"]
+    template = model.chat_template
     if not template:
         return plain_key(model)
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(template).stem)

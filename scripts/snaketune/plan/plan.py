@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from snaketune.config.sections import ModelConfig
 from snaketune.engines.registry import get_exporter
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import StrPath, read_json, write_json
@@ -54,12 +56,13 @@ def run(
 
     experiments, parts, refused = {}, [], []
     for name, settings in config["experiments"].items():
-        folder = folders[plain_key(settings["model"])]
+        section = msgspec.convert(settings["model"], ModelConfig)
+        folder = folders[plain_key(section)]
         model = described(folder, settings["model"])
         number = number_bytes(folder, settings["model"], machine)
-        store = TokenStore(by_tokens[tokens_key(settings["model"])])
+        store = TokenStore(by_tokens[tokens_key(section)])
         record = experiment(model, settings, store, machine, number, seed)
-        counted = verdicts[tokens_key(settings["model"])]["splits"]
+        counted = verdicts[tokens_key(section)]["splits"]
         record["warnings"] = warnings(record, counted, config["data"]["max_length"])
         experiments[name] = record
         parts.append((model, settings["train"], not any(folder.glob("*.safetensors"))))

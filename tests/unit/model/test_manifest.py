@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from snaketune.config.sections import ModelConfig
 from snaketune.errors import ModelError
 from snaketune.model import download
 from snaketune.model import manifest as base
 
 MODEL = {"base": "demo", "revision": "main", "dtype": "auto", "chat_template": None}
+
+
+def section(**keys: Any) -> ModelConfig:
+    return ModelConfig(**{**MODEL, "quantize": None, **keys})
 
 
 @pytest.fixture
@@ -23,25 +29,25 @@ def folder(tmp_path: Path) -> Path:
 
 def test_each_base_and_revision_has_a_key_of_its_own(folder: Path) -> None:
     ids = [("org/name", "main"), ("org/name", "v2"), ("other/name", "main"), (str(folder), "main"), ("demo", "main")]
-    keys = [base.model_key(MODEL | {"base": name, "revision": revision}) for name, revision in ids]
+    keys = [base.model_key(section(base=name, revision=revision)) for name, revision in ids]
     assert len(set(keys)) == len(keys)
     assert all("/" not in key and not key.startswith(".") for key in keys)
 
 
 def test_a_local_base_has_one_key_whatever_the_revision(folder: Path) -> None:
-    one, two = (base.model_key(MODEL | {"base": str(folder), "revision": revision}) for revision in ("main", "v2"))
+    one, two = (base.model_key(section(base=str(folder), revision=revision)) for revision in ("main", "v2"))
     assert one == two
 
 
 def test_a_template_gives_the_tokens_another_key_but_not_the_model() -> None:
-    plain, named = MODEL, MODEL | {"chat_template": "alpaca"}
+    plain, named = section(), section(chat_template="alpaca")
     assert base.model_key(plain) == base.model_key(named)
     assert base.tokens_key(plain) != base.tokens_key(named)
 
 
 def test_each_template_gives_the_tokens_of_one_base_a_key_of_their_own() -> None:
     names = [None, "alpaca", "chatml", "alpaca.jinja", "mine/alpaca.jinja", "yours/alpaca.jinja"]
-    keys = [base.tokens_key(MODEL | {"chat_template": name}) for name in names]
+    keys = [base.tokens_key(section(chat_template=name)) for name in names]
     assert len(set(keys)) == len(keys)
     assert all("/" not in key for key in keys)
 
