@@ -161,17 +161,15 @@ OTHER_CHANGES: dict[str, tuple[Change, set[str]]] = {
         appended("results/tiny/data/train.jsonl", "{}\n"),
         with_consumers({"split_rows"}),
     ),
-    "a lost folder of the fused model": (removed("results/tiny/model/fused"), with_consumers({"fuse_adapter"})),
-    "a lost folder of the adapter for PEFT": (removed("results/tiny/model/peft"), with_consumers({"export_adapter"})),
     "an adapter cut short": (
         lambda project: cut(project.folder / "results/tiny/train/main/adapters.safetensors"),
         with_consumers({"train_adapter:main"}),
     ),
-    "the fused model lost": (removed("results/tiny/model/fused"), followed({"fuse_adapter"})),
-    "the PEFT adapter lost": (removed("results/tiny/model/peft"), followed({"export_adapter"})),
+    "the fused model lost": (removed("results/tiny/model/fused"), with_consumers({"fuse_adapter"})),
+    "the PEFT adapter lost": (removed("results/tiny/model/peft"), with_consumers({"export_adapter"})),
     "a file of the fused model lost": (
         removed("results/tiny/model/fused/tokenizer.json"),
-        followed({"fuse_adapter"}),
+        with_consumers({"fuse_adapter"}),
     ),
     "a file of the fused model changed": (
         appended("results/tiny/model/fused/config.json", "\n"),
