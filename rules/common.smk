@@ -22,7 +22,9 @@ from snaketune.run_definition import (
     define_run,
     manifest,
     template_file,
+    tracked_train,
     unquantized,
+    untracked_train,
 )
 from snaketune.config.experiments import SAFE_NAME
 

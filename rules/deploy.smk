@@ -43,7 +43,7 @@ rule write_card:
             experiments=[
                 {
                     "experiment": one.name,
-                    "train": one.tracked_train,
+                    "train": tracked_train(one),
                     "summary": this_run.candidate_files(one.name)["summary"],
                 }
                 for one in this_run.experiments.values()

@@ -43,11 +43,11 @@ rule dry_run_pilot:
         runtime=training_time,
     params:
         config=tracked(
-            train=PILOT.tracked_train,
+            train=tracked_train(PILOT),
             model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=PILOT.untracked_train),
+        untracked=untracked(train=untracked_train(PILOT)),
         code=code("dry_run_pilot", "gguf"),
     script:
         scripts("dry_run_pilot")
@@ -79,11 +79,11 @@ rule train_pilot:
     params:
         config=tracked(
             pilot=pick(CONFIG["pilot"], "rows", "max_steps"),
-            train=PILOT.tracked_train,
+            train=tracked_train(PILOT),
             model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=PILOT.untracked_train),
+        untracked=untracked(train=untracked_train(PILOT)),
         code=code("train_pilot", "mlx"),
     script:
         scripts("train_pilot")
@@ -116,11 +116,11 @@ rule train_subset:
         config=tracked(
             fraction=lambda wildcards: float(wildcards.fraction),
             pilot=pick(CONFIG["pilot"], "rows", "max_steps"),
-            train=PILOT.tracked_train,
+            train=tracked_train(PILOT),
             model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=PILOT.untracked_train),
+        untracked=untracked(train=untracked_train(PILOT)),
         code=code("train_subset", "mlx"),
     script:
         scripts("train_subset")
@@ -161,7 +161,7 @@ rule decide_pilot:
         config=tracked(
             experiment=PILOT.name,
             pilot=CONFIG["pilot"],
-            train=PILOT.tracked_train,
+            train=tracked_train(PILOT),
             model=PILOT.model,
             seed=CONFIG["seed"],
         ),

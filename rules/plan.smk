@@ -31,7 +31,7 @@ rule forecast_run:
             experiments=[
                 {
                     "experiment": one.name,
-                    "train": one.tracked_train | pick(one.train, "memory_limit"),
+                    "train": tracked_train(one) | pick(one.train, "memory_limit"),
                     "model": one.model,
                 }
                 for one in this_run.experiments.values()

@@ -52,11 +52,11 @@ rule train_adapter:
         runtime=training_time,
     params:
         config=tracked(
-            train=lambda wildcards: experiment_of(wildcards).tracked_train,
+            train=lambda wildcards: tracked_train(experiment_of(wildcards)),
             model=lambda wildcards: pick(experiment_of(wildcards).model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=lambda wildcards: experiment_of(wildcards).untracked_train),
+        untracked=untracked(train=lambda wildcards: untracked_train(experiment_of(wildcards))),
         code=code("train_adapter", "mlx"),
     script:
         scripts("train_adapter")
@@ -115,7 +115,7 @@ rule select_experiment:
     params:
         config=tracked(
             experiments=[
-                {"experiment": one.name, "train": one.tracked_train, "model": one.model}
+                {"experiment": one.name, "train": tracked_train(one), "model": one.model}
                 | this_run.candidate_files(one.name)
                 for one in this_run.experiments.values()
             ],

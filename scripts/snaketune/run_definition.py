@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from snaketune.config import experiments as train_experiments
-from snaketune.config.sections import ModelConfig, RunConfig, TrainConfig
+from snaketune.config.experiments import Experiment, expand
+from snaketune.config.sections import ModelConfig, RunConfig
 from snaketune.data import sources as data_sources
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.model import manifest as base_models
@@ -23,25 +23,6 @@ from snaketune.train.checkpoints import WITHOUT_EFFECT
 RESULTS = "results"
 MODELS = f"{RESULTS}/models"  # outside any run: a base is downloaded and quantized once for all
 SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A named variation of the `train` and `model` sections, complete."""
-
-    name: str
-    train: TrainConfig
-    model: ModelConfig
-
-    @property
-    def tracked_train(self) -> dict[str, Any]:
-        """The keys of `train` that change the adapter."""
-        return {key: value for key, value in msgspec.to_builtins(self.train).items() if key not in WITHOUT_EFFECT}
-
-    @property
-    def untracked_train(self) -> dict[str, Any]:
-        """The keys of `train` that leave the adapter as it is, such as memory_limit; changing them trains nothing."""
-        return {key: value for key, value in msgspec.to_builtins(self.train).items() if key in WITHOUT_EFFECT}
 
 
 @dataclass(frozen=True)
@@ -153,19 +134,24 @@ class RunDefinition:
 
 def define_run(config: dict[str, Any]) -> RunDefinition:
     """The run that a complete configuration asks for; raises UserError for a mistake that can be seen in it."""
-    experiments = train_experiments.expand(config)
+    run = msgspec.convert(config, RunConfig)
     return RunDefinition(
-        config=msgspec.convert(config, RunConfig),
+        config=run,
         sources=tuple(data_sources.files(config["data"]["sources"])),
-        experiments={
-            name: Experiment(
-                name, msgspec.convert(one["train"], TrainConfig), msgspec.convert(one["model"], ModelConfig)
-            )
-            for name, one in experiments.items()
-        },
+        experiments=expand(run),
         variants=tuple(evaluate_settings.artefacts(config)),
         similarity_model=next(iter(evaluate_settings.similarity_model(config)), None),
     )
+
+
+def tracked_train(experiment: Experiment) -> dict[str, object]:
+    """The keys of `train` that change the adapter."""
+    return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key not in WITHOUT_EFFECT}
+
+
+def untracked_train(experiment: Experiment) -> dict[str, object]:
+    """The keys of `train` that leave the adapter as it is, such as memory_limit; changing them trains nothing."""
+    return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key in WITHOUT_EFFECT}
 
 
 def unquantized(model: ModelConfig) -> ModelConfig:

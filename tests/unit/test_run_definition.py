@@ -11,7 +11,15 @@ import pytest
 from snaketune.config import schema as configuration
 from snaketune.config.sections import TrainConfig
 from snaketune.errors import UserError
-from snaketune.run_definition import RunDefinition, config_manifest, define_run, manifest, template_file
+from snaketune.run_definition import (
+    RunDefinition,
+    config_manifest,
+    define_run,
+    manifest,
+    template_file,
+    tracked_train,
+    untracked_train,
+)
 
 QUANTIZED = {"bits": 4, "group_size": 64, "mode": "affine"}
 
@@ -57,10 +65,10 @@ def test_files_of_a_candidate_lie_in_its_own_folder() -> None:
 
 def test_tracked_and_untracked_settings_together_are_all_settings_of_the_training() -> None:
     one = defined().pilot_experiment
-    assert msgspec.convert(one.tracked_train | one.untracked_train, TrainConfig) == one.train
-    assert not one.tracked_train.keys() & one.untracked_train.keys()
-    assert "memory_limit" in one.untracked_train
-    assert "rank" in one.tracked_train
+    assert msgspec.convert(tracked_train(one) | untracked_train(one), TrainConfig) == one.train
+    assert not tracked_train(one).keys() & untracked_train(one).keys()
+    assert "memory_limit" in untracked_train(one)
+    assert "rank" in tracked_train(one)
 
 
 def test_one_base_with_two_templates_is_one_model_and_two_tokenizations() -> None:
@@ -137,7 +145,7 @@ def test_mistake_that_the_configuration_shows_is_refused_before_anything_is_made
 def test_definition_can_be_written_as_json_for_the_params_of_a_rule() -> None:
     run = defined(experiments={"b": {"rank": 3}, "a": {"rank": 4}})
     listed = [
-        {"experiment": one.name, "train": one.tracked_train, "model": one.model.base}
+        {"experiment": one.name, "train": tracked_train(one), "model": one.model.base}
         for one in run.experiments.values()
     ]
     assert [one["experiment"] for one in json.loads(configuration.canonical(listed))] == ["b", "a"]

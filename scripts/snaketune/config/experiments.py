@@ -7,73 +7,84 @@ called `main`. Runs while the Snakefile is parsed, so each distinct value is che
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
 
 from snaketune.config import hosts
 from snaketune.config import schema as configuration
+from snaketune.config.sections import ModelConfig, RunConfig, TrainConfig
 from snaketune.errors import ConfigError
 
 MAIN = "main"
-SECTIONS = ("train", "model")
+SECTIONS = {"train": TrainConfig, "model": ModelConfig}
 LONGEST_NAME = 60
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-Checker = Callable[[str, Any, str], tuple[str, Any]]
+Override = Mapping[str, object]  # keys of train and model, with values as they stand in the configuration
+Validator = Callable[[str, object, str], tuple[str, object]]
 
 
-def expand(config: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The experiments of a complete configuration, as name -> {"train": section, "model": section}, in its order.
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """A named variation of the `train` and `model` sections, complete."""
 
-    Raises ConfigError for an unknown key, a value that the schema refuses, a name that cannot be a folder's, and two
+    name: str
+    train: TrainConfig
+    model: ModelConfig
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The keys of both sections side by side, as in an override."""
+        return msgspec.to_builtins(self.train) | msgspec.to_builtins(self.model)
+
+
+def expand(config: RunConfig) -> dict[str, Experiment]:
+    """Return the experiments of a configuration by name, in its order.
+
+    Raises ConfigError for an unknown key, a value that the schema refuses, a name that cannot name a folder, and two
     experiments with the same settings, which would train the same thing twice.
     """
-    sections = {name: config[name] for name in SECTIONS}
-    checked = _checker()
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    taken: set[str] = set()
-    for name, where, override in _overrides(config, checked):
-        _check_name(name, where, taken)
-        found[name] = _settings(sections, override, where, checked)
-    _check_distinct(found)
-    hosts.check(config["train"])
-    return found or {MAIN: copy.deepcopy(sections)}
+    validate = _validator()
+    hosts.check(msgspec.to_builtins(config.train))
+    base = Experiment(name=MAIN, train=config.train, model=config.model)
+    found: dict[str, Experiment] = {}
+    used_names: set[str] = set()
+    for name, where, override in _overrides(config, validate):
+        _check_name(name, where, used_names)
+        found[name] = _overridden(base, name, override, where, validate)
+    _check_distinct(found.values())
+    return found or {MAIN: base}
 
 
-def differences(experiments: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """What tells experiments apart: name -> {key: value} of the keys that are not the same in all of them."""
-    flat = {
-        name: {key: value for section in SECTIONS for key, value in settings[section].items()}
-        for name, settings in experiments.items()
-    }
-    keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
-    differ = [key for key in keys if len({configuration.canonical(one.get(key)) for one in flat.values()}) > 1]
-    return {name: {key: settings.get(key) for key in differ} for name, settings in flat.items()}
+def differences(experiments: Mapping[str, Override]) -> dict[str, dict[str, object]]:
+    """Return the settings that are not the same in all experiments, by name; given all settings of each by name."""
+    keys = list(dict.fromkeys(key for settings in experiments.values() for key in settings))
+    differ = [key for key in keys if len({configuration.canonical(one.get(key)) for one in experiments.values()}) > 1]
+    return {name: {key: settings.get(key) for key in differ} for name, settings in experiments.items()}
 
 
-def _overrides(config: dict[str, Any], checked: Checker) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _overrides(config: RunConfig, validate: Validator) -> Iterator[tuple[str, str, Override]]:
     """Each experiment's name, the configuration key it stands under, and its override."""
-    for name, override in config["experiments"].items():
+    for name, override in config.experiments.items():
         yield str(name), f"experiments.{name}", override or {}
     grid = {
-        key: list({configuration.canonical(v): v for v in (checked(key, v, "grid")[1] for v in values)}.values())
-        for key, values in config["grid"].items()
+        key: list({configuration.canonical(v): v for v in (validate(key, v, "grid")[1] for v in values)}.values())
+        for key, values in config.grid.items()
     }
     for values in itertools.product(*grid.values()) if grid else ():
         point = dict(zip(grid, values, strict=True))
-        yield _point_name(point), "grid", point
+        yield grid_point_name(point), "grid", point
 
 
-def _checker() -> Checker:
+def _validator() -> Validator:
     """A function from (key, value, where) to (section, value as the schema wants it), remembering what it has seen."""
     properties = configuration.schema()["properties"]
     rules = {key: (section, rule) for section in SECTIONS for key, rule in properties[section]["properties"].items()}
-    seen: dict[tuple[str, str], tuple[str, Any]] = {}
+    seen: dict[tuple[str, str], tuple[str, object]] = {}
 
-    def checked(key: str, value: Any, where: str) -> tuple[str, Any]:
+    def validate(key: str, value: object, where: str) -> tuple[str, object]:
         if key not in rules:
             raise ConfigError(
                 f"there is no such key{configuration.did_you_mean(key, rules)}",
@@ -87,29 +98,31 @@ def _checker() -> Checker:
             seen[known] = section, configuration.checked(value, rule, f"{where}.{key}")
         return seen[known]
 
-    return checked
+    return validate
 
 
-def _settings(
-    sections: dict[str, dict[str, Any]],
-    override: dict[str, Any],
-    where: str,
-    checked: Checker,
-) -> dict[str, dict[str, Any]]:
-    settings = {name: dict(section) for name, section in sections.items()}
+def _overridden(base: Experiment, name: str, override: Override, where: str, validate: Validator) -> Experiment:
+    sections: dict[str, dict[str, object]] = {
+        "train": msgspec.to_builtins(base.train),
+        "model": msgspec.to_builtins(base.model),
+    }
     for key, given in override.items():
-        section, value = checked(key, given, where)
-        settings[section][key] = value
+        section, value = validate(key, given, where)
+        sections[section][key] = value
     if "epochs" in override and "max_steps" not in override:
-        settings["train"]["max_steps"] = None  # max_steps wins over epochs, and would make this override mean nothing
+        sections["train"]["max_steps"] = None  # max_steps wins over epochs, and would make this override mean nothing
     if "base" in override and "revision" not in override:
-        settings["model"]["revision"] = "main"  # a pinned commit belongs to the model it was written for
-    hosts.check(settings["train"], where)
-    return settings
+        sections["model"]["revision"] = "main"  # a pinned commit belongs to the model it was written for
+    hosts.check(sections["train"], where)
+    return Experiment(
+        name=name,
+        train=msgspec.convert(sections["train"], TrainConfig),
+        model=msgspec.convert(sections["model"], ModelConfig),
+    )
 
 
-def _point_name(point: dict[str, Any]) -> str:
-    """A grid point's name from its settings alone, so that it stays when values are added: `rank-8_alpha-16`."""
+def grid_point_name(point: Override) -> str:
+    """Name a grid point by its settings alone, so that the name stays when values are added: `rank-8_alpha-16`."""
     written = "_".join(f"{key}-{_word(value)}" for key, value in point.items())
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", written)
     if name == written and len(name) <= LONGEST_NAME:
@@ -118,7 +131,7 @@ def _point_name(point: dict[str, Any]) -> str:
     return f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{digest}"
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if isinstance(value, list):
         return "-".join(str(item) for item in value)
     if isinstance(value, dict):
@@ -126,7 +139,7 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _check_name(name: str, where: str, taken: set[str]) -> None:
+def _check_name(name: str, where: str, used_names: set[str]) -> None:
     if len(name) > LONGEST_NAME or not SAFE_NAME.fullmatch(name):
         raise ConfigError(
             f'"{name}" cannot be an experiment\'s name',
@@ -134,18 +147,18 @@ def _check_name(name: str, where: str, taken: set[str]) -> None:
             why="It names a folder",
             fix=f"Use up to {LONGEST_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first",
         )
-    if name.casefold() in taken:  # one folder, where the file system takes capitals for small letters
+    if name.casefold() in used_names:  # one folder, where the file system takes capitals for small letters
         raise ConfigError(f'two experiments are called "{name}"', where=where, fix="Rename one of them")
-    taken.add(name.casefold())
+    used_names.add(name.casefold())
 
 
-def _check_distinct(experiments: dict[str, dict[str, dict[str, Any]]]) -> None:
+def _check_distinct(experiments: Iterable[Experiment]) -> None:
     seen: dict[str, str] = {}
-    for name, settings in experiments.items():
-        other = seen.setdefault(configuration.canonical(settings), name)
-        if other != name:
+    for one in experiments:
+        other = seen.setdefault(configuration.canonical(one.settings), one.name)
+        if other != one.name:
             raise ConfigError(
-                f'the experiments "{other}" and "{name}" have the same settings',
+                f'the experiments "{other}" and "{one.name}" have the same settings',
                 where="experiments",
                 why="The same adapter would be trained twice",
                 fix="Leave one of them out",

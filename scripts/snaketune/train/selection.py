@@ -55,7 +55,7 @@ def run(
     better = "lower" if by in LOWER else own
     measured = {one.experiment: (_score(read_json(one.scores), by), better) for one in candidates if one.scores}
     found = select({one.experiment: read_json(one.summary) for one in candidates}, tolerance, by, measured)
-    differ = differences({one.experiment: {"train": one.train, "model": one.model} for one in candidates})
+    differ = differences({one.experiment: one.train | one.model for one in candidates})
     for entry in found["experiments"]:
         entry["settings"] = differ[entry["experiment"]]
     (chosen,) = (one for one in candidates if one.experiment == found["experiment"])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.config import schema as configuration
-from snaketune.config.experiments import differences, expand
+from snaketune.config.experiments import Experiment, differences, expand
+from snaketune.config.sections import load
 from snaketune.errors import ConfigError
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -27,8 +28,8 @@ GRIDS = st.dictionaries(st.sampled_from(list(VALUES)), st.none(), max_size=3).fl
 )
 
 
-def expanded(**given_keys: Any) -> dict[str, Any]:
-    return expand(configuration.complete({"run": "a", **given_keys}))
+def expanded(**given_keys: Any) -> dict[str, Experiment]:
+    return expand(load({"run": "a", **given_keys}))
 
 
 def refused(**given_keys: Any) -> str:
@@ -40,15 +41,15 @@ def refused(**given_keys: Any) -> str:
 def test_without_experiments_there_is_one_called_main_with_the_sections_as_they_are():
     found = expanded(train={"rank": 3})
     assert list(found) == ["main"]
-    assert found["main"]["train"]["rank"] == 3
-    assert found["main"]["model"]["base"] == "demo"
+    assert found["main"].train.rank == 3
+    assert found["main"].model.base == "demo"
 
 
 @given(grid=GRIDS)
 def test_every_point_of_a_grid_has_a_name_of_its_own_that_can_name_a_folder(grid):
     found = expanded(grid=grid)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", name) for name in found)
-    points = [configuration.canonical(settings) for settings in found.values()]
+    points = [configuration.canonical(one.settings) for one in found.values()]
     assert len(set(points)) == len(points)
 
 
@@ -88,20 +89,20 @@ def test_a_value_that_is_listed_twice_in_a_grid_is_trained_once():
 
 def test_an_override_takes_keys_of_train_and_of_model():
     found = expanded(train={"rank": 4}, experiments={"other": {"base": "some/model", "learning_rate": "2e-5"}})
-    assert found["other"]["model"]["base"] == "some/model"
-    assert found["other"]["train"]["learning_rate"] == 2e-5
-    assert found["other"]["train"]["rank"] == 4
+    assert found["other"].model.base == "some/model"
+    assert found["other"].train.learning_rate == 2e-5
+    assert found["other"].train.rank == 4
 
 
 def test_an_override_of_epochs_is_not_silenced_by_max_steps():
     found = expanded(train={"max_steps": 100}, experiments={"long": {"epochs": 5}})
-    assert found["long"]["train"]["max_steps"] is None
+    assert found["long"].train.max_steps is None
 
 
 def test_a_pinned_commit_does_not_follow_another_base():
     found = expanded(model={"base": "a/b", "revision": "abc"}, experiments={"other": {"base": "c/d"}, "same": {}})
-    assert found["other"]["model"]["revision"] == "main"
-    assert found["same"]["model"]["revision"] == "abc"
+    assert found["other"].model.revision == "main"
+    assert found["same"].model.revision == "abc"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_mistake_is_told_with_its_key(given_keys, said):
 
 def test_a_thousand_experiments_expand_in_well_under_a_second():
     values = list(range(1, 11))
-    config = configuration.complete({"run": "a", "grid": {"rank": values, "alpha": values, "epochs": values}})
+    config = load({"run": "a", "grid": {"rank": values, "alpha": values, "epochs": values}})
     started = time.process_time()
     assert len(expand(config)) == 1000
     assert time.process_time() - started < 0.5
@@ -131,4 +132,8 @@ def test_a_thousand_experiments_expand_in_well_under_a_second():
 
 def test_differences_name_only_what_is_not_the_same_everywhere():
     found = expanded(experiments={"a": {"rank": 8}, "b": {"rank": 16, "base": "x/y"}})
-    assert differences(found) == {"a": {"rank": 8, "base": "demo"}, "b": {"rank": 16, "base": "x/y"}}
+    settings = {name: one.settings for name, one in found.items()}
+    assert differences(settings) == {
+        "a": {"rank": 8, "base": "demo"},
+        "b": {"rank": 16, "base": "x/y"},
+    }

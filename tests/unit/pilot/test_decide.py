@@ -7,10 +7,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
+from snaketune.config.sections import RunConfig
 from snaketune.demo import base_model, task
 from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
@@ -62,11 +64,16 @@ class Pilot:
 
     def decided(self) -> dict[str, Any]:
         config, out = self.config, self.folder / "pilot"
+        experiments = expand(msgspec.convert(config, RunConfig))
         plan.run(
             models=[self.model],
             stores=[self.stores["train"]],
             tokens=[self.folder / "demo/tokens.json"],
-            config={"experiments": expand(config), "data": config["data"], "package": config["package"]},
+            config={
+                "experiments": msgspec.to_builtins(expand(msgspec.convert(config, RunConfig))),
+                "data": config["data"],
+                "package": config["package"],
+            },
             machine=MACHINE,
             seed=config["seed"],
             plan=self.folder / "plan.json",
@@ -93,7 +100,7 @@ class Pilot:
             plan=self.folder / "plan.json",
             tried=self.tried,
             curve=[],
-            config=config | {"artefacts": ["base", "adapter"], "experiment": next(iter(expand(config)))},
+            config=config | {"artefacts": ["base", "adapter"], "experiment": next(iter(experiments))},
             decision=self.folder / "decision.json",
         )
 

@@ -7,11 +7,13 @@ import re
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
+from snaketune.config.sections import RunConfig
 from snaketune.demo import base_model, task
 from snaketune.errors import ModelError, ResourceError
 from snaketune.plan import architecture
@@ -62,7 +64,11 @@ def planned(model, tmp_path):
             models=[manifest],
             stores=[store],
             tokens=[tokens],
-            config={"experiments": expand(config), "data": config["data"], "package": config["package"]},
+            config={
+                "experiments": msgspec.to_builtins(expand(msgspec.convert(config, RunConfig))),
+                "data": config["data"],
+                "package": config["package"],
+            },
             machine=machine,
             seed=1,
             plan=tmp_path / "plan.json",

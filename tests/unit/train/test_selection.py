@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
+from snaketune.config.sections import RunConfig
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.train import selection
 
@@ -102,7 +103,7 @@ def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path)
 def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> dict[str, Path]:
     """The outputs of a selection between experiments with these validation losses, whose files bear their names."""
     candidates = []
-    for name, settings in expand(config).items():
+    for name, one in expand(msgspec.convert(config, RunConfig)).items():
         contents = {
             "summary": json.dumps(summary(losses[name])),
             "adapter": f"adapter of {name}",
@@ -112,9 +113,18 @@ def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> 
         paths = {kind: folder / f"{kind} of {name}" for kind in contents}
         for kind, content in contents.items():
             paths[kind].write_text(content)
-        candidates.append({"experiment": name, **settings, **{kind: str(path) for kind, path in paths.items()}})
+        candidates.append(
+            {
+                "experiment": name,
+                "train": one.train,
+                "model": one.model,
+                **{kind: str(path) for kind, path in paths.items()},
+            }
+        )
     outputs = {name: folder / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
-    params = configuration.canonical({"experiments": candidates, "select": config["select"], "measures": {}})
+    params = configuration.canonical(
+        msgspec.to_builtins({"experiments": candidates, "select": config["select"], "measures": {}})
+    )
     given_back = json.loads(params)
     selection.run(msgspec.convert(given_back["experiments"], list[selection.Candidate]), given_back, **outputs)
     return outputs

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 import tiny_models
-from snaketune.config import experiments, hosts, schema
+from snaketune.config import experiments, hosts, schema, sections
 from snaketune.engines.mlx import launcher
 from snaketune.engines.mlx import train as trainer
 from snaketune.engines.mlx.process_group import Workers
@@ -166,4 +166,4 @@ def test_workers_are_spread_over_hosts(tmp_path):
 )
 def test_workers_that_do_not_fit_their_hosts_are_refused_before_anything_runs(train, says):
     with pytest.raises(ConfigError, match=says):
-        experiments.expand(schema.complete({"run": "x", "train": train}))
+        experiments.expand(sections.load({"run": "x", "train": train}))
