@@ -120,7 +120,7 @@ rule select_experiment:
                 for one in this_run.experiments.values()
             ],
             select=CONFIG["select"],
-            measures=CONFIG["evaluate"]["metrics"] if this_run.selects_by_metric else {},
+            metric=evaluate_settings.selection_metric(CONFIG),
         ),
         code=code("select_experiment", "data"),
     script:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.evaluate import forgetting, paired_tests, sentences
-from snaketune.evaluate.metrics import Line, measures
+from snaketune.evaluate.metrics import Line, enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, add_own
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
@@ -26,7 +26,7 @@ def run(
     general: the artefacts' answers to the general set.
     """
     settings, seed = config["evaluate"], config["seed"]
-    metrics = measures(settings)
+    metrics = enabled_metrics(settings)
     scores_of = {Path(path).parent.name: read_json(path) for path in scores}
     lines = {Path(path).parent.name: list(read_jsonl(path)) for path in predictions}
     for name, found in lines.items():

@@ -9,8 +9,6 @@ from snaketune.evaluate import paired_tests, sentences
 from snaketune.evaluate.metrics import Line, Metric
 from snaketune.evaluate.score import add_own, scored
 
-MEASURED = ("perplexity", "bits_per_byte", "token_f1", "chrf")
-
 
 def compared(
     lines: Mapping[str, list[Line]], metrics: Mapping[str, Metric], limit: float | None, seed: int
@@ -22,7 +20,7 @@ def compared(
     """
     if "base" not in lines:
         return None
-    kept = {name: metric for name, metric in metrics.items() if name in MEASURED}
+    kept = {name: metric for name, metric in metrics.items() if metric.in_forgetting}
     for found in lines.values():
         add_own(found, {})
     scores = {name: scored(found, kept, seed) for name, found in lines.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import sentences, significance
-from snaketune.evaluate.metrics import Line, Metric, used
+from snaketune.evaluate.metrics import Line, Metric
 from snaketune.evaluate.score import RESAMPLES, rows_of
 
 LEVEL = 0.05
@@ -51,7 +51,7 @@ def compared(pairs: Sequence[Paired], metrics: Mapping[str, Metric], seed: int) 
         (pair, metric)
         for pair in pairs
         for metric in metrics.values()
-        if metric.better != "neither" and used(metric, pair.ours) and comparable(metric, pair)
+        if metric.better != "neither" and metric.scorable(pair.ours) and comparable(metric, pair)
     ]
     found = [difference(metric, pair, seed, comparisons=len(tests)) for pair, metric in tests]
     for entry, corrected in zip(found, significance.holm([entry["p"] for entry in found]), strict=True):
@@ -89,19 +89,19 @@ def difference(metric: Metric, pair: Paired, seed: int, comparisons: int = 1) ->
     detectable is the smallest true difference that so many rows, this varied, show with POWER when LEVEL is shared
     out among `comparisons`; None where no row differs at all, so that nothing is known of their variation.
     """
-    lines, others = used(metric, pair.ours), used(metric, pair.theirs)
+    lines, others = metric.scorable(pair.ours), metric.scorable(pair.theirs)
     rows = rows_of(lines)
-    ours, theirs = (significance.clustered(metric.rows(side), rows) for side in (lines, others))
-    value, other = float(metric.value(ours.sum(axis=0))), float(metric.value(theirs.sum(axis=0)))
+    ours, theirs = (significance.clustered(metric.row_statistics(side), rows) for side in (lines, others))
+    value, other = float(metric.aggregate(ours.sum(axis=0))), float(metric.aggregate(theirs.sum(axis=0)))
     both = significance.resamples(np.hstack([ours, theirs]), RESAMPLES, seed)
     width = ours.shape[1]
-    differences: np.ndarray = metric.value(both[:, :width]) - metric.value(both[:, width:])
+    differences: np.ndarray = metric.aggregate(both[:, :width]) - metric.aggregate(both[:, width:])
     low, high = significance.interval(differences, len(ours))
-    exact = metric.share and len(ours) == len(lines)
+    exact = metric.is_proportion and len(ours) == len(lines)
     if exact:
         p = significance.mcnemar_p(ours[:, 0].tolist(), theirs[:, 0].tolist())
     else:
-        p = significance.randomisation_p(ours, theirs, metric.value, TRIALS, seed)
+        p = significance.randomisation_p(ours, theirs, metric.aggregate, TRIALS, seed)
     least = significance.detectable(float(differences.std(ddof=1)), level=LEVEL, power=POWER, comparisons=comparisons)
     if exact:
         least = max(least, significance.fewest_discordant(LEVEL / comparisons) / len(ours))

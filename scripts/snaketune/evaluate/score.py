@@ -13,7 +13,7 @@ import numpy as np
 
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import OWN, Line, Metric, measures, used
+from snaketune.evaluate.metrics import CUSTOM, Line, Metric, enabled_metrics
 from snaketune.files import StrPath, read_jsonl, write_json
 
 RESAMPLES = 1000
@@ -24,11 +24,11 @@ def run(*, predictions: StrPath, scores: StrPath, config: dict[str, Any]) -> Non
     lines = list(read_jsonl(predictions))
     if not lines:
         raise EvaluationError("there are no answers to score", where=str(predictions))
-    metrics = measures(config["evaluate"])
+    metrics = enabled_metrics(config["evaluate"])
     values = own_values(lines, config["evaluate"])
     add_own(lines, values)
     signatures = {name: metric.signature for name, metric in metrics.items() if metric.signature}
-    write_json(scores, scored(lines, metrics, config["seed"]) | {"signatures": signatures, OWN: values})
+    write_json(scores, scored(lines, metrics, config["seed"]) | {"signatures": signatures, CUSTOM: values})
 
 
 def scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> dict[str, Any]:
@@ -41,20 +41,20 @@ def scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> d
 
 
 def _scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> dict[str, Any]:
-    found = {name: measured(metric, lines, seed) for name, metric in metrics.items() if used(metric, lines)}
+    found = {name: measured(metric, lines, seed) for name, metric in metrics.items() if metric.scorable(lines)}
     return {"rows": len(set(rows_of(lines))), "metrics": found}
 
 
 def measured(metric: Metric, lines: Sequence[Line], seed: int) -> dict[str, float]:
     """A measure of the lines: its value and its 95 % interval."""
-    lines = used(metric, lines)
-    stats = metric.rows(lines)
-    value = float(metric.value(stats.sum(axis=0)))
+    lines = metric.scorable(lines)
+    stats = metric.row_statistics(lines)
+    value = float(metric.aggregate(stats.sum(axis=0)))
     clusters = significance.clustered(stats, rows_of(lines))
-    if metric.share and len(clusters) == len(stats):
+    if metric.is_proportion and len(clusters) == len(stats):
         low, high = significance.wilson(float(stats[:, 0].sum()), len(stats))
     else:
-        values: np.ndarray = metric.value(significance.resamples(clusters, RESAMPLES, seed))
+        values: np.ndarray = metric.aggregate(significance.resamples(clusters, RESAMPLES, seed))
         low, high = significance.interval(values, len(clusters))
     return {"value": value, "low": low, "high": high}
 
@@ -81,9 +81,9 @@ def own_values(lines: Sequence[Line], settings: dict[str, Any]) -> dict[str, dic
 
 
 def add_own(lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]) -> None:
-    """Put each line's own values where `metrics.measures` looks for them."""
+    """Put each line's own values where `CustomMetric` looks for them."""
     for line in lines:
-        line[OWN] = {name: by_id[line["id"]] for name, by_id in values.items() if line["id"] in by_id}
+        line[CUSTOM] = {name: by_id[line["id"]] for name, by_id in values.items() if line["id"] in by_id}
 
 
 def _function(named: str, where: str) -> Callable[[Line], Any]:

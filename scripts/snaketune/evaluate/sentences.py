@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {
-    "perplexity": "answer perplexity",
-    "bits_per_byte": "bits per byte",
-    "exact_match": "exact match",
-    "exact_match_normalized": "exact match (normalised)",
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "bleu": "BLEU",
-    "chrf": "chrF++",
-    "ter": "TER",
-    "stopped": "share of answers that stopped by themselves",
-    "similarity": "semantic similarity",
-}
+from snaketune.evaluate.metrics import METRICS, find
 
 
 def of_measure(artefact: str, against: str, name: str, entry: Mapping[str, Any], rows: int, comparisons: int) -> str:
     """One measure of one pair."""
-    said = f"{NAMES.get(name, name)} {number(entry['value'])} against {number(entry['against'])}"
+    said = f"{find(name, METRICS).in_sentence} {number(entry['value'])} against {number(entry['against'])}"
     if entry["verdict"] in ("better", "worse"):
         surely = probability(entry["p_corrected"])
         surely += f" after correction for {comparisons} comparisons" if comparisons > 1 else ""
@@ -78,7 +66,7 @@ def of_forgetting(artefact: str, pair: Mapping[str, Any], limit: float | None) -
 
 
 def listed(names: Sequence[str]) -> str:
-    words = [NAMES.get(name, name) for name in names]
+    words = [find(name, METRICS).in_sentence for name in names]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

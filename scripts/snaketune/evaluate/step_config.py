@@ -7,11 +7,14 @@ from typing import Any
 
 from snaketune.config.schema import did_you_mean
 from snaketune.errors import ConfigError
+from snaketune.evaluate.metrics import METRICS, enabled_metrics
+from snaketune.evaluate.thresholds import checked_names, usable_metric
 from snaketune.files import sha256
 
 ANSWERING = ("max_rows", "max_new_tokens", "turns", "generation", "prompts")
 SCORING = ("bleu_tokenizer", "metrics", "similarity")
 COMPARING = (*SCORING, "thresholds", "forgetting")
+LOSS = "validation_loss"  # what select.metric names by default; it needs no answers
 
 
 def artefacts(config: dict[str, Any]) -> list[str]:
@@ -31,6 +34,41 @@ def artefacts(config: dict[str, Any]) -> list[str]:
                 fix=f"Add {name.removeprefix('gguf-')} to package.gguf, or name one of {', '.join(made)}",
             )
     return sorted(dict.fromkeys(names), key=lambda name: name != "base")
+
+
+def check_metrics(config: dict[str, Any]) -> None:
+    """Refuse names that no metric has, or that cannot be meant where they stand, before anything runs.
+
+    These are custom metrics under the name of another, `similarity` without its model, and names in select.metric and
+    evaluate.thresholds that are unknown or have no better direction.
+    """
+    for name in config["evaluate"]["metrics"]:
+        if name in METRICS or name in (LOSS, "similarity"):
+            raise ConfigError(
+                f"{name} is a metric of snaketune's own", where=f"evaluate.metrics.{name}", fix="Choose another name"
+            )
+    metrics = enabled_metrics(config["evaluate"])
+    for where, names in (
+        ("select.metric", [config["select"]["metric"]]),
+        ("evaluate.thresholds", config["evaluate"]["thresholds"]),
+    ):
+        if "similarity" in names and "similarity" not in metrics:
+            raise ConfigError(
+                "similarity needs an embedding model",
+                where=where,
+                fix="Set evaluate.similarity to the GGUF file of one, or choose another metric",
+            )
+    if config["select"]["metric"] != LOSS:
+        usable_metric(config["select"]["metric"], metrics, "select.metric", also=[LOSS])
+    checked_names(config["evaluate"]["thresholds"], metrics)
+
+
+def selection_metric(config: dict[str, Any]) -> dict[str, str]:
+    """The label of what decides between experiments, and which direction of it is better."""
+    if config["select"]["metric"] == LOSS:
+        return {"label": "validation loss", "better": "lower"}
+    metric = enabled_metrics(config["evaluate"])[config["select"]["metric"]]
+    return {"label": metric.in_sentence, "better": metric.better}
 
 
 def previous(config: dict[str, Any]) -> str:

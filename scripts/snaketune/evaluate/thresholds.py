@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from snaketune.config.schema import did_you_mean
 from snaketune.errors import ConfigError, EvaluationError
-from snaketune.evaluate.metrics import Metric
+from snaketune.evaluate.metrics import Metric, did_you_mean_metric
 from snaketune.files import StrPath, read_json, write_text
-
-POINTS = ("bleu", "chrf", "ter")  # measured from 0 to 100
 
 
 def checked(
@@ -36,21 +33,44 @@ def checked_names(targets: Mapping[str, float], metrics: Mapping[str, Metric]) -
     """The targets; a ConfigError for one that is no measure, or is on another scale."""
     for name, limit in targets.items():
         where = f"evaluate.thresholds.{name}"
-        if name not in metrics or metrics[name].better == "neither":
-            possible = [known for known, metric in metrics.items() if metric.better != "neither"]
+        metric = usable_metric(name, metrics, where)
+        if metric.unit == "points" and 0 < limit <= 1:
             raise ConfigError(
-                f"there is no such measure{did_you_mean(name, possible)}",
-                where=where,
-                fix=f"Measures with a better and a worse: {', '.join(possible)}",
-            )
-        if name in POINTS and 0 < limit <= 1:
-            raise ConfigError(
-                f"{name} is measured from 0 to 100, and the target is {limit:g}",
+                f"{name} is measured from 0 to 100, and the limit is {limit:g}",
                 where=where,
                 why="Nearly any model would meet it, or none",
                 fix=f"Write {100 * limit:g} for {100 * limit:g} points",
             )
+        if metric.unit == "share" and limit > 1:
+            raise ConfigError(
+                f"{name} is measured from 0 to 1, and the limit is {limit:g}",
+                where=where,
+                why="No model could meet it, or any would",
+                fix=f"Write {limit / 100:g} for {limit:g} %",
+            )
     return targets
+
+
+def usable_metric(name: str, metrics: Mapping[str, Metric], where: str, also: Sequence[str] = ()) -> Metric:
+    """The metric of that name, as something to choose or to accept by; ConfigError at the key `where` if it is none.
+
+    also: other names that are allowed there.
+    """
+    possible = [*also, *(known for known, metric in metrics.items() if metric.better != "neither")]
+    if name not in metrics:
+        raise ConfigError(
+            f'there is no metric "{name}"{did_you_mean_metric(name, metrics)}',
+            where=where,
+            fix=f"Name one of {', '.join(possible)}",
+        )
+    if metrics[name].better == "neither":
+        raise ConfigError(
+            f"{name} has no better direction",
+            where=where,
+            why=metrics[name].description,
+            fix=f"Name one of {', '.join(possible)}",
+        )
+    return metrics[name]
 
 
 def _met(metric: Metric, limit: float, found: Mapping[str, float] | None) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import yaml
 
 from snaketune import files
 from snaketune.data.sources import title
+from snaketune.evaluate.metrics import METRICS, by_priority, find
 from snaketune.files import StrPath
-
-METRICS = ("perplexity", "bits_per_byte", "exact_match", "bleu", "chrf")
 
 
 def write(
@@ -46,7 +45,7 @@ def write(
         "## Training\n\n" + _training(summary, files.read_json(split), train, config),
     ]
     if comparison is not None:
-        table = _measured(files.read_json(comparison))
+        table = score_table(files.read_json(comparison))
         if table:
             parts.append("## Measured on the test rows\n\n" + table)
     parts.append("## Limits\n\n" + _limits(proven))
@@ -111,12 +110,18 @@ def _source(source: dict[str, Any]) -> str:
     return Path(source["path"]).name if source.get("path") else title(source)
 
 
-def _measured(comparison: dict[str, Any]) -> str:
-    """A table of artefacts and metrics with their 95 % intervals, where the comparison has them."""
+def score_table(comparison: dict[str, Any]) -> str:
+    """A table of metrics (all but those of style) and artefacts, with 95 % intervals where the comparison has them."""
     artefacts = comparison.get("artefacts", {})
-    names = [metric for metric in METRICS if any(metric in _metrics(found) for found in artefacts.values())]
-    rows = [[name, *(_value(_metrics(found).get(metric)) for metric in names)] for name, found in artefacts.items()]
-    return _table(["", *names], rows) if names else ""
+    directions = comparison.get("better", {})
+    known = dict.fromkeys(name for found in artefacts.values() for name in _metrics(found))
+    rows = []
+    for name in by_priority(known, METRICS):
+        metric = find(name, METRICS)
+        if metric.aspect != "style":
+            label = f"{metric.label} ({directions.get(name, metric.better)} is better)"
+            rows.append([label, *(_value(_metrics(found).get(name)) for found in artefacts.values())])
+    return _table(["", *artefacts], rows) if rows else ""
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.registry import load_model
 from snaketune.engines.sampling import Sampling
-from snaketune.evaluate.metrics import CHRF
+from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.pilot import criteria, dry_run, learning_curve, prompt_dependence
 from snaketune.pilot import forecast as outlook
@@ -192,6 +192,5 @@ def _answers(
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:
     """chrF++ (0 to 100) of each answer."""
-    return np.array(
-        [CHRF.sentence_score(answer, [reference]).score for answer, reference in zip(answers, references, strict=True)]
-    )
+    pairs = zip(answers, references, strict=True)
+    return METRICS["chrf"].row_scores([{"answer": answer, "reference": reference} for answer, reference in pairs])

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from snaketune.report.formatting import gap, in_sentence, number, probability, shown, size
-
-# Of the measures that agree, the one a person understands at once stands first; `text` rows have the last two only.
-LEADING = (
-    "exact_match",
-    "exact_match_normalized",
-    "chrf",
-    "bleu",
-    "token_f1",
-    "rouge_l",
-    "perplexity",
-    "bits_per_byte",
-)
-MANNERS = ("stopped", "repetition", "length_ratio")  # how it answers, not whether it is right
+from snaketune.evaluate.metrics import Metric, by_priority, find
+from snaketune.report.formatting import gap, metrics_of, number, probability, shown, size
 
 
 def deployed(scored: list[str], settings: dict[str, Any]) -> str | None:
@@ -57,7 +46,10 @@ def _since(facts: dict[str, Any]) -> str | None:
     """The sentence on the run that `compare_with` names, where it was measured."""
     evaluation = facts["evaluation"]
     pair = pair_of(evaluation["comparison"], evaluation["tuned"], "previous") if evaluation["tuned"] else None
-    return judged(facts["run"], facts["config"].get("compare_with") or "the run before", pair)[1] if pair else None
+    if not pair:
+        return None
+    metrics = metrics_of(facts["config"])
+    return judged(facts["run"], facts["config"].get("compare_with") or "the run before", pair, metrics)[1]
 
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
@@ -70,30 +62,30 @@ def _compared(facts: dict[str, Any]) -> tuple[str, str]:
     pair = pair_of(evaluation["comparison"], tuned, base)
     if pair is None:
         return "unknown", f"{facts['run']} was not compared with its base model, so there is no verdict."
-    return judged(facts["run"], "its base model", pair)
+    return judged(facts["run"], "its base model", pair, metrics_of(facts["config"]))
 
 
-def judged(name: str, against: str, pair: dict[str, Any]) -> tuple[str, str]:
+def judged(name: str, against: str, pair: dict[str, Any], metrics: Mapping[str, Metric]) -> tuple[str, str]:
     """A paired comparison's status (better, worse, mixed, same, unknown) and the sentence that says so."""
     rows = f"{pair['rows']} test {'row' if pair['rows'] == 1 else 'rows'}"
-    tested = {measure: it for measure, it in pair.get("metrics", {}).items() if measure not in MANNERS}
-    better, worse = (_leading(tested, verdict) for verdict in ("better", "worse"))
+    tested = _without_style(pair, metrics)
+    better, worse = (_leading(tested, verdict, metrics) for verdict in ("better", "worse"))
     if better and worse:
-        said = f"better in {_words(better, tested)}, and worse in {_words(worse, tested)}"
+        said = f"better in {_words(better, tested, metrics)}, and worse in {_words(worse, tested, metrics)}"
         return "mixed", f"{name} is {said}, than {against} on {rows}."
     if better or worse:
         status, leading = ("better", better) if better else ("worse", worse or "")
-        return status, f"{name} is {status} than {against} on {rows}: {_words(leading, tested)}."
-    shared = [it for it in LEADING if it in tested]
-    if not shared:
+        return status, f"{name} is {status} than {against} on {rows}: {_words(leading, tested, metrics)}."
+    if not tested:
         return "unknown", f"{name} and {against} share no measure, so there is no verdict."
-    leading = shared[0]
+    leading = by_priority(tested, metrics)[0]
+    metric = find(leading, metrics)
     limit = tested[leading].get("detectable")
-    could = f"; a difference of {gap(leading, limit)} would have been found in four of five such tests" if limit else ""
-    values = f"{shown(leading, tested[leading]['value'])} against {shown(leading, tested[leading]['against'])}"
+    could = f"; a difference of {gap(metric, limit)} would have been found in four of five such tests" if limit else ""
+    values = f"{shown(metric, tested[leading]['value'])} against {shown(metric, tested[leading]['against'])}"
     return (
         "same",
-        f"No difference between {name} and {against} that {rows} could show: {in_sentence(leading)} {values}{could}.",
+        f"No difference between {name} and {against} that {rows} could show: {metric.in_sentence} {values}{could}.",
     )
 
 
@@ -105,16 +97,25 @@ def pair_of(comparison: dict[str, Any] | None, artefact: str, against: str) -> d
     return None
 
 
-def _leading(tested: dict[str, Any], verdict: str) -> str | None:
-    """The measure that says it best, of those with this verdict."""
-    names = [name for name, it in tested.items() if it.get("verdict") == verdict]
-    return next((name for name in (*LEADING, *names) if name in names), None)
+def _without_style(pair: dict[str, Any] | None, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """The tests of a pair that tell whether answers are right, not how they are given."""
+    tested = (pair or {}).get("metrics", {})
+    return {name: it for name, it in tested.items() if find(name, metrics).aspect != "style"}
 
 
-def _words(name: str, tested: dict[str, Any]) -> str:
-    it = tested[name]
+def _leading(tested: dict[str, Any], verdict: str, metrics: Mapping[str, Metric]) -> str | None:
+    """The metric that says it best, of those with this verdict."""
+    return next(iter(by_priority(_with(tested, verdict), metrics)), None)
+
+
+def _with(tested: dict[str, Any], verdict: str) -> Iterable[str]:
+    return (name for name, it in tested.items() if it.get("verdict") == verdict)
+
+
+def _words(name: str, tested: dict[str, Any], metrics: Mapping[str, Metric]) -> str:
+    it, metric = tested[name], find(name, metrics)
     sure = probability(it.get("p_corrected", it["p"]))
-    return f"{in_sentence(name)} {shown(name, it['value'])} instead of {shown(name, it['against'])} ({sure})"
+    return f"{metric.in_sentence} {shown(metric, it['value'])} instead of {shown(metric, it['against'])} ({sure})"
 
 
 def cautions(facts: dict[str, Any]) -> list[str]:
@@ -131,29 +132,30 @@ def cautions(facts: dict[str, Any]) -> list[str]:
     leaks = facts["data"]["leaks"] or {}
     if leaks.get("pairs"):
         found.append(f"{leaks['pairs']} rows stand on two sides of the split: the scores may flatter the model.")
-    evaluation = facts["evaluation"]
+    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
     pair = pair_of(evaluation["comparison"], evaluation["tuned"], evaluation["base"]) if evaluation["tuned"] else None
-    for name in MANNERS:
-        it = (pair or {}).get("metrics", {}).get(name, {})
-        if it.get("verdict") == "worse":
-            found.append(f"Worse than the base: {_words(name, {name: it})}.")
-    found += [it for it in (_no_better_than_prompt(evaluation), _forgotten(evaluation)) if it]
-    missed = [it for it in (evaluation["comparison"] or {}).get("targets") or [] if not it.get("met")]
+    tested = (pair or {}).get("metrics", {})
+    for name in by_priority(_with(tested, "worse"), metrics):
+        if find(name, metrics).aspect == "style":
+            found.append(f"Worse than the base: {_words(name, tested, metrics)}.")
+    found += [it for it in (_no_better_than_prompt(evaluation, metrics), _forgotten(evaluation)) if it]
+    targets = (evaluation["comparison"] or {}).get("targets") or []
+    missed = [(it, find(it["metric"], metrics)) for it in targets if not it.get("met")]
     if missed:
-        said = ", ".join(f"{in_sentence(it['metric'])} {shown(it['metric'], it['value'])}" for it in missed)
+        said = ", ".join(f"{metric.in_sentence} {shown(metric, it['value'])}" for it, metric in missed)
         found.append(f"{len(missed)} of the configuration's targets not met: {said}.")
     return found
 
 
-def _no_better_than_prompt(evaluation: dict[str, Any]) -> str | None:
+def _no_better_than_prompt(evaluation: dict[str, Any], metrics: Mapping[str, Metric]) -> str | None:
     """A prompt costs nothing; a tuned model that does not beat it was not worth its training."""
     pair = pair_of(evaluation["comparison"], evaluation["tuned"], "prompted") if evaluation["tuned"] else None
-    tested = {name: it for name, it in (pair or {}).get("metrics", {}).items() if name not in MANNERS}
-    if not tested or _leading(tested, "better"):
+    tested = _without_style(pair, metrics)
+    if not tested or _leading(tested, "better", metrics):
         return None
-    worse = _leading(tested, "worse")
+    worse = _leading(tested, "worse", metrics)
     if worse:
-        return f"The base with a prompt and examples alone does better: {_words(worse, tested)}."
+        return f"The base with a prompt and examples alone does better: {_words(worse, tested, metrics)}."
     return "It is not shown to be better than the base with a prompt and examples alone, which needs no training."
 
 

@@ -1,111 +1,35 @@
-"""What each measure is called, which way is better, and what it does and does not say."""
+"""Numbers as the report shows them: values of metrics, sizes, durations and p-values."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
-Better = Literal["lower", "higher", "neither"]
+from snaketune.evaluate.metrics import Metric, enabled_metrics
 
-
-@dataclass(frozen=True)
-class Measure:
-    """How a number is shown. kind: `share` is 0 to 1 and shown in per cent; `points` is 0 to 100; `plain` as it is."""
-
-    title: str
-    better: Better
-    kind: Literal["share", "points", "plain"]
-    says: str
+DEFAULTS: dict[str, Any] = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
 
 
-MEASURES: dict[str, Measure] = {
-    "perplexity": Measure(
-        "Answer perplexity",
-        "lower",
-        "plain",
-        "How surprised the model is by the reference answers, per token; 1 would be certainty. Only models with the "
-        "same tokenizer may be compared by it.",
-    ),
-    "bits_per_byte": Measure(
-        "Bits per byte",
-        "lower",
-        "plain",
-        "The same surprise per byte of text, which may be compared between tokenizers.",
-    ),
-    "exact_match": Measure(
-        "Exact match", "higher", "share", "Answers that equal the reference answer character by character."
-    ),
-    "exact_match_normalized": Measure(
-        "Normalised exact match",
-        "higher",
-        "share",
-        "Answers that equal the reference but for case, punctuation and spaces.",
-    ),
-    "token_f1": Measure("Token F1", "higher", "share", "Words shared with the reference, whatever their order."),
-    "bleu": Measure(
-        "BLEU",
-        "higher",
-        "points",
-        "Runs of up to four words shared with the reference, over all answers together. It asks for the same words, "
-        "so a right answer in other words scores low, and answers of fewer than four words always score 0.",
-    ),
-    "chrf": Measure(
-        "chrF++",
-        "higher",
-        "points",
-        "Runs of characters and words shared with the reference; kinder to inflected languages than BLEU.",
-    ),
-    "ter": Measure("TER", "lower", "points", "Edits needed to turn the answers into the references, per word."),
-    "rouge_l": Measure(
-        "ROUGE-L", "higher", "share", "The longest sequence of words shared with the reference, gaps allowed."
-    ),
-    "length_ratio": Measure(
-        "Length ratio", "neither", "plain", "Length of the answers over that of the references; 1 is as long."
-    ),
-    "stopped": Measure(
-        "Stopped by itself",
-        "higher",
-        "share",
-        "Answers that the model ended itself; the others were cut at the length limit.",
-    ),
-    "repetition": Measure("Repetition", "lower", "share", "Runs of words that had occurred before in the same answer."),
-    "similarity": Measure(
-        "Semantic similarity",
-        "higher",
-        "plain",
-        "Closeness in meaning to the reference, as an embedding model sees it.",
-    ),
-}
+def metrics_of(config: Mapping[str, Any]) -> dict[str, Metric]:
+    """The metrics of a run by its configuration, of which an older run may lack parts."""
+    return enabled_metrics(DEFAULTS | (config.get("evaluate") or {}))
 
 
-def measure(name: str) -> Measure:
-    """The measure of that name; one of the user's own is shown under its name, higher taken as better."""
-    return MEASURES.get(name) or Measure(name, "higher", "plain", "A measure of this run's own configuration.")
-
-
-def in_sentence(name: str) -> str:
-    """A measure's title as it stands inside a sentence: names of their own keep their capitals."""
-    title = measure(name).title
-    own = not title[1:2].islower() or any(letter.isupper() for letter in title.split()[0][1:])
-    return title if own or measure(name).title == name else title[0].lower() + title[1:]
-
-
-def shown(name: str, value: float | None) -> str:
-    """A measure's value in the digits that mean something."""
+def shown(metric: Metric, value: float | None) -> str:
+    """A metric's value in the digits that mean something."""
     if value is None:
         return "–"
-    kind = measure(name).kind
-    if kind == "share":
+    if metric.unit == "share":
         return f"{100 * value:.1f} %"
-    if kind == "points":
+    if metric.unit == "points":
         return f"{value:.1f}"
     return number(value)
 
 
-def gap(name: str, value: float) -> str:
-    """A difference between two values of a measure; of shares, in percentage points."""
-    return f"{number(100 * value)} points" if measure(name).kind == "share" else number(value)
+def gap(metric: Metric, value: float) -> str:
+    """A difference between two values of a metric; of shares, in percentage points."""
+    return f"{number(100 * value)} points" if metric.unit == "share" else number(value)
 
 
 def number(value: float) -> str:

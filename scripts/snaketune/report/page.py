@@ -114,7 +114,7 @@ def environment() -> jinja2.Environment:
         finalize=_text,
     )
     made.filters |= {
-        "shown": lambda value, name: together(formatting.shown(name, value)),
+        "shown": lambda value, metric: together(formatting.shown(metric, value)),
         "number": _or_dash(formatting.number),
         "size": _or_dash(formatting.size),
         "duration": _or_dash(formatting.duration),
@@ -123,7 +123,6 @@ def environment() -> jinja2.Environment:
         "together": together,
         "title_of": collect.title,
     }
-    made.globals |= {"measure": formatting.measure}
     return made
 
 

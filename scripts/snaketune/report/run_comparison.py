@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from snaketune import files
-from snaketune.config import schema as configuration
+from snaketune.config.schema import canonical
 from snaketune.evaluate import paired_tests
-from snaketune.evaluate.metrics import METRICS, Line
+from snaketune.evaluate.metrics import METRICS, Line, find
 from snaketune.evaluate.score import scored
 from snaketune.files import StrPath
 from snaketune.report import conclusion, page, view_models
-from snaketune.report.formatting import measure, shown
+from snaketune.report.formatting import shown
 from snaketune.report.run_files import RunFiles
 
 NOT_SETTINGS = ("run", "compare_with")
@@ -92,7 +92,7 @@ def differing(configs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"key": key, "values": {name: settings.get(key) for name, settings in flat.items()}}
         for key in keys
-        if len({configuration.canonical(settings.get(key)) for settings in flat.values()}) > 1
+        if len({canonical(settings.get(key)) for settings in flat.values()}) > 1
     ]
 
 
@@ -122,7 +122,9 @@ def _comparisons(known: Sequence[dict[str, Any]], lines: dict[str, dict[str, Lin
     found = []
     for newer, older in pairs:
         pair = tested.get((newer, older))
-        status, sentence = conclusion.judged(newer, older, pair) if pair else ("unknown", _incomparable(newer, older))
+        status, sentence = (
+            conclusion.judged(newer, older, pair, METRICS) if pair else ("unknown", _incomparable(newer, older))
+        )
         found.append(
             {"run": newer, "against": older, "status": status, "sentence": sentence}
             | {"rows": pair["rows"] if pair else 0, "metrics": pair["metrics"] if pair else {}}
@@ -197,16 +199,16 @@ def _values(found: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "newest": found["comparisons"][len(found["runs"]) - 2] if found["comparisons"] else None,
-        "panels": view_models.panels(evaluation),
+        "panels": view_models.panels(evaluation, METRICS),
         "details": {
             f"{it['run']} {it['against']}": [
                 {
-                    "title": measure(name).title,
-                    "value": shown(name, entry["value"]),
-                    "against": shown(name, entry["against"]),
-                    "said": view_models.difference(name, entry, it["against"]),
+                    "title": metric.label,
+                    "value": shown(metric, entry["value"]),
+                    "against": shown(metric, entry["against"]),
+                    "said": view_models.difference(metric, entry, it["against"]),
                 }
-                for name, entry in it["metrics"].items()
+                for metric, entry in ((find(name, METRICS), entry) for name, entry in it["metrics"].items())
             ]
             for it in found["comparisons"]
         },

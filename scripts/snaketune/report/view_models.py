@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.report import collect, plots
-from snaketune.report.formatting import duration, gap, in_sentence, measure, number, probability, shown
+from snaketune.report.formatting import duration, gap, metrics_of, number, probability, shown
 
-PANELS = ("exact_match", "chrf", "perplexity", "bits_per_byte", "bleu", "token_f1", "rouge_l", "similarity")
 MOST_PANELS = 4
-BY_CATEGORY = ("exact_match", "chrf", "perplexity")
 
 Facts = dict[str, Any]
 
 
 def values(found: Facts) -> dict[str, Any]:
     """Everything that page.html needs beside the facts."""
-    evaluation = found["evaluation"]
+    evaluation, metrics = found["evaluation"], metrics_of(found["config"])
     return {
+        "measure": functools.partial(find, metrics=metrics),
         "measures": names_of_measures(evaluation),
-        "panels": panels(evaluation),
-        "pairs": pairs(evaluation),
-        "targets": targets(found),
-        "forgetting": forgetting(found),
-        "categories_table": by_category(evaluation),
+        "panels": panels(evaluation, metrics),
+        "pairs": pairs(evaluation, metrics),
+        "targets": targets(found, metrics),
+        "forgetting": forgetting(found, metrics),
+        "categories_table": by_category(evaluation, metrics),
         "signatures": (evaluation["comparison"] or {}).get("signatures") or {},
         "categories": sorted({row["category"] for row in evaluation["answers"]["rows"] if row["category"]}),
         "curves": plots.loss_curves(found["training"]["experiments"], "training"),
@@ -66,37 +68,41 @@ def names_of_measures(evaluation: Facts) -> list[str]:
     return list(dict.fromkeys(name for artefact in evaluation["artefacts"] for name in artefact.get("metrics", {})))
 
 
-def panels(evaluation: Facts) -> list[dict[str, Any]]:
-    """The leading measures as bars: for each artefact a dot and its interval on one scale, in per cent of the width."""
+def panels(evaluation: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
+    """The leading metrics, of each aspect one first: for each artefact a dot and an interval in % of the width."""
     known = names_of_measures(evaluation)
-    names = [name for name in PANELS if name in known][:MOST_PANELS]
+    leading = one_per_aspect(known, metrics)
+    rest = [name for name in by_priority(known, metrics) if name not in leading]
+    shown_ones = [find(name, metrics) for name in [*leading, *rest][:MOST_PANELS]]
     return [
         {
-            "title": measure(name).title,
-            "says": measure(name).says + (" Logarithmic scale." if is_logarithmic(evaluation, name) else ""),
-            "bars": _bars(evaluation, name),
+            "title": metric.label,
+            "says": metric.description + (" Logarithmic scale." if is_logarithmic(evaluation, metric) else ""),
+            "bars": _bars(evaluation, metric),
         }
-        for name in names
+        for metric in shown_ones
+        if metric.aspect != "style"
     ]
 
 
-def is_logarithmic(evaluation: Facts, name: str) -> bool:
-    """Whether a measure spans so much that a linear scale would show nothing of its small values."""
+def is_logarithmic(evaluation: Facts, metric: Metric) -> bool:
+    """Whether a metric spans so much that a linear scale would show nothing of its small values."""
+    name = metric.name
     values = [it["metrics"][name]["value"] for it in evaluation["artefacts"] if name in it["metrics"]]
-    return measure(name).kind == "plain" and min(values) > 0 and max(values) > 20 * min(values)
+    return metric.unit == "plain" and min(values) > 0 and max(values) > 20 * min(values)
 
 
-def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
+def _bars(evaluation: Facts, metric: Metric) -> list[dict[str, Any]]:
+    name = metric.name
     entries = [
         (artefact, artefact["metrics"][name]) for artefact in evaluation["artefacts"] if name in artefact["metrics"]
     ]
     ends = [it[key] for _, it in entries for key in ("value", "low", "high") if it.get(key) is not None]
-    kind = measure(name).kind
-    logarithmic = is_logarithmic(evaluation, name)
+    logarithmic = is_logarithmic(evaluation, metric)
     if logarithmic:
         ends = [math.log(max(end, 1e-9)) for end in ends]
-    least = 0.0 if kind in ("share", "points") else min(ends)
-    most = max(ends) if kind == "plain" else {"share": 1.0, "points": 100.0}[kind]
+    least = min(ends) if metric.unit == "plain" else 0.0
+    most = max(ends) if metric.upper_bound is None else metric.upper_bound
     margin = 0.04 * (most - least or 1.0)
 
     def place(value: float) -> float:
@@ -112,24 +118,24 @@ def _bars(evaluation: Facts, name: str) -> list[dict[str, Any]]:
             {
                 "title": artefact["title"],
                 "tuned": artefact["name"] == evaluation["tuned"],
-                "value": shown(name, it["value"]),
+                "value": shown(metric, it["value"]),
                 "at": place(it["value"]),
                 "left": place(it["low"]) if known else None,
                 "width": round(place(it["high"]) - place(it["low"]), 2) if known else None,
-                "against": difference(name, tested) if tested else "",
+                "against": difference(metric, tested) if tested else "",
             }
         )
     return bars
 
 
-def difference(name: str, tested: dict[str, Any], other: str = "the base") -> str:
+def difference(metric: Metric, tested: dict[str, Any], other: str = "the base") -> str:
     """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
-    scale, unit = (100, " points") if measure(name).kind == "share" else (1, "")
+    scale, unit = (100, " points") if metric.unit == "share" else (1, "")
     change, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
     said = f"{change}{unit} against {other} ({low} to {high}), {probability(tested.get('p_corrected', tested['p']))}"
     verdict, least = tested.get("verdict"), tested.get("detectable")
     if verdict not in ("better", "worse") and least:
-        return f"{said}: {verdict} ({gap(name, least)} would have shown)"
+        return f"{said}: {verdict} ({gap(metric, least)} would have shown)"
     return f"{said}: {verdict}"
 
 
@@ -141,14 +147,14 @@ def _pairs(evaluation: Facts) -> list[dict[str, Any]]:
     return (evaluation["comparison"] or {}).get("pairs", [])
 
 
-def pairs(evaluation: Facts) -> list[dict[str, Any]]:
+def pairs(evaluation: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     """Each paired comparison in one sentence: what is better, what is worse, and what could not be told."""
     found = []
     for pair in _pairs(evaluation):
         tested = pair.get("metrics", {})
         parts = []
         for verdict in ("better", "worse"):
-            names = [in_sentence(name) for name, it in tested.items() if it.get("verdict") == verdict]
+            names = [find(name, metrics).in_sentence for name, it in tested.items() if it.get("verdict") == verdict]
             if names:
                 parts.append(f"{verdict} in {_listed(names)}")
         rest = sum(it.get("verdict") not in ("better", "worse") for it in tested.values())
@@ -165,19 +171,17 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def targets(found: Facts) -> list[dict[str, Any]]:
+def targets(found: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     """The configuration's acceptance limits against the scores of the recommended file."""
     result = []
     for it in (found["evaluation"]["comparison"] or {}).get("targets") or []:
-        name = it["metric"]
-        wanted = f"at {'most' if measure(name).better == 'lower' else 'least'} {shown(name, it['limit'])}"
-        result.append(
-            {"title": measure(name).title, "target": wanted, "value": shown(name, it["value"]), "met": it["met"]}
-        )
+        metric = find(it["metric"], metrics)
+        wanted = f"at {'most' if metric.better == 'lower' else 'least'} {shown(metric, it['limit'])}"
+        result.append({"title": metric.label, "target": wanted, "value": shown(metric, it["value"]), "met": it["met"]})
     return result
 
 
-def forgetting(found: Facts) -> list[dict[str, Any]]:
+def forgetting(found: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     """Each tuned artefact on the general set: perplexity over the base's, and every measure before and after."""
     kept = (found["evaluation"]["comparison"] or {}).get("forgetting") or {}
     return [
@@ -188,12 +192,12 @@ def forgetting(found: Facts) -> list[dict[str, Any]]:
             "within": pair["within"],
             "measures": [
                 {
-                    "title": measure(name).title,
-                    "before": shown(name, it["against"]),
-                    "after": shown(name, it["value"]),
-                    "difference": difference(name, it),
+                    "title": metric.label,
+                    "before": shown(metric, it["against"]),
+                    "after": shown(metric, it["value"]),
+                    "difference": difference(metric, it),
                 }
-                for name, it in pair["metrics"].items()
+                for metric, it in ((find(name, metrics), it) for name, it in pair["metrics"].items())
             ],
         }
         for pair in kept.get("pairs", [])
@@ -201,20 +205,20 @@ def forgetting(found: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def by_category(evaluation: Facts) -> dict[str, Any] | None:
+def by_category(evaluation: Facts, metrics: Mapping[str, Metric]) -> dict[str, Any] | None:
     """Base and tuned scores in each category of the rows."""
     scored = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
     base, tuned = scored.get(evaluation["base"] or ""), scored.get(evaluation["tuned"] or "")
     if not base or not tuned or not tuned.get("categories"):
         return None
-    names = [name for name in BY_CATEGORY if name in tuned["metrics"]]
+    names = one_per_aspect(tuned["metrics"], metrics)
     rows = []
     for category, ours in tuned["categories"].items():
         theirs = (base.get("categories") or {}).get(category, {}).get("metrics", {})
         cells = [
             {
-                "base": shown(name, theirs.get(name, {}).get("value")),
-                "tuned": shown(name, ours["metrics"].get(name, {}).get("value")),
+                "base": shown(find(name, metrics), theirs.get(name, {}).get("value")),
+                "tuned": shown(find(name, metrics), ours["metrics"].get(name, {}).get("value")),
             }
             for name in names
         ]

@@ -19,7 +19,6 @@ from snaketune.files import StrPath, copy, read_json, write_json
 
 LOSS = "validation_loss"
 NAMED = 6  # experiments in one sentence
-LOWER = ("perplexity", "bits_per_byte", "ter")
 
 
 class Candidate(msgspec.Struct, kw_only=True, frozen=True):
@@ -47,12 +46,11 @@ def run(
     """Choose, write selection.json, and copy the chosen adapter, its config and its base's manifest, to which it adds
     how the base was read.
 
-    config["select"]: {"metric", "tolerance"}; config["measures"]: the configuration's own measures by name. A candidate
-    carries its scores.json on the validation split where `by` is a measure of answers.
+    config["select"]: {"metric", "tolerance"}; config["metric"]: {"label", "better"} of what decides. A candidate
+    carries its scores.json on the validation split where `by` is a metric of answers.
     """
     by, tolerance = config["select"]["metric"], config["select"]["tolerance"]
-    own = config["measures"].get(by, {}).get("better", "higher")
-    better = "lower" if by in LOWER else own
+    better = config["metric"]["better"]
     measured = {one.experiment: (_score(read_json(one.scores), by), better) for one in candidates if one.scores}
     found = select({one.experiment: read_json(one.summary) for one in candidates}, tolerance, by, measured)
     differ = differences({one.experiment: one.train | one.model for one in candidates})

@@ -7,7 +7,7 @@ import pytest
 from snaketune.config import schema as configuration
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import compare, paired_tests, score, step_config, thresholds
-from snaketune.evaluate.metrics import METRICS, measures
+from snaketune.evaluate.metrics import METRICS, enabled_metrics
 from snaketune.evaluate.significance import NORMAL
 from snaketune.files import read_json, write_jsonl
 
@@ -212,12 +212,17 @@ def test_targets_are_met_or_not_by_the_recommended_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"perplexty": 3}, "perplexity"), ({"bleu": 0.6}, "0 to 100"), ({"length_ratio": 1}, "no such measure")],
+    [
+        ({"perplexty": 3}, 'did you mean "perplexity"'),
+        ({"bleu": 0.6}, "0 to 100"),
+        ({"token_f1": 60}, "0 to 1, .* Write 0.6 for 60 %"),
+        ({"length_ratio": 1}, "no better direction"),
+    ],
 )
 def test_a_target_that_cannot_be_meant_is_refused(given, said):
     whole = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
     with pytest.raises(ConfigError, match=said):
-        thresholds.checked_names(given, measures(whole))
+        thresholds.checked_names(given, enabled_metrics(whole))
 
 
 def test_what_was_forgotten_is_measured_on_the_general_set_and_may_be_limited(tmp_path):

@@ -33,7 +33,7 @@ def lines(said):
 
 def value(name, said):
     metric = METRICS[name]
-    return float(metric.value(metric.rows(lines(said)).sum(axis=0)))
+    return float(metric.aggregate(metric.row_statistics(lines(said)).sum(axis=0)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -53,30 +53,30 @@ def test_plain_chrf_equals_sacrebleus_too(said):
     plain = sacrebleu.CHRF()
     stats = np.array(plain._extract_corpus_statistics([a for a, _ in said], [[r for _, r in said]]), float)
     expected = sacrebleu.corpus_chrf([a for a, _ in said], [[r for _, r in said]]).score
-    assert float(metrics.chrf(stats.sum(axis=0))) == pytest.approx(expected, abs=1e-9)
+    assert float(METRICS["chrf"].aggregate(stats.sum(axis=0))) == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=50, deadline=None)
 @given(pairs)
 def test_a_corpus_scored_from_many_sums_at_once_equals_each_scored_alone(said):
     for metric in METRICS.values():
-        stats = metric.rows(lines(said))
+        stats = metric.row_statistics(lines(said))
         sums = np.cumsum(stats, axis=0)
-        together = metric.value(sums)
-        alone = [float(metric.value(one)) for one in sums]
+        together = metric.aggregate(sums)
+        alone = [float(metric.aggregate(one)) for one in sums]
         assert together.tolist() == pytest.approx(alone)
 
 
 def test_perplexity_is_the_exponential_of_the_mean_surprise_of_all_targets():
     rows = [{"logprob": -3.0, "targets": 2, "bytes": 8}, {"logprob": -5.0, "targets": 6, "bytes": 8}]
     metric = METRICS["perplexity"]
-    assert float(metric.value(metric.rows(rows).sum(axis=0))) == pytest.approx(math.exp(8 / 8))
+    assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == pytest.approx(math.exp(8 / 8))
     metric = METRICS["bits_per_byte"]
-    assert float(metric.value(metric.rows(rows).sum(axis=0))) == pytest.approx(8 / math.log(2) / 16)
+    assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == pytest.approx(8 / math.log(2) / 16)
 
 
 def test_an_absurdly_bad_model_has_a_finite_perplexity():
-    assert math.isfinite(float(METRICS["perplexity"].value(np.array([1e9, 1.0]))))
+    assert math.isfinite(float(METRICS["perplexity"].aggregate(np.array([1e9, 1.0]))))
 
 
 def test_a_perfect_answer_scores_the_best_of_every_measure():
@@ -112,7 +112,7 @@ def test_going_in_circles_counts_as_repetition():
 
 
 def test_every_configuration_names_how_its_scores_were_made():
-    found = metrics.measures(SETTINGS | {"bleu_tokenizer": "char"})
+    found = metrics.enabled_metrics(SETTINGS | {"bleu_tokenizer": "char"})
     assert "tok:char" in found["bleu"].signature
     assert "version:" in found["ter"].signature
     assert "nw:2" in found["chrf"].signature
@@ -120,7 +120,7 @@ def test_every_configuration_names_how_its_scores_were_made():
 
 def test_a_measure_of_ones_own_is_read_from_the_lines():
     own = {"right": {"function": "m:f", "better": "lower"}}
-    metric = metrics.measures(SETTINGS | {"metrics": own})["right"]
+    metric = metrics.enabled_metrics(SETTINGS | {"metrics": own})["right"]
     rows = [{"own": {"right": 1.0}}, {"own": {"right": 0.5}}]
     assert metric.better == "lower"
-    assert float(metric.value(metric.rows(rows).sum(axis=0))) == 0.75
+    assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == 0.75

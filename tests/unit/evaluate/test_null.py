@@ -100,7 +100,9 @@ def test_published_systems_score_as_sacrebleu_scores_them(wmt17):
             theirs["ter"] = sacrebleu.corpus_ter(answers, [reference]).score
         for measure, expected in theirs.items():
             metric = METRICS[measure]
-            assert float(metric.value(metric.rows(lines).sum(axis=0))) == pytest.approx(expected, abs=1e-9), name
+            assert float(metric.aggregate(metric.row_statistics(lines).sum(axis=0))) == pytest.approx(
+                expected, abs=1e-9
+            ), name
 
 
 @pytest.mark.slow
@@ -112,7 +114,10 @@ def test_p_values_of_published_systems_are_those_of_sacrebleus_paired_test(wmt17
     _, scores = PairedTest(some, {"BLEU": sacrebleu.BLEU()}, [reference], test_type="ar", n_samples=10_000)()
     expected = {name: result.p_value for name, result in zip(scores["System"], scores["BLEU"], strict=True)}
     metric = METRICS["bleu"]
-    stats = [metric.rows([{"answer": a, "reference": r} for a, r in zip(s, reference, strict=True)]) for _, s in some]
+    stats = [
+        metric.row_statistics([{"answer": a, "reference": r} for a, r in zip(s, reference, strict=True)])
+        for _, s in some
+    ]
     for (name, _), ours in zip(some[1:], stats[1:], strict=True):
-        p = significance.randomisation_p(ours, stats[0], metric.value, 10_000, 1)
+        p = significance.randomisation_p(ours, stats[0], metric.aggregate, 10_000, 1)
         assert p == pytest.approx(expected[name], abs=0.015), name

@@ -141,7 +141,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
     assert metadata["license"] == "apache-2.0"
     assert metadata["language"] == ["en", "haw"]
     assert "base_model" not in metadata  # a folder on one's own disk is no page of the hub
-    assert "| base | 0.25 (0.2 to 0.3) |" in said
+    assert "| Exact match (higher is better) | 0.25 (0.2 to 0.3) |" in said
     assert "| rows | 80 train, 8 valid, 12 test |" in said
     assert "| data | mine.jsonl, someone/questions |" in said
     assert "| updates | 30 |" in said

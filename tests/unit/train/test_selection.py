@@ -123,7 +123,13 @@ def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> 
         )
     outputs = {name: folder / "out" / name for name in ("selection", "adapter", "adapter_config", "model")}
     params = configuration.canonical(
-        msgspec.to_builtins({"experiments": candidates, "select": config["select"], "measures": {}})
+        msgspec.to_builtins(
+            {
+                "experiments": candidates,
+                "select": config["select"],
+                "metric": {"label": "validation loss", "better": "lower"},
+            }
+        )
     )
     given_back = json.loads(params)
     selection.run(msgspec.convert(given_back["experiments"], list[selection.Candidate]), given_back, **outputs)
