@@ -24,6 +24,7 @@ from snaketune.runtime import block_torch  # noqa: F401
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+ENDING_WITH_EOS = ("alpaca", "zephyr")  # templates that end an answer with whatever the model's end token is
 PROBE = "snaketune-probe"
 RENDERING_SECONDS = 10  # a conversation takes milliseconds
 DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
@@ -47,6 +48,7 @@ class Renderer:
     def __init__(self, folder: str | Path, template: str | None = None) -> None:
         self.folder = Path(folder)
         self.tokenizer = _tokenizer(self.folder)
+        self.named = template
         self.template = settled(template_text(template) or _own_template(self.tokenizer))
         if self.template:
             self.tokenizer.chat_template = self.template
@@ -223,6 +225,8 @@ class Renderer:
 
     def _stop_ids(self) -> set[int]:
         """The ids at which an answer ends: those the model's own files name, and the one its template writes."""
+        import jinja2
+
         found: set[int] = set()
         for name in ("config.json", "generation_config.json"):
             path = self.folder / name
@@ -231,17 +235,49 @@ class Renderer:
         if self.tokenizer.eos_token_id is not None:
             found.add(self.tokenizer.eos_token_id)
         if self.template:
-            shown = self.conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}])
+            exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}]
+            try:
+                shown = self.conversation(exchange)
+            except jinja2.TemplateError as error:
+                raise self._unusable_template(error) from None
             last = max((i for i, one in enumerate(shown.trained) if one), default=-1)
             if last < 0 or shown.ids[last] not in self._special_ids:
-                raise ModelError(
-                    "the chat template ends an answer with no token that this model has for it",
-                    where="model.chat_template",
-                    why="It could not learn where to stop, and every answer would run on to its limit",
-                    fix="Use alpaca or zephyr, which end answers with the model's own end token",
-                )
+                raise self._no_end_of_turn(shown.ids)
             found.add(shown.ids[last])
         return found
+
+    def _no_end_of_turn(self, ids: list[int]) -> ModelError:
+        """The message for a template whose answers end with nothing that the model could learn to stop at."""
+        end = self.tokenizer.eos_token
+        why = "The model could not learn where to stop, and every answer would run on to its limit"
+        if end and self.tokenizer.eos_token_id not in ids and end in self.tokenizer.decode(ids):
+            return ModelError(
+                f"the tokenizer does not recognize its own end token {end!r} right after a word",
+                where=str(self.folder),
+                why=why,
+                mend="No chat template can help: use another base, or this one with a tokenizer.json that lists "
+                f"{end!r} among its added tokens as special, not normalized and not a single word",
+            )
+        others = [name for name in ENDING_WITH_EOS if name != self.named]
+        return ModelError(
+            "the chat template ends an answer with no token that this model has for it",
+            where="model.template",
+            why=why,
+            mend=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
+            "end token",
+        )
+
+    def _unusable_template(self, error: Exception) -> ModelError:
+        """The message for a template that fails on a plain question and its answer."""
+        no_end = not self.tokenizer.eos_token
+        return ModelError(
+            f"the chat template fails on one question and one answer ({error})",
+            where="model.template",
+            why="It would fail on every row",
+            mend="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
+            if no_end
+            else "Use another chat template",
+        )
 
 
 def settled(template: str | None) -> str | None:

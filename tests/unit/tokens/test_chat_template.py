@@ -122,6 +122,31 @@ def test_a_template_whose_answers_end_with_no_token_of_the_model_is_refused(tmp_
         renderer(tmp_path, "llama-bpe", named="chatml")
 
 
+def test_a_template_error_never_advises_the_template_that_is_set(tmp_path: Path) -> None:
+    """An end token that counts as a single word is not found right after one; that no template changes."""
+    renderer(tmp_path, "llama-bpe")
+    path = tmp_path / "tokenizer.json"
+    made = json.loads(path.read_text(encoding="utf-8"))
+    for token in made["added_tokens"]:
+        token["single_word"] = token["content"] == "<|eot_id|>"
+    path.write_text(json.dumps(made), encoding="utf-8")
+    for named in ("alpaca", "zephyr"):
+        with pytest.raises(ModelError, match=r"its own end token '<\|eot_id\|>'") as raised:
+            Renderer(tmp_path, named)
+        assert "Use alpaca" not in str(raised.value)
+        assert "Use zephyr" not in str(raised.value)
+
+
+def test_a_tokenizer_without_an_end_token_is_named_as_such(tmp_path: Path) -> None:
+    renderer(tmp_path, "llama-bpe")
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["eos_token"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="names no end token"):
+        Renderer(tmp_path, "alpaca")
+
+
 @pytest.mark.parametrize(
     ("named", "family"),
     [
