@@ -216,7 +216,17 @@ def _data(folder: Path, rows: int, said: str) -> None:
             "declared": 0,
         },
     )
-    write_json(folder / "data/leaks.json", {"pairs": 0, "by": {}, "action": "fail", "listed": []})
+    write_json(
+        folder / "data/leaks.json",
+        {
+            "pairs": 0,
+            "rows": {"train": 80, "valid": 10, "test": 10},
+            "affected": {"train": 0, "valid": 0, "test": 0},
+            "by": {},
+            "action": "fail",
+            "listed": [],
+        },
+    )
     write_json(
         folder / "data/tokens/demo/tokens.json",
         {

@@ -32,8 +32,9 @@ SHOWN = 5  # pairs in a message
 def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> dict[str, Any]:
     """Look for leaks between three files of records; write leaks.json, and return it.
 
-    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), by (how
-    many of each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
+    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), rows (of each
+    split), affected (how many rows of each split belong together with a row of another), by (how many pairs of each
+    kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
     """
     with tempfile.TemporaryDirectory() as scratch:
         rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))
@@ -41,22 +42,32 @@ def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, l
             for record in _records(path):
                 rows.add(identify(record), record, record["source"], record["line"], 0, side)
         rows.shingles.finish()
-        found = list(_crossing(rows, config["near_duplicates"] or KIN_WHEN_OFF)) if len(rows) else []
+        affected = np.zeros(len(rows), bool)
+        found = list(_crossing(rows, config["near_duplicates"] or KIN_WHEN_OFF, affected)) if len(rows) else []
         rows.shingles.close()
     listed = [
         {"why": WHY[what], "rows": [{"split": SIDES[rows.side[row]], "row": rows.where(row)} for row in pair]}
         for what, *pair in found[:LISTED]
     ]
     by = {why: count for what, why in WHY.items() if (count := sum(one[0] == what for one in found))}
-    written = {"pairs": len(found), "by": by, "action": config["on_leakage"], "listed": listed}
+    splits = np.array(rows.side)
+    written = {
+        "pairs": len(found),
+        "rows": {name: int((splits == number).sum()) for number, name in enumerate(SIDES) if name},
+        "affected": {name: int(affected[splits == number].sum()) for number, name in enumerate(SIDES) if name},
+        "by": by,
+        "action": config["on_leakage"],
+        "listed": listed,
+    }
     write_json(leaks, written)
     return written
 
 
-def _crossing(rows: Rows, threshold: float) -> Iterator[tuple[str, int, int]]:
+def _crossing(rows: Rows, threshold: float, affected: np.ndarray) -> Iterator[tuple[str, int, int]]:
     """Why and which two rows on different sides belong together; each pair once, by its strongest reason.
 
-    Of many rows that share something, one pair is named for each side that it reaches.
+    Of many rows that share something, one pair is named for each side that it reaches. All of them are marked in
+    `affected`, one bool a row.
     """
     sides = np.array(rows.side)
     seen: set[tuple[int, int]] = set()
@@ -68,12 +79,14 @@ def _crossing(rows: Rows, threshold: float) -> Iterator[tuple[str, int, int]]:
         of_run = np.repeat(first, np.diff(first, append=len(keys)))
         turns = np.flatnonzero(np.diff(sides[members], prepend=0) != 0)  # where the side changes
         turns = turns[of_run[turns] != turns]
+        affected[members[np.isin(of_run, of_run[turns])]] = True
         for pair in sorted(zip(members[of_run[turns]].tolist(), members[turns].tolist(), strict=True)):
             if pair not in seen:
                 seen.add(pair)
                 yield what, *pair
     for one, other in sorted(Near(rows.shingles, threshold).pairs(rank(rows), sides)):
         pair = (one, other) if sides[one] < sides[other] else (other, one)
+        affected[list(pair)] = True
         if pair not in seen:
             yield "near", *pair
 
@@ -89,12 +102,20 @@ def check(leaks: StrPath) -> None:
     found = read_json(leaks)
     if found["pairs"] and found["action"] == "fail":
         raise DataError(
-            f"{found['pairs']} pairs of rows stand on two sides of the split:{_shown(found)}\n",
+            f"{in_words(found)} the same as rows of another split, nearly the same, or belong together with them:"
+            f"{_shown(found)}\n",
             where="data.on_leakage",
             why="Scores on rows that were trained on say nothing about new ones",
             fix="Take these rows out of one side, or let snaketune divide the rows (a source without `split`); "
             "`data.on_leakage: warn` goes on all the same",
         )
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """The affected rows of leaks.json, as the beginning of a sentence: "43 of 123 valid rows and ... test rows are"."""
+    counts = [(count, found["rows"][name], name) for name, count in found["affected"].items() if count]
+    *most, last = [f"{count} of {rows} {name} rows" for count, rows, name in counts]
+    return f"{', '.join(most)} and {last} are" if most else f"{last} are"
 
 
 def _shown(found: dict[str, Any]) -> str:

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snaketune.data.deduplication import Kin, Rows
-from snaketune.data.rejection import REASONS, Rejection
+from snaketune.data.containers import recode
+from snaketune.data.kinship import Kin, Rows
+from snaketune.data.reasons import REASONS, Rejection
 from snaketune.errors import DataError
 
+LIKELY = {  # how columns begin that hold prompts and responses
+    "prompt": ("prompt", "quest", "frage", "instru", "input", "eingabe", "pregunta", "domanda", "user", "source"),
+    "response": (
+        "respo",
+        "answ",
+        "antwort",
+        "output",
+        "ausgabe",
+        "réponse",
+        "respuesta",
+        "risposta",
+        "target",
+        "compl",
+    ),
+}
 SHOWN = 5  # reasons in a message
 EXAMPLES = 3  # of each reason in the report
 
 
 class Tally:
-    """What became of the rows of one source. name: its path as configured."""
+    """What became of the rows of one source. name: its path as configured; fields: the names it maps."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, fields: dict[str, str] | None = None) -> None:
         self.name = name
+        self.fields = fields or {}
         self.read = self.duplicates = self.near_duplicates = 0
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+        self.columns: list[str] = []  # of the first row that was rejected for its fields
 
     @property
     def kept(self) -> int:
         return self.read - self.reasons.total() - self.duplicates - self.near_duplicates
 
-    def reject(self, reason: Rejection, where: str) -> None:
+    def reject(self, reason: Rejection, where: str, row: Any = None) -> None:
         self.reasons[reason.code] += 1
+        if reason.code in ("unknown-format", "missing-field") and not self.columns and type(row) is dict:
+            self.columns = [str(name) for name in row][:12]
         examples = self.examples.setdefault(reason.code, [])
         if len(examples) < EXAMPLES:
             examples.append(f"{where}: {reason.detail}")
@@ -44,9 +67,49 @@ class Tally:
             raise DataError(
                 f"none of its {self.read} rows can be used, in any format known here:{_commonest([self])}\n",
                 where=self.name,
-                fix="If only the names of the fields differ, name them in this source's `fields`, for instance "
-                "{prompt: frage, response: antwort}",
+                mend=self._mapping_advice(),
             )
+
+    def _mapping_advice(self) -> str:
+        """How to name this source's own columns in the configuration."""
+        fields = suggested_fields(self.columns, self.fields)
+        if not fields:
+            return "If only the names of the fields differ, name yours in this source's `fields`"
+        mapping = ", ".join(f"{ours}: {_yaml(yours)}" for ours, yours in fields.items())
+        wrong = [yours for yours in self.fields.values() if yours not in self.columns]
+        return (
+            f"Its columns are {', '.join(self.columns)}"
+            + (f"; `fields` names {', '.join(wrong)}, which it does not have" if wrong else "")
+            + f". If it is only their names, write:\n  - {{path: {_yaml(self.name)}, fields: {{{mapping}}}}}\n"
+        )
+
+
+def suggested_fields(columns: list[str], fields: dict[str, str]) -> dict[str, str]:
+    """What a source's `fields` should probably say, by the names of its columns; empty where nothing suggests itself.
+
+    fields: what it says now; what is right in it stays, and the rest is looked for among the other columns.
+    """
+    found = {ours: yours for ours, yours in fields.items() if yours in columns}
+    free = [name for name in columns if name not in found.values()]
+    for ours, yours in fields.items():
+        if ours not in found and (near := get_close_matches(yours, free, n=1)):
+            found[ours] = near[0]
+            free.remove(near[0])
+    if not fields and len(columns) == 1:
+        return {"text": columns[0]}
+    if fields and not {"prompt", "response"} & fields.keys():
+        return found
+    for ours in ("prompt", "response"):
+        if ours not in found and free:
+            known = [name for name in free if name.casefold().startswith(LIKELY[ours])]
+            found[ours] = (known or free)[0]
+            free.remove(found[ours])
+    return found if {"prompt", "response"} <= found.keys() else {}
+
+
+def _yaml(text: str) -> str:
+    """A text as it may stand inside of braces in YAML."""
+    return text if re.fullmatch(r"[^\W\d_][\w./ -]*[\w]|[^\W\d_]", text) else json.dumps(text, ensure_ascii=False)
 
 
 def refuse_if_too_many(tallies: list[Tally], allowed: float, rejected: Path) -> None:
@@ -57,8 +120,18 @@ def refuse_if_too_many(tallies: list[Tally], allowed: float, rejected: Path) -> 
             f"{bad} of {read} rows ({bad / read:.1%}) cannot be used, and data.max_rejected allows {allowed:.1%}:"
             f"{_commonest(tallies)}\n",
             where="data",
-            fix=f"Mend the rows (all of them are listed in {rejected}), or raise data.max_rejected if these may go",
+            mend=_recoding_advice(tallies)
+            + f"Fix the rows listed in {rejected}, or raise data.max_rejected to accept losing them",
         )
+
+
+def _recoding_advice(tallies: list[Tally]) -> str:
+    """For sources of which more than a tenth is not UTF-8: the command that makes it so."""
+    bad = [tally.name for tally in tallies if tally.reasons["bad-encoding"] > 0.1 * tally.read]
+    return "".join(
+        f"{name} is not UTF-8: if it comes from Windows, name a copy made with `{recode(name, 'WINDOWS-1252')}`. "
+        for name in bad
+    )
 
 
 def _commonest(tallies: list[Tally]) -> str:

@@ -20,7 +20,9 @@ CONTAINERS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
 }
+SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")  # not read
 BY_LINE = ("pairs", "parallel")  # containers that a file's name does not give away
 
 
@@ -34,8 +36,13 @@ def files(sources: list[dict[str, Any]]) -> list[str]:
         for path in expanded(source, f"data.sources[{number}]"):
             found[path] = None
         if source.get("target_path"):
-            found[source["target_path"]] = None
+            found[at_home(source["target_path"])] = None
     return list(found)
+
+
+def at_home(path: str) -> str:
+    """A path with a leading ~ written out."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
 def title(source: dict[str, Any]) -> str:
@@ -56,7 +63,8 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
             where=where,
             fix="Give `path` the file of the source language, `target_path` that of the other, and `format: parallel`",
         )
-    for name in filter(None, (path, source.get("target_path"))):
+    path = at_home(path)
+    for name in filter(None, (path, at_home(source.get("target_path") or ""))):
         if not Path(name).exists() and not (name == path and glob.has_magic(name)):
             raise missing(name, where)
     if Path(path).is_file():
@@ -123,6 +131,12 @@ def container_of(path: str, chosen: str) -> str:
     known = CONTAINERS.get(suffix(path))
     if known:
         return known
+    if suffix(path) in SPREADSHEETS:
+        raise DataError(
+            f"spreadsheets of this kind ({suffix(path)}) are not read",
+            where=path,
+            mend="In your spreadsheet program: save it as .xlsx or as CSV UTF-8, and name that file here",
+        )
     raise DataError(
         f"how to read {path} cannot be told from its name",
         where=path,
@@ -136,7 +150,13 @@ def missing(path: str, where: str) -> DataError:
     from difflib import get_close_matches
 
     folder, name = Path(path).parent, Path(path).name
-    names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    if Path(path).is_symlink():
+        return DataError(
+            f"{path} is a link to {Path(path).readlink()}, which is not there",
+            where=f"{where}.path",
+            mend="Put that file back, for instance by mounting its disk, or make the link again",
+        )
+    names = [one.name for one in folder.iterdir() if one.exists()] if folder.is_dir() else []
     near = get_close_matches(name, names, n=1)
     hint = f" (did you mean {folder / near[0]}?)" if near else ""
     absent = "" if folder.is_dir() else f"; there is no folder {folder} either"

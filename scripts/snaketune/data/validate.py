@@ -45,7 +45,7 @@ def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: Str
         rows = Rows(Shingles(folder / "shingles", data["shingles"]))
         with open(folder / "rows", "wb", buffering=1 << 20) as unique:
             for place, source in enumerate(data["sources"]):
-                tally = reports.Tally(sources.title(source))
+                tally = reports.Tally(sources.title(source), source.get("fields"))
                 tallies.append(tally)
                 for line in _read(source, place, data, tally, rows, bad, duplicates):
                     unique.write(line)
@@ -108,7 +108,7 @@ def _read(
                     raise row.value
                 record = judge.record(row.value, row.clean)
             except Rejection as reason:
-                tally.reject(reason, f"{name}:{row.line}")
+                tally.reject(reason, f"{name}:{row.line}", row.value)
                 raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
                 said = {"source": name, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
                 bad.write(encode(said) + b"\n")

@@ -44,7 +44,7 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _since(facts: dict[str, Any]) -> str | None:
     """The sentence on the run that `compare_with` names, where it was measured."""
-    evaluation = facts["evaluation"]
+    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
     pair = pair_of(evaluation["comparison"], evaluation["tuned"], "previous") if evaluation["tuned"] else None
     if not pair:
         return None
@@ -53,7 +53,7 @@ def _since(facts: dict[str, Any]) -> str | None:
 
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
-    evaluation = facts["evaluation"]
+    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
     base, tuned = evaluation["base"], evaluation["tuned"]
     if tuned is None:
         return "unknown", "Nothing that was tuned has been scored, so there is no verdict."
@@ -131,7 +131,8 @@ def cautions(facts: dict[str, Any]) -> list[str]:
         found.append(f"The files are not proven to be the model that was trained. {said}.")
     leaks = facts["data"]["leaks"] or {}
     if leaks.get("pairs"):
-        found.append(f"{leaks['pairs']} rows stand on two sides of the split: the scores may flatter the model.")
+        counts = (f"{n} of {leaks['rows'][name]} {name} rows" for name, n in leaks["affected"].items() if n)
+        found.append(f"{', '.join(counts)} repeat or belong with rows of another split: the scores may be inflated.")
     evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
     pair = pair_of(evaluation["comparison"], evaluation["tuned"], evaluation["base"]) if evaluation["tuned"] else None
     tested = (pair or {}).get("metrics", {})

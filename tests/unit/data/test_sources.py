@@ -1,6 +1,9 @@
 """Sources: which files a configuration names, how each is read, and the message where that cannot be."""
 
+import csv as csv_module
+import datetime
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -11,7 +14,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from snaketune.data import sources
+from hypothesis import given
+from hypothesis import strategies as st
+from snaketune.data import sources, tables
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_jsonl
 from unit.data.data_steps import ask, settings, validated, write
@@ -148,6 +153,26 @@ def test_a_missing_file_is_named_with_what_is_near(source: dict, words: list[str
     assert all(word in str(raised.value) for word in words)
 
 
+def test_a_dangling_link_is_named_with_its_target_and_never_offered_as_its_own_correction(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to(tmp_path / "unmounted/rows.jsonl")
+    for name, words in (
+        ("rows.jsonl", "is a link to .*unmounted/rows.jsonl, which is not there"),
+        ("rowz.jsonl", "no f"),
+    ):
+        with pytest.raises(DataError, match=words) as raised:
+            sources.files([{"path": str(tmp_path / name)}])
+        assert "did you mean" not in str(raised.value)
+
+
+def test_a_path_below_the_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "en.txt").write_text("one\n")
+    (tmp_path / "haw.txt").write_text("kahi\n")
+    source = {"path": "~/en.txt", "target_path": "~/haw.txt", "format": "parallel"}
+    assert sources.files([source]) == [str(tmp_path / "en.txt"), str(tmp_path / "haw.txt")]
+    assert read(tmp_path, source) == [("one", "kahi")]
+
+
 def test_a_source_is_a_path_or_a_hub_data_set_and_parallel_needs_a_target(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", *ROWS)["path"]
     for source in (
@@ -201,3 +226,140 @@ def test_the_same_sources_give_the_same_bytes_in_every_process(tmp_path: Path) -
     names = sorted(file.name for file in (tmp_path / "1").iterdir())
     assert len(names) == 8
     assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in names)
+
+
+def workbook(path: Path, **sheets: list[list]) -> dict[str, str]:
+    """Write an Excel workbook of these rows by sheet; returns it as a source."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return {"path": str(path)}
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_workbook_is_read_as_a_person_sees_it(packed: str, tmp_path: Path) -> None:
+    rows = [
+        ["Rezepte aus der Küche", None, None],
+        [],
+        [" Frage ", "Antwort", None],
+        ["Wie viele Eier?", 3],
+        ["Wie viel Mehl?", 0.25, None],
+        [],
+        ["Bis wann?", datetime.datetime(2026, 5, 1)],
+        ["NA", "null"],
+        ["Zwei\nZeilen?", True],
+        ["Und wer?", None],
+    ]
+    source = workbook(tmp_path / "rows.xlsx", Rezepte=rows, Leer=[])
+    if packed:
+        (tmp_path / "rows.xlsx.gz").write_bytes(gzip.compress((tmp_path / "rows.xlsx").read_bytes()))
+        source["path"] += packed
+    found = read(tmp_path, source | {"fields": {"prompt": "Frage", "response": "Antwort"}})
+    assert found == [
+        ("Wie viele Eier?", "3"),
+        ("Wie viel Mehl?", "0.25"),
+        ("Bis wann?", "2026-05-01"),
+        ("NA", "null"),
+        ("Zwei\nZeilen?", "TRUE"),
+    ]
+    assert [record["line"] for record in read_jsonl(tmp_path / "out/records.jsonl")] == [4, 5, 7, 8, 9]
+    assert [(row["line"], row["reason"]) for row in read_jsonl(tmp_path / "out/rejected.jsonl")] == [(10, "empty")]
+
+
+def test_a_workbook_of_several_sheets_needs_the_name_of_one(tmp_path: Path) -> None:
+    rows = [["prompt", "response"], ["a", "b"]]
+    source = workbook(tmp_path / "rows.xlsx", zweite=rows, erste=[*rows, ["c", "d"]])
+    for sheet in (None, "dritte"):
+        with pytest.raises(DataError, match="zweite, erste"):
+            read(tmp_path, source | {"sheet": sheet})
+    assert read(tmp_path, source | {"sheet": "erste"}) == [("a", "b"), ("c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"),
+    [
+        ("rows.csv", b"PK\x03\x04\x14", "an Excel workbook.*end its name in .xlsx"),
+        ("rows.jsonl", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook.*save it as .xlsx"),
+        ("rows.csv", b"PAR1\x15\x04", "a Parquet file"),
+        ("rows.xls", b"\xd0\xcf\x11\xe0", r"spreadsheets of this kind \(.xls\).*save it as .xlsx"),
+        ("rows.xlsx", b"no workbook", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_what_it_is(name: str, head: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(head)
+    if name.endswith(".xlsx"):
+        pytest.importorskip("openpyxl")
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, {"path": str(tmp_path / name)})
+
+
+def test_cells_of_a_text_table_stay_as_they_are_written(tmp_path: Path) -> None:
+    cells = ["NA", "null", "nan", "007", "1e5", "True", "2026-05-01", " spaces ", "", "∞"]
+    lines = ["prompt;response;", *(f"q{number};{cell};" for number, cell in enumerate(cells))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert read(tmp_path, {"path": str(tmp_path / "rows.csv")}) == [
+        (f"q{number}", cell) for number, cell in enumerate(cells) if cell
+    ]
+
+
+def test_a_table_that_excel_saved_as_unicode_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_bytes('prompt\tresponse\r\nMañana?\t"sí,\n2\u2028nein"\r\n'.encode("utf-16"))
+    assert read(tmp_path, {"path": str(tmp_path / "rows.tsv")}) == [("Mañana?", "sí,\n2\u2028nein")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields", "words"),
+    [
+        ("Thema;Frage;Antwort", {}, "{prompt: Frage, response: Antwort}"),
+        ("Frage;Antwort", {"prompt": "frage", "response": "antwort"}, "{prompt: Frage, response: Antwort}"),
+        ("Frage;Antwort", {"prompt": "Frage", "response": "Antwrt"}, "{prompt: Frage, response: Antwort}"),
+        ("en: US;haw;id", {}, '{prompt: "en: US", response: haw}'),
+        ("Absatz", {}, "{text: Absatz}"),
+    ],
+)
+def test_columns_of_other_names_are_offered_as_the_mapping_to_write(
+    columns: str, fields: dict, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"{columns}\n{';'.join('xyz'[: columns.count(';') + 1])}\n")
+    with pytest.raises(DataError) as raised:
+        read(tmp_path, {"path": str(tmp_path / "rows.csv"), "fields": fields})
+    assert words in str(raised.value)
+
+
+def test_rows_in_another_encoding_come_with_the_command_that_recodes_their_file(tmp_path: Path) -> None:
+    (tmp_path / "my rows.csv").write_bytes("prompt,response\nwer?,für\nwas?,so\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"iconv -f WINDOWS-1252 -t UTF-8 '.*/my rows.csv' > '.*/my rows.utf8.csv'"):
+        read(tmp_path, {"path": str(tmp_path / "my rows.csv")}, max_rejected=0.1)
+
+
+@given(st.text(alphabet='",;\n\ra é\\', max_size=40), st.integers(1, 4))
+def test_a_table_is_cut_into_the_rows_that_pythons_own_strict_parser_finds(body: str, chunk: int) -> None:
+    text = f"p,q\n{body}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "CHUNK", chunk)
+        rows = list(tables.table_rows(io.BytesIO(text.encode()), "rows.csv", "csv"))
+    lines = text.split("\n")[1:]
+    expected = {}
+    number = 0
+    while number < len(lines):
+        reader = csv_module.reader((f"{line}\n" for line in lines[number:]), strict=True)
+        try:
+            cells = next(reader)
+        except csv_module.Error:
+            cells, count = None, 1
+        else:
+            count = reader.line_num
+        if cells is None or any(cell.strip() for cell in cells):
+            expected[number + 2] = cells
+        number += count
+    assert [row.line for row in rows] == list(expected)
+    for row, cells in zip(rows, expected.values(), strict=True):
+        if cells is not None and len(cells) <= 2:
+            assert list(row.value.values()) == cells
+        else:
+            assert row.value.code == "unknown-format"

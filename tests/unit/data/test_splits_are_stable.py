@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from snaketune.data import leakage
+from snaketune.data import leaks, summary
 from snaketune.errors import ConfigError, DataError
-from unit.data.data_steps import ask, checked, divided, settings, sides, validated, write
+from snaketune.files import read_json
+from unit.data.steps import ask, checked, divided, settings, sides, validated, write
 
 WORDS = "red green blue stone river cloud walks sings under over seven nine small old new house".split()
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=60).map(" ".join)
@@ -143,8 +144,6 @@ def test_splits_that_so_few_rows_cannot_fill_are_a_warning(tmp_path: Path) -> No
     data = settings(write(tmp_path / "rows.jsonl", *many(1)))
     validated(tmp_path, data)
     divided(tmp_path, data)
-    from snaketune.files import read_json
-
     assert len(read_json(tmp_path / "split.json")["warnings"]) == 2
 
 
@@ -182,5 +181,31 @@ def test_a_leak_in_a_users_own_split_is_found_and_named(left: dict, right: dict,
         leakage.check(tmp_path / "leaks.json")
     assert f"{train['path']}:21" in str(raised.value)
     assert f"{test['path']}:21" in str(raised.value)
-    checked(tmp_path, data | {"on_leakage": "warn"})
-    leakage.check(tmp_path / "leaks.json")
+    checked(tmp_path, data | {"leaks": "warn"})
+    leaks.check(tmp_path / "leaks.json")
+
+
+def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> None:
+    """One training question that nine validation rows repeat is a single listed pair, and nine scores that are lost."""
+    fill = many(40)
+    same = [ask("Who keeps the ferry?", f"Answer {word}, and nobody else.") for word in WORDS[:10]]
+    near = [ask(f"Tell me: {LONG}", "Yes."), ask(f"Tell me: {LONG} please", "Yes.")]
+    sources = [
+        write(tmp_path / "mine/valid.jsonl", *fill[:10], *same[1:]) | {"split": "valid"},
+        write(tmp_path / "mine/train.jsonl", *fill[10:30], same[0], near[0]) | {"split": "train"},
+        write(tmp_path / "mine/test.jsonl", *fill[30:], near[1]) | {"split": "test"},
+    ]
+    data = settings(*sources)
+    validated(tmp_path, data)
+    divided(tmp_path, data)
+    found = checked(tmp_path, data)
+    assert found["pairs"] == 2
+    assert found["rows"] == {"train": 22, "valid": 19, "test": 11}
+    assert found["affected"] == {"train": 2, "valid": 9, "test": 1}
+    with pytest.raises(DataError, match="2 of 22 train rows, 9 of 19 valid rows and 1 of 11 test rows"):
+        leaks.check(tmp_path / "leaks.json")
+    lines = summary.lines(
+        *(read_json(tmp_path / f"{name}.json") for name in ("report", "split", "leaks")), "rejected.jsonl"
+    )
+    assert "9 of 19 valid" in lines[4]
+    assert [line for line in lines if line.startswith("remark") and "share their question with another answer" in line]

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from snaketune.data.rejection import Rejection
+from snaketune.data.reasons import Rejection
+from snaketune.data.sources import at_home
 from snaketune.errors import DataError
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is rejected without being held in memory
@@ -28,6 +30,12 @@ WHITE = b" \t\r\n"
 STRUCTURE = re.compile(rb'\\.|["\[\]{},]', re.DOTALL)  # an escape, or a sign that may begin or end something
 PARTNERS = {b"]": b"[", b"}": b"{"}
 BOM = b"\xef\xbb\xbf"
+SAVE_AS = "In Excel or LibreOffice: save it as .xlsx or as CSV UTF-8, and name that file here"
+BINARY = (  # how files begin that people take for text, what they are, and what to do
+    (b"PK\x03\x04", "an Excel workbook or another zip archive", "If it is a workbook, end its name in .xlsx"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", SAVE_AS),
+    (b"PAR1", "a Parquet file", "End its name in .parquet"),
+)
 decode = msgspec.json.Decoder().decode
 
 
@@ -102,17 +110,27 @@ class _Zstandard(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def text_of(path: str) -> Iterator[tuple[IO[bytes], bytes]]:
-    """The bytes of a UTF-8 file without a byte order mark, and how they begin; DataError for UTF-16 and UTF-32."""
+def text_of(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes]]:
+    """The bytes of a UTF-8 file without a byte order mark, and how they begin.
+
+    A table that Excel saved as "Unicode text", which is UTF-16, is recoded. Raises DataError for other UTF-16 and
+    UTF-32, and for a file that is no text at all.
+    """
     with opened(path) as content:
         head = content.peek(1 << 16)[: 1 << 16]  # type: ignore[attr-defined]
+        for start, kind, mend in BINARY:
+            if head.startswith(start):
+                raise DataError(f"this is {kind}, not text", where=path, mend=mend)
         zeros = head.count(0)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff") and container in ("csv", "tsv"):
+            yield _Recoded(content), b""  # type: ignore[misc]
+            return
         if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (zeros > len(head) // 4 and zeros > 1):
             raise DataError(
                 "this file is in UTF-16 or UTF-32, not UTF-8",
                 where=path,
                 why="Every single row would look damaged",
-                fix=f"Save it as UTF-8, for instance with: iconv -f UTF-16 -t UTF-8 {Path(path).name} > utf8.jsonl",
+                mend=f"Save it as UTF-8, for instance with: {recode(path, 'UTF-16')}",
             )
         if head.startswith(BOM):
             content.read(len(BOM))
@@ -120,14 +138,30 @@ def text_of(path: str) -> Iterator[tuple[IO[bytes], bytes]]:
         yield content, head
 
 
+def recode(path: str, encoding: str) -> str:
+    """The command that writes a copy of a text file in UTF-8 beside it."""
+    copy = Path(path).with_suffix(f".utf8{Path(path).suffix}")
+    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {shlex.quote(str(copy))}"
+
+
+class _Recoded:
+    """The lines of a UTF-16 file as UTF-8."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self.text = io.TextIOWrapper(content, encoding="utf-16", errors="replace", newline="\n")
+
+    def readline(self, size: int) -> bytes:
+        return self.text.readline(size).encode()
+
+
 def rows(path: str, container: str, source: dict[str, Any]) -> Iterator[Row]:
     """The rows of one file; container: a name of sources.CONTAINERS or sources.BY_LINE; source: its settings."""
-    if container == "parquet":
-        from snaketune.data.readers.table_rows import parquet_rows
+    if container in ("parquet", "xlsx"):
+        from snaketune.data.tables import parquet_rows, workbook_rows
 
-        yield from parquet_rows(path)
+        yield from parquet_rows(path) if container == "parquet" else workbook_rows(path, source.get("sheet"))
         return
-    with text_of(path) as (content, head):
+    with text_of(path, container) as (content, head):
         if container in ("csv", "tsv"):
             from snaketune.data.readers.table_rows import table_rows
 
@@ -135,7 +169,7 @@ def rows(path: str, container: str, source: dict[str, Any]) -> Iterator[Row]:
         elif container == "pairs":
             yield from pair_rows(content)
         elif container == "parallel":
-            with text_of(source["target_path"]) as (target, _):
+            with text_of(at_home(source["target_path"])) as (target, _):
                 yield from parallel_rows(content, target, source, path)
         elif is_array(head, container):
             yield from array_rows(content)
