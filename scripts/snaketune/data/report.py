@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.containers import recode
-from snaketune.data.kinship import Kin, Rows
-from snaketune.data.reasons import REASONS, Rejection
+from snaketune.data.deduplication import Kin, Rows
+from snaketune.data.readers.dispatch import recode
+from snaketune.data.rejection import REASONS, Rejection
 from snaketune.errors import DataError
 
 LIKELY = {  # how columns begin that hold prompts and responses
@@ -67,7 +67,7 @@ class Tally:
             raise DataError(
                 f"none of its {self.read} rows can be used, in any format known here:{_commonest([self])}\n",
                 where=self.name,
-                mend=self._mapping_advice(),
+                fix=self._mapping_advice(),
             )
 
     def _mapping_advice(self) -> str:
@@ -120,7 +120,7 @@ def refuse_if_too_many(tallies: list[Tally], allowed: float, rejected: Path) -> 
             f"{bad} of {read} rows ({bad / read:.1%}) cannot be used, and data.max_rejected allows {allowed:.1%}:"
             f"{_commonest(tallies)}\n",
             where="data",
-            mend=_recoding_advice(tallies)
+            fix=_recoding_advice(tallies)
             + f"Fix the rows listed in {rejected}, or raise data.max_rejected to accept losing them",
         )
 

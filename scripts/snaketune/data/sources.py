@@ -135,7 +135,7 @@ def container_of(path: str, chosen: str) -> str:
         raise DataError(
             f"spreadsheets of this kind ({suffix(path)}) are not read",
             where=path,
-            mend="In your spreadsheet program: save it as .xlsx or as CSV UTF-8, and name that file here",
+            fix="In your spreadsheet program: save it as .xlsx or as CSV UTF-8, and name that file here",
         )
     raise DataError(
         f"how to read {path} cannot be told from its name",
@@ -154,7 +154,7 @@ def missing(path: str, where: str) -> DataError:
         return DataError(
             f"{path} is a link to {Path(path).readlink()}, which is not there",
             where=f"{where}.path",
-            mend="Put that file back, for instance by mounting its disk, or make the link again",
+            fix="Put that file back, for instance by mounting its disk, or make the link again",
         )
     names = [one.name for one in folder.iterdir() if one.exists()] if folder.is_dir() else []
     near = get_close_matches(name, names, n=1)

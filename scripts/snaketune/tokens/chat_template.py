@@ -255,7 +255,7 @@ class Renderer:
                 f"the tokenizer does not recognize its own end token {end!r} right after a word",
                 where=str(self.folder),
                 why=why,
-                mend="No chat template can help: use another base, or this one with a tokenizer.json that lists "
+                fix="No chat template can help: use another base, or this one with a tokenizer.json that lists "
                 f"{end!r} among its added tokens as special, not normalized and not a single word",
             )
         others = [name for name in ENDING_WITH_EOS if name != self.named]
@@ -263,7 +263,7 @@ class Renderer:
             "the chat template ends an answer with no token that this model has for it",
             where="model.template",
             why=why,
-            mend=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
+            fix=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
             "end token",
         )
 
@@ -274,7 +274,7 @@ class Renderer:
             f"the chat template fails on one question and one answer ({error})",
             where="model.template",
             why="It would fail on every row",
-            mend="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
+            fix="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
             if no_end
             else "Use another chat template",
         )

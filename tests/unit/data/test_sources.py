@@ -16,7 +16,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data import sources, tables
+from snaketune.data import sources
+from snaketune.data.readers import table_rows
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_jsonl
 from unit.data.data_steps import ask, settings, validated, write
@@ -341,8 +342,8 @@ def test_rows_in_another_encoding_come_with_the_command_that_recodes_their_file(
 def test_a_table_is_cut_into_the_rows_that_pythons_own_strict_parser_finds(body: str, chunk: int) -> None:
     text = f"p,q\n{body}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "CHUNK", chunk)
-        rows = list(tables.table_rows(io.BytesIO(text.encode()), "rows.csv", "csv"))
+        patch.setattr(table_rows, "CHUNK", chunk)
+        rows = list(table_rows.table_rows(io.BytesIO(text.encode()), "rows.csv", "csv"))
     lines = text.split("\n")[1:]
     expected = {}
     number = 0

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from snaketune.data import leaks, summary
+from snaketune.data import leakage, summary
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_json
-from unit.data.steps import ask, checked, divided, settings, sides, validated, write
+from unit.data.data_steps import ask, checked, divided, settings, sides, validated, write
 
 WORDS = "red green blue stone river cloud walks sings under over seven nine small old new house".split()
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=60).map(" ".join)
@@ -182,7 +182,7 @@ def test_a_leak_in_a_users_own_split_is_found_and_named(left: dict, right: dict,
     assert f"{train['path']}:21" in str(raised.value)
     assert f"{test['path']}:21" in str(raised.value)
     checked(tmp_path, data | {"leaks": "warn"})
-    leaks.check(tmp_path / "leaks.json")
+    leakage.check(tmp_path / "leaks.json")
 
 
 def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> 
     assert found["rows"] == {"train": 22, "valid": 19, "test": 11}
     assert found["affected"] == {"train": 2, "valid": 9, "test": 1}
     with pytest.raises(DataError, match="2 of 22 train rows, 9 of 19 valid rows and 1 of 11 test rows"):
-        leaks.check(tmp_path / "leaks.json")
+        leakage.check(tmp_path / "leaks.json")
     lines = summary.lines(
         *(read_json(tmp_path / f"{name}.json") for name in ("report", "split", "leaks")), "rejected.jsonl"
     )

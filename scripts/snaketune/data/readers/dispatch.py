@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from snaketune.data.reasons import Rejection
+from snaketune.data.rejection import Rejection
 from snaketune.data.sources import at_home
 from snaketune.errors import DataError
 
@@ -120,7 +120,7 @@ def text_of(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes]]
         head = content.peek(1 << 16)[: 1 << 16]  # type: ignore[attr-defined]
         for start, kind, mend in BINARY:
             if head.startswith(start):
-                raise DataError(f"this is {kind}, not text", where=path, mend=mend)
+                raise DataError(f"this is {kind}, not text", where=path, fix=mend)
         zeros = head.count(0)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff") and container in ("csv", "tsv"):
             yield _Recoded(content), b""  # type: ignore[misc]
@@ -130,7 +130,7 @@ def text_of(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes]]
                 "this file is in UTF-16 or UTF-32, not UTF-8",
                 where=path,
                 why="Every single row would look damaged",
-                mend=f"Save it as UTF-8, for instance with: {recode(path, 'UTF-16')}",
+                fix=f"Save it as UTF-8, for instance with: {recode(path, 'UTF-16')}",
             )
         if head.startswith(BOM):
             content.read(len(BOM))
@@ -157,7 +157,7 @@ class _Recoded:
 def rows(path: str, container: str, source: dict[str, Any]) -> Iterator[Row]:
     """The rows of one file; container: a name of sources.CONTAINERS or sources.BY_LINE; source: its settings."""
     if container in ("parquet", "xlsx"):
-        from snaketune.data.tables import parquet_rows, workbook_rows
+        from snaketune.data.readers.table_rows import parquet_rows, workbook_rows
 
         yield from parquet_rows(path) if container == "parquet" else workbook_rows(path, source.get("sheet"))
         return

@@ -25,7 +25,7 @@ from snaketune.errors import DataError
 
 CHUNK = 1000  # rows given to pandas at once
 DELIMITERS = (",", ";", "\t", "|")
-TEXT = {"dtype": object, "keep_default_na": False, "na_filter": False}  # pandas' way to leave every cell as it is
+TEXT: dict[str, Any] = {"dtype": object, "keep_default_na": False, "na_filter": False}  # pandas' way to leave every cell as it is
 
 
 class _Records:
@@ -99,7 +99,7 @@ def _header(content: IO[bytes], path: str, container: str) -> tuple[str, list[st
             return ",", [], number
     wrong = not_utf8(first)
     if wrong:
-        raise DataError(f"the header is {wrong.detail}", where=f"{path}:{number}", mend="Save the file as UTF-8")
+        raise DataError(f"the header is {wrong.detail}", where=f"{path}:{number}", fix="Save the file as UTF-8")
     candidates = ("\t",) if container == "tsv" else DELIMITERS
     try:
         split = [next(csv.reader([first.decode()], delimiter=one)) for one in candidates]
@@ -194,13 +194,13 @@ def workbook_rows(path: str, sheet: str | None) -> Iterator[Row]:
         raise DataError(
             "this is an Excel workbook, and openpyxl, which reads them, is not installed",
             where=path,
-            mend="Run `make setup` again; or in Excel: Save as, CSV UTF-8, and name that file here",
+            fix="Run `make setup` again; or in Excel: Save as, CSV UTF-8, and name that file here",
         ) from None
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(
             f"the Excel workbook cannot be read ({str(error).splitlines()[0]})",
             where=path,
-            mend="Save it again as .xlsx (without a password), or as CSV UTF-8",
+            fix="Save it again as .xlsx (without a password), or as CSV UTF-8",
         ) from None
     names: list[str] = []
     for number, values in enumerate(frame.to_numpy().tolist(), 1):
@@ -224,7 +224,7 @@ def _sheet(book: Any, sheet: str | None, path: str) -> Any:
             if sheet
             else f"this workbook has {len(full)} sheets with rows",
             where=path,
-            mend=f"Name one in this source's `sheet`: {known}",
+            fix=f"Name one in this source's `sheet`: {known}",
         )
     return frames[full[0]]
 
