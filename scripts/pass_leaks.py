@@ -1,9 +1,9 @@
-"""Prints the summary of the data, and fails when rows leak between splits (snaketune.data.summary and leaks)."""
+"""Prints the summary of the data, and fails when rows leak between splits (snaketune.data.summary and leakage)."""
 
 import sys
 from pathlib import Path
 
-from snaketune.data import summary
+from snaketune.data import leakage, summary
 from snaketune.files import read_json, write_text
 from snaketune.runtime import step
 

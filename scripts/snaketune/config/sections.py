@@ -55,6 +55,7 @@ class SourceConfig(Section, frozen=True, kw_only=True):
     target_path: str | None
     template: str
     format: str
+    sheet: str | None
     fields: dict[str, str]
     weight: float
     category: str | FieldOfRow | None

@@ -32,9 +32,9 @@ SHOWN = 5  # pairs in a message
 def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> dict[str, Any]:
     """Look for leaks between three files of records; write leaks.json, and return it.
 
-    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), rows (of each
-    split), affected (how many rows of each split belong together with a row of another), by (how many pairs of each
-    kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
+    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), rows (of
+    each split), affected (how many rows of each split belong together with a row of another), by (how many pairs of
+    each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
     """
     with tempfile.TemporaryDirectory() as scratch:
         rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))

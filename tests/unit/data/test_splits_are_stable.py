@@ -181,7 +181,7 @@ def test_a_leak_in_a_users_own_split_is_found_and_named(left: dict, right: dict,
         leakage.check(tmp_path / "leaks.json")
     assert f"{train['path']}:21" in str(raised.value)
     assert f"{test['path']}:21" in str(raised.value)
-    checked(tmp_path, data | {"leaks": "warn"})
+    checked(tmp_path, data | {"on_leakage": "warn"})
     leakage.check(tmp_path / "leaks.json")
 
 

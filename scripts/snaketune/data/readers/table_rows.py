@@ -25,7 +25,8 @@ from snaketune.errors import DataError
 
 CHUNK = 1000  # rows given to pandas at once
 DELIMITERS = (",", ";", "\t", "|")
-TEXT: dict[str, Any] = {"dtype": object, "keep_default_na": False, "na_filter": False}  # pandas' way to leave every cell as it is
+# How pandas leaves every cell as it is.
+TEXT: dict[str, Any] = {"dtype": object, "keep_default_na": False, "na_filter": False}
 
 
 class _Records:
