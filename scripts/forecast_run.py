@@ -5,7 +5,7 @@ import json
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.engines.registry import get_device
+    from snaketune.engines import get_capabilities
     from snaketune.plan import plan
     from snaketune.runtime.machine import this_machine
 
@@ -16,7 +16,7 @@ with step.running(snakemake.log[0]):
         stores=snakemake.input.stores,
         tokens=snakemake.input.tokens,
         config=config,
-        machine=this_machine(get_device().describe()),
+        machine=this_machine(get_capabilities().describe_device()),
         seed=config["seed"],
         plan=snakemake.output.plan,
     )

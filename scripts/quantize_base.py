@@ -5,9 +5,9 @@ import json
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.engines.registry import get_exporter
+    from snaketune.engines import get_quantizer
 
-    get_exporter().quantize_base(
+    get_quantizer().quantize_base(
         snakemake.input.model,
         json.loads(snakemake.params.config)["model"],
         snakemake.output.folder,

@@ -29,9 +29,9 @@ def mlx(folder: Path) -> Any:
 
 def llama(folder: Path, threads: int, kind: str) -> Any:
     from snaketune.engines.interface import LoadOptions
-    from snaketune.engines.llama_cpp import loading
+    from snaketune.engines.llama_cpp import gguf_model
 
-    return loading.open_gguf(folder / f"{kind}.gguf", LoadOptions(context_length=1024, threads=threads))
+    return gguf_model.open_gguf(folder / f"{kind}.gguf", LoadOptions(context_length=1024, threads=threads))
 
 
 def batched(engine: Callable[..., Iterable[tuple[int, list[int], bool]]], model: Any, asked: list[list[int]]) -> Any:
@@ -141,7 +141,7 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         if how == "unshared":
             from snaketune.engines import context_window
 
-            context_window.WORTH_SHARING = 10**9
+            context_window.MIN_SHARED_PREFIX = 10**9
         model = mlx(folder)
         ways = {
             "ours": lambda: batched(generation.generate, model, asked),

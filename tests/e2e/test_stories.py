@@ -7,9 +7,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from project_copy import ROOT, SHARED, Project
+from snaketune.engines import load_gguf
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.mlx import fuse
-from snaketune.engines.registry import load_gguf
+from snaketune.engines.mlx import export
 from snaketune.files import read_jsonl
 from snaketune.model.manifest import read_manifest
 from snaketune.package import fidelity_backends, fidelity_probes, gguf_conversion
@@ -78,8 +78,8 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
     form = fidelity_backends.Asking(asked, renderer.stop_ids, limit=32)
     adapter = fidelity_backends.probe_folder(base["folder"], form, adapter=gsm8k / "model/adapter")
     shutil.copytree(fused["folder"], tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
-    monkeypatch.setitem(fuse.SIXTEEN_BIT, "float16", mx.float32)
-    fuse.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
+    monkeypatch.setitem(export.SIXTEEN_BIT, "float16", mx.float32)
+    export.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
     gguf_conversion.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
     merged = load_gguf(tmp_path / "merged.gguf", LoadOptions(context_length=512, exact=True))
     assert fidelity_backends.probe(merged, form).answers == adapter.answers

@@ -1,1 +1,71 @@
-"""Engines: what computes with a model. `interface` says what an engine offers, `registry` finds one by its name."""
+"""Engines: what computes with a model. `interface` says what an engine offers; the functions here find one by its name.
+
+A part of an engine is imported when it is asked for, so a process that renders or reports stays small and no engine
+keeps another out. A code digest follows these functions (`ENGINE_PARTS` in runtime/code_digest.py): a module that
+imports `get_exporter` from here depends on the module `export` of each engine that has one.
+
+To add an engine: a package here with the modules that `interface` lists, `device.py` of runtime/ if it knows other
+memory, its name in schemas/, and an environment file in envs/.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, cast
+
+from snaketune.engines.interface import (
+    AdaptedModel,
+    Capabilities,
+    Exporter,
+    GGUFModel,
+    LanguageModel,
+    LoadOptions,
+    Quantizer,
+    Trainer,
+)
+from snaketune.files import StrPath
+from snaketune.runtime.code_digest import ENGINE_PARTS
+
+DEFAULT_ENGINE = "mlx"
+"""The engine that trains where no other is named."""
+
+
+def load_model(path: StrPath, options: LoadOptions | None = None, *, engine: str = DEFAULT_ENGINE) -> AdaptedModel:
+    """Load a model folder, and perhaps an adapter over it; see `interface.ModelLoader`."""
+    return cast(AdaptedModel, _part(engine, "load_model").load(path, options or LoadOptions()))
+
+
+def load_reference_merge(
+    path: StrPath, options: LoadOptions, dtype: str, *, engine: str = DEFAULT_ENGINE
+) -> LanguageModel:
+    """Load a model with its adapter merged by independent code; see `interface.ReferenceMerger`."""
+    return cast(LanguageModel, _part(engine, "load_reference_merge").load(path, options, dtype))
+
+
+def load_gguf(path: StrPath, options: LoadOptions) -> GGUFModel:
+    """Load a GGUF file with llama.cpp, which is what Ollama runs; see `interface.ModelLoader`."""
+    return cast(GGUFModel, _part("llama_cpp", "load_gguf").load(path, options))
+
+
+def get_trainer(engine: str = DEFAULT_ENGINE) -> Trainer:
+    """The part that trains."""
+    return cast(Trainer, _part(engine, "get_trainer"))
+
+
+def get_exporter(engine: str = DEFAULT_ENGINE) -> Exporter:
+    """The part that fuses and exports adapters."""
+    return cast(Exporter, _part(engine, "get_exporter"))
+
+
+def get_quantizer(engine: str = DEFAULT_ENGINE) -> Quantizer:
+    """The part that quantizes a base model."""
+    return cast(Quantizer, _part(engine, "get_quantizer"))
+
+
+def get_capabilities(engine: str = DEFAULT_ENGINE) -> Capabilities:
+    """What the engine can do and what it computes on."""
+    return cast(Capabilities, _part(engine, "get_capabilities"))
+
+
+def _part(engine: str, function: str) -> Any:
+    return importlib.import_module(f"snaketune.engines.{engine}.{ENGINE_PARTS[function]}")

@@ -1,4 +1,4 @@
-"""Rows and prompts that do not fit into the model's context, and how they are made to; and what prompts share."""
+"""Truncation, sliding windows and shared-prefix detection for the model's context length."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from snaketune.files import read_json
 
 DEFAULT_CONTEXT = 2048
-WORTH_SHARING = 16  # tokens; computing a shorter common beginning once saves less than its bookkeeping costs
+MIN_SHARED_PREFIX = 16  # tokens; sharing a shorter prefix saves less than its bookkeeping costs
 
 
-def context_of(folder: str | Path) -> int:
-    """How many tokens a model can attend to, by its config.json."""
+def context_length(folder: str | Path) -> int:
+    """The number of tokens that a model can attend to, from its config.json."""
     config = read_json(Path(folder) / "config.json")
     for section in (config, config.get("text_config") or {}):
         for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
@@ -21,14 +21,16 @@ def context_of(folder: str | Path) -> int:
     return DEFAULT_CONTEXT
 
 
-def pieces(ids: Sequence[int], targets: Sequence[bool], context: int) -> Iterator[tuple[list[int], list[bool]]]:
-    """A row in pieces of at most `context` tokens, each target in exactly one of them.
+def sliding_windows(
+    ids: Sequence[int], loss_mask: Sequence[bool], context: int
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Cut a row into windows of at most `context` tokens; each masked token is in exactly one window's mask.
 
-    A piece after the first begins with the row's first token, as trained models expect, and overlaps the one before
-    by half a context, so that every target has at least that much before it.
+    A window after the first begins with the row's first token, as trained models expect, and overlaps the one before
+    by half a context, so that every scored token has at least that much before it.
     """
     if len(ids) <= context:
-        yield list(ids), list(targets)
+        yield list(ids), list(loss_mask)
         return
     step = max(1, context // 2)
     scored = 0
@@ -36,16 +38,16 @@ def pieces(ids: Sequence[int], targets: Sequence[bool], context: int) -> Iterato
     while scored < len(ids):
         end = min(len(ids), start + context - (1 if start else 0))
         head = [ids[0]] if start else []
-        mask = [False] * len(head) + [bool(targets[i]) and i >= scored for i in range(start, end)]
+        mask = [False] * len(head) + [bool(loss_mask[i]) and i >= scored for i in range(start, end)]
         yield head + list(ids[start:end]), mask
         scored = end
         start = max(1, end - step)
 
 
-def fitted(prompt: Sequence[int], context: int, max_new_tokens: int) -> tuple[list[int], int, int]:
-    """A prompt cut on the left so that an answer fits: (its ids, the most new tokens, how many ids were cut off).
+def truncate_left(prompt: Sequence[int], context: int, max_new_tokens: int) -> tuple[list[int], int, int]:
+    """Truncate a prompt on the left so that a completion fits: (ids, most new tokens, how many ids were cut off).
 
-    An answer gets up to `max_new_tokens`, and a quarter of the context at the least where that is fewer; the first
+    A completion gets up to `max_new_tokens`, but a prompt is cut for no more than a quarter of the context; the first
     token stays.
     """
     room = min(max_new_tokens, max(1, context // 4))
@@ -55,11 +57,11 @@ def fitted(prompt: Sequence[int], context: int, max_new_tokens: int) -> tuple[li
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """What all prompts begin with, short of any prompt's last token; empty where sharing would not pay."""
+    """The longest common prefix, short of any prompt's last token; empty if shorter than MIN_SHARED_PREFIX."""
     if len(prompts) < 2:
         return []
-    first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share, all between them share
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # what these two share, all share
     both = zip(first, last, strict=False)
     length = next((i for i, (one, other) in enumerate(both) if one != other), min(len(first), len(last)))
     length = min(length, min(len(prompt) for prompt in prompts) - 1)
-    return first[:length] if length >= WORTH_SHARING else []
+    return first[:length] if length >= MIN_SHARED_PREFIX else []

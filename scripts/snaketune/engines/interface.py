@@ -1,11 +1,13 @@
-"""What an engine offers to the rest of the library, as Protocols; `registry` finds the one with a given name.
+"""What an engine offers to the rest of the library, as Protocols; `snaketune.engines` finds one by its name.
 
 An engine is a package beside this file (`mlx`, `llama_cpp`) with one module for each part that it has:
 
-    language_model.py   load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py, GGUFModel)
-    train.py            Trainer: train
-    export.py           Exporter: fuse, peft_adapter, quantize_base, check_fusable
-    device.py           Device: describe
+    language_model.py    load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py -> GGUFModel)
+    train.py             Trainer: train
+    export.py            Exporter: fuse, peft_adapter
+    reference_merge.py   ReferenceMerger: load
+    quantize.py          Quantizer: quantize_base
+    capabilities.py      Capabilities: what fits and what does not, the device
 
 A part is a module, so that a step depends on the parts that it uses and on no others: a change of an engine's
 generation does not make its trainings stale. Everything that crosses this border is a plain Python value or a numpy
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from snaketune.engines.sampling import Sampling
 from snaketune.files import StrPath
+from snaketune.runtime.machine import DeviceInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +65,6 @@ class LoadOptions:
     exact: computes everything in float32, for llama.cpp its keys and values too. float16 there alone moves
     log-probabilities by up to 0.2 where a model is very sure of itself.
     layer_by_layer: keeps one block at a time in memory. Such a model has `next_token_logprobs` alone.
-    merged_as: merges the adapter by code of its own, independent of `Exporter.fuse`, and rounds all weights to this
-    16-bit format: the reference that a fused model is compared with.
     """
 
     dtype: str = "auto"
@@ -72,7 +73,6 @@ class LoadOptions:
     threads: int = 1
     exact: bool = False
     layer_by_layer: bool = False
-    merged_as: str | None = None
 
 
 class LanguageModel(Protocol):
@@ -166,10 +166,6 @@ class PeftAdapter:
 class Exporter(Protocol):
     """The part `export` of an engine: from what it trains to formats that other programs read."""
 
-    def check_fusable(self, config: dict[str, Any], folder: StrPath) -> None:
-        """Raise ModelError if a model with this config.json (in `folder`) cannot be fused."""
-        ...
-
     def fuse(
         self, base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop_prefix: str = ""
     ) -> FusedWeights:
@@ -185,6 +181,21 @@ class Exporter(Protocol):
         """An adapter folder in PEFT's layout; raises PackageError for one that PEFT's LoRA cannot express."""
         ...
 
+
+class ReferenceMerger(Protocol):
+    """The part `reference_merge` of an engine: what a fused model is compared with."""
+
+    def load(self, path: StrPath, options: LoadOptions, dtype: str) -> LanguageModel:
+        """Load a model with its adapter merged by code of its own, independent of `Exporter.fuse`.
+
+        All weights are rounded to `dtype`, a 16-bit format; the model computes in float32.
+        """
+        ...
+
+
+class Quantizer(Protocol):
+    """The part `quantize` of an engine."""
+
     def quantize_base(
         self, manifest: StrPath, model: dict[str, Any], folder: StrPath, quantized_manifest: StrPath
     ) -> dict[str, Any]:
@@ -198,12 +209,25 @@ class Exporter(Protocol):
 class Trainer(Protocol):
     """The part `train` of an engine."""
 
-    def train(self, *arguments: Any, **options: Any) -> Any: ...
+    def train(self, job: Any, callback: Any = None) -> Any:
+        """Run a training; writes the job's outputs and returns its summary. A later call resumes."""
+        ...
 
 
-class Device(Protocol):
-    """The part `device` of an engine: what it computes on."""
+class Capabilities(Protocol):
+    """The part `capabilities` of an engine: facts about it that a forecast needs, without loading a model."""
 
-    def describe(self) -> dict[str, Any]:
-        """{"device": metal, cuda or cpu; "name"; and in bytes, where known, "memory" and "working_set"}."""
+    LOSS_SLICE_BYTES: int
+    """float32 logits that the loss computes at once."""
+    FLAT_CHUNK: int
+    """Weights that an optimizer step works through at once."""
+    COMPLETION_BATCH: int
+    """Completions that are generated at once."""
+
+    def check_fusable(self, config: dict[str, Any], folder: StrPath) -> None:
+        """Raise ModelError if a model with this config.json (in `folder`) cannot be fused."""
+        ...
+
+    def describe_device(self) -> DeviceInfo:
+        """The device that the engine computes on."""
         ...

@@ -1,4 +1,4 @@
-"""How the next token of an answer is chosen, the same in every engine."""
+"""Sampling of the next token, the same in every engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 class Sampling:
     """Generation settings; a temperature of 0 always takes the likeliest token.
 
-    In this order: the logits of the last `repetition_context` tokens, question included, are weakened by
+    In this order: the logits of the last `repetition_context` tokens, prompt included, are weakened by
     `repetition_penalty` (Keskar et al. 2019); all but the `top_k` likeliest tokens are left out (0: none); then all
     but the likeliest whose probabilities add up to `top_p`; one of the rest is drawn at `temperature`.
     """
@@ -25,15 +25,15 @@ class Sampling:
     repetition_context: int = 64
 
 
-def seed_of(seed: int, name: str) -> int:
-    """A row's own seed, so that its answer depends neither on the other rows nor on their order."""
+def row_seed(seed: int, name: str) -> int:
+    """A seed for each row, so that its completion depends neither on the other rows nor on their order."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
 
 
-def pick(logits: np.ndarray, before: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
-    """The next token after `before`, from its logits [vocabulary]."""
+def sample_token(logits: np.ndarray, before: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
+    """Choose the next token after `before`, from its logits [vocabulary]."""
     if sampling.repetition_penalty != 1:
-        logits = penalised(logits, before[-sampling.repetition_context :], sampling.repetition_penalty)
+        logits = apply_repetition_penalty(logits, before[-sampling.repetition_context :], sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits.argmax())
     order = np.argsort(-logits, kind="stable")
@@ -46,11 +46,11 @@ def pick(logits: np.ndarray, before: Sequence[int], sampling: Sampling, rng: np.
     return int(rng.choice(order, p=_probabilities(logits[order] / sampling.temperature)))
 
 
-def penalised(logits: np.ndarray, tokens: Sequence[int], penalty: float) -> np.ndarray:
-    """Logits with those of `tokens` divided by the penalty where positive, multiplied by it where negative."""
-    places = sorted(set(tokens))
+def apply_repetition_penalty(logits: np.ndarray, tokens: Sequence[int], penalty: float) -> np.ndarray:
+    """Divide the logits of `tokens` by the penalty where positive, multiply them by it where negative."""
+    ids = sorted(set(tokens))
     weakened = logits.copy()
-    weakened[places] = np.where(logits[places] > 0, logits[places] / penalty, logits[places] * penalty)
+    weakened[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
     return weakened
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from snaketune.engines.context_window import context_of, fitted
+from snaketune.engines.context_window import context_length, truncate_left
 from snaketune.engines.interface import GenerationRequest
 from snaketune.engines.sampling import Sampling
 from snaketune.errors import EvaluationError, UserError
@@ -48,14 +48,14 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
     settings = read_as(read_json(model), config["model"])
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
     renderer = Renderer(both[0].folder, settings["chat_template"])
-    context = context_of(both[0].folder)
+    context = context_length(both[0].folder)
     models = [one.load(dtype=settings["dtype"], context_length=context, threads=config["threads"]) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 
     def ask(question: str) -> list[str]:
         prompt = renderer.prompt([*system, {"role": "user", "content": question}])
-        ids, limit, _ = fitted(prompt, context, config["evaluate"]["max_new_tokens"])
+        ids, limit, _ = truncate_left(prompt, context, config["evaluate"]["max_new_tokens"])
         request = GenerationRequest(ids, limit, config["seed"])
         answers = [next(m.generate([request], stop_ids=renderer.stop_ids, sampling=sampling)) for m in models]
         return [renderer.decode(answer.ids) for answer in answers]

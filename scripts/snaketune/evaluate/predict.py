@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.schema import canonical
-from snaketune.engines.context_window import context_of, fitted, pieces
+from snaketune.engines.context_window import context_length, sliding_windows, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
-from snaketune.engines.sampling import Sampling, seed_of
+from snaketune.engines.sampling import Sampling, row_seed
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import general_set
 from snaketune.evaluate.requests import Item, Messages, chosen, examples, items, question
@@ -50,7 +50,7 @@ def run(
     model = read_as(read_json(artefact.model), config["model"])
     config = config | {"model": model}
     renderer = Renderer(artefact.folder, None if artefact.name == "previous" else model["chat_template"])
-    context = context_of(artefact.folder)
+    context = context_length(artefact.folder)
     lead = _lead(settings["few_shot"], train, renderer, context, seed) if artefact.name == "prompted" else []
     sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}
     if general is not None and general_rows is not None:
@@ -167,10 +167,10 @@ class _Work:
 
     def _fitted(self, item: Item) -> tuple[list[int], int, int]:
         assert item.prompt is not None
-        return fitted(item.prompt, self.context, self.limit)
+        return truncate_left(item.prompt, self.context, self.limit)
 
     def _score(self, model: LanguageModel, named: Named, names: Sequence[str]) -> Iterator[str]:
-        parts = [list(pieces(named[name].ids, named[name].targets, self.context)) for name in names]
+        parts = [list(sliding_windows(named[name].ids, named[name].targets, self.context)) for name in names]
         sums = model.loglikelihood([LoglikelihoodRequest(*piece) for part in parts for piece in part])
         for name, part in zip(names, parts, strict=True):
             total = sum(next(sums) for _ in part)
@@ -187,7 +187,7 @@ class _Work:
     def _answer(
         self, model: LanguageModel, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
     ) -> Iterator[str]:
-        requests = [GenerationRequest(*prompts[name][:2], seed_of(self.seed, name)) for name in names]
+        requests = [GenerationRequest(*prompts[name][:2], row_seed(self.seed, name)) for name in names]
         for index, new, stopped in model.generate(requests, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
             fact = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
             self.journal.add(f"answer:{names[index]}", fact)

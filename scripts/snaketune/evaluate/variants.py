@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LanguageModel, LoadOptions
-from snaketune.engines.registry import load_gguf, load_model
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath, read_json, sha256
 

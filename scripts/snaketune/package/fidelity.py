@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
+from snaketune.engines import get_capabilities, load_gguf
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.registry import get_device, load_gguf
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_as, read_manifest
@@ -103,7 +103,7 @@ def gguf_type(path: StrPath) -> str:
 def _fits(parameters: int) -> bool:
     from snaketune.runtime.machine import this_machine
 
-    return 4 * parameters <= FITS * this_machine(get_device().describe()).usable
+    return 4 * parameters <= FITS * this_machine(get_capabilities().describe_device()).usable
 
 
 def _in_mlx(

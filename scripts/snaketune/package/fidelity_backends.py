@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from snaketune.engines import load_model, load_reference_merge
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions
-from snaketune.engines.registry import load_model
 from snaketune.engines.sampling import Sampling
 from snaketune.files import StrPath
 from snaketune.package.fidelity_probes import Reading, Sample, considered, read
@@ -38,8 +38,10 @@ def probe_folder(
     merged_as: a 16-bit format that weights merged by other code are rounded to; generate: its greedy completions too;
     reference: whether the likeliest tokens of its completions are kept, for others to be compared with.
     """
-    options = LoadOptions(exact=True, adapter=adapter, merged_as=merged_as, layer_by_layer=not asking.fits)
-    model = load_model(folder, options)
+    options = LoadOptions(exact=True, adapter=adapter, layer_by_layer=not asking.fits)
+    model: LanguageModel = (
+        load_reference_merge(folder, options, merged_as) if merged_as else load_model(folder, options)
+    )
     try:
         return probe(model, asking, generate=generate and asking.fits, reference=reference and asking.fits)
     finally:

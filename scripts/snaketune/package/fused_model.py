@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
-from snaketune.engines.registry import get_exporter
+from snaketune.engines import get_exporter
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_as
 from snaketune.package import gemma3_text

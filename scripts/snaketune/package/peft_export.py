@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from snaketune import files
-from snaketune.engines.registry import get_exporter
+from snaketune.engines import get_exporter
 from snaketune.files import StrPath, replacing
 from snaketune.model.manifest import read_manifest
 from snaketune.package import gguf_conversion

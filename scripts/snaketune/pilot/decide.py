@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.engines import load_model
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.registry import load_model
 from snaketune.engines.sampling import Sampling
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath, read_json, read_jsonl, write_json

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.engines import load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import train as trainer
-from snaketune.engines.registry import load_model
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import peft_export

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from snaketune.config.sections import ModelConfig
-from snaketune.engines.registry import get_exporter
+from snaketune.engines import get_capabilities
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
@@ -52,7 +52,7 @@ def run(
     verdicts = {Path(path).parent.name: read_json(path) for path in tokens}
     for folder in folders.values():
         check_convertible(folder)
-        get_exporter().check_fusable(read_json(folder / "config.json"), folder)
+        get_capabilities().check_fusable(read_json(folder / "config.json"), folder)
 
     experiments, parts, refused = {}, [], []
     for name, settings in config["experiments"].items():

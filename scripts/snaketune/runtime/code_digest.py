@@ -24,11 +24,14 @@ LIBRARY = Path(__file__).resolve().parents[1]
 ROOT = LIBRARY.parent
 ENGINE_PARTS = {
     "load_model": "language_model",
+    "load_reference_merge": "reference_merge",
     "load_gguf": "gguf_model",
+    "get_trainer": "train",
     "get_exporter": "export",
-    "get_device": "device",
+    "get_quantizer": "quantize",
+    "get_capabilities": "capabilities",
 }
-"""Functions of engines/registry.py that import a module of an engine by name, and which module that is."""
+"""Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""
 MEMORY = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 
 
@@ -138,13 +141,13 @@ def _imported_names(tree: ast.Module) -> Iterator[str]:
 def _files(name: str) -> tuple[Path, ...]:
     """The files that importing a dotted name runs: the packages above it and the module itself.
 
-    Of a function of the registry of engines these are the modules that calling it imports.
+    Of a function of `snaketune.engines` these are also the modules of engines that calling it imports.
     """
     parts = name.split(".")
     if parts[0] != LIBRARY.name:
         return ()
     found: list[Path] = []
-    if parts[1:3] == ["engines", "registry"] and parts[-1] in ENGINE_PARTS:
+    if parts[1:-1] == ["engines"] and parts[-1] in ENGINE_PARTS:
         for part in sorted(LIBRARY.glob(f"engines/*/{ENGINE_PARTS[parts[-1]]}.py")):
             found += _files(".".join(part.relative_to(ROOT).with_suffix("").parts))
     for depth in range(1, len(parts) + 1):

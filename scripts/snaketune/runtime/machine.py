@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.files import StrPath
+from snaketune.files import Record, StrPath
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SHARE_OF_RAM = 0.9  # the rest belongs to the system and to this process's own libraries
@@ -29,20 +29,31 @@ class Machine:
         return asdict(self)
 
 
-def this_machine(device: dict[str, Any]) -> Machine:
-    """This machine, given what MLX says of its device (`engines.mlx.device.describe`).
+class DeviceInfo(Record, frozen=True, kw_only=True):
+    """The device that an engine computes on; sizes in bytes, where the engine knows them."""
+
+    device: str
+    """cpu, metal or cuda."""
+    name: str | None = None
+    memory: int | None = None
+    working_set: int | None = None
+    """What the accelerator recommends to use at most."""
+
+
+def this_machine(device: DeviceInfo) -> Machine:
+    """This machine, given what its engine says of the device (`engines.interface.Capabilities.describe_device`).
 
     On a Mac it is MLX's recommended working set, on an NVIDIA GPU its memory, else the RAM that this process may have.
     """
     ram = _ram()
-    if device.get("working_set"):
-        memory, usable, because = ram, device["working_set"], "MLX's recommended working set of the unified memory"
-    elif device.get("memory"):
-        memory, usable, because = device["memory"], int(device["memory"] * SHARE_OF_RAM), "90 % of the GPU's memory"
+    if device.working_set:
+        memory, usable, because = ram, device.working_set, "MLX's recommended working set of the unified memory"
+    elif device.memory:
+        memory, usable, because = device.memory, int(device.memory * SHARE_OF_RAM), "90 % of the GPU's memory"
     else:
         memory, usable, because = ram, int(ram * SHARE_OF_RAM), "90 % of the RAM that this process may have"
-    name = device.get("name") or platform.processor() or platform.machine()
-    return Machine(f"{platform.system()} {platform.machine()}, {name}", device["device"], memory, usable, because)
+    name = device.name or platform.processor() or platform.machine()
+    return Machine(f"{platform.system()} {platform.machine()}, {name}", device.device, memory, usable, because)
 
 
 def _ram() -> int:

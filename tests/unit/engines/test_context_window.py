@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.engines.context_window import fitted, pieces, shared_prefix
+from snaketune.engines.context_window import shared_prefix, sliding_windows, truncate_left
 
 
 @given(st.integers(1, 200), st.integers(4, 40), st.data())
@@ -10,7 +10,7 @@ def test_every_target_is_scored_in_exactly_one_piece_with_half_a_context_before_
     ids = list(range(length))
     targets = [False, *data.draw(st.lists(st.booleans(), min_size=length - 1, max_size=length - 1))]
     scored = []
-    for part, mask in pieces(ids, targets, context):
+    for part, mask in sliding_windows(ids, targets, context):
         assert len(part) == len(mask) <= context
         assert part[0] == 0
         assert not mask[0]
@@ -25,7 +25,7 @@ def test_every_target_is_scored_in_exactly_one_piece_with_half_a_context_before_
 @given(st.integers(1, 300), st.integers(4, 100), st.integers(1, 300))
 def test_a_prompt_and_its_answer_always_fit_and_the_prompts_end_is_kept(length, context, wanted):
     prompt = list(range(length))
-    ids, limit, cut = fitted(prompt, context, wanted)
+    ids, limit, cut = truncate_left(prompt, context, wanted)
     assert len(ids) + limit <= context
     assert 1 <= limit <= wanted
     assert ids[0] == 0
@@ -35,7 +35,7 @@ def test_a_prompt_and_its_answer_always_fit_and_the_prompts_end_is_kept(length, 
 
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_a_prompt_that_fits_is_left_alone(length, wanted):
-    assert fitted(list(range(length)), 200, wanted) == (list(range(length)), wanted, 0)
+    assert truncate_left(list(range(length)), 200, wanted) == (list(range(length)), wanted, 0)
 
 
 def test_a_beginning_is_shared_up_to_the_last_token_of_the_shortest():

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.engines.sampling import Sampling, penalised, pick, seed_of
+from snaketune.engines.sampling import Sampling, apply_repetition_penalty, row_seed, sample_token
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.1], np.float32))
 
 
 def drawn(sampling, times=4000, logits=LOGITS, before=()):
     rng = np.random.default_rng(1)
-    counts = np.bincount([pick(logits, before, sampling, rng) for _ in range(times)], minlength=len(logits))
+    counts = np.bincount([sample_token(logits, before, sampling, rng) for _ in range(times)], minlength=len(logits))
     return counts / times
 
 
@@ -41,7 +41,7 @@ def test_top_k_keeps_so_many_and_top_p_is_a_share_of_them():
 @given(st.lists(st.integers(0, 3)), st.floats(1, 5))
 def test_a_penalty_weakens_exactly_the_tokens_used(before, penalty):
     logits = np.array([-1.0, 2.0, 0.5, -3.0])
-    after = penalised(logits, before, penalty)
+    after = apply_repetition_penalty(logits, before, penalty)
     assert all(after[i] <= logits[i] for i in set(before))
     assert all(after[i] == logits[i] for i in range(4) if i not in before)
 
@@ -50,10 +50,10 @@ def test_only_the_last_tokens_count_as_just_used():
     sampling = Sampling(repetition_penalty=100.0, repetition_context=2)
     logits = np.array([3.0, 2.0, 1.0])
     rng = np.random.default_rng(0)
-    assert pick(logits, [0, 1, 1], sampling, rng) == 0
-    assert pick(logits, [1, 0], sampling, rng) == 2
+    assert sample_token(logits, [0, 1, 1], sampling, rng) == 0
+    assert sample_token(logits, [1, 0], sampling, rng) == 2
 
 
 def test_a_rows_seed_follows_from_the_runs_seed_and_its_name():
-    assert seed_of(1, "a") == seed_of(1, "a")
-    assert len({seed_of(s, n) for s in (1, 2) for n in ("a", "b")}) == 4
+    assert row_seed(1, "a") == row_seed(1, "a")
+    assert len({row_seed(s, n) for s in (1, 2) for n in ("a", "b")}) == 4

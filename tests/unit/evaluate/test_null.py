@@ -47,8 +47,8 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
 
 def answers_of_one_model(draws):
     """Openings of stories, and so many sampled continuations of each."""
+    from snaketune.engines import load_model
     from snaketune.engines.interface import GenerationRequest
-    from snaketune.engines.registry import load_model
     from snaketune.engines.sampling import Sampling
     from snaketune.tokens.chat_template import Renderer
 

@@ -73,8 +73,8 @@ def test_a_fused_family_loads_in_transformers_and_says_the_same(family: str, tmp
     )
     assert said.returncode == 0, said.stderr[-2000:]
     import numpy as np
+    from snaketune.engines import load_model
     from snaketune.engines.interface import LoadOptions
-    from snaketune.engines.registry import load_model
 
     ours = next(
         load_model(tmp_path / "fused", LoadOptions(exact=True)).next_token_logprobs([range(3, 20)], [range(17)])

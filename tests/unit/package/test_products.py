@@ -17,11 +17,11 @@ import tiny_tokenizers
 import yaml
 from packaged_models import Chain
 from snaketune import files
+from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
 from snaketune.engines.llama_cpp import quantize
-from snaketune.engines.mlx import export, fuse
+from snaketune.engines.mlx import capabilities, export, tensors
 from snaketune.engines.mlx import loading as mlx_loading
-from snaketune.engines.registry import load_gguf, load_model
 from snaketune.errors import ConfigError, ModelError, PackageError
 from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, pretokenizer, sentencepiece_model
 
@@ -61,15 +61,15 @@ def test_converting_from_another_folder_gives_the_same_bytes(chain: Chain, tmp_p
 
 
 def test_fusing_twice_gives_the_same_bytes_in_shards_of_any_size(chain: Chain, tmp_path: Path) -> None:
-    whole = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "a")
-    again = fuse.fuse(chain.base, chain.folder / "adapter", tmp_path / "b", shard=40_000)
+    whole = export.fuse(chain.base, chain.folder / "adapter", tmp_path / "a")
+    again = export.fuse(chain.base, chain.folder / "adapter", tmp_path / "b", shard=40_000)
     assert whole.files == ["model.safetensors"]
     assert len(again.files) > 3
     assert files.sha256(tmp_path / "a/model.safetensors") == files.sha256(chain.folder / "fused/model.safetensors")
     one, other = (
         mlx_loading.open_lazily(_with_config(chain, tmp_path / name), dtype="float32").model for name in ("a", "b")
     )
-    ours, theirs = fuse.parameters(one), fuse.parameters(other)
+    ours, theirs = tensors.flat(one.parameters()), tensors.flat(other.parameters())
     assert ours.keys() == theirs.keys()
     assert all((np.array(ours[name]) == np.array(theirs[name])).all() for name in ours)
 
@@ -86,7 +86,7 @@ def test_an_adapter_of_another_shape_is_refused(chain: Chain, tmp_path: Path) ->
     config["lora_parameters"]["rank"] = 7
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="does not fit its base"):
-        fuse.fuse(chain.base, adapter, tmp_path / "x")
+        export.fuse(chain.base, adapter, tmp_path / "x")
 
 
 def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain: Chain) -> None:
@@ -94,7 +94,7 @@ def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain
     config = files.read_json(folder / "config.json")
     assert "quantization" not in config
     assert "quantization_config" not in config
-    weights = fuse.parameters(mlx_loading.open_lazily(folder).model)
+    weights = tensors.flat(mlx_loading.open_lazily(folder).model.parameters())
     assert {str(value.dtype) for value in weights.values()} <= {"mlx.core.bfloat16", "mlx.core.float32"}
     assert not any(name.endswith((".scales", ".biases")) for name in weights)
 
@@ -247,7 +247,7 @@ def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: P
         '{"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "n_routed_experts": 8}', "utf-8"
     )
     with pytest.raises(ModelError, match="mixtures of experts of the type deepseek_v2"):
-        export.check_fusable(files.read_json(tmp_path / "config.json"), tmp_path)
+        capabilities.check_fusable(files.read_json(tmp_path / "config.json"), tmp_path)
     assert "qwen2" not in gguf_conversion.hashes()
     assert len(gguf_conversion.hashes()) > 50
 

@@ -15,8 +15,8 @@ import pytest
 from loopback import Handler
 from packaged_models import Chain
 from snaketune import files
+from snaketune.engines import load_gguf
 from snaketune.engines.interface import GenerationRequest, LoadOptions
-from snaketune.engines.registry import load_gguf
 from snaketune.engines.sampling import Sampling
 from snaketune.errors import PackageError, ResourceError
 from snaketune.package import ollama, serving

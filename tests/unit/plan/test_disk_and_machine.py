@@ -52,7 +52,7 @@ def test_a_full_disk_is_told_before_anything_is_written():
     ],
 )
 def test_what_may_be_used_is_what_the_device_offers(device, usable, because):
-    found = machine.this_machine(device)
+    found = machine.this_machine(machine.DeviceInfo(**device))
     assert because in found.because
     assert 0 < found.usable <= found.memory
     assert usable is None or found.usable == usable

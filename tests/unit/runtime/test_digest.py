@@ -85,7 +85,7 @@ def test_data_steps_do_not_depend_on_the_engines() -> None:
         assert not [name for name in reached if "engine" in name], step
 
 
-def test_a_step_depends_on_the_parts_of_an_engine_that_it_asks_the_registry_for() -> None:
+def test_a_step_depends_on_the_parts_of_an_engine_that_it_asks_for() -> None:
     covered = code_digest.modules_of(SCRIPTS / "fuse_adapter.py")
     assert any(path.endswith("/export.py") for path in covered)
     assert not any(path.endswith(("/language_model.py", "/gguf_model.py", "/generation.py")) for path in covered)
@@ -94,9 +94,9 @@ def test_a_step_depends_on_the_parts_of_an_engine_that_it_asks_the_registry_for(
     assert any(path.endswith("/gguf_model.py") for path in covered)
 
 
-def test_functions_of_the_registry_of_engines_are_imported_by_name_everywhere() -> None:
-    """The digest follows `from snaketune.engines.registry import get_exporter`, and no other way to it."""
+def test_functions_that_find_an_engine_are_imported_by_name_everywhere() -> None:
+    """The digest follows `from snaketune.engines import get_exporter`, and no other way to it."""
     for path in SCRIPTS.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert "import registry" not in text, path
-        assert "engines.registry as" not in text, path
+        assert "from snaketune import engines" not in text, path
+        assert "import snaketune.engines\n" not in text, path

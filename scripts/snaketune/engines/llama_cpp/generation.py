@@ -12,7 +12,7 @@ from llama_cpp import Llama
 
 from snaketune.engines.context_window import shared_prefix
 from snaketune.engines.interface import Completion, GenerationRequest
-from snaketune.engines.sampling import Sampling, pick
+from snaketune.engines.sampling import Sampling, sample_token
 from snaketune.errors import EvaluationError
 
 BATCH = 16  # completions generated at once
@@ -48,7 +48,7 @@ def generate(
                 active[slot].num_decoded = len(shared)
             for slot, logits in context.step(active):
                 sequence = active[slot]
-                if sequence.append(pick(logits, sequence.ids, sampling, sequence.rng), stop_ids):
+                if sequence.append(sample_token(logits, sequence.ids, sampling, sequence.rng), stop_ids):
                     yield sequence.completion()
                     context.free(slot)
                     del active[slot]

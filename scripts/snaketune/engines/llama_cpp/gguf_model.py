@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence, Set
 
 import llama_cpp
 import numpy as np
-from llama_cpp import Llama
+from llama_cpp import GGML_TYPE_F32, Llama
 
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.llama_cpp import generation, loading, next_token
+from snaketune.engines.llama_cpp import generation
 from snaketune.engines.llama_cpp import loglikelihood as scoring
 from snaketune.engines.sampling import Sampling
+from snaketune.errors import PackageError
 from snaketune.files import StrPath
 
 
 def load(path: StrPath, options: LoadOptions) -> LlamaModel:
     """Load a GGUF file; see `engines.interface.ModelLoader`. Raises PackageError when llama.cpp refuses it."""
-    return LlamaModel(loading.open_gguf(path, options))
+    return LlamaModel(open_gguf(path, options))
 
 
 class LlamaModel:
@@ -40,7 +41,7 @@ class LlamaModel:
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:
         """For each row, ln p(next token) after each of its positions."""
-        return next_token.next_token_logprobs(self.llama, rows, positions)
+        return scoring.next_token_logprobs(self.llama, rows, positions)
 
     def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
         """The ids of a text, special tokens by their names."""
@@ -57,3 +58,31 @@ class LlamaModel:
     def close(self) -> None:
         """Free the file and its context."""
         self.llama.close()
+
+
+def open_gguf(path: StrPath, options: LoadOptions) -> Llama:
+    """Load a GGUF, quietly, with room for `options.context_length` tokens.
+
+    Raises PackageError when llama.cpp refuses the file.
+    """
+    try:
+        return Llama(
+            str(path),
+            n_ctx=options.context_length,
+            n_batch=min(options.context_length, 512),
+            n_threads=options.threads,
+            n_threads_batch=options.threads,
+            lora_path=str(options.adapter) if options.adapter else None,
+            logits_all=False,
+            verbose=False,
+            seed=0,
+            type_k=GGML_TYPE_F32 if options.exact else None,
+            type_v=GGML_TYPE_F32 if options.exact else None,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        raise PackageError(
+            f"llama.cpp cannot load this file ({error})",
+            where=str(path),
+            why="Ollama and llama.cpp would refuse it too",
+            fix="Delete it and run snakemake again; if it comes back, the conversion's log says why",
+        ) from error

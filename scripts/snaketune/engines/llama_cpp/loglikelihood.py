@@ -1,14 +1,19 @@
-"""The loglikelihood of rows under a GGUF; token ids go in, so no second tokenizer is involved."""
+"""Log-probabilities from a GGUF: of whole rows, and of every next token at chosen positions.
+
+Token ids go in, so no second tokenizer is involved.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import llama_cpp
 import numpy as np
 from llama_cpp import Llama
 
 from snaketune.engines.interface import LoglikelihoodRequest
-from snaketune.engines.llama_cpp.context import TokenSequence
+from snaketune.errors import EvaluationError
 
 SLICE = 64  # rows of logits that are exponentiated at once
 
@@ -29,11 +34,11 @@ def _loglikelihood(sequence: TokenSequence, ids: np.ndarray, loss_mask: np.ndarr
         return 0.0
     target_positions = np.flatnonzero(is_target)
     last = int(target_positions[-1]) + 1
-    start = sequence.keep(inputs.tolist(), at_most=int(target_positions[0]))
+    start = sequence.reuse_prefix(inputs.tolist(), at_most=int(target_positions[0]))
     total = 0.0
     while start < last:
         end = min(start + sequence.chunk, last)
-        logits = sequence.read(inputs[start:end], is_target[start:end])
+        logits = sequence.decode(inputs[start:end], is_target[start:end])
         chosen = labels[start:end][is_target[start:end]]
         for first in range(0, len(chosen), SLICE):
             total += _sum_of_log_softmax(logits[first : first + SLICE], chosen[first : first + SLICE])
@@ -46,3 +51,99 @@ def _sum_of_log_softmax(logits: np.ndarray, ids: np.ndarray) -> float:
     highest = logits.max(axis=-1, keepdims=True)
     normalizer = np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64)) + highest[:, 0]
     return float((logits[np.arange(len(ids)), ids] - normalizer).sum())
+
+
+def next_token_logprobs(
+    llama: Llama, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """For each row ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
+
+    positions: for each row ascending. What a row shares with the one before it is not computed again.
+    """
+    sequence = TokenSequence(llama)
+    try:
+        for ids, wanted in zip(rows, positions, strict=True):
+            yield _row_logprobs(sequence, ids, wanted)
+    finally:
+        sequence.close()
+
+
+def _row_logprobs(sequence: TokenSequence, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+    end = max(positions) + 1
+    is_wanted = np.zeros(end, bool)
+    is_wanted[list(positions)] = True
+    start = sequence.reuse_prefix(ids[:end], at_most=min(positions))
+    parts: list[np.ndarray] = []
+    while start < end:
+        until = min(start + sequence.chunk, end)
+        parts.append(_log_softmax(sequence.decode(ids[start:until], is_wanted[start:until])))
+        start = until
+    return np.concatenate(parts)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True, dtype=np.float64)).astype(np.float32)
+
+
+class TokenSequence:
+    """One sequence in a llama.cpp context; what it shares with the sequence before it is not computed again."""
+
+    def __init__(self, llama: Llama) -> None:
+        self.llama = llama
+        self.ctx = llama.ctx
+        self.chunk = llama.n_batch
+        self.vocab_size = llama.n_vocab()
+        self.ids: list[int] = []
+        self._memory = llama_cpp.llama_get_memory(self.ctx)
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self._batch = llama_cpp.llama_batch_init(self.chunk, 0, 1)
+        self._tokens = _view(self._batch.token, self.chunk)
+        self._positions = _view(self._batch.pos, self.chunk)
+        self._with_logits = _view(self._batch.logits, self.chunk)
+        for i in range(self.chunk):
+            self._batch.n_seq_id[i] = 1
+            self._batch.seq_id[i][0] = 0
+
+    def close(self) -> None:
+        llama_cpp.llama_batch_free(self._batch)
+
+    def reuse_prefix(self, ids: Sequence[int], at_most: int) -> int:
+        """Forget all but the common prefix with `ids`, of at most `at_most` tokens; returns the prefix's length."""
+        shared = 0
+        for known, new in zip(self.ids[:at_most], ids, strict=False):
+            if known != new:
+                break
+            shared += 1
+        if shared < len(self.ids) and not llama_cpp.llama_memory_seq_rm(self._memory, 0, shared, -1):
+            llama_cpp.llama_memory_clear(self._memory, True)  # recurrent models cannot forget a part
+            shared = 0
+        del self.ids[shared:]
+        return shared
+
+    def decode(self, ids: Sequence[int] | np.ndarray, with_logits: np.ndarray) -> np.ndarray:
+        """Read at most `chunk` further tokens; returns the logits (float32) after each one marked in `with_logits`.
+
+        The array is llama.cpp's own memory, valid until the next call.
+        """
+        count = len(ids)
+        self._tokens[:count] = ids
+        self._positions[:count] = np.arange(len(self.ids), len(self.ids) + count)
+        self._with_logits[:count] = with_logits
+        self._batch.n_tokens = count
+        failed = llama_cpp.llama_decode(self.ctx, self._batch)
+        if failed:
+            raise EvaluationError(
+                f"llama.cpp could not read {count} tokens after {len(self.ids)} (code {failed})",
+                why="The row could not be scored",
+                fix="If memory is short, close other programs; otherwise this is a defect of llama.cpp for this model",
+            )
+        self.ids.extend(int(i) for i in ids)
+        rows = int(np.count_nonzero(with_logits))
+        if rows == 0:
+            return np.empty((0, self.vocab_size), np.float32)
+        return _view(llama_cpp.llama_get_logits(self.ctx), rows * self.vocab_size).reshape(rows, self.vocab_size)
+
+
+def _view(pointer: Any, count: int) -> np.ndarray:
+    return np.ctypeslib.as_array(pointer, shape=(count,))

@@ -1,29 +1,30 @@
-"""A language model of MLX behind `engines.interface.AdaptedModel`."""
+"""A language model of MLX: the part `engines.interface.AdaptedModel`, in memory or streamed from the disk."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence, Set
+from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_map
 
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.mlx import generation, loading, next_token, reference_merge, streaming
-from snaketune.engines.mlx import loglikelihood as scoring
-from snaketune.engines.mlx.adapter_size import relative_update_norm
+from snaketune.engines.mlx import generation, loading
+from snaketune.engines.mlx.loading import dequantized_weight
+from snaketune.engines.mlx.loglikelihood import loglikelihoods, next_token_logprobs
 from snaketune.engines.sampling import Sampling
 from snaketune.files import StrPath
 
 
-def load(path: StrPath, options: LoadOptions = LoadOptions()) -> MLXModel | StreamedModel:  # noqa: B008  frozen
+def load(path: StrPath, options: LoadOptions) -> MLXModel | StreamedModel:
     """Load a model folder; see `engines.interface.ModelLoader`."""
     dtype = "float32" if options.exact else options.dtype
     if options.layer_by_layer:
-        return StreamedModel(loading.open_lazily(path, dtype=dtype, adapter=options.adapter).model, options.merged_as)
-    model = loading.load(path, dtype=dtype, adapter=options.adapter).model
-    if options.merged_as:
-        reference_merge.merge(model, options.merged_as)
-    return MLXModel(model)
+        return StreamedModel(loading.open_lazily(path, dtype=dtype, adapter=options.adapter).model)
+    return MLXModel(loading.load(path, dtype=dtype, adapter=options.adapter).model)
 
 
 class MLXModel:
@@ -35,7 +36,7 @@ class MLXModel:
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """The log-probability of each row's masked tokens, in nats."""
-        return scoring.loglikelihoods(self.model, requests)
+        return loglikelihoods(self.model, requests)
 
     def generate(
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
@@ -48,7 +49,7 @@ class MLXModel:
     ) -> Iterator[np.ndarray]:
         """For each row, ln p(next token) after each of its positions."""
         for ids, wanted in zip(rows, positions, strict=True):
-            yield next_token.next_token_logprobs(self.model, ids, wanted)
+            yield next_token_logprobs(self.model, ids, wanted)
 
     def relative_update_norm(self) -> float | None:
         """The size of the adapter's update, relative to the weights that it changes."""
@@ -62,10 +63,8 @@ class MLXModel:
 class StreamedModel:
     """A model that is read from the disk block by block, for one pass over all rows: it does not generate."""
 
-    def __init__(self, model: nn.Module, merged_as: str | None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        if merged_as:
-            reference_merge.merge(model, merged_as)
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """Not offered: each row would read the whole model."""
@@ -81,7 +80,7 @@ class StreamedModel:
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:
         """For each row, ln p(next token) after each of its positions; all rows pass together, and only once."""
-        yield from streaming.next_token_logprobs(self.model, rows, positions)
+        yield from _streamed_logprobs(self.model, rows, positions)
 
     def relative_update_norm(self) -> float | None:
         """Not offered: the weights are on the disk."""
@@ -90,3 +89,61 @@ class StreamedModel:
     def close(self) -> None:
         """Drop what is left in memory."""
         del self.model
+
+
+def relative_update_norm(model: nn.Module) -> float | None:
+    """Frobenius norm of all low-rank updates over that of the weights they are added to; None without an adapter.
+
+    A useful adapter stays below 1. The norm of a product comes from the two r x r Gram matrices, so no update is
+    ever materialized.
+    """
+    updates = weights = 0.0
+    for _, module in model.named_modules():
+        inner = getattr(module, "linear", None)
+        if not hasattr(module, "lora_a") or inner is None:
+            continue
+        first, second = module.lora_a.astype(mx.float32), module.lora_b.astype(mx.float32)
+        if first.ndim == 3:  # a mixture's experts: (experts, r, inputs) and (experts, outputs, r)
+            grams = (first @ first.swapaxes(-1, -2)) * (second.swapaxes(-1, -2) @ second)
+        else:  # (inputs, r) and (r, outputs)
+            grams = (first.T @ first) * (second @ second.T)
+        updates += float(module.scale) ** 2 * float(grams.sum().item())
+        weights += float(mx.square(dequantized_weight(inner)).sum().item())  # type: ignore[arg-type]
+    return math.sqrt(updates / weights) if weights else None
+
+
+class _StreamedBlock:
+    """A transformer block that is read from the disk when it is called, and dropped from memory after that."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        outputs = self.block(*inputs, **named)
+        mx.eval(outputs)
+        self.block.update(tree_map(lambda _: mx.zeros(()), self.block.parameters()))
+        mx.clear_cache()
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.block, name)
+
+
+def _streamed_logprobs(
+    model: nn.Module, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """For each row ln p(next token) after each of its positions: float32 of shape (positions, vocabulary).
+
+    model: its weights still on the disk (`loading.open_lazily`); it can be used once. All rows pass together, padded on
+    the right, so that each weight is read once; memory holds one block, the embedding, and the logits of all rows.
+    """
+    blocks = model.layers
+    blocks[:] = [_StreamedBlock(block) for block in blocks]
+    longest = max(map(len, rows))
+    ids = mx.array([[*row, *[0] * (longest - len(row))] for row in rows])
+    logits = model(ids)
+    found = []
+    for row, wanted in enumerate(positions):
+        chosen = logits[row][mx.array(list(wanted))].astype(mx.float32)
+        found.append(np.array(chosen - mx.logsumexp(chosen, axis=-1, keepdims=True)))
+    return found

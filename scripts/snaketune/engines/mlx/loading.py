@@ -63,3 +63,12 @@ def _explaining(where: StrPath) -> Iterator[None]:
             where=str(where),
             fix="Check that its config.json and safetensors files are whole and of an architecture that mlx-lm knows",
         ) from error
+
+
+def dequantized_weight(layer: nn.Module) -> mx.array:
+    """The weight of a linear layer or an embedding: float32 if it is quantized, otherwise as it is."""
+    if "scales" not in layer:
+        return layer.weight
+    biases = layer.get("biases")
+    plain = mx.dequantize(layer.weight, layer.scales, biases, layer.group_size, layer.bits, layer.mode)
+    return plain.astype(mx.float32)

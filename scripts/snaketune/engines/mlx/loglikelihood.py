@@ -1,4 +1,4 @@
-"""The loglikelihood of rows: the sum of ln p over the tokens that their loss mask selects."""
+"""Log-probabilities from an MLX model: of whole rows, and of every next token at chosen positions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from snaketune.engines.interface import LoglikelihoodRequest
 from snaketune.engines.mlx.generation import prefill
 
 CHUNK = 512  # tokens whose logits are held at once: 512 x a vocabulary of 256,000 x 4 bytes is 0.5 GB
+DISTRIBUTION_CHUNK = 256  # the same where whole distributions are kept
 
 
 def loglikelihoods(model: nn.Module, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
@@ -62,3 +63,22 @@ def _loglikelihood(
     if shared is not None:
         trim_prompt_cache(shared, last - num_shared)
     return total
+
+
+def next_token_logprobs(model: nn.Module, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+    """ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
+
+    positions: ascending, in ids.
+    """
+    cache = make_prompt_cache(model) if len(ids) > DISTRIBUTION_CHUNK else None
+    parts: list[np.ndarray] = []
+    for start in range(0, max(positions) + 1, DISTRIBUTION_CHUNK):
+        end = min(start + DISTRIBUTION_CHUNK, max(positions) + 1)
+        logits = model(mx.array([list(ids[start:end])]), cache=cache)[0]
+        in_chunk = [position - start for position in positions if start <= position < end]
+        if not in_chunk:
+            mx.eval(logits)
+            continue
+        chosen = logits[mx.array(in_chunk)].astype(mx.float32)
+        parts.append(np.array(chosen - mx.logsumexp(chosen, axis=-1, keepdims=True)))
+    return np.concatenate(parts)

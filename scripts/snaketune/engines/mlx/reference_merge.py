@@ -11,7 +11,17 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.models.switch_layers import SwitchLinear
 
-from snaketune.engines.mlx.fuse import parameters
+from snaketune.engines.interface import LoadOptions
+from snaketune.engines.mlx import language_model, tensors
+from snaketune.engines.mlx.loading import dequantized_weight
+from snaketune.files import StrPath
+
+
+def load(path: StrPath, options: LoadOptions, dtype: str) -> language_model.MLXModel | language_model.StreamedModel:
+    """Load a model folder with the adapter of `options` merged and all weights rounded to `dtype`, in float32."""
+    loaded = language_model.load(path, options)
+    merge(loaded.model, dtype)
+    return loaded
 
 
 def merge(model: nn.Module, dtype: str) -> None:
@@ -24,14 +34,14 @@ def merge(model: nn.Module, dtype: str) -> None:
     for name, module in model.named_modules():
         inner = module.get("linear", module.get("embedding"))
         if inner is not None and {"lora_a", "lora_b"} <= set(module):
-            weight = _weight(inner) + module.scale * _update(module)
+            weight = dequantized_weight(inner) + module.scale * _update(module)
             if "m" in module:  # DoRA: the length of each row is a parameter of its own
                 weight = weight * (module.m / mx.sqrt((weight * weight).sum(1)))[:, None]
             replaced[name] = _plain(inner, weight)
         elif "scales" in module and not name.endswith((".linear", ".embedding")):
-            replaced[name] = _plain(module, _weight(module))
+            replaced[name] = _plain(module, dequantized_weight(module))
     model.update_modules(tree_unflatten(list(replaced.items())))
-    rounded = [(name, rounded_to(value, dtype)) for name, value in parameters(model).items()]
+    rounded = [(name, rounded_to(value, dtype)) for name, value in tensors.flat(model.parameters()).items()]
     model.update(tree_unflatten(rounded))
 
 
@@ -52,14 +62,6 @@ def rounded_to(values: mx.array, dtype: str) -> mx.array:
     bits = values.view(mx.uint32)
     half = mx.array(0x7FFF, mx.uint32) + ((bits >> 16) & 1)
     return ((bits + half) & mx.array(0xFFFF0000, mx.uint32)).view(mx.float32)
-
-
-def _weight(module: nn.Module) -> mx.array:
-    if "scales" not in module:
-        return module.weight
-    biases = module.get("biases")
-    plain = mx.dequantize(module.weight, module.scales, biases, module.group_size, module.bits, module.mode)
-    return plain.astype(mx.float32)
 
 
 def _plain(module: nn.Module, weight: mx.array) -> nn.Module:

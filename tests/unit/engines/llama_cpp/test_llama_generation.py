@@ -2,7 +2,7 @@
 
 import pytest
 from snaketune.engines.interface import GenerationRequest, LoadOptions
-from snaketune.engines.llama_cpp import generation, loading
+from snaketune.engines.llama_cpp import generation, gguf_model
 from snaketune.engines.sampling import Sampling
 from snaketune.tokens.chat_template import Renderer
 
@@ -18,7 +18,7 @@ def prompts(stories):
 
 @pytest.fixture(scope="module")
 def llama(stories_gguf):
-    return loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
+    return gguf_model.open_gguf(stories_gguf, LoadOptions(context_length=512))
 
 
 def said(llama, prompts, sampling=GREEDY, stop_ids=frozenset({1}), seeds=None, limit=20):
@@ -73,7 +73,7 @@ def test_together_after_a_shared_beginning_as_alone(family, tmp_path):
 
     folder = families.build(tmp_path / "m", family, dtype="float32")
     gguf_conversion.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
-    llama = loading.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256))
+    llama = gguf_model.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256))
     rng = np.random.default_rng(1)
     beginning = rng.integers(10, 300, 90).tolist()  # gemma3's window is 64 here
     prompts = [beginning + rng.integers(10, 300, n).tolist() for n in (3, 30, 1, 12, 60, 7, 7, 19, 44, 2, 5)]
@@ -98,7 +98,9 @@ def test_an_adapter_over_the_file_speaks_in_its_answers(tmp_path):
     asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]
     plain, adapted = (
         said(
-            loading.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256, adapter=over)), asked, stop_ids=set()
+            gguf_model.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256, adapter=over)),
+            asked,
+            stop_ids=set(),
         )
         for over in (None, lora)
     )

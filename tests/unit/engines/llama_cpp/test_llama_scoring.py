@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.llama_cpp import loading, loglikelihood
+from snaketune.engines.llama_cpp import gguf_model, loglikelihood
 from snaketune.tokens.chat_template import Renderer
 
 TEXTS = (
@@ -23,7 +23,7 @@ def rows(stories):
 
 @pytest.fixture(scope="module")
 def llama(stories_gguf):
-    return loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
+    return gguf_model.open_gguf(stories_gguf, LoadOptions(context_length=512))
 
 
 def test_the_perplexity_of_the_f16_file_is_within_a_percent_of_mlx_lms(rows, llama, stories):
@@ -49,7 +49,7 @@ def test_scores_are_log_softmax_of_llama_cpps_own_logits(rows, stories_gguf):
     logs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
     logs -= logits.max(-1, keepdims=True)
     expected = sum(logs[i - 1, ids[i]] for i in range(1, len(ids)) if targets[i])
-    small = loading.open_gguf(stories_gguf, LoadOptions(context_length=512))
+    small = gguf_model.open_gguf(stories_gguf, LoadOptions(context_length=512))
     small.n_batch = 100  # so that the row is read in several parts
     assert next(loglikelihood.loglikelihoods(small, [rows[1]])) == pytest.approx(expected, rel=1e-4)
 

@@ -57,7 +57,7 @@ def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeyp
     assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
     monkeypatch.setattr(loglikelihood, "CHUNK", 32)
     assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
-    monkeypatch.setattr(context_window, "WORTH_SHARING", 10_000)
+    monkeypatch.setattr(context_window, "MIN_SHARED_PREFIX", 10_000)
     assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 

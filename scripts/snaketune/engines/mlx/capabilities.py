@@ -1,0 +1,49 @@
+"""What MLX's engine can do and what it computes on: the part `engines.interface.Capabilities`.
+
+The numbers stand here, and not where they are used, so that a forecast can read them without importing MLX.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snaketune.errors import ModelError
+from snaketune.files import StrPath
+from snaketune.runtime.machine import DeviceInfo
+
+LOSS_SLICE_BYTES = 64 << 20
+"""float32 logits that the loss computes at once."""
+FLAT_CHUNK = 1 << 19
+"""Weights in one vector of the optimizer: a step holds ten temporary copies of a vector, rather than of all weights."""
+COMPLETION_BATCH = 32
+"""Completions that are generated at once."""
+FUSABLE_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""Mixtures of experts whose stacked weights `export.unstack_experts` can name, by config.json's model_type."""
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
+    """Raise ModelError for a mixture of experts whose weights cannot be named as llama.cpp reads them."""
+    counts = (config.get(key) for key in EXPERT_COUNTS)
+    is_mixture = any(isinstance(count, int) and count > 1 for count in counts)
+    if is_mixture and config.get("model_type") not in FUSABLE_MIXTURES:
+        raise ModelError(
+            f"mixtures of experts of the type {config.get('model_type')} cannot be fused",
+            where=str(folder),
+            why="mlx-lm holds their experts under other names than llama.cpp reads",
+            fix=f"Choose one of another type ({', '.join(FUSABLE_MIXTURES)}), or a model without experts",
+        )
+
+
+def describe_device() -> DeviceInfo:
+    """The device that MLX computes on."""
+    import mlx.core as mx
+
+    info: dict[str, Any] = dict(mx.device_info())
+    name = info.get("device_name")
+    if mx.default_device() == mx.cpu:
+        return DeviceInfo(device="cpu", name=name)
+    if mx.metal.is_available():
+        working_set = info.get("max_recommended_working_set_size")
+        return DeviceInfo(device="metal", name=name, memory=info.get("memory_size"), working_set=working_set)
+    return DeviceInfo(device="cuda", name=name, memory=info.get("total_memory"))
