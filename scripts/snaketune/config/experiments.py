@@ -87,7 +87,7 @@ def _validator() -> Validator:
     def validate(key: str, value: object, where: str) -> tuple[str, object]:
         if key not in rules:
             raise ConfigError(
-                f"there is no such key{configuration.did_you_mean(key, rules)}",
+                f"there is no such key{suggest_override(key, rules)}",
                 where=f"{where}.{key}",
                 why="An experiment overrides keys of train and model",
                 fix=f"Keys allowed here: {', '.join(rules)}",
@@ -99,6 +99,11 @@ def _validator() -> Validator:
         return seen[known]
 
     return validate
+
+
+def suggest_override(key: str, known: Iterable[str]) -> str:
+    """Return `; did you mean "x"?` for an unknown key of an override, which names keys of both sections plainly."""
+    return configuration.suggest_key(("train", key), known).replace('"model.', '"')
 
 
 def _overridden(base: Experiment, name: str, override: Override, where: str, validate: Validator) -> Experiment:

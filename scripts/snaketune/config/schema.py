@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from snaketune.config import foreign_keys
 from snaketune.errors import ConfigError
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
@@ -41,9 +42,6 @@ LIMITS = {
     "exclusiveMinimum": "above",
     "maximum": "at most",
     "exclusiveMaximum": "below",
-    "minItems": "entries, at least",
-    "minLength": "characters, at least",
-    "pattern": "matching",
 }
 
 
@@ -174,42 +172,126 @@ def _check_finite(value: Any, path: tuple[Any, ...]) -> None:
 
 
 def _explained(error: Any, at: Iterable[Any]) -> ConfigError:
-    """One jsonschema error in the words of a person."""
-    where = _path([*at, *error.absolute_path])
+    """Return one jsonschema error as a sentence with the key's path and what is allowed."""
+    path = (*at, *error.absolute_path)
     rule = error.schema
     if error.validator == "additionalProperties":
         known = list(rule.get("properties", {}))
         unknown = next(key for key in error.instance if key not in known)
-        here = _path([*at, *error.absolute_path, unknown])
         return ConfigError(
-            f"there is no such key{did_you_mean(unknown, known)}",
-            where=here,
-            why="An unknown key would be ignored in silence",
+            f"there is no such key{suggest_key((*path, unknown), known)}",
+            where=_path([*path, unknown]),
+            why="An unknown key would have no effect",
             fix=f"Keys allowed here: {', '.join(known)}",
         )
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
-        return ConfigError("this key is missing", where=_path([*at, *error.absolute_path, missing]), fix="Add it")
+        return ConfigError("this key is missing", where=_path([*path, missing]), fix=_how_to_write(error) or "Add it")
     shown = json.dumps(error.instance, ensure_ascii=False, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    hint = did_you_mean(error.instance, rule["enum"]) if "enum" in rule else ""
-    return ConfigError(f"{shown} is not allowed{hint}", where=where, fix=f"Allowed: {allowed(rule)}")
+    fix = _how_to_write(error) or f"Allowed: {allowed(rule)}"
+    return ConfigError(f"{shown} is not allowed{_suggest_value(path, error)}", where=_path(path), fix=fix)
+
+
+def _how_to_write(error: Any) -> str | None:
+    """Return how a bare value is written where a mapping, or a list of mappings, is wanted; None elsewhere."""
+    rule, value = error.schema, error.instance
+    wants_list = rule.get("type") == "array"
+    item = rule.get("items", {}) if wants_list else rule
+    if wants_list and isinstance(value, dict):
+        return f"Write it as an entry of a list: [{_short_yaml(value)}]"
+    if "bare_value" not in item or not isinstance(value, str):
+        return None
+    written = "{" + f"{item['bare_value']}: {value}" + "}"
+    return f"Write [{written}]" if wants_list else f"Write {written}"
+
+
+def _short_yaml(value: Any) -> str:
+    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=1000).strip()
+    return written if len(written) <= 100 else "{...}"
+
+
+def _suggest_value(path: Iterable[Any], error: Any) -> str:
+    known = foreign_keys.known_value(_without_indices(path), error.instance)
+    if known:
+        return f'; did you mean "{known}"?'
+    return did_you_mean(error.instance, error.schema["enum"]) if "enum" in error.schema else ""
+
+
+@functools.cache
+def key_paths() -> dict[str, list[str]]:
+    """Return the paths of all keys, such as train.rank, by their last word; list indices are left out."""
+    found: dict[str, list[str]] = {}
+
+    def visit(node: dict[str, Any], path: str) -> None:
+        for key, below in node.get("properties", {}).items():
+            found.setdefault(key, []).append(f"{path}{key}")
+            for inner in (below, below.get("items", {})):
+                visit(inner, f"{path}{key}.")
+
+    visit(schema(), "")
+    return found
+
+
+def suggest_key(path: Iterable[Any], known: Iterable[str]) -> str:
+    """Return `; did you mean "x"?` for an unknown key at `path`, beside which the keys `known` are allowed.
+
+    Looks for the key's name in earlier versions and in other tools, then for a near miss here, then in other sections.
+    """
+    here, _, key = _without_indices(path).rpartition(".")
+    ours = foreign_keys.our_key(here, key)
+    candidates = [ours] if ours else key_paths().get(key, [])
+    if not candidates and (near := difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)):
+        candidates = [f"{here}.{near[0]}".lstrip(".")]
+    if not candidates and (near := difflib.get_close_matches(key, key_paths(), n=1, cutoff=0.8)):
+        candidates = key_paths()[near[0]]
+    names = [f'"{_seen_from(here, candidate)}"' for candidate in candidates[:3]]
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _seen_from(section: str, path: str) -> str:
+    """Return a key's path as it is written inside `section`: without the section's own name."""
+    return path.removeprefix(f"{section}.")
+
+
+def _without_indices(path: Iterable[Any]) -> str:
+    return ".".join(str(part) for part in path if not isinstance(part, int))
 
 
 def allowed(rule: dict[str, Any]) -> str:
-    """What a schema node accepts, in words."""
+    """Return what a schema node accepts, in words."""
     if "anyOf" in rule:
-        return " or ".join(allowed(choice) for choice in rule["anyOf"])
+        return " or ".join(
+            allowed(choice) for choice in sorted(rule["anyOf"], key=lambda one: one.get("type") == "null")
+        )
     if "enum" in rule:
         return ", ".join(_plain(value) for value in rule["enum"])
     if "const" in rule:
         return _plain(rule["const"])
     kinds = rule.get("type", "anything")
-    said = " or ".join(KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
-    said += "".join(f", {words} {rule[key]}" for key, words in LIMITS.items() if key in rule)
-    if kinds == "array" and "items" in rule:
-        said += f" of {allowed(rule['items'])}"
-    return said
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return " or ".join(_kind_in_words(kind, rule) for kind in sorted(kinds, key=lambda kind: kind == "null"))
+
+
+def _kind_in_words(kind: str, rule: dict[str, Any]) -> str:
+    if kind in ("number", "integer"):
+        return f"{KINDS[kind]}{_range_in_words(rule)}"
+    if kind == "string":
+        return str(rule.get("form") or ("text that is not empty" if rule.get("minLength") else KINDS[kind]))
+    if kind == "array" and "items" in rule:
+        least = " of at least one entry, each " if rule.get("minItems") else " of entries, each "
+        return f"a list{least}{allowed(rule['items'])}"
+    if kind == "object" and rule.get("properties"):
+        return f"a mapping with the keys {', '.join(rule['properties'])}"
+    return KINDS[kind]
+
+
+def _range_in_words(rule: dict[str, Any]) -> str:
+    """Return ` from 0 to 1`, ` of at least 1`, ` above 0 and below 1` or nothing."""
+    if "minimum" in rule and "maximum" in rule:
+        return f" from {rule['minimum']} to {rule['maximum']}"
+    ends = " and ".join(f"{words} {rule[key]}" for key, words in LIMITS.items() if key in rule)
+    return f" of {ends}" if ends.startswith("at") else f" {ends}" if ends else ""
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:

@@ -57,7 +57,7 @@ def test_one_and_one_point_zero_are_the_same_setting() -> None:
         ({"run": "a", "train": {"rank": "many"}}, ["train.rank", "whole number", "at least 1"]),
         ({"run": "a", "train": {"rank": 0}}, ["train.rank", "at least 1"]),
         ({"run": "a", "train": {"rank": True}}, ["train.rank", "whole number"]),
-        ({"run": "../b"}, ["run", "matching"]),
+        ({"run": "../b"}, ["run", "letters, digits"]),
         ({}, ["run", "missing"]),
         ({"run": "a", "data": {"sources": []}}, ["data.sources"]),
         ({"run": "a", "data": {"sources": [{"paht": "x"}]}}, ["data.sources[0].paht", 'did you mean "path"']),
