@@ -48,7 +48,6 @@ def exit_on_user_error(function, *arguments):
 
 
 CONFIG = exit_on_user_error(load_config, config, workflow.overwrite_configfiles)
-exit_on_user_error(evaluate_settings.check_metrics, CONFIG)
 config.clear()
 config.update(CONFIG)  # Snakemake's report and the processes of its jobs take the completed settings from here
 

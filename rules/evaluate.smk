@@ -22,7 +22,7 @@ def variant_inputs(wildcards):
     elif wildcards.variant == "fused":
         inputs["fused"] = rules.fuse_adapter.output.manifest
     elif wildcards.variant == "previous":
-        inputs["fused"] = exit_on_user_error(evaluate_settings.previous, CONFIG)
+        inputs["fused"] = exit_on_user_error(evaluate_settings.previous_model, this_run.config)
     elif wildcards.variant == "pilot":
         inputs["model"] = manifest(PILOT.model)
         inputs["adapter"] = rules.train_pilot.output.adapter
@@ -70,7 +70,7 @@ rule generate_answers:
         runtime=evaluation_time,
     params:
         config=lambda wildcards: configuration.canonical(
-            evaluate_settings.answering(dict(CONFIG, model=msgspec.to_builtins(PILOT.model)), wildcards.variant)
+            msgspec.to_builtins(evaluate_settings.prediction_config(this_run.config, PILOT.model, wildcards.variant))
         ),
         code=code("generate_answers", "gguf"),
     script:

@@ -86,11 +86,10 @@ rule score_experiment:
         runtime=evaluation_time,
     params:
         config=tracked(
-            answering=lambda wildcards: evaluate_settings.answering(
-                dict(CONFIG, model=msgspec.to_builtins(experiment_of(wildcards).model)),
-                "adapter",
+            predict=lambda wildcards: evaluate_settings.prediction_config(
+                this_run.config, experiment_of(wildcards).model, "adapter"
             ),
-            scoring=evaluate_settings.scoring(CONFIG),
+            score=evaluate_settings.scoring(CONFIG),
         ),
         code=code("score_experiment", "gguf"),
     script:
@@ -120,7 +119,7 @@ rule select_experiment:
                 for one in this_run.experiments.values()
             ],
             select=CONFIG["select"],
-            metric=evaluate_settings.selection_metric(CONFIG),
+            metric=evaluate_settings.selection_metric(this_run.config),
         ),
         code=code("select_experiment", "data"),
     script:

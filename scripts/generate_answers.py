@@ -1,8 +1,8 @@
-"""Answers and scores the test rows with one artefact; snaketune.evaluate.predict."""
+"""Answers the rows with one model variant and scores their references; snaketune.evaluate.predict."""
 
-import json
-
+import msgspec
 from snaketune.evaluate import predict
+from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.runtime import step
 
@@ -15,12 +15,14 @@ with step.running(snakemake.log[0]):
             fused=snakemake.input.get("fused"),
             gguf=snakemake.input.get("gguf"),
         ),
-        rows=snakemake.input.rows,
-        train=snakemake.input.get("train"),
-        general_rows=snakemake.input.get("general"),
-        config=json.loads(snakemake.params.config),
-        predictions=snakemake.output.predictions,
-        general=snakemake.output.get("general"),
-        prompts=snakemake.output.get("prompts"),
+        predict.PredictionInputs(
+            rows=snakemake.input.rows, general=snakemake.input.get("general"), train=snakemake.input.get("train")
+        ),
+        predict.PredictionOutputs(
+            predictions=snakemake.output.predictions,
+            general=snakemake.output.get("general"),
+            prompts=snakemake.output.get("prompts"),
+        ),
+        msgspec.json.decode(snakemake.params.config, type=PredictionConfig),
         threads=snakemake.threads,
     )

@@ -1,19 +1,21 @@
-"""Answers validation rows with an experiment's adapter and scores them; snaketune.evaluate.predict, .scoring."""
+"""Answers validation rows with an experiment's adapter and scores them; snaketune.evaluate.predict, .score."""
 
 import json
 
+import msgspec
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.evaluate import predict, score
+    from snaketune.evaluate.step_config import PredictionConfig
     from snaketune.evaluate.variants import ModelVariant
 
     config = json.loads(snakemake.params.config)
     predict.run(
         ModelVariant("adapter", model=snakemake.input.model, adapter=snakemake.input.adapter),
-        rows=snakemake.input.rows,
-        config=config["answering"],
-        predictions=snakemake.output.predictions,
+        predict.PredictionInputs(rows=snakemake.input.rows),
+        predict.PredictionOutputs(predictions=snakemake.output.predictions),
+        msgspec.convert(config["predict"], PredictionConfig),
         threads=snakemake.threads,
     )
-    score.run(predictions=snakemake.output.predictions, scores=snakemake.output.scores, config=config["scoring"])
+    score.run(predictions=snakemake.output.predictions, scores=snakemake.output.scores, config=config["score"])

@@ -135,12 +135,13 @@ class RunDefinition:
 def define_run(config: dict[str, Any]) -> RunDefinition:
     """The run that a complete configuration asks for; raises UserError for a mistake that can be seen in it."""
     run = msgspec.convert(config, RunConfig)
+    evaluate_settings.check_metrics(run)
     return RunDefinition(
         config=run,
         sources=tuple(data_sources.files(config["data"]["sources"])),
         experiments=expand(run),
-        variants=tuple(evaluate_settings.artefacts(config)),
-        similarity_model=next(iter(evaluate_settings.similarity_model(config)), None),
+        variants=tuple(evaluate_settings.variants(run)),
+        similarity_model=evaluate_settings.similarity_model(run),
     )
 
 

@@ -1,22 +1,35 @@
-"""A model's answers to the rows, and how probable it finds theirs: one line a row in predictions.jsonl."""
+"""Predictions of a model variant on the evaluated rows: generated answers and log-likelihoods of the references."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from snaketune.config.schema import canonical
+from snaketune.contracts.evaluate import Prediction
 from snaketune.engines.context_window import context_length, sliding_windows, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
 from snaketune.engines.sampling import Sampling, row_seed
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import general_set
-from snaketune.evaluate.requests import Item, Messages, chosen, examples, items, question
-from snaketune.evaluate.resume_log import Journal
+from snaketune.evaluate.requests import (
+    EvalRequest,
+    Messages,
+    few_shot_messages,
+    free_prompt,
+    row_requests,
+    sample_rows,
+)
+from snaketune.evaluate.resume_log import ResumeLog
+from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
@@ -24,67 +37,83 @@ from snaketune.runtime import locks
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Renderer
 
-Named = dict[str, Item]
-LEAD_SHARE = 2  # the prompted base's lead may fill one in this many tokens of the context
+Requests = dict[str, EvalRequest]
+
+
+@dataclass(frozen=True)
+class PredictionInputs:
+    """rows: the evaluated split; general: the general set; train: the rows that worked examples are drawn from."""
+
+    rows: StrPath
+    general: StrPath | None = None
+    train: StrPath | None = None
+
+
+@dataclass(frozen=True)
+class PredictionOutputs:
+    """The files to write; general and prompts are skipped where None."""
+
+    predictions: StrPath
+    general: StrPath | None = None
+    prompts: StrPath | None = None
 
 
 def run(
-    artefact: ModelVariant,
-    *,
-    rows: StrPath,
-    config: dict[str, Any],
-    predictions: StrPath,
-    general_rows: StrPath | None = None,
-    general: StrPath | None = None,
-    prompts: StrPath | None = None,
-    train: StrPath | None = None,
+    variant: ModelVariant,
+    inputs: PredictionInputs,
+    outputs: PredictionOutputs,
+    config: PredictionConfig,
     threads: int = 1,
 ) -> None:
-    """Answer and score at most `evaluate.max_rows` of the test rows, in one load of the artefact.
+    """Write the predictions of a variant for all outputs, loading the model once.
 
-    Also those of the general set into `general` and `evaluate.prompts` into `prompts`, where these are given. config:
-    what `settings.answering` gives. train: the prompted base's examples.
-    What is done lies in unfinished.jsonl beside the predictions until all is.
+    What is done so far is kept in unfinished.jsonl in the folder of the predictions, and a killed step continues there.
     """
-    settings, seed = config["evaluate"], config["seed"]
-    model = read_as(read_json(artefact.model), config["model"])
-    config = config | {"model": model}
-    renderer = Renderer(artefact.folder, None if artefact.name == "previous" else model["chat_template"])
-    context = context_length(artefact.folder)
-    lead = _lead(settings["few_shot"], train, renderer, context, seed) if artefact.name == "prompted" else []
-    sets = {Path(predictions): _asked(list(read_jsonl(rows)), rows, settings, renderer, lead, seed)}
-    if general is not None and general_rows is not None:
-        kept = general_set.records(general_rows)
-        kept = kept if renderer.template else general_set.as_text(kept)
-        sets[Path(general)] = _asked(kept, general_rows, settings, renderer, lead, seed)
-    if prompts is not None:
-        asked = [question(i + 1, text, renderer, lead) for i, text in enumerate(settings["prompts"])]
-        sets[Path(prompts)] = {item.id: item for item in asked}
-    named = {f"{path.name}/{name}": item for path, found in sets.items() for name, item in found.items()}
-    everything = canonical([artefact.fingerprint(), config, {name: vars(item) for name, item in named.items()}])
-    fingerprint = hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
-    here = Path(predictions).parent
+    chosen = read_as(read_json(variant.model), {"chat_template": config.chat_template, "dtype": config.dtype})
+    config = msgspec.structs.replace(config, chat_template=chosen["chat_template"], dtype=chosen["dtype"])
+    renderer = Renderer(variant.folder, None if variant.name == "previous" else config.chat_template)
+    context = context_length(variant.folder)
+    by_file = _build_requests(renderer, context, inputs, outputs, config)
+    requests = {f"{path.name}/{name}": one for path, found in by_file.items() for name, one in found.items()}
+    folder = Path(outputs.predictions).parent
     with (
-        locks.hold_lock(here / ".lock", "answering these rows"),
-        Journal(here / "unfinished.jsonl", fingerprint) as journal,
+        locks.hold_lock(folder / ".lock", "answering these rows"),
+        ResumeLog(folder / "unfinished.jsonl", _fingerprint(variant, config, requests)) as log,
     ):
-        work = _Work(artefact, renderer, context, config, threads, journal)
-        work.do(named)
-        for path, found in sets.items():
-            write_jsonl(path, (work.line(f"{path.name}/{name}", item) for name, item in found.items()))
-        work.report(named)
-        journal.finish()
+        predictor = Predictor(variant, renderer, context, config, threads, log)
+        predictor.run(requests)
+        for path, found in by_file.items():
+            write_jsonl(path, (predictor.prediction(f"{path.name}/{name}", one) for name, one in found.items()))
+        predictor.report_truncation(requests)
+        log.finish()
 
 
-def _asked(
-    records: list[dict[str, Any]],
-    source: StrPath,
-    settings: dict[str, Any],
+def _build_requests(
     renderer: Renderer,
-    lead: Messages,
-    seed: int,
-) -> Named:
-    """What the rows of a file ask, by prediction id."""
+    context: int,
+    inputs: PredictionInputs,
+    outputs: PredictionOutputs,
+    config: PredictionConfig,
+) -> dict[Path, Requests]:
+    """The requests of each output file, by prediction id."""
+    prefix: Messages = []
+    if config.few_shot is not None:
+        prefix = few_shot_messages(config.few_shot, inputs.train, renderer, context, config.seed)
+    rows = list(read_jsonl(inputs.rows))
+    found = {Path(outputs.predictions): _requests_of(rows, inputs.rows, renderer, prefix, config)}
+    if outputs.general is not None and inputs.general is not None:
+        general = general_set.records(inputs.general)
+        general = general if renderer.template else general_set.as_text(general)
+        found[Path(outputs.general)] = _requests_of(general, inputs.general, renderer, prefix, config)
+    if outputs.prompts is not None:
+        prompts = [free_prompt(i + 1, text, renderer, prefix) for i, text in enumerate(config.prompts)]
+        found[Path(outputs.prompts)] = {request.id: request for request in prompts}
+    return found
+
+
+def _requests_of(
+    records: list[dict[str, Any]], source: StrPath, renderer: Renderer, prefix: Messages, config: PredictionConfig
+) -> Requests:
     if not records:
         raise EvaluationError(
             "there is no row to answer",
@@ -92,136 +121,115 @@ def _asked(
             why="Without one nothing can be measured",
             fix="Give data.split a larger test share, or add rows",
         )
-    rows = chosen(records, settings["max_rows"], seed)
-    return {item.id: item for record in rows for item in items(record, renderer, lead, settings["turns"])}
+    rows = sample_rows(records, config.max_rows, config.seed)
+    return {request.id: request for record in rows for request in row_requests(record, renderer, prefix, config.turns)}
 
 
-def _lead(prompted: dict[str, Any], train: StrPath | None, renderer: Renderer, context: int, seed: int) -> Messages:
-    """The system prompt and the worked examples that stand before each question put to the prompted base."""
-    if not prompted["system"] and not prompted["num_examples"]:
-        raise EvaluationError(
-            "the prompted base has neither a system prompt nor an example",
-            where="evaluate.few_shot",
-            why="It would be the base once more",
-            fix="Set evaluate.few_shot.system, or num_examples above 0, or leave `prompted` out of evaluate.models",
-        )
-    system = [{"role": "system", "content": prompted["system"]}] if prompted["system"] else []
-    worked = examples(read_jsonl(train), prompted["num_examples"], seed) if train is not None else []
-    probe = [{"role": "user", "content": "?"}]
-    lead = system
-    for count in range(len(worked), 0, -1):
-        lead = system + [message for exchange in worked[:count] for message in exchange]
-        if len(renderer.prompt(lead + probe)) * LEAD_SHARE <= context:
-            break
-        lead = system
-    found = sum(message["role"] == "assistant" for message in lead)
-    if found < prompted["num_examples"]:
-        why = (
-            f"no more fit into half a context of {context} tokens" if worked else "no training row is a single exchange"
-        )
-        _say(f"the prompted base gets {found} of {prompted['num_examples']} examples: {why}")
-    return lead
+def _fingerprint(variant: ModelVariant, config: PredictionConfig, requests: Requests) -> str:
+    """A hash of everything that the predictions depend on."""
+    asked = {name: dataclasses.asdict(request) for name, request in requests.items()}
+    everything = canonical([variant.fingerprint(), msgspec.to_builtins(config), asked])
+    return hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _Work:
-    """What an artefact still has to score and to answer, and the lines that come of it."""
+class Predictor:
+    """Generates and scores what a variant has not done yet, and makes predictions of it."""
 
     def __init__(
         self,
-        artefact: ModelVariant,
+        variant: ModelVariant,
         renderer: Renderer,
         context: int,
-        config: dict[str, Any],
+        config: PredictionConfig,
         threads: int,
-        journal: Journal,
+        log: ResumeLog,
     ) -> None:
-        self.artefact, self.renderer, self.context = artefact, renderer, context
-        self.limit = config["evaluate"]["max_new_tokens"]
-        self.sampling = Sampling(**config["evaluate"]["generation"])
-        self.dtype, self.seed, self.threads = config["model"]["dtype"], config["seed"], threads
-        self.journal = journal
+        self.variant, self.renderer, self.context, self.config = variant, renderer, context, config
+        self.sampling = Sampling(**msgspec.structs.asdict(config.generation))
+        self.threads, self.log = threads, log
 
-    def do(self, named: Named) -> None:
-        """Score and answer whatever the journal does not know yet."""
-        known = self.journal.known
-        prompts = {name: self._fitted(item) for name, item in named.items() if item.prompt is not None}
-        to_score = [name for name, item in named.items() if item.reference is not None and f"score:{name}" not in known]
-        to_answer = [name for name in prompts if f"answer:{name}" not in known]
-        if not to_score and not to_answer:
+    def run(self, requests: Requests) -> None:
+        """Score and generate whatever the log does not have yet."""
+        done = self.log.entries
+        prompts = {name: self._truncated(one) for name, one in requests.items() if one.prompt is not None}
+        to_score = [name for name, one in requests.items() if one.reference is not None and f"score:{name}" not in done]
+        to_generate = [name for name in prompts if f"answer:{name}" not in done]
+        if not to_score and not to_generate:
             return
         longest = max(
-            max((min(len(named[name].ids), self.context) for name in to_score), default=0),
-            max((len(prompts[name][0]) + prompts[name][1] for name in to_answer), default=0),
+            max((min(len(requests[name].ids), self.context) for name in to_score), default=0),
+            max((len(prompts[name][0]) + prompts[name][1] for name in to_generate), default=0),
         )
-        model = self.artefact.load(dtype=self.dtype, context_length=longest, threads=self.threads)
-        self._tell(self._score(model, named, to_score), len(to_score), "scored")
-        self._tell(self._answer(model, prompts, to_answer), len(to_answer), "answered")
+        model = self.variant.load(dtype=self.config.dtype, context_length=longest, threads=self.threads)
+        self._consume(self._score(model, requests, to_score), len(to_score), "scored")
+        self._consume(self._generate(model, prompts, to_generate), len(to_generate), "answered")
 
-    def _tell(self, steps: Iterator[str], total: int, done: str) -> None:
-        """Take the steps while showing how many are done."""
-        label = f"{self.artefact.name}, {done}"
-        for _ in progress(steps, label, total):
+    def _consume(self, names: Iterator[str], total: int, what: str) -> None:
+        """Run the iterator to its end while showing the progress."""
+        label = f"{self.variant.name}, {what}"
+        for _ in progress(names, label, total):
             pass
         if total:
-            _say(f"{label}: {total}")
+            _print(f"{label}: {total}")
 
-    def _fitted(self, item: Item) -> tuple[list[int], int, int]:
-        assert item.prompt is not None
-        return truncate_left(item.prompt, self.context, self.limit)
+    def _truncated(self, request: EvalRequest) -> tuple[list[int], int, int]:
+        assert request.prompt is not None
+        return truncate_left(request.prompt, self.context, self.config.max_new_tokens)
 
-    def _score(self, model: LanguageModel, named: Named, names: Sequence[str]) -> Iterator[str]:
-        parts = [list(sliding_windows(named[name].ids, named[name].targets, self.context)) for name in names]
-        sums = model.loglikelihood([LoglikelihoodRequest(*piece) for part in parts for piece in part])
-        for name, part in zip(names, parts, strict=True):
-            total = sum(next(sums) for _ in part)
+    def _score(self, model: LanguageModel, requests: Requests, names: Sequence[str]) -> Iterator[str]:
+        windows = [list(sliding_windows(requests[name].ids, requests[name].loss_mask, self.context)) for name in names]
+        logprobs = model.loglikelihood([LoglikelihoodRequest(*window) for row in windows for window in row])
+        for name, row in zip(names, windows, strict=True):
+            total = sum(next(logprobs) for _ in row)
             if not math.isfinite(total):
                 raise EvaluationError(
-                    f"{self.artefact.name} gives probabilities that are not numbers",
+                    f"{self.variant.name} gives probabilities that are not numbers",
                     where=name,
                     why="The model's weights are damaged, so nothing it is scored with would mean anything",
                     fix="Train again with a smaller train.learning_rate, or make the file anew",
                 )
-            self.journal.add(f"score:{name}", total)
+            self.log.add(f"score:{name}", total)
             yield name
 
-    def _answer(
+    def _generate(
         self, model: LanguageModel, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
     ) -> Iterator[str]:
-        requests = [GenerationRequest(*prompts[name][:2], row_seed(self.seed, name)) for name in names]
-        for index, new, stopped in model.generate(requests, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
-            fact = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
-            self.journal.add(f"answer:{names[index]}", fact)
+        asked = [GenerationRequest(*prompts[name][:2], row_seed(self.config.seed, name)) for name in names]
+        for index, new, stopped in model.generate(asked, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
+            entry = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
+            self.log.add(f"answer:{names[index]}", entry)
             yield names[index]
 
-    def line(self, name: str, item: Item) -> dict[str, Any]:
-        """The prediction of one item."""
-        line: dict[str, Any] = {"id": item.id, "prompt": item.shown}
-        if item.row != item.id:
-            line["row"] = item.row
-        if item.category is not None:
-            line["category"] = item.category
-        if item.prompt is not None:
-            line |= self.journal.known[f"answer:{name}"]
-            if cut := self._fitted(item)[2]:
-                line["cut"] = cut
-        if item.reference is not None:
-            line |= {
-                "reference": item.reference,
-                "logprob": self.journal.known[f"score:{name}"],
-                "targets": sum(item.targets),
-                "bytes": len(item.reference.encode("utf-8", "surrogatepass")),
-            }
-        return line
+    def prediction(self, name: str, request: EvalRequest) -> Prediction:
+        """The finished prediction of one request."""
+        found = Prediction(
+            id=request.id,
+            prompt=request.prompt_text,
+            row=request.row if request.row != request.id else None,
+            category=request.category,
+        )
+        if request.prompt is not None:
+            cut = self._truncated(request)[2]
+            found = msgspec.structs.replace(found, **self.log.entries[f"answer:{name}"], cut=cut or None)
+        if request.reference is None:
+            return found
+        return msgspec.structs.replace(
+            found,
+            reference=request.reference,
+            logprob=self.log.entries[f"score:{name}"],
+            targets=sum(request.loss_mask),
+            bytes=len(request.reference.encode("utf-8", "surrogatepass")),
+        )
 
-    def report(self, named: Named) -> None:
-        """Say what did not fit."""
-        cut = sum(1 for item in named.values() if item.prompt is not None and self._fitted(item)[2])
-        long = sum(1 for item in named.values() if len(item.ids) > self.context)
+    def report_truncation(self, requests: Requests) -> None:
+        """Print how many prompts and rows exceeded the context."""
+        cut = sum(1 for one in requests.values() if one.prompt is not None and self._truncated(one)[2])
+        long = sum(1 for one in requests.values() if len(one.ids) > self.context)
         if cut:
-            _say(f"{cut} of {len(named)} questions were cut on the left to fit a context of {self.context} tokens")
+            _print(f"{cut} of {len(requests)} questions were cut on the left to fit a context of {self.context} tokens")
         if long:
-            _say(f"{long} of {len(named)} rows exceed that context and were scored in overlapping pieces")
+            _print(f"{long} of {len(requests)} rows exceed that context and were scored in overlapping pieces")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"snaketune: {text}", file=sys.stderr)

@@ -1,98 +1,138 @@
-"""Which rows are put to a model, and what is asked of it in each."""
+"""What is asked of a model variant in the evaluation: one request for each answer to generate or reference to score."""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.config.sections import FewShotConfig
+from snaketune.errors import EvaluationError
+from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
 
 Messages = list[dict[str, Any]]
+MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the answer
 
 
 @dataclass(frozen=True)
-class Item:
-    """One answer to give or to score, or both.
+class EvalRequest:
+    """One answer to generate, one reference to score, or both.
 
-    row: the id of the record it comes from; shown: the question as a person reads it; reference: the answer wanted,
-    if there is one; ids and targets: that answer and everything before it, as trained; prompt: the ids after which
-    the model answers, None for a plain text.
+    id: the id of the prediction; row: the id of the record it comes from; prompt_text: the prompt as a person reads it;
+    reference: the reference answer, None for a prompt without one; ids and loss_mask: the reference and everything
+    before it, as in training; prompt: the ids after which the model generates, None for a plain text.
     """
 
     id: str
     row: str
-    shown: str
+    prompt_text: str
     reference: str | None
     category: str | None
     ids: list[int]
-    targets: list[bool]
+    loss_mask: list[bool]
     prompt: list[int] | None
 
 
-def chosen(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+def sample_rows(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
     """At most `count` rows, drawn without replacement, in the order of the file."""
     if len(records) <= count:
         return list(records)
     return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), count))]
 
 
-def items(record: dict[str, Any], renderer: Renderer, lead: Messages, turns: str) -> Iterator[Item]:
-    """What is asked in one row: the answer of its last assistant turn, or, with `turns` = all, of each of them.
+def row_requests(record: dict[str, Any], renderer: Renderer, prefix: Messages, turns: str) -> Iterator[EvalRequest]:
+    """The requests of one row: for its last assistant turn or, with `turns` = all, for each of them.
 
-    Each is rendered as the last one of the conversation up to it, as the model would be asked; earlier turns are the
-    record's own. lead: messages put before every conversation (see `led`).
+    Each is rendered as the last turn of the conversation up to it, as the model would be prompted; earlier turns are
+    the record's own. prefix: messages put before every conversation (see `with_prefix`).
     """
     row, category = str(record["id"]), record.get("category")
     if "text" in record:
         rendered = renderer.text(record["text"])
-        yield Item(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)
+        yield EvalRequest(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)
         return
     messages, tools = record["messages"], record.get("tools")
-    answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    for turn in answered if turns == "all" else answered[-1:]:
-        before = led(lead, messages[:turn])
+    assistant_turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    for turn in assistant_turns if turns == "all" else assistant_turns[-1:]:
+        before = with_prefix(prefix, messages[:turn])
         rendered = renderer.conversation([*before, messages[turn]], tools, only_last=True)
-        yield Item(
-            id=row if turn == answered[-1] else f"{row}#{turn}",
+        yield EvalRequest(
+            id=row if turn == assistant_turns[-1] else f"{row}#{turn}",
             row=row,
-            shown=shown(messages[:turn]),
+            prompt_text=conversation_text(messages[:turn]),
             reference=messages[turn].get("content") or "",
             category=category,
             ids=rendered.ids,
-            targets=rendered.trained,
+            loss_mask=rendered.trained,
             prompt=renderer.prompt(before, tools),
         )
 
 
-def question(number: int, text: str, renderer: Renderer, lead: Messages) -> Item:
-    """A question without a reference answer."""
+def free_prompt(number: int, text: str, renderer: Renderer, prefix: Messages) -> EvalRequest:
+    """The request of a prompt of the configuration, which has no reference answer."""
     name = f"prompt-{number}"
-    return Item(name, name, text, None, None, [], [], renderer.prompt(led(lead, [{"role": "user", "content": text}])))
+    prompt = renderer.prompt(with_prefix(prefix, [{"role": "user", "content": text}]))
+    return EvalRequest(name, name, text, None, None, [], [], prompt)
 
 
-def led(lead: Messages, messages: Messages) -> Messages:
-    """A conversation after the lead; the row's own system text goes first, unless the lead has one."""
-    if not lead:
+def with_prefix(prefix: Messages, messages: Messages) -> Messages:
+    """A conversation after the prefix; the row's own system message goes first, unless the prefix has one."""
+    if not prefix:
         return messages
     system = [message for message in messages[:1] if message["role"] == "system"]
-    return ([] if lead[0]["role"] == "system" else system) + lead + messages[len(system) :]
+    return ([] if prefix[0]["role"] == "system" else system) + prefix + messages[len(system) :]
 
 
-def shown(messages: Messages) -> str:
-    """A conversation as a person reads it: the question alone, or each turn under its role's name."""
-    spoken = [message for message in messages if message["role"] != "system"]
-    if len(spoken) == 1:
-        return spoken[0].get("content") or ""
-    return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in spoken)
+def conversation_text(messages: Messages) -> str:
+    """A conversation as a person reads it: a single prompt alone, several turns each after its role's name."""
+    turns = [message for message in messages if message["role"] != "system"]
+    if len(turns) == 1:
+        return turns[0].get("content") or ""
+    return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in turns)
 
 
-def examples(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[Messages]:
-    """Up to `count` questions with their answers from the training rows, drawn by seed: single exchanges only."""
-    single = []
+def few_shot_messages(
+    config: FewShotConfig, train: StrPath | None, renderer: Renderer, context: int, seed: int
+) -> Messages:
+    """The system message and the worked examples that precede each prompt of the variant `prompted`.
+
+    There are fewer examples where more would not fit into MAX_FEW_SHOT_SHARE of the context.
+    """
+    if not config.system and not config.num_examples:
+        raise EvaluationError(
+            "the prompted base has neither a system prompt nor an example",
+            where="evaluate.few_shot",
+            why="It would be the base once more",
+            fix="Set evaluate.few_shot.system, or num_examples above 0, or leave `prompted` out of evaluate.models",
+        )
+    system = [{"role": "system", "content": config.system}] if config.system else []
+    examples = sample_exchanges(read_jsonl(train), config.num_examples, seed) if train is not None else []
+    probe = [{"role": "user", "content": "?"}]
+    prefix, count = system, 0
+    for count in range(len(examples), 0, -1):
+        prefix = system + [message for exchange in examples[:count] for message in exchange]
+        if len(renderer.prompt(prefix + probe)) <= MAX_FEW_SHOT_SHARE * context:
+            break
+    else:
+        prefix, count = system, 0
+    if count < config.num_examples:
+        why = (
+            f"no more fit into half a context of {context} tokens"
+            if examples
+            else "no training row is a single exchange"
+        )
+        print(f"snaketune: the prompted base gets {count} of {config.num_examples} examples: {why}", file=sys.stderr)
+    return prefix
+
+
+def sample_exchanges(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[Messages]:
+    """Up to `count` prompts with their answers from the training rows, drawn by seed: single exchanges only."""
+    exchanges = []
     for record in records:
-        spoken = [message for message in record.get("messages", []) if message["role"] != "system"]
-        if [message["role"] for message in spoken] == ["user", "assistant"] and "tools" not in record:
-            single.append(spoken)
-    return random.Random(seed).sample(single, min(count, len(single)))
+        turns = [message for message in record.get("messages", []) if message["role"] != "system"]
+        if [message["role"] for message in turns] == ["user", "assistant"] and "tools" not in record:
+            exchanges.append(turns)
+    return random.Random(seed).sample(exchanges, min(count, len(exchanges)))

@@ -1,4 +1,4 @@
-"""What an unfinished evaluation has done so far, kept line by line so that a killed one continues where it stopped."""
+"""The resume log of an unfinished evaluation: results are appended as they come, so that a killed step continues."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import IO, Any
 from snaketune.files import StrPath, dumps
 
 
-class Journal:
-    """Facts by name, appended to a file as they are found.
+class ResumeLog:
+    """Entries by name, appended to a file as they are made.
 
-    The first line is the fingerprint of everything that the facts depend on; under another one they are forgotten.
-    A line cut off by a kill is dropped.
+    The first line is the fingerprint of everything that the entries depend on; with another one they are discarded. A
+    line that a kill cut off is dropped.
     """
 
     def __init__(self, path: StrPath, fingerprint: str) -> None:
         self.path = Path(path)
         self.fingerprint = fingerprint
-        self.known: dict[str, Any] = {}
+        self.entries: dict[str, Any] = {}
         self._out: IO[bytes] | None = None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> ResumeLog:
         kept = self._read()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._out = open(self.path, "r+b" if kept else "wb")
@@ -37,13 +37,13 @@ class Journal:
         if self._out is not None:
             self._out.close()
 
-    def add(self, name: str, fact: Any) -> None:
-        """Remember a fact; it outlives this process once this returns."""
-        self.known[name] = fact
-        self._write({"name": name, "fact": fact})
+    def add(self, name: str, entry: Any) -> None:
+        """Record an entry; once this returns, it survives a kill of the process."""
+        self.entries[name] = entry
+        self._write({"name": name, "entry": entry})
 
     def finish(self) -> None:
-        """The evaluation is complete; what it has done is no longer needed."""
+        """Delete the file: the evaluation is complete."""
         self.path.unlink(missing_ok=True)
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Journal:
         self._out.flush()
 
     def _read(self) -> int:
-        """Take in the facts of an earlier process; returns how many bytes of its file hold good."""
+        """Load the entries of an earlier process; returns how many bytes of its file are valid."""
         if not self.path.is_file():
             return 0
         kept = 0
@@ -68,6 +68,6 @@ class Journal:
                     if found.get("fingerprint") != self.fingerprint:
                         return 0
                 else:
-                    self.known[found["name"]] = found["fact"]
+                    self.entries[found["name"]] = found["entry"]
                 kept += len(line)
         return kept

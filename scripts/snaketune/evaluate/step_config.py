@@ -1,31 +1,34 @@
-"""Which settings each step of the evaluation depends on. Light: the Snakefile calls it while it is parsed."""
+"""The settings that each step of the evaluation depends on. The Snakefile imports it, so it imports nothing heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from snaketune.config.schema import did_you_mean
+from snaketune.config.sections import FewShotConfig, GenerationConfig, ModelConfig, RunConfig, Section
+from snaketune.contracts.selection import SelectionMetric
 from snaketune.errors import ConfigError
 from snaketune.evaluate.metrics import METRICS, enabled_metrics
 from snaketune.evaluate.thresholds import checked_names, usable_metric
 from snaketune.files import sha256
 
-ANSWERING = ("max_rows", "max_new_tokens", "turns", "generation", "prompts")
 SCORING = ("bleu_tokenizer", "metrics", "similarity")
 COMPARING = (*SCORING, "thresholds", "forgetting")
 LOSS = "validation_loss"  # what select.metric names by default; it needs no answers
 
 
-def artefacts(config: dict[str, Any]) -> list[str]:
-    """The artefacts to measure, each once and the base first.
+def variants(config: RunConfig) -> list[str]:
+    """The model variants to evaluate, each once and the base first.
 
     `gguf` becomes the first type of package.gguf; a GGUF of another type than those made is a ConfigError; the run
     that compare_with names comes in as `previous`.
     """
-    made = [f"gguf-{kind}" for kind in config["package"]["gguf"]]
-    names = [made[0] if name == "gguf" else name for name in config["evaluate"]["models"]]
-    names += ["previous"] if config["compare_with"] else []
+    made = [f"gguf-{kind}" for kind in config.package.gguf]
+    names = [made[0] if name == "gguf" else name for name in config.evaluate.models]
+    names += ["previous"] if config.compare_with else []
     for name in names:
         if name.startswith("gguf-") and name not in made:
             raise ConfigError(
@@ -36,21 +39,21 @@ def artefacts(config: dict[str, Any]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: name != "base")
 
 
-def check_metrics(config: dict[str, Any]) -> None:
+def check_metrics(config: RunConfig) -> None:
     """Refuse names that no metric has, or that cannot be meant where they stand, before anything runs.
 
     These are custom metrics under the name of another, `similarity` without its model, and names in select.metric and
     evaluate.thresholds that are unknown or have no better direction.
     """
-    for name in config["evaluate"]["metrics"]:
+    for name in config.evaluate.metrics:
         if name in METRICS or name in (LOSS, "similarity"):
             raise ConfigError(
                 f"{name} is a metric of snaketune's own", where=f"evaluate.metrics.{name}", fix="Choose another name"
             )
-    metrics = enabled_metrics(config["evaluate"])
+    metrics = enabled_metrics(msgspec.to_builtins(config.evaluate))
     for where, names in (
-        ("select.metric", [config["select"]["metric"]]),
-        ("evaluate.thresholds", config["evaluate"]["thresholds"]),
+        ("select.metric", [config.select.metric]),
+        ("evaluate.thresholds", list(config.evaluate.thresholds)),
     ):
         if "similarity" in names and "similarity" not in metrics:
             raise ConfigError(
@@ -58,25 +61,26 @@ def check_metrics(config: dict[str, Any]) -> None:
                 where=where,
                 fix="Set evaluate.similarity to the GGUF file of one, or choose another metric",
             )
-    if config["select"]["metric"] != LOSS:
-        usable_metric(config["select"]["metric"], metrics, "select.metric", also=[LOSS])
-    checked_names(config["evaluate"]["thresholds"], metrics)
+    if config.select.metric != LOSS:
+        usable_metric(config.select.metric, metrics, "select.metric", also=[LOSS])
+    checked_names(config.evaluate.thresholds, metrics)
 
 
-def selection_metric(config: dict[str, Any]) -> dict[str, str]:
-    """The label of what decides between experiments, and which direction of it is better."""
-    if config["select"]["metric"] == LOSS:
-        return {"label": "validation loss", "better": "lower"}
-    metric = enabled_metrics(config["evaluate"])[config["select"]["metric"]]
-    return {"label": metric.in_sentence, "better": metric.better}
+def selection_metric(config: RunConfig) -> SelectionMetric:
+    """What select.metric names; validation_loss is no metric of answers."""
+    if config.select.metric == LOSS:
+        return SelectionMetric(name=LOSS, label="validation loss", better="lower")
+    metric = enabled_metrics(msgspec.to_builtins(config.evaluate))[config.select.metric]
+    assert metric.better != "neither"  # check_metrics has refused it
+    return SelectionMetric(name=metric.name, label=metric.in_sentence, better=metric.better)
 
 
-def previous(config: dict[str, Any]) -> str:
+def previous_model(config: RunConfig) -> str:
     """The manifest of the fused model of the run that compare_with names; ConfigError where there is none."""
-    path = f"results/{config['compare_with']}/model/fused.json"
+    path = f"results/{config.compare_with}/model/fused.json"
     if not Path(path).is_file():
         raise ConfigError(
-            f'there is no finished run "{config["compare_with"]}" ({path} is missing)',
+            f'there is no finished run "{config.compare_with}" ({path} is missing)',
             where="compare_with",
             why="This run is to be compared with that one's model",
             fix="Name a run whose fused model is still in results, or set compare_with to null",
@@ -84,9 +88,9 @@ def previous(config: dict[str, Any]) -> str:
     return path
 
 
-def similarity_model(config: dict[str, Any]) -> list[str]:
+def similarity_model(config: RunConfig) -> str | None:
     """The file of the embedding model, where one is configured; ConfigError where it is missing."""
-    path = config["evaluate"]["similarity"]
+    path = config.evaluate.similarity
     if path and not Path(path).is_file():
         raise ConfigError(
             f"there is no file {path}",
@@ -94,14 +98,37 @@ def similarity_model(config: dict[str, Any]) -> list[str]:
             why="Semantic similarity needs a local embedding model, as GGUF",
             fix="Correct the path, or leave the key out",
         )
-    return [path] if path else []
+    return path
 
 
-def answering(config: dict[str, Any], artefact: str) -> dict[str, Any]:
-    """What an artefact's answers depend on, apart from files."""
-    keys = (*ANSWERING, "few_shot") if artefact == "prompted" else ANSWERING
-    model = {key: config["model"][key] for key in ("chat_template", "dtype")}
-    return {"evaluate": _only(config, keys), "model": model, "seed": config["seed"]}
+class PredictionConfig(Section, frozen=True, kw_only=True):
+    """What the predictions of a variant depend on, apart from files; few_shot is that of `prompted` only."""
+
+    max_rows: int
+    max_new_tokens: int
+    turns: Literal["last", "all"]
+    generation: GenerationConfig
+    prompts: list[str]
+    few_shot: FewShotConfig | None
+    chat_template: str | None
+    dtype: str
+    seed: int
+
+
+def prediction_config(config: RunConfig, model: ModelConfig, variant: str) -> PredictionConfig:
+    """The settings of a variant's predictions; model: of the base that it is made from."""
+    evaluate = config.evaluate
+    return PredictionConfig(
+        max_rows=evaluate.max_rows,
+        max_new_tokens=evaluate.max_new_tokens,
+        turns=evaluate.turns,
+        generation=evaluate.generation,
+        prompts=evaluate.prompts,
+        few_shot=evaluate.few_shot if variant == "prompted" else None,
+        chat_template=model.chat_template,
+        dtype=model.dtype,
+        seed=config.seed,
+    )
 
 
 def scoring(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from made_run import make_run
-from snaketune.config import schema as configuration
+from snaketune.config import sections
+from snaketune.config.sections import RunConfig
 from snaketune.errors import ConfigError
 from snaketune.evaluate import metrics, step_config
 from snaketune.files import read_json
@@ -21,19 +22,19 @@ from snaketune.report import collect, page
 from snaketune.train import selection
 
 
-def complete(**sections: Any) -> dict[str, Any]:
-    return configuration.complete({"run": "x", **sections})
+def complete(**given: Any) -> RunConfig:
+    return sections.load({"run": "x", **given})
 
 
-def refusal(**sections: Any) -> ConfigError:
+def refusal(**given: Any) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        step_config.check_metrics(complete(**sections))
+        step_config.check_metrics(complete(**given))
     return caught.value
 
 
 def winner(metric: str, values: dict[str, float], **evaluate: Any) -> str:
     """The experiment chosen by a metric, from each one's value."""
-    better = step_config.selection_metric(complete(select={"metric": metric}, evaluate=evaluate))["better"]
+    better = step_config.selection_metric(complete(select={"metric": metric}, evaluate=evaluate)).better
     summary = {
         "best_validation_loss": 1.0,
         "base_validation_loss": 2.0,
@@ -108,7 +109,7 @@ def test_a_custom_metric_that_is_better_when_lower_is_labelled_so_on_the_page(tm
 
 
 @pytest.mark.parametrize(
-    ("sections", "where", "message"),
+    ("given", "where", "message"),
     [
         ({"select": {"metric": "chrF++"}}, "select.metric", 'did you mean "chrf"'),
         ({"select": {"metric": "ROUGE-L"}}, "select.metric", 'did you mean "rouge_l"'),
@@ -123,8 +124,8 @@ def test_a_custom_metric_that_is_better_when_lower_is_labelled_so_on_the_page(tm
         ({"evaluate": {"metrics": {"chrf": {"function": "m:f"}}}}, "evaluate.metrics.chrf", "snaketune's own"),
     ],
 )
-def test_a_metric_name_that_cannot_be_meant_is_refused_with_its_key(sections, where, message):
-    error = refusal(**sections)
+def test_a_metric_name_that_cannot_be_meant_is_refused_with_its_key(given, where, message):
+    error = refusal(**given)
     assert error.where == where
     assert message in str(error)
 

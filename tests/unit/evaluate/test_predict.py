@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import families
 import pytest
-from snaketune.config import schema as configuration
+from snaketune.config import sections
+from snaketune.config.sections import FewShotConfig
 from snaketune.engines.mlx import loading
 from snaketune.errors import DataError, EvaluationError
 from snaketune.evaluate import predict, requests, step_config, variants
+from snaketune.evaluate.predict import PredictionInputs, PredictionOutputs
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_jsonl, write_json, write_jsonl
 from snaketune.tokens.chat_template import Renderer
@@ -36,20 +38,20 @@ def conversation(number, turns=1, words=3):
     return {"id": f"row-{number}", "messages": messages, "source": "s", "line": number}
 
 
-def config(**evaluate):
-    given = {"run": "x", "evaluate": {"max_new_tokens": 6} | evaluate}
-    return configuration.complete(given)
+def prediction_config(variant="base", **evaluate):
+    config = sections.load({"run": "x", "evaluate": {"max_new_tokens": 6} | evaluate})
+    return step_config.prediction_config(config, config.model, variant)
 
 
 def run(folder, manifest, rows, name="base", files=None, **evaluate):
     rows_path, here = folder / "rows.jsonl", folder / name
     write_jsonl(rows_path, rows)
+    files = files or {}
     predict.run(
         ModelVariant(name, model=manifest),
-        rows=rows_path,
-        config=step_config.answering(config(**evaluate), name),
-        predictions=here / "predictions.jsonl",
-        **(files or {}),
+        PredictionInputs(rows=rows_path, general=files.get("general_rows"), train=files.get("train")),
+        PredictionOutputs(here / "predictions.jsonl", general=files.get("general"), prompts=files.get("prompts")),
+        prediction_config(name, **evaluate),
     )
     return list(read_jsonl(here / "predictions.jsonl"))
 
@@ -132,7 +134,7 @@ def test_a_killed_evaluation_continues_where_it_stopped(tmp_path, manifest, monk
 
 def test_what_was_done_with_other_settings_is_not_used(tmp_path, manifest, monkeypatch):
     rows = [conversation(i) for i in range(2)]
-    monkeypatch.setattr(predict.Journal, "finish", lambda _: None)
+    monkeypatch.setattr(predict.ResumeLog, "finish", lambda _: None)
     long = run(tmp_path, manifest, rows, max_new_tokens=6)
     short = run(tmp_path, manifest, rows, max_new_tokens=2)
     assert [line["new_tokens"] for line in long] != [line["new_tokens"] for line in short]
@@ -141,11 +143,11 @@ def test_what_was_done_with_other_settings_is_not_used(tmp_path, manifest, monke
 
 def test_at_most_max_rows_are_drawn_the_same_for_every_artefact():
     rows = [{"id": i} for i in range(100)]
-    assert requests.chosen(rows, 10, 1) == requests.chosen(rows, 10, 1) != requests.chosen(rows, 10, 2)
-    assert [row["id"] for row in requests.chosen(rows, 10, 1)] == sorted(
-        row["id"] for row in requests.chosen(rows, 10, 1)
+    assert requests.sample_rows(rows, 10, 1) == requests.sample_rows(rows, 10, 1) != requests.sample_rows(rows, 10, 2)
+    assert [row["id"] for row in requests.sample_rows(rows, 10, 1)] == sorted(
+        row["id"] for row in requests.sample_rows(rows, 10, 1)
     )
-    assert requests.chosen(rows, 100, 1) == rows
+    assert requests.sample_rows(rows, 100, 1) == rows
 
 
 def test_a_conversation_is_asked_for_its_last_answer_or_for_each(tmp_path, manifest, model):
@@ -216,7 +218,7 @@ def test_the_prompted_base_reads_worked_examples_before_each_question(tmp_path, 
     assert line["prompt"] == plain["prompt"]
     assert line["targets"] == plain["targets"]
     assert line["logprob"] != plain["logprob"]
-    lead = predict._lead(prompted, train, Renderer(model), 512, 1)
+    lead = requests.few_shot_messages(FewShotConfig(**prompted), train, Renderer(model), 512, 1)
     assert [message["role"] for message in lead] == ["system", "user", "assistant", "user", "assistant"]
 
 
@@ -224,7 +226,7 @@ def test_the_prompted_base_takes_as_many_examples_as_half_the_context_holds(tmp_
     train = tmp_path / "train.jsonl"
     write_jsonl(train, [conversation(i, words=4) for i in range(9)])
     renderer = Renderer(model)
-    lead = predict._lead({"system": None, "num_examples": 9}, train, renderer, 300, 1)
+    lead = requests.few_shot_messages(FewShotConfig(system=None, num_examples=9), train, renderer, 300, 1)
     assert 0 < len(lead) < 18
     assert len(renderer.prompt([*lead, {"role": "user", "content": "?"}])) <= 150
     assert f"gets {len(lead) // 2} of 9 examples: no more fit" in capsys.readouterr().err
@@ -247,9 +249,9 @@ def test_the_lead_replaces_a_rows_own_system_text_only_if_it_has_one():
     own = [{"role": "system", "content": "own"}, {"role": "user", "content": "q"}]
     example = [{"role": "user", "content": "e"}, {"role": "assistant", "content": "a"}]
     new = {"role": "system", "content": "new"}
-    assert requests.led([], own) == own
-    assert requests.led(example, own) == [own[0], *example, own[1]]
-    assert requests.led([new, *example], own) == [new, *example, own[1]]
+    assert requests.with_prefix([], own) == own
+    assert requests.with_prefix(example, own) == [own[0], *example, own[1]]
+    assert requests.with_prefix([new, *example], own) == [new, *example, own[1]]
 
 
 def test_damaged_weights_are_an_error_and_not_a_score(tmp_path, manifest, monkeypatch):
@@ -279,9 +281,9 @@ def test_the_adapter_answers_as_trained_and_the_base_as_before(tmp_path, manifes
     for name, weights in (("base", None), ("adapter", adapter / "adapters.safetensors")):
         predict.run(
             ModelVariant(name, model=manifest, adapter=weights),
-            rows=tmp_path / "rows.jsonl",
-            config=step_config.answering(config(), name),
-            predictions=tmp_path / name / "predictions.jsonl",
+            PredictionInputs(rows=tmp_path / "rows.jsonl"),
+            PredictionOutputs(tmp_path / name / "predictions.jsonl"),
+            prediction_config(name),
         )
     total = {
         name: sum(line["logprob"] for line in read_jsonl(tmp_path / name / "predictions.jsonl"))
@@ -291,8 +293,8 @@ def test_the_adapter_answers_as_trained_and_the_base_as_before(tmp_path, manifes
 
 
 def test_the_projects_own_general_set_can_be_read():
-    from snaketune.evaluate import general_set as general
+    from snaketune.evaluate import general_set
 
-    found = general.records(Path(__file__).resolve().parents[3] / "data/general.jsonl")
+    found = general_set.records(Path(__file__).resolve().parents[3] / "data/general.jsonl")
     assert len(found) >= 40
     assert len({json.dumps(row.get("messages", row.get("text"))) for row in found}) == len(found)

@@ -2,39 +2,39 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.evaluate.resume_log import Journal
+from snaketune.evaluate.resume_log import ResumeLog
 
 
-def written(path, facts, fingerprint="one"):
-    with Journal(path, fingerprint) as journal:
-        for name, fact in facts.items():
-            journal.add(name, fact)
-    return journal
+def written(path, entries, fingerprint="one"):
+    with ResumeLog(path, fingerprint) as log:
+        for name, entry in entries.items():
+            log.add(name, entry)
+    return log
 
 
 @given(st.data())
-def test_cut_off_at_any_byte_all_whole_facts_come_back_and_more_can_follow(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("journal") / "unfinished.jsonl"
-    facts = {f"row {i}": {"answer": "ä\n" * i} for i in range(4)}
-    written(path, facts)
+def test_log_cut_off_at_any_byte_keeps_its_whole_entries_and_takes_more(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("log") / "unfinished.jsonl"
+    entries = {f"row {i}": {"answer": "ä\n" * i} for i in range(4)}
+    written(path, entries)
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
-    with Journal(path, "one") as journal:
-        kept = dict(journal.known)
-        assert list(kept.items()) == list(facts.items())[: len(kept)]
-        journal.add("more", 1)
-    with Journal(path, "one") as journal:
-        assert journal.known == kept | {"more": 1}
+    with ResumeLog(path, "one") as log:
+        kept = dict(log.entries)
+        assert list(kept.items()) == list(entries.items())[: len(kept)]
+        log.add("more", 1)
+    with ResumeLog(path, "one") as log:
+        assert log.entries == kept | {"more": 1}
 
 
-def test_other_rows_settings_or_weights_begin_anew(tmp_path):
+def test_log_with_another_fingerprint_is_discarded(tmp_path):
     path = tmp_path / "unfinished.jsonl"
     written(path, {"a": 1})
-    assert written(path, {}, "two").known == {}
-    assert written(path, {}, "one").known == {}
+    assert written(path, {}, "two").entries == {}
+    assert written(path, {}, "one").entries == {}
 
 
-def test_a_finished_evaluation_leaves_no_journal(tmp_path):
+def test_finished_log_is_deleted(tmp_path):
     path = tmp_path / "unfinished.jsonl"
     written(path, {"a": 1}).finish()
     assert not path.exists()
