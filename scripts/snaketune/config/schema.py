@@ -1,8 +1,8 @@
-"""The configuration: one strict schema, its defaults filled in, mistakes answered in one line.
+"""Reads a configuration, validates it against schemas/, fills in the defaults and explains mistakes in one line.
 
-The schema is JSON Schema (draft 2020-12), one YAML file a section under `schemas/`; `config.yaml` there names the
-sections. Besides JSON Schema's own words, `unit` says what a number counts and `when` when a person would change it;
-both go into the generated reference and the presets' comments.
+The schema is JSON Schema (draft 2020-12), one YAML file per section; schemas/config.yaml names the sections. Besides
+JSON Schema's own keywords, `unit` says what a number counts, `advice` when to change a value, `form` what a pattern
+means, and `bare_value` which key of a mapping a bare value stands for.
 """
 
 from __future__ import annotations
