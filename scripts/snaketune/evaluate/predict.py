@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import msgspec
 
@@ -19,19 +21,19 @@ from snaketune.engines.context_window import context_length, sliding_windows, tr
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
 from snaketune.engines.sampling import Sampling, row_seed
 from snaketune.errors import EvaluationError
-from snaketune.evaluate import general_set
 from snaketune.evaluate.requests import (
     EvalRequest,
     Messages,
+    as_plain_text,
     few_shot_messages,
     free_prompt,
+    general_records,
     row_requests,
     sample_rows,
 )
-from snaketune.evaluate.resume_log import ResumeLog
 from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
-from snaketune.files import StrPath, read_json, read_jsonl, write_jsonl
+from snaketune.files import StrPath, dumps, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
 from snaketune.runtime import locks
 from snaketune.runtime.progress import progress
@@ -102,8 +104,8 @@ def _build_requests(
     rows = list(read_jsonl(inputs.rows))
     found = {Path(outputs.predictions): _requests_of(rows, inputs.rows, renderer, prefix, config)}
     if outputs.general is not None and inputs.general is not None:
-        general = general_set.records(inputs.general)
-        general = general if renderer.template else general_set.as_text(general)
+        general = general_records(inputs.general)
+        general = general if renderer.template else as_plain_text(general)
         found[Path(outputs.general)] = _requests_of(general, inputs.general, renderer, prefix, config)
     if outputs.prompts is not None:
         prompts = [free_prompt(i + 1, text, renderer, prefix) for i, text in enumerate(config.prompts)]
@@ -130,6 +132,69 @@ def _fingerprint(variant: ModelVariant, config: PredictionConfig, requests: Requ
     asked = {name: dataclasses.asdict(request) for name, request in requests.items()}
     everything = canonical([variant.fingerprint(), msgspec.to_builtins(config), asked])
     return hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class ResumeLog:
+    """Entries by name, appended to a file as they are made.
+
+    The first line is the fingerprint of everything that the entries depend on; with another one they are discarded. A
+    line that a kill cut off is dropped.
+    """
+
+    def __init__(self, path: StrPath, fingerprint: str) -> None:
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+        self.entries: dict[str, Any] = {}
+        self._out: IO[bytes] | None = None
+
+    def __enter__(self) -> ResumeLog:
+        kept = self._read()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._out = open(self.path, "r+b" if kept else "wb")
+        self._out.truncate(kept)
+        self._out.seek(kept)
+        if not kept:
+            self._write({"fingerprint": self.fingerprint})
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._out is not None:
+            self._out.close()
+
+    def add(self, name: str, entry: Any) -> None:
+        """Record an entry; once this returns, it survives a kill of the process."""
+        self.entries[name] = entry
+        self._write({"name": name, "entry": entry})
+
+    def finish(self) -> None:
+        """Delete the file: the evaluation is complete."""
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._out is not None
+        self._out.write(dumps(line).encode() + b"\n")
+        self._out.flush()
+
+    def _read(self) -> int:
+        """Load the entries of an earlier process; returns how many bytes of its file are valid."""
+        if not self.path.is_file():
+            return 0
+        kept = 0
+        with open(self.path, "rb") as lines:
+            for number, line in enumerate(lines):
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                if number == 0:
+                    if found.get("fingerprint") != self.fingerprint:
+                        return 0
+                else:
+                    self.entries[found["name"]] = found["entry"]
+                kept += len(line)
+        return kept
 
 
 class Predictor:

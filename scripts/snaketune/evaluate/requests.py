@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.config.sections import FewShotConfig
-from snaketune.errors import EvaluationError
+from snaketune.data import sources
+from snaketune.data.readers import dispatch
+from snaketune.data.rejection import Rejection
+from snaketune.data.row_formats import content_of
+from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
 
@@ -136,3 +140,36 @@ def sample_exchanges(records: Iterable[dict[str, Any]], count: int, seed: int) -
         if [message["role"] for message in turns] == ["user", "assistant"] and "tools" not in record:
             exchanges.append(turns)
     return random.Random(seed).sample(exchanges, min(count, len(exchanges)))
+
+
+def general_records(path: StrPath) -> list[dict[str, Any]]:
+    """The rows of the general set, in any row format of the data; DataError names the line of one that is unusable."""
+    name = str(path)
+    found = []
+    for row in dispatch.rows(name, sources.container_of(name, "auto"), {"path": name}):
+        try:
+            if isinstance(row.value, Rejection):
+                raise row.value
+            content = content_of(row.value, {})
+        except Rejection as rejection:
+            raise DataError(
+                f"this row of the general set cannot be used: {rejection}",
+                where=f"{name}:{row.line}",
+                fix="Correct it or take it out, or set evaluate.forgetting.rows to another file, or to null",
+            ) from None
+        category = row.value.get("category")
+        found.append({"id": f"general-{row.line}", **content} | ({"category": str(category)} if category else {}))
+    return found
+
+
+def as_plain_text(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows for a base without a chat template, which cannot be prompted: their turns, one on each line."""
+    return [
+        {key: record[key] for key in ("id", "category") if key in record}
+        | {
+            "text": record["text"]
+            if "text" in record
+            else "\n".join(turn["content"] or "" for turn in record["messages"])
+        }
+        for record in records
+    ]

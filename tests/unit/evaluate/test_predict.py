@@ -293,8 +293,6 @@ def test_the_adapter_answers_as_trained_and_the_base_as_before(tmp_path, manifes
 
 
 def test_the_projects_own_general_set_can_be_read():
-    from snaketune.evaluate import general_set
-
-    found = general_set.records(Path(__file__).resolve().parents[3] / "data/general.jsonl")
+    found = requests.general_records(Path(__file__).resolve().parents[3] / "data/general.jsonl")
     assert len(found) >= 40
     assert len({json.dumps(row.get("messages", row.get("text"))) for row in found}) == len(found)

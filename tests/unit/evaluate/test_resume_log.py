@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.evaluate.resume_log import ResumeLog
+from snaketune.evaluate.predict import ResumeLog
 
 
 def written(path, entries, fingerprint="one"):
