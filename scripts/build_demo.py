@@ -1,4 +1,4 @@
-"""Build the demo's tiny base model: snaketune.engines.mlx.pretraining."""
+"""Pretrain the demo's tiny base model (snaketune.engines.mlx.pretraining)."""
 
 from pathlib import Path
 

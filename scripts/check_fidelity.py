@@ -1,4 +1,4 @@
-"""Measures how faithful each file is to the trained model; package/fidelity.py."""
+"""Measure how faithful the fused model and each GGUF file are to base and adapter (snaketune.package.fidelity)."""
 
 import json
 

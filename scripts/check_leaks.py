@@ -1,4 +1,4 @@
-"""Looks for rows that stand on two sides of the split, and lists them (snaketune.data.leakage)."""
+"""List the rows that stand, or nearly stand, in more than one split (snaketune.data.leakage)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Serves the recommended GGUF over HTTP and asks it the evaluation's questions again; package/serving.py."""
+"""Serve the first GGUF type over HTTP and repeat the evaluation's requests (snaketune.package.serving)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compares all runs that have a report, on one page; see snaketune.report.run_comparison."""
+"""Compare all runs that have a report, on one page (snaketune.report.run_comparison)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compares the artefacts with each other, and says what may be concluded; snaketune.evaluate.compare."""
+"""Compare the variants with each other by paired tests (snaketune.evaluate.compare)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Makes the 16-bit GGUF of the fused model; package/gguf_conversion.py."""
+"""Convert the fused model to a 16-bit GGUF file (snaketune.package.gguf_conversion)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hold the pilot against the criteria for going on, and forecast the full run: snaketune.pilot.decide."""
+"""Hold the pilot against the criteria for a go, and forecast the full run (snaketune.pilot.decide)."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Writes the adapter alone, for transformers and for llama.cpp; package/peft_export.py."""
+"""Write the adapter alone, for transformers (PEFT) and for llama.cpp (snaketune.package.peft_export)."""
 
 from snaketune.package import peft_export
 from snaketune.runtime import step

@@ -1,4 +1,4 @@
-"""Bring a base's configuration and tokenizer here and describe them: snaketune.model.download."""
+"""Fetch and describe the configuration and tokenizer of a base (snaketune.model.download)."""
 
 import json
 

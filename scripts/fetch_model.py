@@ -1,4 +1,4 @@
-"""Bring a base's weights here and describe the whole model: snaketune.model.download."""
+"""Fetch the weights of a base and describe the whole model (snaketune.model.download)."""
 
 import json
 

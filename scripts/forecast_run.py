@@ -1,4 +1,4 @@
-"""Forecast memory, disk and length of the run before it starts: snaketune.plan.plan."""
+"""Forecast memory, disk and length of the run before it starts (snaketune.plan.plan)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Merges the adapter into its base, in 16 bits; package/fused_model.py."""
+"""Merge the adapter into its base, in 16 bits (snaketune.package.fused_model)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Answers the rows with one model variant and scores their references; snaketune.evaluate.predict."""
+"""Generate answers with one variant, and score the references (snaketune.evaluate.predict)."""
 
 import msgspec
 from snaketune.evaluate import predict

@@ -1,4 +1,4 @@
-"""Stops the run if a file is not the model that was trained; package/fidelity.py."""
+"""Stop the run if a file is not the model that was trained (snaketune.package.fidelity)."""
 
 from snaketune import files
 from snaketune.package import fidelity

@@ -1,4 +1,4 @@
-"""Prints the summary of the data, and fails when rows leak between splits (snaketune.data.summary and leakage)."""
+"""Print the summary of the data; stop the run if rows leak between splits (snaketune.data.leakage)."""
 
 import sys
 from pathlib import Path

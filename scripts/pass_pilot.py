@@ -1,4 +1,4 @@
-"""Let the training begin after a go, or end the run with the table of criteria: snaketune.pilot.decide."""
+"""Let the training begin after a go; stop the run after a no-go (snaketune.pilot.gate)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Stops the run if the recommended GGUF could not be served; package/serving.py."""
+"""Stop the run if the GGUF could not be served (snaketune.package.serving)."""
 
 from snaketune import files
 from snaketune.package import serving

@@ -1,4 +1,4 @@
-"""Stops the run where a target or the forgetting limit is missed; snaketune.evaluate.thresholds."""
+"""Stop the run if a threshold or the limit of forgetting is missed (snaketune.evaluate.thresholds)."""
 
 from snaketune.evaluate import thresholds
 from snaketune.runtime import step

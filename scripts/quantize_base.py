@@ -1,4 +1,4 @@
-"""Makes a quantized copy of a base model; engines/interface.py."""
+"""Quantize a base, for QLoRA (snaketune.engines)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Makes a smaller GGUF of the 16-bit one; engines/llama_cpp/quantize.py."""
+"""Quantize the 16-bit GGUF file (snaketune.engines.llama_cpp.quantize)."""
 
 from snaketune.engines.llama_cpp import quantize
 from snaketune.runtime import step

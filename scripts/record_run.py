@@ -1,4 +1,4 @@
-"""Writes run.json, what the run was made of; see snaketune.runtime.provenance."""
+"""Write run.json: versions, code, inputs, seeds, model (snaketune.runtime.provenance)."""
 
 import json
 

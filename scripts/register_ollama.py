@@ -1,4 +1,4 @@
-"""Creates the model in Ollama, where it is installed, and asks it the evaluation's questions; package/ollama.py."""
+"""Create the model in Ollama and repeat the evaluation's requests (snaketune.package.ollama)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Write the merged, validated configuration of this run: snaketune.files."""
+"""Write the complete, validated configuration of this run (snaketune.files)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Turns one artefact's answers into numbers with confidence intervals; snaketune.evaluate.score."""
+"""Score one variant's answers, with confidence intervals (snaketune.evaluate.score)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Answers validation rows with an experiment's adapter and scores them; snaketune.evaluate.predict, .score."""
+"""Generate and score answers to validation rows with one adapter (snaketune.evaluate.predict)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Choose the experiment that goes on, and put its adapter where packaging looks: snaketune.train.selection."""
+"""Choose the experiment that goes on, and put its adapter in place (snaketune.train.selection)."""
 
 import json
 

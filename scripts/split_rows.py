@@ -1,4 +1,4 @@
-"""Divides the kept rows into train, valid and test, whole clusters at a time (snaketune.data.splits)."""
+"""Assign whole clusters of related rows to train, valid and test (snaketune.data.splits)."""
 
 import json
 

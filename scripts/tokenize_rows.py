@@ -1,4 +1,4 @@
-"""Render the splits with the base's own template and tokenise them once: snaketune.tokens.tokenize."""
+"""Render the splits with the chat template and tokenize them once (snaketune.tokens.tokenize)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Uploads the model and its card to the hub; package/upload.py."""
+"""Upload the GGUF files and the card to the hub (snaketune.package.upload)."""
 
 import json
 

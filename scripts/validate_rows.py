@@ -1,4 +1,4 @@
-"""Reads every source and gives each row its verdict (snaketune.data.validate)."""
+"""Read every source; keep, reject or drop each row (snaketune.data.validate)."""
 
 import json
 

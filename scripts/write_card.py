@@ -1,4 +1,4 @@
-"""Writes the model card from what was measured; package/card.py."""
+"""Write the model card from what was measured (snaketune.package.card)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Writes Ollama's Modelfile for the recommended GGUF; package/modelfile.py."""
+"""Write Ollama's Modelfile for the first GGUF type (snaketune.package.modelfile)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Writes the pilot's page, after a go and after a no-go; see snaketune.report.page."""
+"""Write the pilot's page, after a go and after a no-go (snaketune.report.page)."""
 
 from pathlib import Path
 

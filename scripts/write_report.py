@@ -1,4 +1,4 @@
-"""Writes the run's page, the same facts as JSON, and the form for blind judging; see snaketune.report.page."""
+"""Write the run's page, the same facts as JSON, and the rating form (snaketune.report.page)."""
 
 from pathlib import Path
 

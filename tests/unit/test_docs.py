@@ -40,6 +40,18 @@ def test_every_rule_file_names_its_rules_and_every_rule_its_script() -> None:
     assert set(rules) == {path.stem for path in (ROOT / "scripts").glob("*.py")}
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_says_which_module_does_its_work_and_imports_it(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    named = re.match(r'"""[A-Z].+ \((snaketune(?:\.\w+)+)\)\."""\n', text)
+    assert named, "the first line is no sentence with a module of the library in parentheses"
+    room, name = named[1].rsplit(".", 1)
+    assert re.search(
+        rf"import {re.escape(named[1])}\b|from {re.escape(named[1])} import|from {re.escape(room)} import .*\b{name}\b",
+        text,
+    )
+
+
 def test_every_caption_is_shown_by_snakemakes_report_and_every_shown_file_has_one() -> None:
     rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     shown = re.findall(r'caption="../report/captions/(\w+)\.rst"', rules)
