@@ -8,12 +8,12 @@ from snaketune.tokens.chat_template import template_sha256
 
 with step.running(snakemake.log[0]):
     model = json.loads(snakemake.params.config)["model"]
-    provenance.run(
+    inputs = provenance.RunInputs(
         config=snakemake.input.config,
-        sources=snakemake.input.sources,
+        sources=list(snakemake.input.sources),
         model=snakemake.input.model,
         template_sha256=template_sha256(read_json(snakemake.input.model), model),
         fused=snakemake.input.get("fused"),
-        products=snakemake.input.get("products", []),
-        record=snakemake.output.record,
+        products=tuple(snakemake.input.get("products", ())),
     )
+    provenance.write_run_record(inputs, snakemake.output.record)

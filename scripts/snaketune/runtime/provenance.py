@@ -1,4 +1,7 @@
-"""What a run was made of, so that it can be made again: versions, machine, code, inputs, seeds, model. No clock."""
+"""Writes run.json: what a run was made of, so that it can be made again. No times, so that it stays the same.
+
+Versions, machine, code, inputs, seeds and model; neither the machine's name nor its owner.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from snaketune.config import schema as configuration
-from snaketune.files import StrPath, read_json, sha256, write_json
+from snaketune.files import Record, StrPath, read_json, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -23,50 +25,108 @@ PACKAGES = (
 CONVERTER = ROOT / "vendor" / "llama.cpp"
 
 
-def run(
-    *,
-    config: StrPath,
-    sources: Iterable[StrPath],
-    model: StrPath,
-    record: StrPath,
-    template_sha256: str | None = None,
-    fused: StrPath | None = None,
-    products: Iterable[StrPath] = (),
-) -> dict[str, Any]:
-    """Write run.json.
+class FileDigest(Record, frozen=True, kw_only=True):
+    """A file: its path as given, its size and its SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class CodeState(Record, frozen=True, kw_only=True):
+    """The code that ran: its commit, whether tracked files differ from it, and a digest of scripts and rules."""
+
+    commit: str | None
+    changed: bool
+    digest: str
+
+
+class ModelOrigin(Record, frozen=True, kw_only=True):
+    """The base model: what it is, its files by size and SHA-256, and the digest of the chat template in use."""
+
+    base: str | None
+    revision: str | None
+    files: dict[str, dict[str, int | str]]
+    template_sha256: str | None
+
+
+class LlamaCppBuild(Record, frozen=True, kw_only=True):
+    """The build behind llama-cpp-python, and the converter's commit or tag where its sources say it."""
+
+    binding: str | None
+    converter: str | None
+    converter_sha256: str | None
+
+
+class Platform(Record, frozen=True, kw_only=True):
+    """The kind of machine; memory in bytes."""
+
+    system: str
+    release: str
+    architecture: str
+    processor: str
+    cores: int | None
+    memory_bytes: int
+
+
+class RunRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """run.json. `products` are the files handed over; `fused` is the fused model's manifest, if there is one."""
+
+    run: str
+    seed: int
+    config_sha256: str
+    code: CodeState
+    sources: list[FileDigest]
+    model: ModelOrigin
+    products: list[FileDigest]
+    llama_cpp: LlamaCppBuild
+    versions: dict[str, str]
+    platform: Platform
+    fused: Any = None
+
+
+class RunInputs(Record, frozen=True, kw_only=True):
+    """The files that run.json describes.
 
     config: the run's config.json; sources: its data files; model: the base model's manifest; template_sha256: of the
-    chat template that the run renders with; fused: the fused model's manifest, if there is one; products: files
-    handed over, recorded by size and SHA-256. Paths are recorded as given.
+    chat template that the run renders with; fused: the fused model's manifest; products: the files handed over.
     """
-    settings = read_json(config)
-    manifest = read_json(model)
-    found = {
-        "run": settings["run"],
-        "seed": settings["seed"],
-        "config_sha256": hashlib.sha256(configuration.canonical(settings).encode()).hexdigest(),
-        "code": code(),
-        "sources": [fingerprint(path) for path in sources],
-        "model": {
-            "base": manifest.get("base"),
-            "revision": manifest.get("revision"),
-            "files": manifest.get("files", {}),
-            "template_sha256": template_sha256,
-        },
-        "products": [fingerprint(path) for path in products],
-        "llama_cpp": llama_cpp(),
-        "versions": versions(),
-        "platform": machine(),
-    }
-    if fused is not None and Path(fused).is_file():
-        found["fused"] = read_json(fused)
+
+    config: str
+    sources: list[str]
+    model: str
+    template_sha256: str | None = None
+    fused: str | None = None
+    products: tuple[str, ...] = ()
+
+
+def write_run_record(inputs: RunInputs, record: StrPath) -> RunRecord:
+    """Write run.json and return it. Paths are recorded as given."""
+    config, manifest = read_json(inputs.config), read_json(inputs.model)
+    found = RunRecord(
+        run=config["run"],
+        seed=config["seed"],
+        config_sha256=hashlib.sha256(configuration.canonical(config).encode()).hexdigest(),
+        code=code_state(),
+        sources=[file_digest(path) for path in inputs.sources],
+        model=ModelOrigin(
+            base=manifest.get("base"),
+            revision=manifest.get("revision"),
+            files=manifest.get("files", {}),
+            template_sha256=inputs.template_sha256,
+        ),
+        products=[file_digest(path) for path in inputs.products],
+        llama_cpp=llama_cpp_build(),
+        versions=versions(),
+        platform=platform_info(),
+        fused=read_json(inputs.fused) if inputs.fused and Path(inputs.fused).is_file() else None,
+    )
     write_json(record, found)
     return found
 
 
-def fingerprint(path: StrPath) -> dict[str, Any]:
-    """A file's path as given, size and SHA-256."""
-    return {"path": os.fspath(path), "bytes": Path(path).stat().st_size, "sha256": sha256(path)}
+def file_digest(path: StrPath) -> FileDigest:
+    return FileDigest(path=os.fspath(path), bytes=Path(path).stat().st_size, sha256=sha256(path))
 
 
 def versions() -> dict[str, str]:
@@ -80,16 +140,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What kind of machine this is: system, processor, cores, memory in bytes; neither its name nor its owner."""
-    return {
-        "system": platform.system(),
-        "release": platform.release(),
-        "architecture": platform.machine(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    }
+def platform_info() -> Platform:
+    """The kind of this machine."""
+    return Platform(
+        system=platform.system(),
+        release=platform.release(),
+        architecture=platform.machine(),
+        processor=_processor(),
+        cores=os.cpu_count(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
 
 
 def _processor() -> str:
@@ -102,14 +162,14 @@ def _processor() -> str:
         return platform.processor()
 
 
-def code(root: StrPath = ROOT) -> dict[str, Any]:
-    """The commit of this workflow, whether tracked files differ from it, and a digest of scripts and rules."""
+def code_state(root: StrPath = ROOT) -> CodeState:
+    """The state of this workflow's code."""
     commit = _output("git", "-C", os.fspath(root), "rev-parse", "HEAD")
     changed = _output("git", "-C", os.fspath(root), "status", "--porcelain", "--untracked-files=no") if commit else ""
-    return {"commit": commit or None, "changed": bool(changed), "digest": code_digest(root)}
+    return CodeState(commit=commit or None, changed=bool(changed), digest=source_tree_digest(root))
 
 
-def code_digest(root: StrPath = ROOT) -> str:
+def source_tree_digest(root: StrPath = ROOT) -> str:
     """SHA-256 over the names and contents of the Snakefile, rules, scripts and schemas: what git cannot say."""
     digest = hashlib.sha256()
     folder = Path(root)
@@ -119,20 +179,20 @@ def code_digest(root: StrPath = ROOT) -> str:
     return digest.hexdigest()
 
 
-def llama_cpp(converter: Path = CONVERTER) -> dict[str, str | None]:
-    """The build behind llama-cpp-python, and the commit or tag of the converter's sources where they say it."""
+def llama_cpp_build(converter: Path = CONVERTER) -> LlamaCppBuild:
+    """The build of llama.cpp that the run used."""
     try:
         binding: str | None = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         binding = None
     named = [converter / name for name in ("VERSION", "COMMIT", "REVISION")]
-    said = next((path.read_text(encoding="utf-8").strip() for path in named if path.is_file()), None)
+    version = next((path.read_text(encoding="utf-8").strip() for path in named if path.is_file()), None)
     script = converter / "convert_hf_to_gguf.py"
-    return {
-        "binding": binding,
-        "converter": said,
-        "converter_sha256": sha256(script) if script.is_file() else None,
-    }
+    return LlamaCppBuild(
+        binding=binding,
+        converter=version,
+        converter_sha256=sha256(script) if script.is_file() else None,
+    )
 
 
 def _output(*command: str) -> str:
