@@ -48,6 +48,7 @@ chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml
+	@$(PYTHON) -m snaketune.evaluate.metrics docs/evaluation.md
 
 clean: ## remove the demo's results (set-up stays)
 	rm -rf results/demo results/models .snakemake

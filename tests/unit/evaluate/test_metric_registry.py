@@ -156,3 +156,8 @@ def test_every_metric_says_what_readers_need():
         assert metric.label
         assert metric.description.endswith(".")
         assert metric.upper_bound in (None, {"share": 1.0, "points": 100.0}.get(metric.unit))
+
+
+def test_documentation_has_the_metrics_of_the_registry():
+    page = (Path(__file__).resolve().parents[3] / "docs/evaluation.md").read_text(encoding="utf-8")
+    assert page == metrics.regenerate_documentation(page), "run `make docs`"
