@@ -14,6 +14,7 @@ from dry_runs import DryRuns
 from file_access_trace import Traced, readers
 from project_copy import Project
 from snaketune.config import schema as configuration
+from snaketune.config.schema_nodes import json_schema
 from staleness import ALL_JOBS, CHANGES_FORECAST_ONLY, NO_LONGER_WANTED, NOT_TRACED, READ_AS_ONE, RERUNS, with_consumers
 
 Change = Callable[[Project], None]
@@ -248,7 +249,7 @@ def differences(expected: dict[str, set[str]], found: dict[str, set[str]]) -> li
 
 
 def test_every_key_of_the_schema_has_a_row() -> None:
-    assert set(keys_of(configuration.schema())) == set(RERUNS)
+    assert set(keys_of(json_schema())) == set(RERUNS)
 
 
 def test_every_file_that_the_table_names_exists(finished: Project) -> None:

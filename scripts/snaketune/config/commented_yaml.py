@@ -6,67 +6,64 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from snaketune.config import schema
+from snaketune.config.schema_nodes import SchemaNode, root
 
-Rule = dict[str, Any]  # a node of the schema, which is JSON
 WIDTH = 110
 YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def to_commented_yaml(values: Mapping[str, object]) -> str:
     """Return complete settings as YAML in the order of the schema, each key under its description."""
-    return "\n".join(_mapping(values, schema.schema(), top=True)).strip() + "\n"
+    return "\n".join(_mapping(values, root(), top=True)).strip() + "\n"
 
 
-def describe_key(rule: Rule) -> str:
+def describe_key(node: SchemaNode) -> str:
     """Return a key's description, its unit where the description leaves it out, and when to change it."""
-    unit = f"Unit: {rule['unit']}." if "unit" in rule else ""
-    return " ".join(filter(None, (rule.get("description", "").strip(), unit, rule.get("advice", ""))))
+    unit = f"Unit: {node.unit}." if node.unit else ""
+    return " ".join(filter(None, (node.description.strip(), unit, node.advice)))
 
 
-def _mapping(values: Mapping[str, object], rule: Rule, *, top: bool = False) -> list[str]:
+def _mapping(values: Mapping[str, object], node: SchemaNode, *, top: bool = False) -> list[str]:
     """Return the lines of a mapping with fixed keys."""
     lines = []
-    for key, below in rule["properties"].items():
+    for key, below in node.properties.items():
         if key in values:
             lines += ([""] if top else []) + _comment(below) + _entry(key, values[key], below)
     return lines
 
 
-def _entry(key: str, value: object, rule: Rule) -> list[str]:
+def _entry(key: str, value: object, node: SchemaNode) -> list[str]:
     """Return one key with its value: a mapping with fixed keys and a list of them on lines of their own."""
-    if isinstance(value, Mapping) and "properties" in rule:
-        return [f"{key}:", *_indented(_mapping(value, rule))]
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return [f"{key}:", *_indented(_list(value, rule["items"]))]
+    if isinstance(value, Mapping) and node.properties:
+        return [f"{key}:", *_indented(_mapping(value, node))]
+    if isinstance(value, list) and value and isinstance(value[0], Mapping) and node.items:
+        return [f"{key}:", *_indented(_list(value, node.items))]
     return [f"{key}: {_inline_yaml(value)}"]
 
 
-def _list(entries: Sequence[Mapping[str, object]], rule: Rule) -> list[str]:
+def _list(entries: Sequence[Mapping[str, object]], node: SchemaNode) -> list[str]:
     """Return a list of mappings: the first with all keys, those at their default commented out, the others inline."""
-    first, *others = (_without_defaults(entry, rule) for entry in entries)
-    given = [key for key in rule["properties"] if key in first]
-    unset = [key for key in rule["properties"] if key not in first]
-    lines = _comment(rule["properties"][given[0]])  # above the dash
-    opening, *rest = _entry(given[0], first[given[0]], rule["properties"][given[0]])
+    first, *others = (_without_defaults(entry, node) for entry in entries)
+    given = [key for key in node.properties if key in first]
+    unset = [key for key in node.properties if key not in first]
+    lines = _comment(node.properties[given[0]])  # above the dash
+    opening, *rest = _entry(given[0], first[given[0]], node.properties[given[0]])
     for key in given[1:]:
-        rest += [*_comment(rule["properties"][key]), *_entry(key, first[key], rule["properties"][key])]
+        rest += [*_comment(node.properties[key]), *_entry(key, first[key], node.properties[key])]
     rest.append("# Further keys of an entry, with their defaults; take the # away to set one.")
     for key in unset:
-        below = rule["properties"][key]
-        rest += [*_comment(below), f"#{key}: {_inline_yaml(below.get('default'))}"]
+        below = node.properties[key]
+        rest += [*_comment(below), f"#{key}: {_inline_yaml(below.default)}"]
     return [*lines, f"- {opening}", *_indented(rest), *(f"- {_inline_yaml(entry)}" for entry in others)]
 
 
-def _without_defaults(entry: Mapping[str, object], rule: Rule) -> dict[str, object]:
-    known = rule["properties"]
-    return {key: value for key, value in entry.items() if value != known.get(key, {}).get("default", ...)}
+def _without_defaults(entry: Mapping[str, object], node: SchemaNode) -> dict[str, object]:
+    return {key: value for key, value in entry.items() if value != node.properties[key].default}
 
 
-def _comment(rule: Rule) -> list[str]:
-    return textwrap.wrap(describe_key(rule), WIDTH, initial_indent="# ", subsequent_indent="# ")
+def _comment(node: SchemaNode) -> list[str]:
+    return textwrap.wrap(describe_key(node), WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def _indented(lines: Sequence[str]) -> list[str]:

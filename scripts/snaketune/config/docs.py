@@ -6,13 +6,13 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snaketune.config import schema
 from snaketune.config.commented_yaml import describe_key, to_commented_yaml
+from snaketune.config.schema_nodes import SchemaNode, root
 from snaketune.files import StrPath, write_text
-
-Rule = dict[str, Any]  # a node of the schema, which is JSON
 
 HEAD = """# Configuration
 
@@ -25,39 +25,39 @@ An unknown key, a wrong type or a value out of range stops the run at once and n
 def page() -> str:
     """Return the whole page as Markdown."""
     lines = [HEAD]
-    for key, rule in schema.schema()["properties"].items():
-        lines += _section(key, rule)
+    for key, node in root().properties.items():
+        lines += _section(key, node)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(path: str, rule: Rule) -> list[str]:
+def _section(path: str, node: SchemaNode) -> list[str]:
     """Return one top-level key: a heading, its description, and a table of the keys below it."""
-    lines = [f"## {path}", "", _plain(describe_key(rule)), ""]
-    rows = list(_rows(rule, ""))
+    lines = [f"## {path}", "", _plain(describe_key(node)), ""]
+    rows = list(_rows(node, ""))
     if not rows:
-        default = f"Default: {_default(rule)}" if "default" in rule else "Required"
-        return [*lines, f"{default}. Allowed: {_cell(schema.allowed(rule))}.", ""]
+        default = f"Default: {_default(node)}" if node.default is not msgspec.UNSET else "Required"
+        return [*lines, f"{default}. Allowed: {_cell(node.allowed())}.", ""]
     lines += ["| key | default | meaning | allowed |", "|---|---|---|---|"]
     for name, below in rows:
-        cells = [f"`{name}`", _default(below), _cell(describe_key(below)), _cell(schema.allowed(below))]
+        cells = [f"`{name}`", _default(below), _cell(describe_key(below)), _cell(below.allowed())]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _rows(rule: Rule, prefix: str) -> list[tuple[str, Rule]]:
+def _rows(node: SchemaNode, prefix: str) -> list[tuple[str, SchemaNode]]:
     """Return all keys below a node by their path, such as sources[].path."""
-    found: list[tuple[str, Rule]] = []
-    for key, below in rule.get("properties", {}).items():
+    found: list[tuple[str, SchemaNode]] = []
+    for key, below in node.properties.items():
         found.append((prefix + key, below))
         found += _rows(below, f"{prefix}{key}.")
-        found += _rows(below.get("items", {}), f"{prefix}{key}[].")
+        found += _rows(below.items, f"{prefix}{key}[].") if below.items else []
     return found
 
 
-def _default(rule: Rule) -> str:
-    if "default" not in rule or (rule["default"] == {} and "properties" in rule):
+def _default(node: SchemaNode) -> str:
+    if node.default is msgspec.UNSET or (node.default == {} and node.properties):
         return ""
-    return f"`{_cell(json.dumps(rule['default'], ensure_ascii=False))}`"
+    return f"`{_cell(json.dumps(node.default, ensure_ascii=False))}`"
 
 
 def _plain(text: str) -> str:

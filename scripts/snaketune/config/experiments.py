@@ -16,6 +16,7 @@ import msgspec
 
 from snaketune.config import hosts
 from snaketune.config import schema as configuration
+from snaketune.config.schema_nodes import root
 from snaketune.config.sections import ModelConfig, RunConfig, TrainConfig
 from snaketune.errors import ConfigError
 
@@ -80,22 +81,21 @@ def _overrides(config: RunConfig, validate: Validator) -> Iterator[tuple[str, st
 
 def _validator() -> Validator:
     """A function from (key, value, where) to (section, value as the schema wants it), remembering what it has seen."""
-    properties = configuration.schema()["properties"]
-    rules = {key: (section, rule) for section in SECTIONS for key, rule in properties[section]["properties"].items()}
+    sections = {key: section for section in SECTIONS for key in root().properties[section].properties}
     seen: dict[tuple[str, str], tuple[str, object]] = {}
 
     def validate(key: str, value: object, where: str) -> tuple[str, object]:
-        if key not in rules:
+        if key not in sections:
             raise ConfigError(
-                f"there is no such key{suggest_override(key, rules)}",
+                f"there is no such key{suggest_override(key, sections)}",
                 where=f"{where}.{key}",
                 why="An experiment overrides keys of train and model",
-                fix=f"Keys allowed here: {', '.join(rules)}",
+                fix=f"Keys allowed here: {', '.join(sections)}",
             )
         known = (key, configuration.canonical(value))
         if known not in seen:
-            section, rule = rules[key]
-            seen[known] = section, configuration.checked(value, rule, f"{where}.{key}")
+            section = sections[key]
+            seen[known] = section, configuration.validate_value(value, f"{section}.{key}", f"{where}.{key}")
         return seen[known]
 
     return validate

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from snaketune.config import schema
 from snaketune.config.commented_yaml import to_commented_yaml
+from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.errors import ConfigError, UserError
 from snaketune.files import write_text
 
-PRESETS = schema.SCHEMAS.parent / "presets"
+PRESETS = SCHEMAS.parent / "presets"
 
 
 def names() -> list[str]:

@@ -7,6 +7,7 @@ on a missing key instead of reading a default that the user has overridden.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -287,7 +288,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def load(given: dict[str, Any]) -> RunConfig:
+def load(given: Mapping[str, object]) -> RunConfig:
     """Return the run's complete settings from what the user wrote; ConfigError for the first mistake."""
     return msgspec.convert(schema.complete(given), RunConfig)
 
@@ -295,5 +296,4 @@ def load(given: dict[str, Any]) -> RunConfig:
 def section(kind: type[SectionT], **given: Any) -> SectionT:
     """Return one section with the defaults of the schema for all keys but those given, for callers without a file."""
     (name,) = (name for name, known in SECTIONS.items() if known is kind)
-    rule = schema.schema()["properties"][name]
-    return msgspec.convert(schema.checked(given, rule, name), kind)
+    return msgspec.convert(schema.validate_value(given, name, name), kind)

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from snaketune.config import docs, schema
 from snaketune.config.commented_yaml import describe_key, to_commented_yaml
+from snaketune.config.schema_nodes import SchemaNode, json_schema
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCE_KEYS = list(schema.schema()["properties"]["data"]["properties"]["sources"]["items"]["properties"])
+SOURCE_KEYS = list(json_schema()["properties"]["data"]["properties"]["sources"]["items"]["properties"])
 
 
 def descriptions(rule: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
@@ -23,15 +24,15 @@ def descriptions(rule: dict[str, Any], path: str = "") -> dict[str, dict[str, An
 
 
 def test_a_unit_is_printed_only_where_the_description_lacks_it() -> None:
-    assert describe_key({"description": "Longest row."}) == "Longest row."
-    assert describe_key({"description": "Longest row.", "unit": "tokens"}) == "Longest row. Unit: tokens."
-    for path, rule in descriptions(schema.schema()).items():
+    assert describe_key(SchemaNode(description="Longest row.")) == "Longest row."
+    assert describe_key(SchemaNode(description="Longest row.", unit="tokens")) == "Longest row. Unit: tokens."
+    for path, rule in descriptions(json_schema()).items():
         if unit := rule.get("unit"):
             assert unit.rstrip("s") not in rule["description"], f"{path} says its unit twice"
 
 
 def test_advice_is_a_whole_sentence() -> None:
-    for path, rule in descriptions(schema.schema()).items():
+    for path, rule in descriptions(json_schema()).items():
         if advice := rule.get("advice"):
             assert re.fullmatch(r"[A-Zq].*[.]", advice.strip(), re.DOTALL), path
             assert "Change it:" not in advice

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.config import presets, schema
+from snaketune.config.schema_nodes import json_schema
 from snaketune.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,7 +26,7 @@ def leaves(rule: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple
 
 
 def test_every_key_has_a_description() -> None:
-    silent = [".".join(path) for path, rule in leaves(schema.schema()) if not rule.get("description")]
+    silent = [".".join(path) for path, rule in leaves(json_schema()) if not rule.get("description")]
     assert silent == []
 
 
@@ -81,7 +82,7 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from([path for path, _ in leaves(schema.schema())]), json_values)
+@given(st.sampled_from([path for path, _ in leaves(json_schema())]), json_values)
 def test_any_value_anywhere_is_taken_or_refused_in_words(path: tuple[str, ...], value: Any) -> None:
     wanted: dict[str, Any] = {"run": "a"}
     place = wanted

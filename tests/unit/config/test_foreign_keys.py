@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from snaketune.config import experiments, foreign_keys, schema, sections
+from snaketune.config import experiments, foreign_keys, sections
+from snaketune.config.schema_nodes import json_schema, key_paths
 from snaketune.errors import ConfigError
 
 
@@ -14,7 +15,7 @@ def message(**given: Any) -> str:
 
 
 def known_paths() -> set[str]:
-    return {path for paths in schema.key_paths().values() for path in paths}
+    return {path for paths in key_paths().values() for path in paths}
 
 
 def test_every_name_leads_to_a_key_that_exists() -> None:
@@ -33,7 +34,7 @@ def test_no_name_stands_for_two_keys() -> None:
 def test_every_value_leads_to_one_that_the_key_allows() -> None:
     for path, values in foreign_keys.VALUES.items():
         section, key = path.split(".")
-        enum = schema.schema()["properties"][section]["properties"][key]["enum"]
+        enum = json_schema()["properties"][section]["properties"][key]["enum"]
         assert set(values.values()) <= set(enum)
         assert not set(values) & set(enum)
 
@@ -145,6 +146,6 @@ def test_every_pattern_has_its_words() -> None:
         own = [node] if isinstance(node.get("pattern"), str) else []
         return own + [found for item in node.values() for found in patterns(item)]
 
-    found = patterns(schema.schema())
+    found = patterns(json_schema())
     assert len(found) > 5
     assert [rule for rule in found if "form" not in rule] == []

@@ -6,6 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 from snaketune.config import schema, sections
+from snaketune.config.schema_nodes import json_schema
 from snaketune.config.sections import RunConfig, Section, TrainConfig
 
 JSON_TYPES = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
@@ -68,7 +69,7 @@ def differences(kind: type[Section], rule: dict[str, Any], path: str) -> list[st
 
 
 def test_sections_have_the_names_order_and_types_of_the_schema() -> None:
-    assert differences(RunConfig, schema.schema(), "") == []
+    assert differences(RunConfig, json_schema(), "") == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_sections_have_the_names_order_and_types_of_the_schema() -> None:
     ],
 )
 def test_a_type_that_differs_from_the_schema_is_found(name: str, rule: dict[str, Any]) -> None:
-    train = schema.schema()["properties"]["train"]
+    train = json_schema()["properties"]["train"]
     changed = train | {"properties": train["properties"] | {name: rule}}
     assert len(differences(TrainConfig, changed, "train")) == 1
 
