@@ -161,15 +161,16 @@ rule decide_pilot:
         config=tracked(
             experiment=PILOT.name,
             pilot=CONFIG["pilot"],
-            train=tracked_train(PILOT),
+            rows_per_step=PILOT.train.rows_per_step,
             model=PILOT.model,
             seed=CONFIG["seed"],
         ),
         # settings of later stages, for the forecast only
         untracked=untracked(
-            evaluate=pick(CONFIG["evaluate"], "max_rows", "max_new_tokens", "forgetting"),
-            artefacts=this_run.variants,
-            package=pick(CONFIG["package"], "gguf"),
+            **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
+            general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
+            variants=this_run.variants,
+            gguf=CONFIG["package"]["gguf"],
             threads=CONFIG["threads"],
         ),
         code=code("decide_pilot", "mlx"),

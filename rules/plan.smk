@@ -30,16 +30,19 @@ rule forecast_run:
         config=tracked(
             experiments=[
                 {
-                    "experiment": one.name,
+                    "name": one.name,
                     "train": tracked_train(one) | pick(one.train, "memory_limit"),
                     "model": one.model,
                 }
                 for one in this_run.experiments.values()
             ],
-            data=pick(CONFIG["data"], "max_length"),
+            max_length=CONFIG["data"]["max_length"],
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(package=pick(CONFIG["package"], "gguf", "adapter")),
+        untracked=untracked(
+            train={one.name: untracked_train(one) for one in this_run.experiments.values()},
+            **pick(CONFIG["package"], "gguf", "adapter"),
+        ),
         code=code("forecast_run", "mlx"),
     script:
         scripts("forecast_run")

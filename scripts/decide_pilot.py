@@ -3,22 +3,26 @@
 import json
 import time
 
+import msgspec
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.pilot import decide
+    from snaketune.pilot.settings import DecisionSettings
 
     decide.run(
-        summary=snakemake.input.summary,
-        metrics=snakemake.input.metrics,
-        adapter=snakemake.input.adapter,
-        model=snakemake.input.model,
-        train=snakemake.input.train,
-        valid=snakemake.input.valid,
-        plan=snakemake.input.plan,
-        tried=snakemake.input.dry_run,
-        curve=snakemake.input.curve,
-        config=json.loads(snakemake.params.untracked) | json.loads(snakemake.params.config),
-        decision=snakemake.output.decision,
-        start=time.process_time(),
+        decide.PilotFiles(
+            summary=snakemake.input.summary,
+            metrics=snakemake.input.metrics,
+            adapter=snakemake.input.adapter,
+            model=snakemake.input.model,
+            train=snakemake.input.train,
+            valid=snakemake.input.valid,
+            plan=snakemake.input.plan,
+            dry_run=snakemake.input.dry_run,
+            subsets=snakemake.input.curve,
+        ),
+        msgspec.convert(json.loads(snakemake.params.untracked) | json.loads(snakemake.params.config), DecisionSettings),
+        snakemake.output.decision,
+        start_seconds=time.process_time(),
     )

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
@@ -9,14 +10,15 @@ with step.running(snakemake.log[0]):
     from snaketune.plan import plan
     from snaketune.runtime.machine import this_machine
 
-    config = json.loads(snakemake.params.untracked) | json.loads(snakemake.params.config)
-    config["experiments"] = {one["experiment"]: one for one in config["experiments"]}
+    config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
+    for experiment in config["experiments"]:
+        experiment["train"] |= untracked["train"][experiment["name"]]
+    settings = config | {"gguf": untracked["gguf"], "adapter": untracked["adapter"]}
     plan.run(
+        msgspec.convert(settings, plan.PlanSettings),
         models=snakemake.input.model,
         stores=snakemake.input.stores,
         tokens=snakemake.input.tokens,
-        config=config,
         machine=this_machine(get_capabilities().describe_device()),
-        seed=config["seed"],
         plan=snakemake.output.plan,
     )

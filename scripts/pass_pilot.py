@@ -7,7 +7,7 @@ from snaketune.runtime import step
 with step.running(snakemake.log[0]):
     from snaketune.pilot import gate
 
-    gate.pass_on(
+    gate.write_go_or_raise(
         snakemake.input.decision,
         on_no_go=json.loads(snakemake.params.config)["pilot"]["on_no_go"],
         go=snakemake.output.go,

@@ -12,7 +12,7 @@ with step.running(snakemake.log[0]):
 
     config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     train, pilot = config["train"], config["pilot"]
-    rows, updates = learning_curve.part(
+    rows, updates = learning_curve.subset_for_fraction(
         config["fraction"],
         min(pilot["rows"], len(TokenStore(snakemake.input.train))),
         pilot["max_steps"],

@@ -254,19 +254,19 @@ def _plan_and_pilot(folder: Path, said: str) -> None:
     write_json(
         folder / "plan.json",
         {
-            "machine": {"usable": 6_400_000_000, "because": "80 % of the memory"},
-            "rows": {"train": {"rows": 420, "cut": 3}},
+            "machine": {"usable_memory": 6_400_000_000, "memory_source": "80 % of the memory"},
+            "rows": {"train": 420},
             "experiments": {
                 "main": {
-                    "updates": 75,
-                    "rows_per_update": 16,
+                    "steps": 75,
+                    "rows_per_step": 16,
                     "rows_seen": 1260,
                     "times_each_row_is_seen": 3.0,
-                    "trained_tokens": 22500,
+                    "num_target_tokens": 22500,
                     "parameters": 1_000_000,
                     "trainable_parameters": 41_000,
                     "memory": {"weights": 4_000_000, "activations": 380_000_000, "total": 430_000_000},
-                    "warnings": ["75 updates are few: lower train.gradient_accumulation_steps, or raise train.epochs"],
+                    "warnings": ["75 steps are few: lower train.gradient_accumulation_steps, or raise train.epochs"],
                 }
             },
             "disk": {"total": 2_100_000_000, "base": 4_000_000},
@@ -299,8 +299,8 @@ def _plan_and_pilot(folder: Path, said: str) -> None:
             "learning_curve": {
                 "points": [{"rows": 50, "validation_loss": 1.4}, {"rows": 100, "validation_loss": 1.2}],
                 "per_doubling": 0.2,
-                "verdict": "likely",
-                "says": "each doubling of the rows lowered the validation loss by 0.200: more data is likely to help",
+                "more_data_helps": "likely",
+                "message": "each doubling of the rows lowered the validation loss by 0.200: more data is likely",
             },
             "overridden": False,
             "sample": [{"prompt": f"Write this {said}", "reference": "THIS", "base": "this", "pilot": "THIS"}],
@@ -310,8 +310,8 @@ def _plan_and_pilot(folder: Path, said: str) -> None:
         write_text(folder / f"benchmarks/{step}.tsv", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t312.5\n")
 
 
-def _criterion(name: str, value: float | None, threshold: float | None, verdict: str, says: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "threshold": threshold, "verdict": verdict, "says": says}
+def _criterion(name: str, value: float | None, threshold: float | None, result: str, message: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "threshold": threshold, "result": result, "message": message}
 
 
 def _training(folder: Path, name: str, number: int) -> None:

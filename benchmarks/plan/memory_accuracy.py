@@ -16,6 +16,7 @@ from typing import Any
 import accuracy
 import made_models
 from snaketune.config import schema as configuration
+from snaketune.config.sections import TrainConfig, section
 from snaketune.plan import architecture, memory
 from snaketune.plan.plan import largest_batches
 from snaketune.tokens.token_store import TokenStore
@@ -70,8 +71,8 @@ def one(folder: Path, size: str, length: int, changed: dict[str, Any]) -> tuple[
     settings = configuration.complete({"run": "bench", "train": given})["train"]
     shape = architecture.read(json.loads((model / "config.json").read_text()))
     forecast = max(
-        memory.forecast(shape, settings, batch, 4)["total"]
-        for batch in largest_batches(TokenStore(train), settings, cpu=True)
+        memory.forecast(shape, section(TrainConfig, **given), batch, 4).total
+        for batch in largest_batches(TokenStore(train), section(TrainConfig, **given), cpu=True)
     )
     done = made_models.trained(train, valid, manifest, settings)
     return forecast, done["timing"]["peak_memory_bytes"]

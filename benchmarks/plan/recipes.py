@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import accuracy
-from snaketune.config import schema as configuration
+from snaketune.config.sections import TrainConfig, section
+from snaketune.contracts.plan import BatchShape
 from snaketune.plan import architecture, memory
-from snaketune.plan.memory import Batch
 
 
 def shape(
@@ -104,12 +104,12 @@ def table() -> str:
     for who, name, bits, (rows, length), given, reported in REPORTS:
         model = architecture.read(MODELS[name])
         model = model.with_bits(bits) if bits else model
-        train = configuration.complete({"run": "a", "train": {"dropout": 0.1, **given}})["train"]
-        batch = Batch(rows, length, rows * length // 2)
+        train = section(TrainConfig, **{"dropout": 0.1, **given})
+        batch = BatchShape(rows, length, rows * length // 2)
         parts = memory.forecast(model, train, batch, 2)
-        plain = parts["total"] - parts["logits"] + 4 * batch.positions * model.vocabulary * 2
-        held = parts["activations"] + parts["attention"]
-        figures = " | ".join(f"{size / 1e9:.1f}" for size in (parts["weights"], held, parts["total"], plain))
+        plain = parts.total - parts.logits + 4 * batch.positions * model.vocab_size * 2
+        held = parts.activations + parts.attention
+        figures = " | ".join(f"{size / 1e9:.1f}" for size in (parts.weights, held, parts.total, plain))
         lines.append(f"| {who} | {name}{', 4-bit' if bits else ''} | {rows} x {length} | {figures} | {reported} |")
     return "\n".join(lines)
 

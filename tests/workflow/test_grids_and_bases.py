@@ -96,7 +96,7 @@ def test_the_plan_and_the_decision_speak_of_all_of_them_and_say_which_one_was_tr
 def test_a_learning_curve_is_trained_on_nested_parts_and_judged(grid: Project) -> None:
     curve = read(grid, "pilot/decision.json")["learning_curve"]
     assert [point["rows"] for point in curve["points"]] == [10, 20]
-    assert curve["verdict"] in ("likely", "unlikely", "unclear")
+    assert curve["more_data_helps"] in ("likely", "unlikely", "unclear")
 
 
 def test_one_more_value_trains_what_is_new_and_the_page_shows_all(grid: Project, tmp_path: Path) -> None:

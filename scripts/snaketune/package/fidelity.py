@@ -103,7 +103,7 @@ def gguf_type(path: StrPath) -> str:
 def _fits(parameters: int) -> bool:
     from snaketune.runtime.machine import this_machine
 
-    return 4 * parameters <= FITS * this_machine(get_capabilities().describe_device()).usable
+    return 4 * parameters <= FITS * this_machine(get_capabilities().describe_device()).usable_memory
 
 
 def _in_mlx(

@@ -1,39 +1,25 @@
-"""What a pilot must show before hours are spent: one small function a criterion, each a record with its verdict.
+"""What a pilot must show before hours are spent: one function for each criterion.
 
-A verdict is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
-questions); only `fail` makes a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
+A result is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
+questions); only `fail` leads to a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from snaketune.contracts.pilot import Criterion, PilotedExperiment
 from snaketune.evaluate import significance
 
 RESAMPLES = 2000
-FEWEST_ROWS = 8  # a bootstrap over fewer says nothing
-FEWEST_LOSSES = 6
-LARGEST_ADAPTER = 3.0
+MIN_ROWS = 8  # a bootstrap over fewer message nothing
+MIN_LOSSES = 6
+MAX_ADAPTER_RATIO = 3.0
 HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """One line of the decision. value and threshold are None where nothing can be compared; `says` is a sentence."""
-
-    name: str
-    value: float | None
-    threshold: float | None
-    verdict: str
-    says: str
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -47,18 +33,20 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
 
 
 def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
-    """Every loss and gradient norm was a number; the trainer logs null for one that was not."""
+    """Check that every loss and gradient norm was a number; the trainer logs null for one that was not."""
     watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "gradient_norm") if key in line]
     bad = sum(value is None or not math.isfinite(value) for value in watched)
-    says = "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
-    return Criterion("finite", bad, 0, "fail" if bad else "pass", says)
+    message = (
+        "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
+    )
+    return Criterion("finite", bad, 0, "fail" if bad else "pass", message)
 
 
 def loss_fell(metrics: Sequence[dict[str, Any]]) -> Criterion:
-    """The training loss of the last third is below that of the first third by more than twice its standard error."""
+    """Check that the training loss fell from the first third to the last by more than twice its standard error."""
     losses = np.array([line["loss"] for line in metrics if isinstance(line.get("loss"), int | float)])
     losses = losses[np.isfinite(losses)]
-    if len(losses) < FEWEST_LOSSES:
+    if len(losses) < MIN_LOSSES:
         return Criterion("loss fell", None, None, "unknown", f"only {len(losses)} training losses were logged")
     third = len(losses) // 3
     first, last = losses[:third], losses[-third:]
@@ -71,98 +59,98 @@ def loss_fell(metrics: Sequence[dict[str, Any]]) -> Criterion:
 
 
 def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
-    """The pilot's validation loss is below the base's, beyond its confidence interval.
+    """Check that the pilot's validation loss is below the base's, beyond its confidence interval.
 
     base and pilot: log-probabilities of the same rows' targets (natural log); targets: how many each row has.
     """
-    if len(base) < FEWEST_ROWS:
-        says = f"{len(base)} validation rows are too few to tell; {FEWEST_ROWS} would do"
-        return Criterion("validation better than base", None, None, "unknown", says)
+    if len(base) < MIN_ROWS:
+        message = f"{len(base)} validation rows are too few to tell; {MIN_ROWS} would do"
+        return Criterion("validation better than base", None, None, "unknown", message)
     if not np.isfinite(pilot).all():
         return Criterion("validation better than base", None, 0.0, "fail", "the pilot's validation loss is not finite")
     gain, low, high = interval(pilot - base, targets, seed)
     losses = f"validation loss {-base.sum() / targets.sum():.3f} (base) and {-pilot.sum() / targets.sum():.3f} (pilot)"
-    says = f"{losses}: a gain of {gain:.3f}, between {low:.3f} and {high:.3f}"
-    return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", says)
+    message = f"{losses}: a gain of {gain:.3f}, between {low:.3f} and {high:.3f}"
+    return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", message)
 
 
 def adapter_size(size: float | None) -> Criterion:
-    """The adapter is not far larger than the weights it changes: else it replaces what the model knew.
+    """Check that the adapter is not far larger than the weights it changes: else it replaces what the model knew.
 
-    A learning rate that breaks a model shows here at once, when its loss may still fall: the model then says the same
-    after every question.
+    Catches a learning rate that destroys the model even while its loss falls: it then gives the same answer to every
+    prompt.
     """
-    name = "adapter beside the model"
+    name = "adapter norm ratio"
     if size is None:
         return Criterion(name, None, None, "unknown", "all weights are trained, so there is no adapter to measure")
     if not math.isfinite(size):
-        return Criterion(name, None, LARGEST_ADAPTER, "fail", "the adapter is not finite")
-    says = f"its change has {size:.2g} times the norm of the weights it changes"
-    return Criterion(name, size, LARGEST_ADAPTER, "pass" if size < LARGEST_ADAPTER else "fail", says)
+        return Criterion(name, None, MAX_ADAPTER_RATIO, "fail", "the adapter is not finite")
+    message = f"its change has {size:.2g} times the norm of the weights it changes"
+    return Criterion(name, size, MAX_ADAPTER_RATIO, "pass" if size < MAX_ADAPTER_RATIO else "fail", message)
 
 
-def bound(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
-    """Reference answers are likelier after their own question than after another row's.
+def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+    """Check that reference answers are likelier after their own prompt than after another row's.
 
     own and other: log-probabilities of the same answers after the one and the other. Shuffled answers fail here and
     nowhere else: their loss falls, because their form is learnt.
     """
-    if len(own) < FEWEST_ROWS:
-        says = f"{len(own)} validation rows with a question and an answer are too few to tell"
-        return Criterion("answers bound to their questions", None, None, "unknown", says)
+    if len(own) < MIN_ROWS:
+        message = f"{len(own)} validation rows with a question and an answer are too few to tell"
+        return Criterion("prompt dependence", None, None, "unknown", message)
     if not (np.isfinite(own).all() and np.isfinite(other).all()):
-        says = "the pilot gives no finite probability to the reference answers"
-        return Criterion("answers bound to their questions", None, 0.0, "fail", says)
+        message = "the pilot gives no finite probability to the reference answers"
+        return Criterion("prompt dependence", None, 0.0, "fail", message)
     gain, low, high = interval(own - other, targets, seed)
     share = float((own > other).mean())
-    says = (
+    message = (
         f"a reference answer is likelier after its own question than after another row's in {share:.0%} of the rows, "
         f"by {gain:.3f} nats a token, between {low:.3f} and {high:.3f}"
     )
     if low > 0:
-        return Criterion("answers bound to their questions", low, 0.0, "pass", says)
-    return Criterion("answers bound to their questions", low, 0.0, "fail", says)
+        return Criterion("prompt dependence", low, 0.0, "pass", message)
+    return Criterion("prompt dependence", low, 0.0, "fail", message)
 
 
 def score(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criterion:
-    """The scored sample is not worse than the base's, as far as its interval can tell."""
-    if len(base) < FEWEST_ROWS:
-        says = f"{len(base)} scored answers are too few to tell"
-        return Criterion("score not worse than base", None, None, "unknown", says)
+    """Check that the scored sample is not worse than the base's, as far as its interval can tell."""
+    if len(base) < MIN_ROWS:
+        message = f"{len(base)} scored answers are too few to tell"
+        return Criterion("score not worse than base", None, None, "unknown", message)
     gain, low, high = interval(pilot - base, np.ones(len(base)), seed)
-    says = (
+    message = (
         f"{metric} of {len(base)} answers {base.mean():.1f} (base) and {pilot.mean():.1f} (pilot): "
         f"{gain:+.1f}, between {low:+.1f} and {high:+.1f}"
     )
-    return Criterion("score not worse than base", high, 0.0, "fail" if high < 0 else "pass", says)
+    return Criterion("score not worse than base", high, 0.0, "fail" if high < 0 else "pass", message)
 
 
 def memory(needed: int, usable: int) -> Criterion:
-    """The full run's peak fits into what may be used."""
-    says = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB that may be used"
-    return Criterion("memory", needed, usable, "pass" if needed <= usable else "fail", says)
+    """Check that the full run's peak fits into what may be used."""
+    message = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB that may be used"
+    return Criterion("memory", needed, usable, "pass" if needed <= usable else "fail", message)
 
 
 def time(hours: float, high: float, most: float) -> Criterion:
-    """The forecast of the full run is within `pilot.max_hours`."""
+    """Check that the forecast of the full run is within `pilot.max_hours`."""
     if high >= 2 * hours:
         return Criterion("time", None, most, "unknown", "the pilot made too few updates to tell how long one takes")
-    says = f"{hours:.2f} hours forecast, up to {high:.2f}; pilot.max_hours is {most:g}"
-    return Criterion("time", hours, most, "pass" if hours <= most else "fail", says)
+    message = f"{hours:.2f} hours forecast, up to {high:.2f}; pilot.max_hours is {most:g}"
+    return Criterion("time", hours, most, "pass" if hours <= most else "fail", message)
 
 
 def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
     """What most probably stands behind the failures, as one sentence with what to try; None after a go."""
-    failed = {one.name for one in found if one.verdict == "fail"}
+    failed = {criterion.name for criterion in found if criterion.result == "fail"}
     if "finite" in failed:
         return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
-    if "adapter beside the model" in failed:
+    if "adapter norm ratio" in failed:
         return "train.learning_rate is too high, and has broken the model: try a tenth of it"
     if best_update == 0 and failed & {"validation better than base"}:
         if "loss fell" in failed:
             return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"
         return "training made validation worse: train.learning_rate is too high, or the pilot's rows are too few"
-    if "answers bound to their questions" in failed:
+    if "prompt dependence" in failed:
         return (
             "the answers do not belong to their questions: look for shuffled or shifted rows in the data; if they do, "
             "the pilot is too short to show it, so raise pilot.rows or pilot.max_steps"
@@ -180,12 +168,12 @@ def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
     return None
 
 
-def tried(piloted: dict[str, Any]) -> str:
-    """Which experiment the pilot tried, where there are several: in brackets, after a word."""
-    return f" (of {piloted['experiment']}, the first of {piloted['of']} experiments)" if piloted["of"] > 1 else ""
+def experiment_note(piloted: PilotedExperiment) -> str:
+    """Return which experiment the pilot trained, where there are several: in brackets, after a word."""
+    return f" (of {piloted.experiment}, the first of {piloted.of} experiments)" if piloted.of > 1 else ""
 
 
-def table(criteria: Sequence[dict[str, Any]]) -> str:
-    """The criteria as lines for a terminal, failures marked by their verdict."""
-    width = max(len(one["name"]) for one in criteria)
-    return "\n".join(f"  {one['verdict']:<8}{one['name']:<{width}}  {one['says']}" for one in criteria)
+def table(criteria: Sequence[Criterion]) -> str:
+    """Return the criteria as lines for a terminal."""
+    width = max(len(criterion.name) for criterion in criteria)
+    return "\n".join(f"  {criterion.result:<8}{criterion.name:<{width}}  {criterion.message}" for criterion in criteria)

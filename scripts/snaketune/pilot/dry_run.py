@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.contracts.pilot import DryRun, DryRunStep, DryRunTiming
 from snaketune.engines import load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import train as trainer
@@ -32,14 +33,14 @@ TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
 
 def run(
     *, train: StrPath, valid: StrPath, model: StrPath, settings: dict[str, Any], report: StrPath, threads: int
-) -> dict[str, Any]:
+) -> DryRun:
     """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
 
     What the converter took goes into dry_run/timing.json beside it.
 
     train, valid: token stores; model: the base's manifest; settings: the `train` section with `dtype` and `seed`.
     """
-    steps: list[dict[str, str]] = []
+    steps: list[DryRunStep] = []
     converter = CONVERTER_SECONDS
     with scratch(report) as folder:
         rows = [
@@ -69,8 +70,8 @@ def run(
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
             _say(steps, "convert", f"an adapter of method {settings['method']} is converted only once it is fused")
-    write_json(timing(report), {"converter_seconds": round(converter, 3)})
-    found = {"rows": ROWS, "steps": steps}
+    write_json(timing(report), DryRunTiming(converter_seconds=round(converter, 3)))
+    found = DryRun(rows=ROWS, steps=steps)
     write_json(report, found)
     return found
 
@@ -110,6 +111,6 @@ def _requests(rows: TokenStore) -> Sequence[LoglikelihoodRequest]:
     return [LoglikelihoodRequest(ids.tolist(), trained.tolist()) for ids, trained in pairs]
 
 
-def _say(steps: list[dict[str, str]], step: str, says: str) -> None:
-    steps.append({"step": step, "says": says})
-    print(f"snaketune: dry run, {step}: {says}", file=sys.stderr)
+def _say(steps: list[DryRunStep], step: str, message: str) -> None:
+    steps.append(DryRunStep(step=step, message=message))
+    print(f"snaketune: dry run, {step}: {message}", file=sys.stderr)

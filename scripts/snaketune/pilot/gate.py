@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from snaketune.contracts.pilot import PilotDecision
 from snaketune.errors import NoGoError
 from snaketune.files import StrPath, read_json, write_text
 from snaketune.pilot import criteria
@@ -18,21 +19,21 @@ OLDER = (
 )
 
 
-def pass_on(decision: StrPath, on_no_go: str, go: StrPath) -> None:
+def write_go_or_raise(decision: StrPath, on_no_go: str, go: StrPath) -> None:
     """Write `go` after a go, or after a no-go that the configuration overrides; else raise NoGoError.
 
     A report that this run already has then moves aside and says at its top that it is older.
     """
-    made = read_json(decision)
-    if made["decision"] == "no-go":
-        table = criteria.table(made["criteria"])
+    made = read_json(decision, type=PilotDecision)
+    if made.decision == "no-go":
+        table = criteria.table(made.criteria)
         if on_no_go == "stop":
             older = _set_report_aside(Path(decision).parents[1])
             raise NoGoError(
-                f"the pilot's decision{criteria.tried(made['piloted'])} is no-go",
+                f"the pilot's decision{criteria.experiment_note(made.piloted)} is no-go",
                 where="pilot",
                 why=f"\n{table}\n{older}",
-                fix=f"Likely: {made['likely_cause']}. Or go on all the same with `pilot.on_no_go: continue`",
+                fix=f"Likely: {made.likely_cause}. Or go on all the same with `pilot.on_no_go: continue`",
             )
         print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{table}", file=sys.stderr)
     write_text(go, GO)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-FEWEST_LOSSES = 12
+from snaketune.contracts.pilot import LearningCurve, LearningCurvePoint
+
+MIN_LOSSES = 12
 MOST_POWER = 2.0
-WORTH = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
+MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
 
 
 def expected_loss(
@@ -29,7 +31,7 @@ def expected_loss(
     """
     losses = [(line["update"], line["loss"]) for line in metrics if isinstance(line.get("loss"), int | float)]
     second = [(u, value) for u, value in losses if u > updates / 2 and value > 0 and math.isfinite(value)]
-    if best is None or not math.isfinite(best) or len(second) < FEWEST_LOSSES or full_updates <= updates:
+    if best is None or not math.isfinite(best) or len(second) < MIN_LOSSES or full_updates <= updates:
         return None
     x, y = np.log(np.array(second)).T
     centred = x - x.mean()
@@ -45,33 +47,27 @@ def expected_loss(
     }
 
 
-def part(share: float, rows: int, updates: int | None, rows_per_update: int) -> tuple[int, int]:
+def subset_for_fraction(fraction: float, rows: int, updates: int | None, rows_per_update: int) -> tuple[int, int]:
     """(rows, updates) of the training on a share of the pilot's rows: as many updates as the pilot makes itself."""
-    return max(1, round(share * rows)), updates or -(-rows // rows_per_update)
+    return max(1, round(fraction * rows)), updates or -(-rows // rows_per_update)
 
 
-def judge(points: Sequence[tuple[int, float | None]]) -> dict[str, Any]:
-    """Whether more rows are likely to help, from (rows, best validation loss) of nested parts, in rising order.
-
-    Returns {"points", "per_doubling", "verdict": likely, unlikely or unclear, "says"}; per_doubling is the fall of the
-    loss, in nats a token, that each doubling brought between the last two parts.
-    """
-    known = sorted((rows, loss) for rows, loss in points if loss is not None and math.isfinite(loss))
-    found: dict[str, Any] = {"points": [{"rows": rows, "validation_loss": loss} for rows, loss in known]}
+def assess(results: Sequence[tuple[int, float | None]]) -> LearningCurve:
+    """Return whether more rows are likely to help, from (rows, best validation loss) of nested subsets."""
+    known = sorted((rows, loss) for rows, loss in results if loss is not None and math.isfinite(loss))
+    points = [LearningCurvePoint(rows=rows, validation_loss=loss) for rows, loss in known]
     if len(known) < 2 or known[-1][0] == known[-2][0]:
-        says = "the learning curve needs two parts of different size with a finite loss"
-        return found | {"per_doubling": None, "verdict": "unclear", "says": says}
+        message = "the learning curve needs two subsets of different size with a finite loss"
+        return LearningCurve(points=points, per_doubling=None, more_data_helps="unclear", message=message)
     (few, before), (many, after) = known[-2:]
     per_doubling = (before - after) / math.log2(many / few)
     losses = f"{before:.3f} to {after:.3f}"
-    each = f"each doubling of the rows lowered the validation loss by {per_doubling:.3f} (from {losses})"
-    if per_doubling > WORTH * after:
-        verdict, says = "likely", f"{each}: more data is likely to help"
-    elif per_doubling < -WORTH * after:
-        verdict, says = (
-            "unclear",
-            f"more rows did not lower the loss ({losses}): the parts are too small",
-        )
+    message = f"each doubling of the rows lowered the validation loss by {per_doubling:.3f} (from {losses})"
+    helps: Literal["likely", "unlikely", "unclear"]
+    if per_doubling > MIN_GAIN_PER_DOUBLING * after:
+        helps, message = "likely", f"{message}: more data is likely to help"
+    elif per_doubling < -MIN_GAIN_PER_DOUBLING * after:
+        helps, message = "unclear", f"more rows did not lower the loss ({losses}): the subsets are too small"
     else:
-        verdict, says = "unlikely", f"{each}: more data of this kind is unlikely to help much"
-    return found | {"per_doubling": round(per_doubling, 5), "verdict": verdict, "says": says}
+        helps, message = "unlikely", f"{message}: more data of this kind is unlikely to help much"
+    return LearningCurve(points=points, per_doubling=round(per_doubling, 5), more_data_helps=helps, message=message)

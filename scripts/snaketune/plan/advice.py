@@ -6,85 +6,89 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
+from snaketune.config.sections import TrainConfig
+from snaketune.contracts.plan import BatchShape
 from snaketune.plan import memory
 from snaketune.plan.architecture import Architecture
-from snaketune.plan.memory import Batch
 
 LENGTHS = (4096, 2048, 1536, 1024, 768, 512, 256, 128, 64)
 QUANTIZED_BITS = 4.5  # of 4 bits with their scales
-Batches = Callable[[dict[str, Any], int | None], list[Batch]]
+Batches = Callable[[TrainConfig, int | None], list[BatchShape]]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be trained, as far as memory goes: a base, a `train` section, and the longest row if rows are cut."""
+class Candidate:
+    """What decides the memory of a training: a base, a `train` section, and the longest row if rows are truncated."""
 
     model: Architecture
-    train: dict[str, Any]
+    train: TrainConfig
     longest: int | None = None
 
-    def total(self, batches: Batches, number: int) -> int:
-        """Bytes at the peak."""
+    def total(self, batches: Batches, dtype_bytes: int) -> int:
+        """Return the bytes at the peak."""
         return max(
-            memory.forecast(self.model, self.train, batch, number)["total"]
+            memory.forecast(self.model, self.train, batch, dtype_bytes).total
             for batch in batches(self.train, self.longest)
         )
 
 
 def advice(
-    model: Architecture, train: dict[str, Any], batches: Batches, number: int, usable: int
+    model: Architecture, train: TrainConfig, batches: Batches, dtype_bytes: int, usable: int
 ) -> list[tuple[str, int]]:
-    """Changes in words with the total bytes after each, cumulative, until the run fits; what would gain nothing is
-    left out.
+    """Return changes in words with the total bytes after each, cumulative, until the run fits.
+
+    A change that saves nothing is left out.
 
     First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then what costs length,
     then what costs the base's precision. The last entry fits, or nothing here does. batches: the largest micro-batches
-    of the rows under a `train` section, cut at a length if one is given; number: bytes of an unquantized number.
+    of the rows under a `train` section, cut at a length if one is given; dtype_bytes: of an unquantized weight.
     """
-    said: list[tuple[str, int]] = []
-    wanted = Wanted(model, train)
-    least = wanted.total(batches, number)
+    changes: list[tuple[str, int]] = []
+    candidate = Candidate(model, train)
+    least = candidate.total(batches, dtype_bytes)
     for words, change in _changes(
-        model, train, max(batch.length for batch in batches(train | {"packing": False}, None))
+        model, train, max(batch.length for batch in batches(msgspec.structs.replace(train, packing=False), None))
     ):
-        changed = change(wanted)
-        total = changed.total(batches, number)
+        changed = change(candidate)
+        total = changed.total(batches, dtype_bytes)
         if total >= least:
             continue
-        wanted, least = changed, total
-        said.append((words, total))
+        candidate, least = changed, total
+        changes.append((words, total))
         if total <= usable:
             break
-    return said
+    return changes
 
 
 def _changes(
-    model: Architecture, train: dict[str, Any], longest: int
-) -> Iterator[tuple[str, Callable[[Wanted], Wanted]]]:
+    model: Architecture, train: TrainConfig, longest: int
+) -> Iterator[tuple[str, Callable[[Candidate], Candidate]]]:
     """Each change in words, and as a function."""
 
-    def training(**changed: Any) -> Callable[[Wanted], Wanted]:
-        return lambda wanted: replace(wanted, train=wanted.train | changed)
+    def training(**changed: Any) -> Callable[[Candidate], Candidate]:
+        return lambda candidate: replace(candidate, train=msgspec.structs.replace(candidate.train, **changed))
 
-    def cut(length: int) -> Callable[[Wanted], Wanted]:
-        return lambda wanted: replace(wanted, longest=length)
+    def cut(length: int) -> Callable[[Candidate], Candidate]:
+        return lambda candidate: replace(candidate, longest=length)
 
-    if train["packing"]:
+    if train.packing:
         yield "train.packing false", training(packing=False)
-    rows, accumulation = train["batch_size"], train["gradient_accumulation_steps"]
+    rows, accumulation = train.batch_size, train.gradient_accumulation_steps
     while rows > 1:
         smaller = (rows + 1) // 2
         accumulation = -(-rows * accumulation // smaller)
         rows = smaller
         words = f"train.batch_size {rows} with gradient_accumulation_steps {accumulation}"
         yield words, training(batch_size=rows, gradient_accumulation_steps=accumulation)
-    if not train["gradient_checkpointing"]:
+    if not train.gradient_checkpointing:
         yield "train.gradient_checkpointing true", training(gradient_checkpointing=True)
-    if train["method"] == "full":
+    if train.method == "full":
         yield "train.method lora", training(method="lora")
     for length in LENGTHS:
         if length < longest:
             yield f"data.max_length {length} (longer rows are cut)", cut(length)
     if not model.quantized:
         words = "a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's"
-        yield words, lambda wanted: replace(wanted, model=wanted.model.with_bits(QUANTIZED_BITS))
+        yield words, lambda candidate: replace(candidate, model=candidate.model.with_bits(QUANTIZED_BITS))

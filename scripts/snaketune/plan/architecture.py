@@ -1,5 +1,4 @@
-"""What a model is made of, from its config.json alone: the shapes of its matrices, counted before a byte of weights is
-read.
+"""Shapes of a model's matrices, from its config.json alone and before any weights are read.
 
 The decoder families that mlx-lm trains share one plan: an embedding, blocks of attention and a gated (or plain) MLP,
 a head that may be the embedding again. A mixture of experts repeats the MLP. Layer names are those of mlx-lm's models,
@@ -9,7 +8,7 @@ by which `train.target_modules` picks them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaketune.errors import ModelError
 
@@ -20,33 +19,33 @@ GIVEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"
 
 @dataclass(frozen=True)
 class Linear:
-    """A matrix inside a block: `inputs` x `outputs` weights, `copies` of it (the experts of a mixture)."""
+    """A matrix inside a block: `inputs` x `outputs` weights, `num_experts` of it in a mixture."""
 
     name: str
     inputs: int
     outputs: int
-    copies: int = 1
+    num_experts: int = 1
 
     @property
-    def weights(self) -> int:
-        return self.inputs * self.outputs * self.copies
+    def num_params(self) -> int:
+        return self.inputs * self.outputs * self.num_experts
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder's sizes, in elements. `active_inner` is the width of the MLP that one token passes through."""
+    """A decoder's sizes, in elements. `active_intermediate_size`: width of the MLP that one token passes."""
 
     model_type: str
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    inner: int
-    active_inner: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    active_intermediate_size: int
     gated: bool
-    vocabulary: int
-    tied: bool
+    vocab_size: int
+    tie_word_embeddings: bool
     linears: tuple[Linear, ...]
     bits: float
     quantized: bool
@@ -54,45 +53,45 @@ class Architecture:
     @property
     def block_weights(self) -> int:
         """Weights of the matrices of one block."""
-        return sum(linear.weights for linear in self.linears)
+        return sum(linear.num_params for linear in self.linears)
 
     @property
     def embedding_weights(self) -> int:
         """Weights of the embedding, and of the head where it is a matrix of its own."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
     @property
     def norm_weights(self) -> int:
-        return (2 * self.layers + 1) * self.hidden
+        return (2 * self.num_layers + 1) * self.hidden_size
 
     @property
     def parameters(self) -> int:
         """All weights of the model (biases and small norms apart, under 0.1 %)."""
-        return self.layers * self.block_weights + self.embedding_weights + self.norm_weights
+        return self.num_layers * self.block_weights + self.embedding_weights + self.norm_weights
 
     def with_bits(self, bits: float) -> Architecture:
-        """The same model with its matrices quantized to so many bits a weight."""
+        """Return the same model with its matrices quantized to so many bits a weight."""
         return replace(self, bits=bits, quantized=True)
 
     def targeted(self, targets: str | list[str]) -> tuple[Linear, ...]:
-        """The matrices of a block that `train.target_modules` names."""
+        """Return the matrices of a block that `train.target_modules` names."""
         if targets == "all-linear":
             return self.linears
         return tuple(one for one in self.linears if one.name in targets or one.name.rsplit(".", 1)[-1] in targets)
 
     def adapter_weights(self, rank: int, targets: str | list[str]) -> int:
         """Trainable weights of a LoRA adapter of this rank."""
-        per_block = sum(rank * (one.inputs + one.outputs) * one.copies for one in self.targeted(targets))
-        return self.layers * per_block
+        per_block = sum(rank * (one.inputs + one.outputs) * one.num_experts for one in self.targeted(targets))
+        return self.num_layers * per_block
 
 
 def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
-    """The architecture that a config.json describes. Raises ModelError when it names no decoder's sizes."""
+    """Return the architecture that a config.json describes. Raises ModelError when it names no decoder's sizes."""
     text = config.get("text_config") or config
     missing = [key for key in GIVEN if not isinstance(text.get(key), int)]
     if missing:
         raise ModelError(
-            f"this is no config.json of a decoder: {', '.join(missing)} missing",
+            f"this is not the config.json of a decoder: {', '.join(missing)} missing",
             where=where,
             fix="Use a causal language model in Hugging Face format",
         )
@@ -107,17 +106,17 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     return Architecture(
         model_type=model_type,
-        hidden=hidden,
-        layers=text["num_hidden_layers"],
-        heads=heads,
-        kv_heads=kv_heads,
-        head_size=head_size,
-        inner=inner,
-        active_inner=inner * (text.get("num_experts_per_tok") or 1 if experts > 1 else 1),
+        hidden_size=hidden,
+        num_layers=text["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_size,
+        intermediate_size=inner,
+        active_intermediate_size=inner * (text.get("num_experts_per_tok") or 1 if experts > 1 else 1),
         gated=gated,
-        vocabulary=text["vocab_size"],
-        tied=_tied(text, config),
-        linears=_linears(model_type, hidden, heads * head_size, kv_heads * head_size, inner, experts, gated),
+        vocab_size=text["vocab_size"],
+        tie_word_embeddings=_tied(text, config),
+        linears=_linears(model_type, hidden, (heads * head_size, kv_heads * head_size), _MLP(inner, experts, gated)),
         bits=_bits(quantization, config),
         quantized=bool(quantization.get("bits")),
     )
@@ -143,13 +142,19 @@ def _bits(quantization: dict[str, Any], config: dict[str, Any]) -> float:
     return 32 if named == "float32" else 16
 
 
-def _linears(
-    model_type: str, hidden: int, queries: int, keys: int, inner: int, experts: int, gated: bool
-) -> tuple[Linear, ...]:
+class _MLP(NamedTuple):
+    width: int
+    experts: int
+    gated: bool
+
+
+def _linears(model_type: str, hidden: int, attention_widths: tuple[int, int], mlp: _MLP) -> tuple[Linear, ...]:
+    """Return the matrices of a block; attention_widths: of the queries, and of the keys."""
+    (queries, keys), (inner, experts, gated) = attention_widths, mlp
     if model_type in FUSED_PROJECTIONS:
         attention = [Linear("self_attn.qkv_proj", hidden, queries + 2 * keys)]
-        mlp = [Linear("mlp.gate_up_proj", hidden, 2 * inner), Linear("mlp.down_proj", inner, hidden)]
-        return (*attention, Linear("self_attn.o_proj", queries, hidden), *mlp)
+        fused = [Linear("mlp.gate_up_proj", hidden, 2 * inner), Linear("mlp.down_proj", inner, hidden)]
+        return (*attention, Linear("self_attn.o_proj", queries, hidden), *fused)
     attention = [
         Linear("self_attn.q_proj", hidden, queries),
         Linear("self_attn.k_proj", hidden, keys),
@@ -158,9 +163,9 @@ def _linears(
     ]
     if not gated:
         return (*attention, Linear("mlp.fc1", hidden, inner), Linear("mlp.fc2", inner, hidden))
-    mlp = [
+    return (
+        *attention,
         Linear("mlp.gate_proj", hidden, inner, experts),
         Linear("mlp.up_proj", hidden, inner, experts),
         Linear("mlp.down_proj", inner, hidden, experts),
-    ]
-    return (*attention, *mlp)
+    )

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-UNKNOWN = 0.1
+from snaketune.engines import get_capabilities
+
+BASE_UNCERTAINTY = 0.1
 BLOCKS = 8
-FEWEST_GAPS = 4
-LEFT_OUT = 0.1
+MIN_GAPS = 4
+TRIMMED_FRACTION = 0.1
 START_SECONDS = 0.7  # of a job, before and after what its own process can time
 CONVERTER_SECONDS = 8.0  # it imports torch and transformers; where the dry run could not measure it
-AT_ONCE = 32  # answers in the making, as many as the engines take
 COPY_BYTES_PER_SECOND = 300e6  # reading, adding and writing a model
 QUANTIZE_BYTES_PER_SECOND = 60e6  # of 16-bit input, one core
 
@@ -30,12 +31,12 @@ QUANTIZE_BYTES_PER_SECOND = 60e6  # of 16-bit input, one core
 class Speed:
     """What the pilot measured, in seconds: for each token that training reads, and for one validation with its saving.
 
-    share: the relative half-width of the range of `per_token`; 1 where there was too little to measure it by.
+    relative_error: the relative half-width of the range of `per_token`; 1 where there was too little to measure it by.
     """
 
     per_token: float
     validation: float
-    share: float
+    relative_error: float
 
 
 def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Speed:
@@ -48,16 +49,16 @@ def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Se
     at = {line["update"]: line["seconds"] for line in lines}
     gaps = [(update, at[update] - at[update - 1]) for update in sorted(at) if update - 1 in at]
     rates = np.array([gap / max(1, tokens[update - 1]) for update, gap in gaps if gap > 0])
-    if len(rates) < FEWEST_GAPS:
+    if len(rates) < MIN_GAPS:
         return Speed(timing["seconds"] / max(1, sum(tokens)), 0.0, 1.0)
-    rates = rates[rates <= np.quantile(rates, 1 - LEFT_OUT)]
+    rates = rates[rates <= np.quantile(rates, 1 - TRIMMED_FRACTION)]
     per_token = float(rates.mean())
     blocks = np.array([block.mean() for block in np.array_split(rates, min(BLOCKS, len(rates)))])
-    share = UNKNOWN + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
+    relative_error = BASE_UNCERTAINTY + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
     whole = timing["resumed_from"] == 0
     ends = [at[1] - tokens[0] * per_token] if 1 in at else []
     ends += [timing["seconds"] - at[max(at)]] if whole else []
-    return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, share)
+    return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, relative_error)
 
 
 def training_seconds(speed: Speed, tokens: float, validations: int, size: float = 1) -> float:
@@ -78,7 +79,7 @@ def packaging_seconds(parameters: int, gguf_types: Sequence[str], start: float, 
 
 
 @dataclass(frozen=True)
-class Answering:
+class InferenceSpeed:
     """What answering and scoring take, in seconds: `start` before the first row, `step` for each step of all answers in
     the making, `token` for each new token in it, `scored` for each token of a row that is scored."""
 
@@ -89,17 +90,17 @@ class Answering:
 
     def seconds(self, rows: int, new_tokens: float, read_tokens: float) -> float:
         """Of so many rows, each answered in `new_tokens` and scored over `read_tokens`, all of them in the mean."""
-        each = self.step / max(1, min(AT_ONCE, rows)) + self.token
+        each = self.step / max(1, min(get_capabilities().COMPLETION_BATCH, rows)) + self.token
         return self.start + rows * (new_tokens * each + read_tokens * self.scored)
 
 
-def answering(
+def inference_speed(
     start: float, alone: tuple[float, int], together: tuple[float, int, int], scoring: tuple[float, int]
-) -> Answering:
+) -> InferenceSpeed:
     """From a sample: (seconds, new tokens) of one answer alone, (seconds, new tokens, steps) of several together, and
     (seconds, tokens) of scored rows."""
     (first, steps), (seconds, tokens, longest) = alone, together
     one = first / max(1, steps)  # a step of one row
     token = (seconds - longest * one) / (tokens - longest) if tokens > longest else 0.0
     token = min(max(0.0, token), one)
-    return Answering(start, one - token, token, scoring[0] / max(1, scoring[1]))
+    return InferenceSpeed(start, one - token, token, scoring[0] / max(1, scoring[1]))

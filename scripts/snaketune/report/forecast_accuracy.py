@@ -33,9 +33,9 @@ def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
     stages = {stage: stage_seconds(run.folder, steps) for stage, (_, steps) in STAGES.items()}
     stages |= {"train": timing.get("seconds"), "other_experiments": _others(found, trained)}
     rows = [
-        row("Updates", "count", planned.get("updates"), summary.get("updates")),
+        row("Updates", "count", planned.get("steps"), summary.get("updates")),
         row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
-        row("Tokens trained", "count", planned.get("trained_tokens"), summary.get("trained_tokens")),
+        row("Tokens trained", "count", planned.get("num_target_tokens"), summary.get("trained_tokens")),
         *_times(seconds, stages, share),
         row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), _peak(timing)),
         row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), _peak(timing)),

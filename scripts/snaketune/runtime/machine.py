@@ -1,13 +1,11 @@
-"""What this machine really has for a training: the device's memory and the disk, as far as they may be used."""
+"""Memory and disk of this machine, as far as a training may use them."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from snaketune.files import Record, StrPath
 
@@ -15,18 +13,14 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 SHARE_OF_RAM = 0.9  # the rest belongs to the system and to this process's own libraries
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A machine as the plan sees it. Bytes; `usable` is what a training may take, `because` says where that is from."""
+class Machine(Record, frozen=True):
+    """A machine as the plan sees it. Bytes; a training may take `usable_memory`, which `memory_source` explains."""
 
     name: str
     device: str
     memory: int
-    usable: int
-    because: str
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
+    usable_memory: int
+    memory_source: str
 
 
 class DeviceInfo(Record, frozen=True, kw_only=True):
@@ -41,23 +35,23 @@ class DeviceInfo(Record, frozen=True, kw_only=True):
 
 
 def this_machine(device: DeviceInfo) -> Machine:
-    """This machine, given what its engine says of the device (`engines.interface.Capabilities.describe_device`).
+    """Return this machine, given what its engine says of the device (`engines.interface.Capabilities.describe_device`).
 
     On a Mac it is MLX's recommended working set, on an NVIDIA GPU its memory, else the RAM that this process may have.
     """
     ram = _ram()
     if device.working_set:
-        memory, usable, because = ram, device.working_set, "MLX's recommended working set of the unified memory"
+        memory, usable, source = ram, device.working_set, "MLX's recommended working set of the unified memory"
     elif device.memory:
-        memory, usable, because = device.memory, int(device.memory * SHARE_OF_RAM), "90 % of the GPU's memory"
+        memory, usable, source = device.memory, int(device.memory * SHARE_OF_RAM), "90 % of the GPU's memory"
     else:
-        memory, usable, because = ram, int(ram * SHARE_OF_RAM), "90 % of the RAM that this process may have"
+        memory, usable, source = ram, int(ram * SHARE_OF_RAM), "90 % of the RAM that this process may have"
     name = device.name or platform.processor() or platform.machine()
-    return Machine(f"{platform.system()} {platform.machine()}, {name}", device.device, memory, usable, because)
+    return Machine(f"{platform.system()} {platform.machine()}, {name}", device.device, memory, usable, source)
 
 
 def _ram() -> int:
-    """RAM in bytes, or a container's smaller share of it."""
+    """Return the RAM in bytes, or a container's smaller limit."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in CGROUP_LIMITS:
         try:
@@ -68,7 +62,7 @@ def _ram() -> int:
 
 
 def free_disk(folder: StrPath) -> int:
-    """Free bytes on the disk where `folder` is, or will be."""
+    """Return the free bytes on the disk where `folder` is or will be."""
     path = Path(folder).resolve()
     while not path.exists():
         path = path.parent

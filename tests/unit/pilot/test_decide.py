@@ -13,11 +13,13 @@ from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig
+from snaketune.contracts.pilot import PilotDecision
 from snaketune.demo import base_model, task
 from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
 from snaketune.package import peft_export
 from snaketune.pilot import decide, dry_run
+from snaketune.pilot.settings import DecisionSettings
 from snaketune.plan import plan
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Renderer
@@ -62,46 +64,61 @@ class Pilot:
         files.write_json(dry_run.timing(self.tried), {"converter_seconds": 4.0})
         self.train = self.config["train"] | {"dtype": "auto", "seed": self.config["seed"]}
 
-    def decided(self) -> dict[str, Any]:
-        config, out = self.config, self.folder / "pilot"
-        experiments = expand(msgspec.convert(config, RunConfig))
+    def decided(self) -> PilotDecision:
+        config, out = msgspec.convert(self.config, RunConfig), self.folder / "pilot"
+        experiments = list(expand(config).values())
         plan.run(
+            plan.PlanSettings(
+                experiments=experiments,
+                max_length=config.data.max_length,
+                seed=config.seed,
+                gguf=config.package.gguf,
+                adapter=config.package.adapter,
+            ),
             models=[self.model],
             stores=[self.stores["train"]],
             tokens=[self.folder / "demo/tokens.json"],
-            config={
-                "experiments": msgspec.to_builtins(expand(msgspec.convert(config, RunConfig))),
-                "data": config["data"],
-                "package": config["package"],
-            },
             machine=MACHINE,
-            seed=config["seed"],
             plan=self.folder / "plan.json",
         )
         train.train(
             self.stores["train"],
             self.stores["valid"],
             self.model,
-            self.train | {"epochs": 1, "max_steps": config["pilot"]["max_steps"]},
+            self.train | {"epochs": 1, "max_steps": config.pilot.max_steps},
             adapter=out / "adapters.safetensors",
             adapter_config=out / "adapter_config.json",
             metrics=out / "metrics.jsonl",
             summary=out / "summary.json",
             work=out / "work",
-            rows=config["pilot"]["rows"],
+            rows=config.pilot.rows,
         )
         return decide.run(
-            summary=out / "summary.json",
-            metrics=out / "metrics.jsonl",
-            adapter=out / "adapters.safetensors",
-            model=self.model,
-            train=self.stores["train"],
-            valid=self.stores["valid"],
-            plan=self.folder / "plan.json",
-            tried=self.tried,
-            curve=[],
-            config=config | {"artefacts": ["base", "adapter"], "experiment": next(iter(experiments))},
-            decision=self.folder / "decision.json",
+            decide.PilotFiles(
+                summary=out / "summary.json",
+                metrics=out / "metrics.jsonl",
+                adapter=out / "adapters.safetensors",
+                model=self.model,
+                train=self.stores["train"],
+                valid=self.stores["valid"],
+                plan=self.folder / "plan.json",
+                dry_run=self.tried,
+                subsets=[],
+            ),
+            DecisionSettings(
+                experiment=experiments[0].name,
+                pilot=config.pilot,
+                rows_per_step=config.train.rows_per_step,
+                model=config.model,
+                seed=config.seed,
+                max_rows=config.evaluate.max_rows,
+                max_new_tokens=config.evaluate.max_new_tokens,
+                general_rows=config.evaluate.forgetting.rows,
+                variants=["base", "adapter"],
+                gguf=config.package.gguf,
+                threads=config.threads,
+            ),
+            self.folder / "decision.json",
         )
 
 
@@ -114,8 +131,8 @@ def said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def verdicts(decision: dict[str, Any]) -> dict[str, str]:
-    return {one["name"]: one["verdict"] for one in decision["criteria"]}
+def results(decision: PilotDecision) -> dict[str, str]:
+    return {criterion.name: criterion.result for criterion in decision.criteria}
 
 
 def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp_path):
@@ -123,12 +140,13 @@ def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp
     found = Pilot(
         tmp_path, base, splits, train={**SHORT, "learning_rate": 0}, pilot={"rows": 32, "max_steps": 12, "sample": 2}
     ).decided()
-    assert found["decision"] == "no-go"
-    assert found["likely_cause"].startswith("nothing was learnt")
-    assert read_json(tmp_path / "decision.json") == found
-    assert {"hours", "hours_low", "hours_high", "memory_bytes", "disk_bytes"} <= found["forecast"].keys()
-    assert len(found["sample"]) == 2
-    assert found["sample"][0]["prompt"].startswith("translate to Hawaiian: ")
+    assert found.decision == "no-go"
+    assert found.likely_cause.startswith("nothing was learnt")
+    assert read_json(tmp_path / "decision.json", type=PilotDecision) == found
+    assert found.forecast.hours_low < found.forecast.hours < found.forecast.hours_high
+    assert found.forecast.disk_bytes > 0
+    assert len(found.sample) == 2
+    assert found.sample[0].prompt.startswith("translate to Hawaiian: ")
 
 
 def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_path):
@@ -141,11 +159,11 @@ def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_
         train={**SHORT, "learning_rate": 1e-2, "warmup_steps": 2},
         pilot={"rows": 40, "max_steps": 30},
     ).decided()
-    seen = verdicts(found)
-    assert seen["answers bound to their questions"] == "unknown"
+    seen = results(found)
+    assert seen["prompt dependence"] == "unknown"
     assert seen["score not worse than base"] == "unknown"
     assert seen["validation better than base"] == "pass"
-    assert found["decision"] == "go", found["reasons"]
+    assert found.decision == "go", found.reasons
 
 
 def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monkeypatch):
@@ -162,7 +180,7 @@ def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monk
         report=tmp_path / "pilot/dry_run.json",
         threads=1,
     )
-    assert [step["step"] for step in found["steps"]] == ["train", "save and load", "convert"]
+    assert [step.step for step in found.steps] == ["train", "save and load", "convert"]
     assert len(asked) == 1
     assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["dry_run", "dry_run.json"]
     assert read_json(dry_run.timing(tmp_path / "pilot/dry_run.json"))["converter_seconds"] < 10
@@ -204,5 +222,5 @@ def test_hopeless_demos_are_refused_for_the_right_reason_and_the_honest_one_goes
         for split, rows in splits.items()
     }
     found = Pilot(tmp_path, built, records, train=own["train"] | changed, pilot=own["pilot"], seed=seed).decided()
-    assert found["decision"] == ("no-go" if cause else "go"), found["reasons"]
-    assert (found["likely_cause"] or "").find(cause or "") >= 0
+    assert found.decision == ("no-go" if cause else "go"), found.reasons
+    assert (found.likely_cause or "").find(cause or "") >= 0

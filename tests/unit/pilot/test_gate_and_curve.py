@@ -7,9 +7,21 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snaketune.contracts.pilot import PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.errors import NoGoError
 from snaketune.files import write_json
 from snaketune.pilot import criteria, gate, learning_curve
+
+FORECAST = PilotForecast(
+    hours=20.0,
+    hours_low=18.0,
+    hours_high=22.0,
+    seconds={"train": 70_000.0},
+    at_once=1,
+    memory_bytes=1,
+    pilot_memory_bytes=1,
+    disk_bytes=5,
+)
 
 
 @pytest.fixture
@@ -20,13 +32,17 @@ def decision(tmp_path):
         failed = criteria.time(20, 22, 10)
         write_json(
             tmp_path / "pilot/decision.json",
-            {
-                "decision": made,
-                "piloted": {"experiment": "small", "of": 3},
-                "reasons": [f"time: {failed.says}"],
-                "likely_cause": "fewer epochs or rows",
-                "criteria": [criteria.memory(1, 2).record(), failed.record()],
-            },
+            PilotDecision(
+                decision=made,
+                piloted=PilotedExperiment(experiment="small", of=3),
+                reasons=[f"time: {failed.message}"],
+                likely_cause="fewer epochs or rows",
+                criteria=[criteria.memory(1, 2), failed],
+                forecast=FORECAST,
+                learning_curve=None,
+                overridden=False,
+                sample=[],
+            ),
         )
         return tmp_path / "pilot/decision.json", tmp_path / "pilot/go"
 
@@ -35,14 +51,14 @@ def decision(tmp_path):
 
 def test_after_a_go_the_file_is_always_the_same(decision):
     made, go = decision("go")
-    gate.pass_on(made, "stop", go)
+    gate.write_go_or_raise(made, "stop", go)
     assert go.read_text() == "go\n"
 
 
 def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
     made, go = decision("no-go")
     with pytest.raises(NoGoError) as caught:
-        gate.pass_on(made, "stop", go)
+        gate.write_go_or_raise(made, "stop", go)
     assert not go.exists()
     said = str(caught.value)
     assert "fail    time" in said
@@ -57,7 +73,7 @@ def test_older_report_is_set_aside_and_says_so_after_a_no_go(decision, tmp_path)
     page.parent.mkdir()
     page.write_text("<html><body><p>rank 8</p></body></html>")
     with pytest.raises(NoGoError, match=r"report of the training before is now .*report/older\.html"):
-        gate.pass_on(made, "stop", go)
+        gate.write_go_or_raise(made, "stop", go)
     assert not page.exists()
     older = page.with_name("older.html").read_text()
     assert "older than the last pilot" in older
@@ -70,13 +86,13 @@ def test_report_stays_where_it_is_after_a_go_or_an_overridden_no_go(decision, tm
     page.write_text("<html><body></body></html>")
     for word, on_no_go in (("go", "stop"), ("no-go", "continue")):
         made, go = decision(word)
-        gate.pass_on(made, on_no_go, go)
+        gate.write_go_or_raise(made, on_no_go, go)
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
 
 def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
     made, go = decision("no-go")
-    gate.pass_on(made, "continue", go)
+    gate.write_go_or_raise(made, "continue", go)
     assert go.read_text() == "go\n"
     assert "overridden" in capsys.readouterr().err
 
@@ -99,7 +115,7 @@ def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
 
 
 @pytest.mark.parametrize(
-    ("points", "verdict"),
+    ("points", "expected"),
     [
         ([(100, 2.0), (300, 1.5), (1000, 1.1)], "likely"),
         ([(100, 2.0), (300, 1.11), (1000, 1.10)], "unlikely"),
@@ -108,18 +124,18 @@ def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
         ([(300, None), (1000, 1.5)], "unclear"),
     ],
 )
-def test_the_curve_says_whether_more_rows_would_help(points, verdict):
-    assert learning_curve.judge(points)["verdict"] == verdict
+def test_the_curve_says_whether_more_rows_would_help(points, expected):
+    assert learning_curve.assess(points).more_data_helps == expected
 
 
 def test_a_doubling_is_measured_between_the_last_two_parts():
-    found = learning_curve.judge([(100, 9.0), (250, 2.0), (1000, 1.0)])
-    assert found["per_doubling"] == pytest.approx(1 / math.log2(4))
+    found = learning_curve.assess([(100, 9.0), (250, 2.0), (1000, 1.0)])
+    assert found.per_doubling == pytest.approx(1 / math.log2(4))
 
 
 @given(share=st.floats(0.01, 1), rows=st.integers(1, 5000), per_update=st.integers(1, 64))
 def test_every_part_makes_as_many_updates_as_the_pilot(share, rows, per_update):
-    part, updates = learning_curve.part(share, rows, None, per_update)
+    part, updates = learning_curve.subset_for_fraction(share, rows, None, per_update)
     assert 1 <= part <= rows
     assert updates == math.ceil(rows / per_update)
-    assert learning_curve.part(share, rows, 7, per_update)[1] == 7
+    assert learning_curve.subset_for_fraction(share, rows, 7, per_update)[1] == 7

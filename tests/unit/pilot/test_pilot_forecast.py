@@ -6,24 +6,44 @@ import os
 
 import pytest
 from snaketune import files
-from snaketune.config import schema as configuration
-from snaketune.pilot import forecast as outlook
+from snaketune.config.sections import ModelConfig, PilotConfig, section
+from snaketune.contracts.pilot import PilotForecast
+from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
+from snaketune.pilot import forecast as pilot_forecast
+from snaketune.pilot.evidence import EvidenceTiming, SampleTiming
+from snaketune.pilot.settings import DecisionSettings
 from snaketune.plan import duration
+from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 
-SAMPLE = {
-    "start_seconds": 2.0 - duration.START_SECONDS,
-    "scoring": (1.0, 1000),  # a millisecond a token
-    "row_tokens": 50.0,
-    "base_answers": {"alone": (1.0, 10), "together": (1.0, 100, 10), "tokens_each": 40.0},
-    "pilot_answers": {"alone": (2.0, 10), "together": (2.0, 100, 10), "tokens_each": 40.0},
-    "reference_tokens": 20.0,
-}
+SAMPLE = EvidenceTiming(
+    start_seconds=2.0 - duration.START_SECONDS,
+    scoring=(1.0, 1000),  # a millisecond a token
+    row_tokens=50.0,
+    base=SampleTiming((1.0, 10), (1.0, 100, 10), 40.0),
+    pilot=SampleTiming((2.0, 10), (2.0, 100, 10), 40.0),
+    reference_tokens=20.0,
+)
 
 
-def experiment(tokens: int, parameters: int = 1000) -> dict:
-    return {"read_tokens": tokens, "validations": 2, "parameters": parameters, "memory": {"total": 9}}
+def experiment(tokens: int, parameters: int = 1000) -> PlannedExperiment:
+    return PlannedExperiment(
+        steps=10,
+        rows_per_step=4,
+        rows_seen=40,
+        times_each_row_is_seen=1.0,
+        num_target_tokens=tokens,
+        input_tokens=tokens,
+        validations=2,
+        parameters=parameters,
+        trainable_parameters=10,
+        largest_batch=BatchShape(4, 21, 80),
+        dtype_bytes=4,
+        memory=MemoryForecast(**dict.fromkeys(MemoryForecast.__struct_fields__, 0) | {"total": 9}),
+        usable_memory=100,
+        warnings=[],
+    )
 
 
 @pytest.fixture
@@ -37,53 +57,65 @@ def forecast(tmp_path):
     general = tmp_path / "general.jsonl"
     general.write_text('{"text": "one"}\n' * 10)
 
-    def made(experiments: dict, device: str = "metal", piloted: str = "", **keys) -> dict:
-        given = {"pilot": {"rows": 40, "max_steps": 10}, "train": {"batch_size": 4, "gradient_accumulation_steps": 1}}
-        given |= {"evaluate": {"max_rows": 30, "forgetting": {"rows": str(general)}}, "package": {"gguf": ["f16"]}}
-        config = configuration.complete({"run": "a", **given, **keys}) | {"artefacts": ["base", "adapter"]}
-        config["experiment"] = piloted or next(iter(experiments))
-        planned = {"experiments": experiments, "machine": {"device": device}, "disk": {"total": 5}}
-        planned |= {"rows": {"test": {"rows": 100}}}
-        return outlook.forecast(config, planned, TokenStore(store), tmp_path / "summary.json", 6.0, SAMPLE)
+    def made(experiments: dict, device: str = "metal", piloted: str = "", **keys) -> PilotForecast:
+        pilot = {"rows": 40, "max_steps": 10}
+        settings = DecisionSettings(
+            experiment=piloted or next(iter(experiments)),
+            pilot=section(PilotConfig, **pilot),
+            rows_per_step=4,
+            model=section(ModelConfig),
+            seed=1,
+            max_rows=30,
+            max_new_tokens=keys.pop("max_new_tokens", 256),
+            general_rows=str(general),
+            variants=["base", "adapter"],
+            gguf=["f16"],
+            threads=keys.pop("threads", 1),
+        )
+        disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0) | {"total": 5})
+        machine = Machine("a machine", device, 100, 100, "the RAM")
+        plan = Plan(machine=machine, rows={"test": 100}, experiments=experiments, disk=disk)
+        times = pilot_forecast.PilotTimes.read(tmp_path / "summary.json")
+        return pilot_forecast.forecast(settings, plan, TokenStore(store), times, 6.0, SAMPLE)
 
     return made
 
 
 def test_training_is_its_tokens_and_its_validations(forecast):
     found = forecast({"main": experiment(100_000)})
-    assert found["seconds"]["train"] == pytest.approx(100 + 2 * 0.5, abs=0.1)
-    assert "other_experiments" not in found["seconds"]
-    assert found["memory_bytes"] == 9
-    assert found["pilot_memory_bytes"] == 8
+    assert found.seconds["train"] == pytest.approx(100 + 2 * 0.5, abs=0.1)
+    assert "other_experiments" not in found.seconds
+    assert found.memory_bytes == 9
+    assert found.pilot_memory_bytes == 8
 
 
 def test_every_experiment_is_counted_and_one_of_twice_the_size_twice(forecast):
     found = forecast({"a": experiment(100_000), "b": experiment(50_000), "c": experiment(50_000, parameters=2000)})
-    assert found["seconds"]["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
-    assert found["hours"] * 3600 == pytest.approx(sum(found["seconds"].values()), abs=0.5)
+    assert found.seconds["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
+    assert found.hours * 3600 == pytest.approx(sum(found.seconds.values()), abs=0.5)
 
 
 def test_forecast_is_of_the_piloted_experiment_wherever_it_stands_in_the_plan(forecast):
     experiments = {"aaa": experiment(50_000), "small": experiment(100_000), "big": experiment(50_000, parameters=2000)}
     found = forecast(experiments, piloted="small")
-    assert found["seconds"]["train"] == pytest.approx(101, abs=0.1)
-    assert found["seconds"]["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
+    assert found.seconds["train"] == pytest.approx(101, abs=0.1)
+    assert found.seconds["other_experiments"] == pytest.approx(51 + 102, abs=0.1)
 
 
 def test_on_a_processor_experiments_run_side_by_side(forecast, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     found = forecast({"a": experiment(10**6), "b": experiment(10**6)}, device="cpu")
-    assert found["at_once"] == 2
+    assert found.at_once == 2
     one = forecast({"a": experiment(10**6)}, device="cpu")
-    assert found["hours"] == pytest.approx(one["hours"], rel=0.01)
+    assert found.hours == pytest.approx(one.hours, rel=0.01)
 
 
 def test_packaging_has_the_converters_own_time(forecast):
-    assert forecast({"main": experiment(1)})["seconds"]["package"] == pytest.approx(2 + 0.7 + 6, abs=0.1)
+    assert forecast({"main": experiment(1)}).seconds["package"] == pytest.approx(2 + 0.7 + 6, abs=0.1)
 
 
 def test_answers_of_both_sets_are_as_long_as_the_sample_shows(forecast):
-    seconds = forecast({"main": experiment(1)})["seconds"]["evaluate"]
+    seconds = forecast({"main": experiment(1)}).seconds["evaluate"]
     rows, scored = 30 + 10, 50 * 0.001
     base, tuned = 40 * (0.1 / 32 + 0), 20 * (0.2 / 32 + 0)
     assert seconds == pytest.approx(2 * 2 + rows * (base + tuned + 2 * scored), abs=0.1)

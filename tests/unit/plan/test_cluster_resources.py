@@ -5,19 +5,64 @@ from pathlib import Path
 
 import pytest
 from snaketune import files
+from snaketune.contracts.pilot import PilotDecision, PilotedExperiment, PilotForecast
+from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
 from snaketune.plan import cluster_resources
+from snaketune.runtime.machine import Machine
 from snaketune.train.signals import interrupted
+
+
+def planned(memory: int, parameters: int, tokens: int) -> PlannedExperiment:
+    parts = dict.fromkeys(MemoryForecast.__struct_fields__, 0) | {"total": memory}
+    return PlannedExperiment(
+        steps=10,
+        rows_per_step=16,
+        rows_seen=160,
+        times_each_row_is_seen=1.0,
+        num_target_tokens=tokens,
+        input_tokens=2 * tokens,
+        validations=2,
+        parameters=parameters,
+        trainable_parameters=10,
+        largest_batch=BatchShape(4, 64, 128),
+        dtype_bytes=4,
+        memory=MemoryForecast(**parts),
+        usable_memory=10**11,
+        warnings=[],
+    )
+
+
+def write_plan(run: Path, **experiments: PlannedExperiment) -> None:
+    disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0))
+    machine = Machine("a machine", "cpu", 10**11, 10**11, "the RAM")
+    files.write_json(run / "plan.json", Plan(machine=machine, rows={"train": 40}, experiments=experiments, disk=disk))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
-    one = {"memory": {"total": 4_000_000_000}, "parameters": 1000, "trained_tokens": 500}
-    longer = {"memory": {"total": 8_000_000_000}, "parameters": 2000, "trained_tokens": 1500}
-    files.write_json(tmp_path / "plan.json", {"experiments": {"longer": longer, "main": one}})
-    seconds = {"train": 3600.0, "package": 60.0, "evaluate": 600.0}
-    files.write_json(
-        tmp_path / "pilot/decision.json", {"piloted": {"experiment": "main", "of": 2}, "forecast": {"seconds": seconds}}
+    write_plan(tmp_path, longer=planned(8_000_000_000, 2000, 1500), main=planned(4_000_000_000, 1000, 500))
+    forecast = PilotForecast(
+        hours=1.2,
+        hours_low=1.0,
+        hours_high=1.4,
+        seconds={"train": 3600.0, "package": 60.0, "evaluate": 600.0},
+        at_once=1,
+        memory_bytes=0,
+        pilot_memory_bytes=0,
+        disk_bytes=0,
     )
+    decision = PilotDecision(
+        decision="go",
+        piloted=PilotedExperiment(experiment="main", of=2),
+        reasons=[],
+        likely_cause=None,
+        criteria=[],
+        forecast=forecast,
+        learning_curve=None,
+        overridden=False,
+        sample=[],
+    )
+    files.write_json(tmp_path / "pilot/decision.json", decision)
     return str(tmp_path)
 
 
@@ -62,6 +107,10 @@ def test_without_a_plan_or_a_pilot_it_asks_for_what_will_do_for_most(tmp_path: P
 
 def test_a_plan_that_was_made_again_is_read_again(run: str) -> None:
     before = cluster_resources.memory_mb(run, "main")
-    one = {"memory": {"total": 40_000_000_000}, "parameters": 1000, "trained_tokens": 500}
-    files.write_json(f"{run}/plan.json", {"experiments": {"main": one}})
+    write_plan(Path(run), main=planned(40_000_000_000, 1000, 500))
     assert cluster_resources.memory_mb(run, "main") > before
+
+
+def test_a_plan_of_another_version_counts_as_none(run: str) -> None:
+    files.write_json(f"{run}/plan.json", {"experiments": {"main": {"memory": {"total": 1}}}})
+    assert cluster_resources.memory_mb(run, "main") == cluster_resources.UNKNOWN_MB

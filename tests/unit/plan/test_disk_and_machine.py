@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from snaketune.config import schema as configuration
+from snaketune.config.sections import TrainConfig, section
 from snaketune.errors import ResourceError
 from snaketune.plan import architecture, disk
 from snaketune.runtime import machine
@@ -17,28 +18,26 @@ MODEL = architecture.read(
         "intermediate_size": 4096,
     }
 )
-TRAIN = configuration.complete({"run": "a"})["train"]
+TRAIN = section(TrainConfig)
 
 
 def test_stages_add_up_and_a_base_that_is_here_takes_nothing():
     there, absent = (disk.forecast([(MODEL, TRAIN, gone)], ["q8_0", "q4_k_m"], MODEL) for gone in (False, True))
-    assert there["base"] == 0
-    assert absent["base"] == MODEL.parameters * 2
-    assert absent["total"] == sum(size for stage, size in absent.items() if stage != "total")
+    assert there.base == 0
+    assert absent.base == MODEL.parameters * 2
+    assert 2 * absent.total == sum(msgspec.structs.astuple(absent))
 
 
 def test_every_gguf_type_that_is_asked_for_is_counted_and_f16_once():
-    one, two = (
-        disk.forecast([(MODEL, TRAIN, False)], types, MODEL)["gguf"] for types in (["q8_0"], ["q8_0", "q4_k_m"])
-    )
+    one, two = (disk.forecast([(MODEL, TRAIN, False)], types, MODEL).gguf for types in (["q8_0"], ["q8_0", "q4_k_m"]))
     assert one == pytest.approx(MODEL.parameters * 8.5 / 8, rel=1e-6)
     assert two > one
-    assert disk.forecast([(MODEL, TRAIN, False)], ["f16"], MODEL)["gguf"] == 0
+    assert disk.forecast([(MODEL, TRAIN, False)], ["f16"], MODEL).gguf == 0
 
 
 def test_a_full_disk_is_told_before_anything_is_written():
     stages = disk.forecast([(MODEL, TRAIN, True)], ["q8_0"], MODEL)
-    disk.check(stages, 2 * stages["total"], "results/a")
+    disk.check(stages, 2 * stages.total, "results/a")
     with pytest.raises(ResourceError, match=r"results/a: this run needs .* GB of disk, and 0\.1 GB are free"):
         disk.check(stages, 10**8, "results/a")
 
@@ -53,9 +52,9 @@ def test_a_full_disk_is_told_before_anything_is_written():
 )
 def test_what_may_be_used_is_what_the_device_offers(device, usable, because):
     found = machine.this_machine(machine.DeviceInfo(**device))
-    assert because in found.because
-    assert 0 < found.usable <= found.memory
-    assert usable is None or found.usable == usable
+    assert because in found.memory_source
+    assert 0 < found.usable_memory <= found.memory
+    assert usable is None or found.usable_memory == usable
 
 
 def test_free_disk_is_that_of_a_folder_not_yet_made(tmp_path):

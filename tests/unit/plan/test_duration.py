@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snaketune.engines import get_capabilities
 from snaketune.plan import duration
 
 
@@ -28,7 +29,7 @@ def test_the_full_run_is_forecast_within_a_fifth_and_within_its_range(per_token,
     timing, _, tokens = training(600, per_token, validation, 50, noise, seed + 1)
     forecast = duration.training_seconds(speed, sum(tokens), 1 + 600 // 50)
     assert forecast == pytest.approx(timing["seconds"], rel=0.2)
-    assert abs(forecast - timing["seconds"]) <= speed.share * forecast + 1e-6
+    assert abs(forecast - timing["seconds"]) <= speed.relative_error * forecast + 1e-6
 
 
 def test_a_resumed_pilot_gives_the_speed_of_its_updates():
@@ -42,7 +43,7 @@ def test_a_resumed_pilot_gives_the_speed_of_its_updates():
 
 def test_a_pilot_of_two_updates_tells_nothing_sure():
     timing, lines, tokens = training(2, 0.01, 0.5, 100, 0.05, 1)
-    assert duration.measured(timing, lines, tokens).share == 1
+    assert duration.measured(timing, lines, tokens).relative_error == 1
 
 
 def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_converter_takes():
@@ -55,13 +56,15 @@ def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_convert
 def test_a_sample_tells_what_a_step_takes_and_what_a_token(step, token, longest, others):
     alone = longest * (step + token), longest
     together = longest * step + (longest + others) * token, longest + others, longest
-    found = duration.answering(3.0, alone, together, (2.0, 1000))
+    found = duration.inference_speed(3.0, alone, together, (2.0, 1000))
     assert (found.step, found.token) == pytest.approx((step, token), rel=1e-4, abs=1e-6)
     many = found.seconds(320, 10, 50)
-    assert many == pytest.approx(3 + 320 * 10 * (step / duration.AT_ONCE + token) + 320 * 50 * 0.002, rel=1e-3)
+    assert many == pytest.approx(
+        3 + 320 * 10 * (step / get_capabilities().COMPLETION_BATCH + token) + 320 * 50 * 0.002, rel=1e-3
+    )
 
 
 @given(st.floats(0, 9), st.integers(0, 9), st.floats(0, 9), st.integers(0, 99), st.integers(0, 9))
 def test_whatever_the_clock_said_no_time_is_negative(first, steps, seconds, tokens, longest):
-    found = duration.answering(1.0, (first, steps), (seconds, tokens, longest), (0.0, 0))
+    found = duration.inference_speed(1.0, (first, steps), (seconds, tokens, longest), (0.0, 0))
     assert min(found.step, found.token, found.scored) >= 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snaketune.config import schema as configuration
+from msgspec.structs import replace
+from snaketune.config.sections import TrainConfig, section
+from snaketune.contracts.plan import BatchShape
+from snaketune.engines import get_capabilities
+from snaketune.engines.mlx import generation, loss, optimizer
 from snaketune.plan import architecture, memory
 from snaketune.plan.advice import advice
-from snaketune.plan.memory import Batch
 
 SMALL = {
     "hidden_size": 64,
@@ -20,7 +24,7 @@ SMALL = {
     "intermediate_size": 160,
 }
 MODEL = architecture.read(SMALL)
-TRAIN = configuration.complete({"run": "a"})["train"]
+TRAIN = section(TrainConfig)
 TRAINS = st.fixed_dictionaries(
     {
         "method": st.sampled_from(["lora", "dora", "full"]),
@@ -32,49 +36,50 @@ TRAINS = st.fixed_dictionaries(
         "num_layers": st.sampled_from([None, 1, 2, 99]),
         "optimizer": st.sampled_from(["adamw", "sgd", "adafactor", "lion"]),
     }
-).map(lambda given: TRAIN | given)
+).map(lambda given: replace(TRAIN, **given))
 
 
-def batch_of(train: dict[str, Any], length: int) -> Batch:
-    return Batch(train["batch_size"], length, max(1, train["batch_size"] * length // 2))
+def batch_of(train: TrainConfig, length: int) -> BatchShape:
+    return BatchShape(train.batch_size, length, max(1, train.batch_size * length // 2))
 
 
-def total(train: dict[str, Any], batch: Batch, number: int = 4, model: Any = MODEL) -> int:
-    return memory.forecast(model, train, batch, number)["total"]
+def total(train: TrainConfig, batch: BatchShape, number: int = 4, model: Any = MODEL) -> int:
+    return memory.forecast(model, train, batch, number).total
 
 
 @given(train=TRAINS, length=st.integers(1, 2048), number=st.sampled_from([2, 4]))
 def test_the_parts_add_up_to_the_total_and_none_is_negative(train, length, number):
     parts = memory.forecast(MODEL, train, batch_of(train, length), number)
-    assert sum(parts.values()) == 2 * parts["total"]
-    assert min(parts.values()) >= 0
+    sizes = msgspec.structs.astuple(parts)
+    assert sum(sizes) == 2 * parts.total
+    assert min(sizes) >= 0
 
 
 @given(train=TRAINS, length=st.integers(1, 2048))
 def test_more_rows_or_longer_ones_never_take_less(train, length):
     batch = batch_of(train, length)
-    assert total(train, batch) <= total(train, Batch(batch.rows + 1, length, batch.targets))
-    assert total(train, batch) <= total(train, Batch(batch.rows, length + 1, batch.targets))
+    assert total(train, batch) <= total(train, BatchShape(batch.rows + 1, length, batch.num_targets))
+    assert total(train, batch) <= total(train, BatchShape(batch.rows, length + 1, batch.num_targets))
 
 
 def test_checkpointing_saves_activations_where_there_are_many_layers():
     deep = architecture.read({**SMALL, "num_hidden_layers": 24})
-    batch = Batch(4, 512, 1024)
-    held = {kept: total(TRAIN | {"gradient_checkpointing": kept}, batch, model=deep) for kept in (True, False)}
+    batch = BatchShape(4, 512, 1024)
+    held = {kept: total(replace(TRAIN, gradient_checkpointing=kept), batch, model=deep) for kept in (True, False)}
     assert held[True] < held[False] / 3
 
 
 def test_full_training_holds_more_than_four_copies_of_the_model():
     weights = memory.weight_bytes(MODEL, 4)
-    assert total(TRAIN | {"method": "full"}, Batch(1, 8, 4)) > 4 * weights
+    assert total(replace(TRAIN, method="full"), BatchShape(1, 8, 4)) > 4 * weights
 
 
 def test_only_the_last_layers_keep_activations_where_only_they_are_trained():
     parts = {
-        n: memory.forecast(MODEL, TRAIN | {"num_layers": n, "gradient_checkpointing": False}, Batch(4, 64, 128), 4)
+        n: memory.forecast(MODEL, replace(TRAIN, num_layers=n, gradient_checkpointing=False), BatchShape(4, 64, 128), 4)
         for n in (1, 3)
     }
-    assert parts[1]["activations"] * 3 == parts[3]["activations"]
+    assert parts[1].activations * 3 == parts[3].activations
 
 
 def even(length):
@@ -82,7 +87,7 @@ def even(length):
 
     def batches(train, cut):
         width = min(length, cut or length)
-        return [Batch(train["batch_size"], width, train["batch_size"] * width // 2)]
+        return [BatchShape(train.batch_size, width, train.batch_size * width // 2)]
 
     return batches
 
@@ -98,10 +103,10 @@ def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, s
 
 
 def test_advice_names_the_smallest_change_first():
-    train = TRAIN | {"batch_size": 8, "gradient_accumulation_steps": 2, "gradient_checkpointing": False}
-    words, after = advice(MODEL, train, even(256), 4, int(0.8 * total(train, Batch(8, 256, 1024))))[0]
+    train = replace(TRAIN, batch_size=8, gradient_accumulation_steps=2, gradient_checkpointing=False)
+    words, after = advice(MODEL, train, even(256), 4, int(0.8 * total(train, BatchShape(8, 256, 1024))))[0]
     assert words.startswith("train.batch_size 4 with gradient_accumulation_steps 4")
-    assert after == total(train | {"batch_size": 4, "gradient_accumulation_steps": 4}, Batch(4, 256, 512))
+    assert after == total(replace(train, batch_size=4, gradient_accumulation_steps=4), BatchShape(4, 256, 512))
 
 
 @pytest.mark.parametrize(("quantized", "bytes_each"), [(False, 2.0), (True, 4.5 / 8)])
@@ -109,3 +114,10 @@ def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
     large = architecture.read({**SMALL, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 32000})
     model = large.with_bits(4.5) if quantized else large
     assert memory.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
+
+
+def test_the_sizes_that_forecasts_count_with_are_those_of_the_engine():
+    facts = get_capabilities()
+    assert facts.LOSS_SLICE_BYTES == loss.SLICE_BYTES
+    assert facts.FLAT_CHUNK == optimizer.PACKED
+    assert facts.COMPLETION_BATCH == generation.BATCH

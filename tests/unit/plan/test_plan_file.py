@@ -11,12 +11,15 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
-from snaketune.config.sections import RunConfig
+from snaketune.config.sections import RunConfig, TrainConfig, section
+from snaketune.contracts.plan import BatchShape, Plan
 from snaketune.demo import base_model, task
 from snaketune.errors import ModelError, ResourceError
-from snaketune.plan import architecture
+from snaketune.files import read_json
+from snaketune.plan import architecture, memory
 from snaketune.plan import plan as forecast
 from snaketune.plan.advice import advice
 from snaketune.runtime.machine import Machine
@@ -58,31 +61,32 @@ def planned(model, tmp_path):
     tokens.write_text(json.dumps({"splits": splits}))
     manifest.write_text(json.dumps({"folder": str(model)}))
 
-    def plan(machine: Machine = MACHINE, **keys: Any) -> dict[str, Any]:
-        config = configuration.complete({"run": "a", **keys})
-        return forecast.run(
-            models=[manifest],
-            stores=[store],
-            tokens=[tokens],
-            config={
-                "experiments": msgspec.to_builtins(expand(msgspec.convert(config, RunConfig))),
-                "data": config["data"],
-                "package": config["package"],
-            },
-            machine=machine,
+    def plan(machine: Machine = MACHINE, **keys: Any) -> Plan:
+        config = msgspec.convert(configuration.complete({"run": "a", **keys}), RunConfig)
+        settings = forecast.PlanSettings(
+            experiments=list(expand(config).values()),
+            max_length=config.data.max_length,
             seed=1,
-            plan=tmp_path / "plan.json",
+            gguf=config.package.gguf,
+            adapter=config.package.adapter,
         )
+        written = tmp_path / "plan.json"
+        found = forecast.run(
+            settings, models=[manifest], stores=[store], tokens=[tokens], machine=machine, plan=written
+        )
+        assert read_json(written, type=Plan) == found
+        return found
 
     return plan
 
 
 def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
-    found = planned(train={"epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 1})["experiments"]["main"]
-    assert found["updates"] == 30
-    assert found["times_each_row_is_seen"] == 3
-    assert found["memory"]["total"] > 0
-    assert found["largest_batch"] == {"rows": 4, "length": 58, "targets": 49 + 48 + 47 + 46}
+    train = {"epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 1}
+    found = planned(train=train).experiments["main"]
+    assert found.steps == 30
+    assert found.times_each_row_is_seen == 3
+    assert found.memory.total > 0
+    assert found.largest_batch == BatchShape(4, 58, 49 + 48 + 47 + 46)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +96,14 @@ def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
             {"max_steps": 1, "batch_size": 4, "gradient_accumulation_steps": 2},
             "each row is seen 0.2 times: raise train.epochs",
         ),
-        ({"epochs": 50}, "each row is seen 50 times: expect it to be learnt by heart"),
+        ({"epochs": 50}, "each row is seen 50 times: expect it to be memorized"),
         ({}, "10 of 40 training rows are longer than data.max_length"),
         ({}, "40 training rows teach a style at best"),
-        ({"epochs": 1}, "3 updates are few"),
+        ({"epochs": 1}, "3 steps are few"),
     ],
 )
 def test_it_warns_in_words(planned, train, words):
-    said = planned(train=train)["experiments"]["main"]["warnings"]
+    said = planned(train=train).experiments["main"].warnings
     assert any(one.startswith(words) for one in said), said
 
 
@@ -116,8 +120,8 @@ def test_a_run_that_cannot_fit_is_refused_in_seconds_with_advice_that_fits(plann
     for rows, accumulation in re.findall(r"train\.batch_size (\d+) with gradient_accumulation_steps (\d+)", advice):
         followed |= {"batch_size": int(rows), "gradient_accumulation_steps": int(accumulation)}
     followed["gradient_checkpointing"] = "train.gradient_checkpointing true" in advice
-    found = planned(train=followed)["experiments"]["main"]
-    assert found["memory"]["total"] <= 0.012e9
+    found = planned(train=followed).experiments["main"]
+    assert found.memory.total <= 0.012e9
 
 
 def test_a_model_that_is_too_large_for_anything_is_told_to_be_exchanged(planned):
@@ -127,7 +131,7 @@ def test_a_model_that_is_too_large_for_anything_is_told_to_be_exchanged(planned)
 
 def test_every_experiment_is_forecast_and_the_one_that_does_not_fit_is_named(planned):
     found = planned(grid={"rank": [2, 4, 8]})
-    assert list(found["experiments"]) == ["rank-2", "rank-4", "rank-8"]
+    assert list(found.experiments) == ["rank-2", "rank-4", "rank-8"]
     with pytest.raises(ResourceError, match="experiment rank-4096"):
         planned(grid={"rank": [2, 4096]}, train={"memory_limit": 0.3})
 
@@ -149,25 +153,26 @@ def test_a_base_that_cannot_become_a_gguf_is_refused(planned, model):
 
 
 def test_the_largest_batch_is_one_that_training_makes(planned):
-    found = planned(train={"batch_size": 8, "gradient_accumulation_steps": 2, "max_tokens_per_micro_batch": 200})[
-        "experiments"
-    ]["main"]
-    batch = found["largest_batch"]
-    assert 150 < batch["rows"] * batch["length"] <= 200
+    found = planned(
+        train={"batch_size": 8, "gradient_accumulation_steps": 2, "max_tokens_per_micro_batch": 200}
+    ).experiments["main"]
+    batch = found.largest_batch
+    assert 150 < batch.rows * batch.length <= 200
 
 
 def test_packed_rows_are_one_sequence_of_all_their_positions(planned):
-    found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "packing": True})["experiments"]["main"]
-    assert found["largest_batch"] == {"rows": 1, "length": 58 + 57 + 56 + 55, "targets": 49 + 48 + 47 + 46}
+    train = {"batch_size": 4, "gradient_accumulation_steps": 1, "packing": True}
+    found = planned(train=train).experiments["main"]
+    assert found.largest_batch == BatchShape(1, 58 + 57 + 56 + 55, 49 + 48 + 47 + 46)
     with pytest.raises(ResourceError, match=r"train\.packing false"):
         planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "packing": True, "memory_limit": 0.012})
 
 
 def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planned):
-    found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "train_on_prompts": True})["experiments"][
+    found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "train_on_prompts": True}).experiments[
         "main"
     ]
-    assert found["largest_batch"]["targets"] == 58 + 57 + 56 + 55
+    assert found.largest_batch.num_targets == 58 + 57 + 56 + 55
 
 
 LENGTHS = st.lists(st.integers(20, 900), min_size=20, max_size=60)
@@ -193,7 +198,7 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
         "packing": packing,
     }
     given_train |= {"gradient_checkpointing": False, "max_tokens_per_micro_batch": 4000}
-    train = configuration.complete({"run": "a", "train": given_train})["train"]
+    train = section(TrainConfig, **given_train)
     model = architecture.read(SHAPE)
 
     def stored(lengths):
@@ -202,7 +207,8 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
         return TokenStore(folder / "rows.safetensors")
 
     def total(model, train, lengths):
-        return forecast.experiment(model, {"train": train}, stored(lengths), MACHINE, 4, 1)["memory"]["total"]
+        shapes = forecast.largest_batches(stored(lengths), train, True)
+        return max(memory.forecast(model, train, shape, 4).total for shape in shapes)
 
     usable = int(share * total(model, train, lengths))
     store = stored(lengths)
@@ -211,14 +217,14 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
         return
     for words, _ in steps:
         if found := re.match(r"train\.batch_size (\d+) with gradient_accumulation_steps (\d+)", words):
-            train = train | {"batch_size": int(found[1]), "gradient_accumulation_steps": int(found[2])}
+            train = replace(train, batch_size=int(found[1]), gradient_accumulation_steps=int(found[2]))
         elif found := re.match(r"data\.max_length (\d+)", words):
             lengths = [min(length, int(found[1])) for length in lengths]
         elif words.startswith("a 4-bit base"):
             model = model.with_bits(4.5)
         else:
             key, value = re.match(r"train\.(\w+) (\w+)", words).groups()
-            train = train | {key: {"true": True, "false": False}.get(value, value)}
+            train = replace(train, **{key: {"true": True, "false": False}.get(value, value)})
     assert total(model, train, lengths) <= usable
 
 
@@ -229,7 +235,7 @@ def test_a_mixture_of_experts_is_planned_without_an_adapter_of_its_own(model, pl
     try:
         with pytest.raises(ModelError, match=r"mixture of experts .*package\.adapter: false"):
             planned()
-        assert planned(package={"adapter": False})["experiments"]
-        assert planned(train={"target_modules": ["q_proj", "v_proj"]})["experiments"]
+        assert planned(package={"adapter": False}).experiments
+        assert planned(train={"target_modules": ["q_proj", "v_proj"]}).experiments
     finally:
         (model / "config.json").write_text(json.dumps(config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.pilot import prompt_dependence
+from snaketune.pilot import evidence
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 
@@ -24,11 +24,12 @@ IDS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_factory, pairs, seed):
     store = stored(tmp_path_factory.mktemp("store") / "s", pairs)
     known = {(tuple(q), tuple(a)) for q, a in pairs}
-    for swap in prompt_dependence.exchanges(store, np.arange(len(store)), seed):
+    for swap in evidence.swapped_pairs(store, np.arange(len(store)), seed):
         parts = []
-        for ids, trained in (swap.own, swap.other):
-            parts.append((tuple(ids[~trained].tolist()), tuple(ids[trained].tolist())))
-            assert trained.sum() == swap.targets
+        for request in (swap.own_prompt, swap.other_prompt):
+            ids, mask = np.array(request.ids), np.array(request.loss_mask)
+            parts.append((tuple(ids[~mask].tolist()), tuple(ids[mask].tolist())))
+            assert mask.sum() == swap.num_targets
         own, other = parts
         assert own in known
         assert own[1] == other[1]
@@ -38,18 +39,18 @@ def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_fac
 
 def test_rows_that_all_have_one_answer_cannot_be_exchanged(tmp_path):
     store = stored(tmp_path / "s", [([0, number], [7, 8]) for number in range(1, 9)])
-    assert prompt_dependence.exchanges(store, np.arange(8), 1) == []
+    assert evidence.swapped_pairs(store, np.arange(8), 1) == []
 
 
 def test_plain_text_has_no_question(tmp_path):
     write_store(tmp_path / "s", [(Rendered([1, 2, 3], [False, True, True]), 1.0)])
-    assert prompt_dependence.question_and_answer(TokenStore(tmp_path / "s"), 0) is None
+    assert evidence.split_exchange(TokenStore(tmp_path / "s"), 0) is None
 
 
 def test_of_several_turns_the_first_question_and_its_answer_are_taken(tmp_path):
     ids = list(range(10))
     trained = [False, False, False, True, True, False, False, True, True, True]
     write_store(tmp_path / "s", [(Rendered(ids, trained), 1.0)])
-    question, answer = prompt_dependence.question_and_answer(TokenStore(tmp_path / "s"), 0)
+    question, answer = evidence.split_exchange(TokenStore(tmp_path / "s"), 0)
     assert question.tolist() == [0, 1, 2]
     assert answer.tolist() == [3, 4]
