@@ -53,7 +53,7 @@ def _since(facts: dict[str, Any]) -> str | None:
 
 
 def _compared(facts: dict[str, Any]) -> tuple[str, str]:
-    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
+    evaluation = facts["evaluation"]
     base, tuned = evaluation["base"], evaluation["tuned"]
     if tuned is None:
         return "unknown", "Nothing that was tuned has been scored, so there is no verdict."
