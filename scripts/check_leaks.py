@@ -1,13 +1,13 @@
 """List the rows that stand, or nearly stand, in more than one split (snaketune.data.leakage)."""
 
-import json
-
+import msgspec
+from snaketune.config.sections import LeakageConfig
 from snaketune.data import leakage
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     leakage.run(
-        config=json.loads(snakemake.params.config),
+        config=msgspec.json.decode(snakemake.params.config, type=LeakageConfig),
         train=snakemake.input.train,
         valid=snakemake.input.valid,
         test=snakemake.input.test,

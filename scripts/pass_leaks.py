@@ -3,13 +3,17 @@
 import sys
 from pathlib import Path
 
-from snaketune.data import leakage, summary
+from snaketune.contracts.data import DataReport, LeakReport, SplitReport
+from snaketune.data import leakage
+from snaketune.data.report import summary_lines
 from snaketune.files import read_json, write_text
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    report, split, found = map(read_json, (snakemake.input.report, snakemake.input.split, snakemake.input.leaks))
+    report = read_json(snakemake.input.report, DataReport)
+    split = read_json(snakemake.input.split, SplitReport)
+    leaks = read_json(snakemake.input.leaks, LeakReport)
     rejected = Path(snakemake.input.report).with_name("rejected.jsonl")
-    print("\n".join(summary.lines(report, split, found, rejected)), file=sys.stderr)
+    print("\n".join(summary_lines(report, split, leaks, rejected)), file=sys.stderr)
     leakage.check(snakemake.input.leaks)
     write_text(snakemake.output.passed, "no leak that is to fail this run\n")

@@ -1,16 +1,14 @@
 """Assign whole clusters of related rows to train, valid and test (snaketune.data.splits)."""
 
-import json
-
+import msgspec
+from snaketune.contracts.data import SPLITS
 from snaketune.data import splits
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     splits.run(
-        config=json.loads(snakemake.params.config),
+        config=msgspec.json.decode(snakemake.params.config, type=splits.SplitRowsConfig),
         records=snakemake.input.records,
-        train=snakemake.output.train,
-        valid=snakemake.output.valid,
-        test=snakemake.output.test,
+        outputs={name: snakemake.output[name] for name in SPLITS},
         split=snakemake.output.split,
     )

@@ -138,7 +138,7 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
     evaluate_settings.check_metrics(run)
     return RunDefinition(
         config=run,
-        sources=tuple(data_sources.files(config["data"]["sources"])),
+        sources=tuple(data_sources.files(run.data.sources)),
         experiments=expand(run),
         variants=tuple(evaluate_settings.variants(run)),
         similarity_model=evaluate_settings.similarity_model(run),

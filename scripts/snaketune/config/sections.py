@@ -89,6 +89,39 @@ class DataConfig(Section, frozen=True, kw_only=True):
     on_too_long: Literal["truncate", "drop"]
 
 
+class ValidationConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that decides which rows are kept."""
+
+    sources: list[SourceConfig]
+    system: str | None
+    min_characters: int
+    max_characters: int
+    max_rejected: float
+    near_duplicates: float | bool
+    shingles: Literal["auto", "words", "characters"]
+
+
+class LeakageConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that the check for leaks between the splits depends on."""
+
+    on_leakage: Literal["fail", "warn"]
+    near_duplicates: float | bool
+    shingles: Literal["auto", "words", "characters"]
+
+
+class TemplateConfig(Section, frozen=True, kw_only=True):
+    """The part of `model` that the tokens of a row depend on."""
+
+    chat_template: str | None
+
+
+class FilterConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that the filtering of rows by their tokens depends on; max_length in tokens."""
+
+    max_length: int
+    on_too_long: Literal["truncate", "drop"]
+
+
 class PilotConfig(Section, frozen=True, kw_only=True):
     """The short training before the long one."""
 

@@ -1,82 +1,127 @@
-"""Which rows hang together, and which of them repeat others: near duplicates, one question, one group.
+"""Clusters related rows (near duplicates, same prompt, same group) and finds duplicates to drop.
 
-The same relations decide which rows stand on one side of a split and whether two splits leak into each other.
+The same relations decide which rows share a split and whether two splits leak into each other.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Container, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from snaketune.data.minhash import Near
-from snaketune.data.row_keys import KEY, Identity, number
-from snaketune.data.shingles import Shingles
-from snaketune.data.union_find import Clusters, identities
-
-SIDES = ("", "train", "valid", "test")
-KIN_WHEN_OFF = 0.85  # near_duplicates: false keeps every row, but near duplicates still stand on one side
-COMPARED = 100  # kept rows that each row of a family of near duplicates is compared with
+from snaketune.contracts.data import SPLITS, Content
+from snaketune.data.minhash import NearDuplicateIndex, Shingles
+from snaketune.data.row_keys import KEY_BYTES, RowKeys, hash64
 
 
-class Rows:
-    """What is remembered of the rows that are neither rejected nor exact duplicates; they are numbered from 0."""
+class UnionFind:
+    """Disjoint sets of rows 0 to count - 1. The sets do not depend on the order in which rows are joined."""
+
+    def __init__(self, count: int) -> None:
+        self.parent = list(range(count))
+
+    def root(self, row: int) -> int:
+        parent = self.parent
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    def join(self, one: int, other: int) -> None:
+        one, other = self.root(one), self.root(other)
+        if one != other:
+            self.parent[max(one, other)] = min(one, other)
+
+    def join_equal(self, rows: np.ndarray, keys: np.ndarray) -> None:
+        """Join the rows whose keys are equal; rows and keys have one entry a pair."""
+        order = np.argsort(keys, kind="stable")
+        rows, keys = rows[order], keys[order]
+        same = np.flatnonzero(keys[1:] == keys[:-1])
+        for one, other in zip(rows[same].tolist(), rows[same + 1].tolist(), strict=True):
+            self.join(one, other)
+
+    def members(self) -> dict[int, list[int]]:
+        """The sets of more than one row, each in rising order, by their first row."""
+        found: dict[int, list[int]] = {}
+        for row, parent in enumerate(self.parent):
+            if parent != row:
+                first = self.root(row)
+                found.setdefault(first, [first]).append(row)
+        return found
+
+
+def cluster_ids(clusters: Iterable[list[int]], key: Callable[[int], bytes]) -> dict[int, bytes]:
+    """Each clustered row's cluster ID: the smallest content hash in the cluster, whatever the order of the rows."""
+    return {row: name for members in clusters for name in [min(map(key, members))] for row in members}
+
+
+SPLIT_CODES = ("", *SPLITS)  # of a row: its declared split by number, 0 for none
+CLUSTER_THRESHOLD_WHEN_OFF = 0.85  # near_duplicates: false keeps every row, but near duplicates still share a split
+MAX_COMPARISONS = 100  # kept rows that each row of a family of near duplicates is compared with
+
+
+class RowIndex:
+    """Keys and origin of every row that is neither rejected nor an exact duplicate, in columns; rows count from 0.
+
+    It holds no text: some 400 bytes a row. The shingles of the rows are in a scratch file.
+    """
 
     def __init__(self, shingles: Shingles) -> None:
         self.shingles = shingles
-        self.first: dict[bytes, int] = {}
+        self.first: dict[bytes, int] = {}  # the first row of each content hash
         self.keys = bytearray()
         self.files: dict[str, int] = {}
         self.file, self.line = array("L"), array("q")
-        self.source, self.side = array("H"), array("B")
-        self.lengths = array("q")  # characters of the questions and of the answers, two numbers a row
-        self.loose, self.prompt = array("Q"), array("Q")
-        self.opening, self.opened = array("Q"), array("q")  # the key of an opening, and whose it is
-        self.group, self.grouped = array("q"), array("q")  # the place of a group's name, and whose group it is
+        self.source, self.split = array("H"), array("B")
+        self.lengths = array("q")  # characters of prompts and responses, two numbers a row
+        self.folded_hash, self.prompt = array("Q"), array("Q")
+        self.opening, self.opening_rows = array("Q"), array("q")  # the hash of an opening, and the row that has it
+        self.group, self.group_rows = array("q"), array("q")  # the index of a group's name, and the row that is in it
         self.groups: dict[str, int] = {}
-        self.category = array("q")  # the place of a category's name, or -1
+        self.category = array("q")  # the index of a category's name, or -1
         self.categories: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self.line)
 
     def key(self, row: int) -> bytes:
-        return bytes(self.keys[KEY * row : KEY * row + KEY])
+        return bytes(self.keys[KEY_BYTES * row : KEY_BYTES * (row + 1)])
 
     def where(self, row: int) -> str:
         """`file:line` of a row."""
         return f"{list(self.files)[self.file[row]]}:{self.line[row]}"
 
-    def add(self, known: Identity, record: dict[str, Any], path: str, line: int, source: int, side: int) -> None:
+    def add(self, known: RowKeys, record: Content, path: str, line: int, source: int, split: int) -> None:
         self.keys += known.key
         self.file.append(self.files.setdefault(path, len(self.files)))
         self.line.append(line)
         self.source.append(source)
-        self.side.append(side)
-        self.lengths.extend((len(known.asked), len(known.answered)))
-        self.loose.append(number((known.asked, known.answered)))
+        self.split.append(split)
+        self.lengths.extend((len(known.prompt_text), len(known.response_text)))
+        self.folded_hash.append(hash64((known.prompt_text, known.response_text)))
         self.prompt.append(known.prompt)
         if known.opening:
             self.opening.append(known.opening)
-            self.opened.append(len(self) - 1)
+            self.opening_rows.append(len(self) - 1)
         category = record.get("category")
         self.category.append(self.categories.setdefault(category, len(self.categories)) if category else -1)
-        self.tie(len(self) - 1, record)
-        self.shingles.add(known.asked, known.answered)
+        self.add_to_group(len(self) - 1, record)
+        self.shingles.add(known.prompt_text, known.response_text)
 
-    def tie(self, row: int, record: dict[str, Any]) -> None:
-        """Tie a row to the group of a record: its own, or an exact duplicate of it."""
+    def add_to_group(self, row: int, record: Content) -> None:
+        """Add a row to the group of a record, its own or that of an exact duplicate."""
         if "group" in record:
             self.group.append(self.groups.setdefault(record["group"], len(self.groups)))
-            self.grouped.append(row)
+            self.group_rows.append(row)
 
 
-class Kin(NamedTuple):
-    """cluster: the name of each clustered row's cluster; removed: rows that repeat another, and which.
+class DedupResult(NamedTuple):
+    """Clusters and near duplicates among the rows.
 
-    sizes: how many rows are left in each cluster.
+    cluster: the ID of each clustered row's cluster; removed: the near duplicates, and the row that each repeats; sizes:
+    how many rows are left in each cluster.
     """
 
     cluster: dict[int, bytes]
@@ -84,57 +129,57 @@ class Kin(NamedTuple):
     sizes: list[int]
 
 
-def related(rows: Rows, threshold: float | Literal[False], copied: Container[int] = ()) -> Kin:
-    """Gather the rows into clusters, and find out which of them only repeat an earlier one.
+def cluster_and_deduplicate(rows: RowIndex, threshold: float | bool, copied: Container[int] = ()) -> DedupResult:
+    """Cluster the rows, and find the near duplicates among them.
 
-    threshold: data.near_duplicates; copied: rows that are removed already. What belongs together does not depend on
-    the order of the rows; which of two near duplicates stays does: the first.
+    threshold: data.near_duplicates; copied: rows that are removed already. The clusters do not depend on the
+    order of the rows; which of two near duplicates is kept does: the first.
     """
-    near = Near(rows.shingles, threshold or KIN_WHEN_OFF)
-    alike = Clusters(len(rows))
-    alike.join_equal(*sharing(rows, "wording"))
-    for one, other in near.pairs(rank(rows)):
+    index = NearDuplicateIndex(rows.shingles, threshold or CLUSTER_THRESHOLD_WHEN_OFF)
+    alike = UnionFind(len(rows))
+    alike.join_equal(*keys_by(rows, "wording"))
+    for one, other in index.pairs(content_order(rows)):
         alike.join(one, other)
     families = alike.members()
     removed: dict[int, int] = {}
     if threshold:
         for family in families.values():
-            removed |= _repeats([row for row in family if row not in copied], rows, near)
-    clusters = Clusters(len(rows))
+            removed |= _near_duplicates_of_kept([row for row in family if row not in copied], rows, index)
+    clusters = UnionFind(len(rows))
     for family in families.values():
         for row in family[1:]:
             clusters.join(family[0], row)
     for what in ("question", "opening", "group"):
-        clusters.join_equal(*sharing(rows, what))
+        clusters.join_equal(*keys_by(rows, what))
     together = clusters.members()
-    named = identities(together.values(), rows.key)
+    named = cluster_ids(together.values(), rows.key)
     sizes = [sum(row not in removed and row not in copied for row in members) for members in together.values()]
-    return Kin(named, removed, sizes)
+    return DedupResult(named, removed, sizes)
 
 
-def copies(rows: Rows) -> dict[int, int]:
-    """Rows that a source leaves free and that are the same as one whose side a source has chosen, and which."""
-    chosen = (row for row in range(len(rows)) if rows.side[row])
+def free_copies_of_pinned_rows(rows: RowIndex) -> dict[int, int]:
+    """Find rows without a declared split that equal one with a declared split: {free row: declared row}."""
+    chosen = (row for row in range(len(rows)) if rows.split[row])
     found = ((rows.first.get(rows.key(row)), row) for row in chosen)
     return {copy: row for copy, row in found if copy is not None}
 
 
-def rank(rows: Rows) -> np.ndarray:
-    """Each row's place in the order of the keys, which is the same however the rows come."""
+def content_order(rows: RowIndex) -> np.ndarray:
+    """Rank the rows by their content hash, an order that does not depend on the order of the input."""
     keys = np.frombuffer(bytes(rows.keys), ">u8").reshape(-1, 2)
     places = np.empty(len(rows), np.int64)
     places[np.lexsort((keys[:, 1], keys[:, 0]))] = np.arange(len(rows))
     return places
 
 
-def _repeats(family: list[int], rows: Rows, near: Near) -> dict[int, int]:
-    """Those of a family that repeat a kept one, and which: the first stays, or one whose side a source has chosen."""
+def _near_duplicates_of_kept(family: list[int], rows: RowIndex, index: NearDuplicateIndex) -> dict[int, int]:
+    """The near duplicates in a family, and the kept row of each: one with a declared split, else the earliest."""
     kept: list[int] = []
     removed: dict[int, int] = {}
-    for row in sorted(family, key=lambda row: (not rows.side[row], row)):
-        for earlier in kept[:COMPARED]:
-            same = rows.loose[row] == rows.loose[earlier]
-            if rows.side[row] in (0, rows.side[earlier]) and (same or near.repeats(earlier, row)):
+    for row in sorted(family, key=lambda row: (not rows.split[row], row)):
+        for earlier in kept[:MAX_COMPARISONS]:
+            same = rows.folded_hash[row] == rows.folded_hash[earlier]
+            if rows.split[row] in (0, rows.split[earlier]) and (same or index.is_near_duplicate(earlier, row)):
                 removed[row] = earlier
                 break
         else:
@@ -142,14 +187,14 @@ def _repeats(family: list[int], rows: Rows, near: Near) -> dict[int, int]:
     return removed
 
 
-def sharing(rows: Rows, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and their 64-bit keys of what they may share: the whole row, its wording, question, opening or group."""
+def keys_by(rows: RowIndex, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and their 64-bit keys by what they may share: row, wording, question, opening or group."""
     if what == "row":
-        return np.arange(len(rows)), np.frombuffer(bytes(rows.keys), np.uint64)[:: KEY // 8]
+        return np.arange(len(rows)), np.frombuffer(bytes(rows.keys), np.uint64)[:: KEY_BYTES // 8]
     if what == "opening":
-        return np.array(rows.opened, np.int64), np.array(rows.opening, np.uint64)
+        return np.array(rows.opening_rows, np.int64), np.array(rows.opening, np.uint64)
     if what == "group":
-        return np.array(rows.grouped, np.int64), np.array(rows.group, np.uint64)
-    keys = np.array(rows.loose if what == "wording" else rows.prompt, np.uint64)
-    told = np.flatnonzero(keys) if what == "question" else np.arange(len(keys))
-    return told, keys[told]
+        return np.array(rows.group_rows, np.int64), np.array(rows.group, np.uint64)
+    keys = np.array(rows.folded_hash if what == "wording" else rows.prompt, np.uint64)
+    members = np.flatnonzero(keys) if what == "question" else np.arange(len(keys))
+    return members, keys[members]

@@ -1,23 +1,27 @@
-"""The check for leaks over the final splits, whoever made them: rows that belong together and stand on two sides."""
+"""Checks the final splits for leakage: rows that belong together and are in different splits, whoever split them.
+
+It computes the keys, shingles and near duplicates of the rows again, on purpose: a source may declare its split, and
+the files may have been edited since validate_rows.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from snaketune.data.deduplication import KIN_WHEN_OFF, SIDES, Rows, rank, sharing
-from snaketune.data.minhash import Near
-from snaketune.data.row_keys import identify
-from snaketune.data.shingles import Shingles
+from snaketune.config.sections import LeakageConfig
+from snaketune.contracts.data import SPLITS, DataRecord, LeakingRow, LeakPair, LeakReport
+from snaketune.data.deduplication import CLUSTER_THRESHOLD_WHEN_OFF, SPLIT_CODES, RowIndex, content_order, keys_by
+from snaketune.data.minhash import NearDuplicateIndex, Shingles
+from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError
 from snaketune.files import StrPath, read_json, write_json
 
-WHY = {
+KIND_LABELS = {
     "row": "the same row",
     "wording": "the same row but for capitals and punctuation",
     "question": "the same question",
@@ -25,99 +29,93 @@ WHY = {
     "group": "the same group",
     "near": "nearly the same row",
 }
-LISTED = 100  # pairs in leaks.json
-SHOWN = 5  # pairs in a message
+MAX_LISTED = 100  # pairs in leaks.json
+MAX_IN_MESSAGE = 5  # pairs
 
 
-def run(config: dict[str, Any], train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> dict[str, Any]:
-    """Look for leaks between three files of records; write leaks.json, and return it.
-
-    config: {"on_leakage", "near_duplicates", "shingles"} of the data section. leaks.json: pairs (how many), rows (of
-    each split), affected (how many rows of each split belong together with a row of another), by (how many pairs of
-    each kind), listed (the first of them: why, and the two rows with their splits), action (fail or warn).
-    """
+def run(config: LeakageConfig, train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> LeakReport:
+    """Look for leaks between three files of records; write leaks.json, and return it."""
     with tempfile.TemporaryDirectory() as scratch:
-        rows = Rows(Shingles(Path(scratch) / "shingles", config["shingles"]))
-        for side, path in enumerate((train, valid, test), 1):
+        rows = RowIndex(Shingles(Path(scratch) / "shingles", config.shingles))
+        for split, path in enumerate((train, valid, test), 1):
             for record in _records(path):
-                rows.add(identify(record), record, record["source"], record["line"], 0, side)
-        rows.shingles.finish()
+                rows.add(row_keys(record), record, record["source"], record["line"], 0, split)
+        rows.shingles.seal()
         affected = np.zeros(len(rows), bool)
-        found = list(_crossing(rows, config["near_duplicates"] or KIN_WHEN_OFF, affected)) if len(rows) else []
+        threshold = config.near_duplicates or CLUSTER_THRESHOLD_WHEN_OFF
+        pairs = list(_cross_split_pairs(rows, threshold, affected)) if len(rows) else []
         rows.shingles.close()
-    listed = [
-        {"why": WHY[what], "rows": [{"split": SIDES[rows.side[row]], "row": rows.where(row)} for row in pair]}
-        for what, *pair in found[:LISTED]
-    ]
-    by = {why: count for what, why in WHY.items() if (count := sum(one[0] == what for one in found))}
-    splits = np.array(rows.side)
-    written = {
-        "pairs": len(found),
-        "rows": {name: int((splits == number).sum()) for number, name in enumerate(SIDES) if name},
-        "affected": {name: int(affected[splits == number].sum()) for number, name in enumerate(SIDES) if name},
-        "by": by,
-        "action": config["on_leakage"],
-        "listed": listed,
-    }
-    write_json(leaks, written)
-    return written
+    splits = np.array(rows.split)
+    report = LeakReport(
+        pairs=len(pairs),
+        rows={name: int((splits == code).sum()) for code, name in enumerate(SPLITS, 1)},
+        affected={name: int(affected[splits == code].sum()) for code, name in enumerate(SPLITS, 1)},
+        by={label: n for kind, label in KIND_LABELS.items() if (n := sum(pair[0] == kind for pair in pairs))},
+        action=config.on_leakage,
+        listed=[
+            LeakPair(
+                why=KIND_LABELS[kind],
+                rows=[LeakingRow(split=SPLIT_CODES[rows.split[row]], row=rows.where(row)) for row in pair],
+            )
+            for kind, *pair in pairs[:MAX_LISTED]
+        ],
+    )
+    write_json(leaks, report)
+    return report
 
 
-def _crossing(rows: Rows, threshold: float, affected: np.ndarray) -> Iterator[tuple[str, int, int]]:
-    """Why and which two rows on different sides belong together; each pair once, by its strongest reason.
+def _cross_split_pairs(rows: RowIndex, threshold: float, affected: np.ndarray) -> Iterator[tuple[str, int, int]]:
+    """Yield the kind and the rows of each pair that belongs together across splits, once, by its strongest kind.
 
-    Of many rows that share something, one pair is named for each side that it reaches. All of them are marked in
+    Of many rows that share something, one pair is named for each split that they reach. All of them are marked in
     `affected`, one bool a row.
     """
-    sides = np.array(rows.side)
+    splits = np.array(rows.split)
     seen: set[tuple[int, int]] = set()
-    for what in ("row", "wording", "question", "opening", "group"):
-        members, keys = sharing(rows, what)
-        order = np.lexsort((members, sides[members], keys))
+    for kind in ("row", "wording", "question", "opening", "group"):
+        members, keys = keys_by(rows, kind)
+        order = np.lexsort((members, splits[members], keys))
         members, keys = members[order], keys[order]
         first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # where a run of equal keys begins
-        of_run = np.repeat(first, np.diff(first, append=len(keys)))
-        turns = np.flatnonzero(np.diff(sides[members], prepend=0) != 0)  # where the side changes
-        turns = turns[of_run[turns] != turns]
-        affected[members[np.isin(of_run, of_run[turns])]] = True
-        for pair in sorted(zip(members[of_run[turns]].tolist(), members[turns].tolist(), strict=True)):
+        run_start = np.repeat(first, np.diff(first, append=len(keys)))
+        changes = np.flatnonzero(np.diff(splits[members], prepend=0) != 0)  # where the split changes
+        changes = changes[run_start[changes] != changes]
+        affected[members[np.isin(run_start, run_start[changes])]] = True
+        for pair in sorted(zip(members[run_start[changes]].tolist(), members[changes].tolist(), strict=True)):
             if pair not in seen:
                 seen.add(pair)
-                yield what, *pair
-    for one, other in sorted(Near(rows.shingles, threshold).pairs(rank(rows), sides)):
-        pair = (one, other) if sides[one] < sides[other] else (other, one)
+                yield kind, *pair
+    for one, other in sorted(NearDuplicateIndex(rows.shingles, threshold).pairs(content_order(rows), splits)):
+        pair = (one, other) if splits[one] < splits[other] else (other, one)
         affected[list(pair)] = True
         if pair not in seen:
             yield "near", *pair
 
 
-def _records(path: StrPath) -> Iterator[dict[str, Any]]:
+def _records(path: StrPath) -> Iterator[DataRecord]:
     read = msgspec.json.Decoder().decode
     with open(path, "rb", buffering=1 << 20) as lines:
         yield from map(read, lines)
 
 
 def check(leaks: StrPath) -> None:
-    """Raise DataError for the pairs in leaks.json, when they are to fail the run."""
-    found = read_json(leaks)
-    if found["pairs"] and found["action"] == "fail":
+    """Raise DataError for the pairs in leaks.json if `data.on_leakage` says so."""
+    found = read_json(leaks, LeakReport)
+    if found.pairs and found.action == "fail":
+        listed = (
+            f"\n  {pair.why}: {' and '.join(f'{row.row} ({row.split})' for row in pair.rows)}" for pair in found.listed
+        )
         raise DataError(
-            f"{in_words(found)} the same as rows of another split, nearly the same, or belong together with them:"
-            f"{_shown(found)}\n",
+            f"{affected_rows(found)} are the same as rows of another split, or nearly, or belong together with them:"
+            f"{''.join(list(listed)[:MAX_IN_MESSAGE])}\n",
             where="data.on_leakage",
             why="Scores on rows that were trained on say nothing about new ones",
-            fix="Take these rows out of one side, or let snaketune divide the rows (a source without `split`); "
-            "`data.on_leakage: warn` goes on all the same",
+            fix="Take these rows out of one split, or let snaketune divide the rows (a source without `split`); "
+            "`on_leakage: warn` goes on all the same",
         )
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """The affected rows of leaks.json, as the beginning of a sentence: "43 of 123 valid rows and ... test rows are"."""
-    counts = [(count, found["rows"][name], name) for name, count in found["affected"].items() if count]
-    *most, last = [f"{count} of {rows} {name} rows" for count, rows, name in counts]
-    return f"{', '.join(most)} and {last} are" if most else f"{last} are"
-
-
-def _shown(found: dict[str, Any]) -> str:
-    pairs = [(one["why"], *one["rows"]) for one in found["listed"][:SHOWN]]
-    return "".join(f"\n  {why}: {a['row']} ({a['split']}) and {b['row']} ({b['split']})" for why, a, b in pairs)
+def affected_rows(found: LeakReport) -> str:
+    """Count the affected rows in words: "43 of 123 valid rows and 2 of 90 test rows"; empty if there is none."""
+    counts = [f"{count} of {found.rows[name]} {name} rows" for name, count in found.affected.items() if count]
+    return " and ".join([", ".join(counts[:-1]), counts[-1]]) if len(counts) > 1 else "".join(counts)

@@ -1,4 +1,4 @@
-"""What became of the rows, counted and explained: report.json, the messages that stop a run, and advice."""
+"""Counts of what became of the rows, and what they suggest: report.json, the messages that stop a run, the summary."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from collections import Counter
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
-from snaketune.data.deduplication import Kin, Rows
-from snaketune.data.readers.dispatch import recode
-from snaketune.data.rejection import REASONS, Rejection
+from snaketune.contracts.data import (
+    SPLITS,
+    ClusterCounts,
+    DataReport,
+    LeakReport,
+    LengthReport,
+    SamePrompt,
+    SourceReport,
+    SplitReport,
+)
+from snaketune.data.deduplication import DedupResult, RowIndex
+from snaketune.data.readers.raw_row import REJECTION_REASONS, Rejection, recode
 from snaketune.errors import DataError
+from snaketune.files import StrPath
 
 LIKELY = {  # how columns begin that hold prompts and responses
     "prompt": ("prompt", "quest", "frage", "instru", "input", "eingabe", "pregunta", "domanda", "user", "source"),
-    "response": (
-        "respo",
-        "answ",
-        "antwort",
-        "output",
-        "ausgabe",
-        "réponse",
-        "respuesta",
-        "risposta",
-        "target",
-        "compl",
-    ),
+    "response": ("respo", "answ", "antwort", "output", "ausgabe", "réponse", "respuesta", "target", "compl"),
 }
-SHOWN = 5  # reasons in a message
-EXAMPLES = 3  # of each reason in the report
+MAX_IN_MESSAGE = 5  # reasons in a message
+MAX_EXAMPLES = 3  # of each reason in the report
 
 
-class Tally:
+class SourceCounts:
     """What became of the rows of one source. name: its path as configured; fields: the names it maps."""
 
     def __init__(self, name: str, fields: dict[str, str] | None = None) -> None:
@@ -51,21 +50,31 @@ class Tally:
     def kept(self) -> int:
         return self.read - self.reasons.total() - self.duplicates - self.near_duplicates
 
-    def reject(self, reason: Rejection, where: str, row: Any = None) -> None:
+    def report(self) -> SourceReport:
+        return SourceReport(
+            source=self.name,
+            read=self.read,
+            kept=self.kept,
+            rejected=self.reasons.total(),
+            duplicates=self.duplicates,
+            near_duplicates=self.near_duplicates,
+        )
+
+    def reject(self, reason: Rejection, where: str, row: object = None) -> None:
         self.reasons[reason.code] += 1
-        if reason.code in ("unknown-format", "missing-field") and not self.columns and type(row) is dict:
+        if reason.code in ("unknown-format", "missing-field") and not self.columns and isinstance(row, dict):
             self.columns = [str(name) for name in row][:12]
         examples = self.examples.setdefault(reason.code, [])
-        if len(examples) < EXAMPLES:
+        if len(examples) < MAX_EXAMPLES:
             examples.append(f"{where}: {reason.detail}")
 
-    def refuse_if_empty(self) -> None:
+    def raise_if_unusable(self) -> None:
         """Stop at a source without a usable row."""
         if not self.read:
             raise DataError("there are no rows in it", where=self.name, fix="Name the file that holds the data")
         if self.reasons.total() == self.read:
             raise DataError(
-                f"none of its {self.read} rows can be used, in any format known here:{_commonest([self])}\n",
+                f"none of its {self.read} rows can be used, in any format known here:{_most_common([self])}\n",
                 where=self.name,
                 fix=self._mapping_advice(),
             )
@@ -112,67 +121,107 @@ def _yaml(text: str) -> str:
     return text if re.fullmatch(r"[^\W\d_][\w./ -]*[\w]|[^\W\d_]", text) else json.dumps(text, ensure_ascii=False)
 
 
-def refuse_if_too_many(tallies: list[Tally], allowed: float, rejected: Path) -> None:
+def raise_if_too_many_rejected(counts: list[SourceCounts], allowed: float, rejected: Path) -> None:
     """Stop when a larger share of all rows than `allowed` is rejected; rejected: where they can be looked at."""
-    read, bad = sum(tally.read for tally in tallies), sum(tally.reasons.total() for tally in tallies)
+    read, bad = sum(count.read for count in counts), sum(count.reasons.total() for count in counts)
     if bad > allowed * read:
         raise DataError(
             f"{bad} of {read} rows ({bad / read:.1%}) cannot be used, and data.max_rejected allows {allowed:.1%}:"
-            f"{_commonest(tallies)}\n",
+            f"{_most_common(counts)}\n",
             where="data",
-            fix=_recoding_advice(tallies)
+            fix=_recoding_advice(counts)
             + f"Fix the rows listed in {rejected}, or raise data.max_rejected to accept losing them",
         )
 
 
-def _recoding_advice(tallies: list[Tally]) -> str:
+def _recoding_advice(counts: list[SourceCounts]) -> str:
     """For sources of which more than a tenth is not UTF-8: the command that makes it so."""
-    bad = [tally.name for tally in tallies if tally.reasons["bad-encoding"] > 0.1 * tally.read]
+    bad = [count.name for count in counts if count.reasons["bad-encoding"] > 0.1 * count.read]
     return "".join(
         f"{name} is not UTF-8: if it comes from Windows, name a copy made with `{recode(name, 'WINDOWS-1252')}`. "
         for name in bad
     )
 
 
-def _commonest(tallies: list[Tally]) -> str:
-    reasons, examples = _together(tallies)
-    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    return "".join(f"\n  {count:>7} {code}: {REASONS[code]}. For example {examples[code][0]}" for code, count in ranked)
+def _most_common(counts: list[SourceCounts]) -> str:
+    reasons, examples = _merge(counts)
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:MAX_IN_MESSAGE]
+    return "".join(
+        f"\n  {count:>7} {code}: {REJECTION_REASONS[code]}. For example {examples[code][0]}" for code, count in ranked
+    )
 
 
-def _together(tallies: list[Tally]) -> tuple[Counter[str], dict[str, list[str]]]:
+def _merge(counts: list[SourceCounts]) -> tuple[Counter[str], dict[str, list[str]]]:
     reasons: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
-    for tally in tallies:
-        reasons += tally.reasons
-        for code, found in tally.examples.items():
-            examples[code] = (examples.get(code, []) + found)[:EXAMPLES]
+    for count in counts:
+        reasons += count.reasons
+        for code, found in count.examples.items():
+            examples[code] = (examples.get(code, []) + found)[:MAX_EXAMPLES]
     return reasons, examples
 
 
-def counted(tallies: list[Tally]) -> dict[str, Any]:
-    """The counts of report.json, which add up: read = kept + rejected + duplicates + near_duplicates."""
-    reasons, examples = _together(tallies)
-    total = {name: sum(getattr(tally, name) for tally in tallies) for name in ("read", "kept")}
-    return {
-        **total,
-        "rejected": reasons.total(),
-        "duplicates": sum(tally.duplicates for tally in tallies),
-        "near_duplicates": sum(tally.near_duplicates for tally in tallies),
-        "reasons": {code: reasons[code] for code in REASONS if reasons[code]},
-        "examples": {code: examples[code] for code in REASONS if reasons[code]},
-        "sources": [
-            {
-                "source": tally.name,
-                "read": tally.read,
-                "kept": tally.kept,
-                "rejected": tally.reasons.total(),
-                "duplicates": tally.duplicates,
-                "near_duplicates": tally.near_duplicates,
-            }
-            for tally in tallies
+def build(
+    counts: list[SourceCounts],
+    duplicate_examples: list[list[str]],
+    rows: RowIndex,
+    dedup: DedupResult,
+    dropped: Collection[int],
+) -> DataReport:
+    """Build report.json. dropped: the rows that are not kept."""
+    reasons, examples = _merge(counts)
+    kept = np.ones(len(rows), bool)
+    kept[list(dropped)] = False
+    positions = np.flatnonzero(kept)
+    lengths = np.array(rows.lengths, np.int64).reshape(-1, 2)[kept]
+    total = lengths.sum(axis=1)
+    by_length = positions[np.argsort(total, kind="stable")]
+    categories = Counter(np.array(rows.category)[kept].tolist())
+    report = DataReport(
+        read=sum(count.read for count in counts),
+        kept=sum(count.kept for count in counts),
+        rejected=reasons.total(),
+        duplicates=sum(count.duplicates for count in counts),
+        near_duplicates=sum(count.near_duplicates for count in counts),
+        reasons={code: reasons[code] for code in REJECTION_REASONS if reasons[code]},
+        examples={code: examples[code] for code in REJECTION_REASONS if reasons[code]},
+        sources=[count.report() for count in counts],
+        duplicate_examples=duplicate_examples,
+        near_duplicate_examples=[
+            [rows.where(row), rows.where(of)] for row, of in sorted(dedup.removed.items())[:MAX_EXAMPLES]
         ],
-    }
+        same_prompt=_same_prompt(rows, kept),
+        clusters=ClusterCounts(
+            count=sum(n > 1 for n in dedup.sizes),
+            rows=sum(n for n in dedup.sizes if n > 1),
+            largest=max(dedup.sizes, default=0),
+        ),
+        groups=len(rows.groups),
+        categories={name: categories[index] for name, index in sorted(rows.categories.items())},
+        lengths=LengthReport(
+            unit="characters",
+            histogram=histogram(total),
+            row=quantiles(total),
+            prompt=quantiles(lengths[:, 0]),
+            response=quantiles(lengths[:, 1]),
+        ),
+        shortest=[rows.where(row) for row in by_length[:MAX_EXAMPLES].tolist()],
+        longest=[rows.where(row) for row in by_length[::-1][:MAX_EXAMPLES].tolist()],
+        advice=[],
+    )
+    return msgspec.structs.replace(report, advice=advice(report))
+
+
+def _same_prompt(rows: RowIndex, kept: np.ndarray) -> SamePrompt:
+    prompts, positions = np.array(rows.prompt, np.uint64)[kept], np.flatnonzero(kept)
+    _, first, which, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
+    shared = np.flatnonzero((counts[which] > 1) & (prompts != 0))
+    in_order = positions[shared[np.lexsort((shared, first[which[shared]]))]]
+    return SamePrompt(
+        prompts=len(set(which[shared].tolist())),
+        rows=len(shared),
+        examples=[rows.where(row) for row in in_order[: 2 * MAX_EXAMPLES].tolist()],
+    )
 
 
 def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
@@ -198,9 +247,9 @@ def quantiles(lengths: np.ndarray) -> dict[str, int]:
     )
 
 
-def advice(report: dict[str, Any]) -> list[str]:
+def advice(report: DataReport) -> list[str]:
     """What the counts suggest, in sentences; the row counts are the field's own rules of thumb."""
-    kept, said = report["kept"], []
+    kept, sentences = report.kept, []
     if kept < 1000:
         goal = (
             "enough for a style at best (10 to 50 rows, 100 to 200 are better)"
@@ -209,66 +258,46 @@ def advice(report: dict[str, Any]) -> list[str]:
             if kept < 500
             else "enough for a task; domain knowledge wants 1,000 or more, broad skill 5,000"
         )
-        said.append(f"{kept} usable rows are {goal}.")
-    if report["near_duplicates"] > 0.2 * report["read"]:
-        said.append(
-            f"{report['near_duplicates']} rows were removed as near duplicates; look at the examples, and raise "
+        sentences.append(f"{kept} usable rows are {goal}.")
+    if report.near_duplicates > 0.2 * report.read:
+        sentences.append(
+            f"{report.near_duplicates} rows were removed as near duplicates; look at the examples, and raise "
             "data.near_duplicates or set it to false if they should count as different."
         )
-    if report["duplicates"] > 0.2 * report["read"]:
-        said.append(
+    if report.duplicates > 0.2 * report.read:
+        sentences.append(
             "More than a fifth of the rows are exact duplicates; to show rows more often, use a source's weight."
         )
-    shared = report["same_prompt"]
-    if shared["rows"] > 0.1 * max(kept, 1):
-        said.append(
-            f"{shared['rows']} rows share their question with another answer; where the answers contradict each "
-            "other, the model learns a mixture."
+    if report.same_prompt.rows > 0.1 * max(kept, 1):
+        sentences.append(
+            f"{report.same_prompt.rows} rows share their question with another answer; where the answers contradict "
+            "each other, the model learns a mixture."
         )
-    largest = report["clusters"]["largest"]
-    if largest > max(0.2 * kept, 10):
-        said.append(
-            f"{largest} rows hang together (near duplicates, one question or one group) and must stand on one side "
-            "of the split, so the splits may come out far from their shares."
+    if report.clusters.largest > max(0.2 * kept, 10):
+        sentences.append(
+            f"{report.clusters.largest} rows belong together (near duplicates, one question or one group) and must "
+            "share a split, so the splits may come out far from their shares."
         )
-    return said
+    return sentences
 
 
-def described(rows: Rows, kin: Kin, gone: Collection[int]) -> dict[str, Any]:
-    """The part of report.json that tells about the rows as a whole; counts are of kept rows."""
-    kept = np.ones(len(rows), bool)
-    kept[list(gone)] = False
-    lengths = np.array(rows.lengths, np.int64).reshape(-1, 2)[kept]
-    total, places = lengths.sum(axis=1), np.flatnonzero(kept)
-    order = places[np.argsort(total, kind="stable")]
-    prompts = np.array(rows.prompt, np.uint64)[kept]
-    _, first, which, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
-    shared = np.flatnonzero((counts[which] > 1) & (prompts != 0))
-    several = places[shared[np.lexsort((shared, first[which[shared]]))]]
-    categories = Counter(np.array(rows.category)[kept].tolist())
-    return {
-        "near_duplicate_examples": [
-            [rows.where(row), rows.where(of)] for row, of in sorted(kin.removed.items())[:EXAMPLES]
-        ],
-        "same_prompt": {
-            "prompts": len(set(which[shared].tolist())),
-            "rows": len(shared),
-            "examples": [rows.where(row) for row in several[: 2 * EXAMPLES].tolist()],
-        },
-        "clusters": {
-            "count": sum(n > 1 for n in kin.sizes),
-            "rows": sum(n for n in kin.sizes if n > 1),
-            "largest": max(kin.sizes, default=0),
-        },
-        "groups": len(rows.groups),
-        "categories": {name: categories[place] for name, place in sorted(rows.categories.items())},
-        "lengths": {
-            "unit": "characters",
-            "histogram": histogram(total),
-            "row": quantiles(total),
-            "asked": quantiles(lengths[:, 0]),
-            "answered": quantiles(lengths[:, 1]),
-        },
-        "shortest": [rows.where(row) for row in order[:EXAMPLES].tolist()],
-        "longest": [rows.where(row) for row in order[::-1][:EXAMPLES].tolist()],
-    }
+def summary_lines(report: DataReport, split: SplitReport, leaks: LeakReport, rejected: StrPath) -> list[str]:
+    """Summarize report.json, split.json and leaks.json: five lines, and one for each remark.
+
+    rejected: the file that lists the rejected rows.
+    """
+    reasons = ", ".join(f"{count} {code}" for code, count in report.reasons.items())
+    length = report.lengths.row
+    leaking = ", ".join(f"{n} of {leaks.rows[name]} {name}" for name, n in leaks.affected.items() if n)
+    return [
+        f"rows     {report.read} read = {report.kept} kept + {report.rejected} rejected + "
+        f"{report.duplicates} duplicates + {report.near_duplicates} near duplicates",
+        f"rejected {f'{reasons}; see {rejected}' if reasons else 'none'}",
+        f"splits   {', '.join(f'{split.rows[name]} {name}' for name in SPLITS)}; {split.clustered_rows} rows in "
+        f"{split.clusters} clusters that stay together",
+        f"lengths  {length['smallest']} to {length['largest']} characters, half of the rows below {length['median']}"
+        if length
+        else "lengths  no rows",
+        f"leaks    {f'{leaking} rows belong together with rows of another split' if leaking else 'none'}",
+        *(f"remark   {sentence}" for sentence in (*split.warnings, *report.advice)),
+    ]

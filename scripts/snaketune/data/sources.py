@@ -1,19 +1,19 @@
-"""Which files a configuration's sources name: a file, a folder or a glob each, in an order that does not change.
-
-Uses the standard library alone, because the Snakefile calls it while it is parsed.
-"""
+"""The files of a source, in a fixed order: a file, a folder, a glob, or one split of a data set of the Hub."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snaketune.config.sections import SourceConfig
 from snaketune.errors import ConfigError, DataError
 
 COMPRESSIONS = (".gz", ".zst")
-CONTAINERS = {
+FORMATS_BY_SUFFIX = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
@@ -23,20 +23,20 @@ CONTAINERS = {
     ".xlsx": "xlsx",
 }
 SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")  # not read
-BY_LINE = ("pairs", "parallel")  # containers that a file's name does not give away
+TEXT_FORMATS = ("pairs", "parallel")  # containers that a file's name does not give away
 
 
-def files(sources: list[dict[str, Any]]) -> list[str]:
+def files(sources: Sequence[SourceConfig]) -> list[str]:
     """Every local file of the configured sources, each once, in the configured order; DataError for a missing one.
 
     A source on the hub has no local file before it is fetched, and adds none.
     """
     found: dict[str, None] = {}
     for number, source in enumerate(sources):
-        for path in expanded(source, f"data.sources[{number}]"):
+        for path in expand_paths(source, f"data.sources[{number}]"):
             found[path] = None
-        if source.get("target_path"):
-            found[at_home(source["target_path"])] = None
+        if source.target_path:
+            found[at_home(source.target_path)] = None
     return list(found)
 
 
@@ -45,39 +45,39 @@ def at_home(path: str) -> str:
     return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
-def title(source: dict[str, Any]) -> str:
+def display_name(source: SourceConfig) -> str:
     """What a person calls a source: its path, or its name on the hub."""
-    return source.get("path") or source.get("hub") or "a source"
+    return source.path or source.hub or "a source"
 
 
-def expanded(source: dict[str, Any], where: str) -> list[str]:
+def expand_paths(source: SourceConfig, where: str) -> list[str]:
     """The files of one source: its path itself, the data files in that folder, or the matches of that glob, sorted."""
-    path = source.get("path")
-    if bool(path) == bool(source.get("hub")):
+    path = source.path
+    if bool(path) == bool(source.hub):
         raise ConfigError("a source needs either a path or a hub data set", where=where, fix="Give it one of them")
     if not path:
         return []
-    if bool(source.get("target_path")) != (source.get("format") == "parallel"):
+    if bool(source.target_path) != (source.format == "parallel"):
         raise ConfigError(
             "`format: parallel` and `target_path` belong together",
             where=where,
             fix="Give `path` the file of the source language, `target_path` that of the other, and `format: parallel`",
         )
     path = at_home(path)
-    for name in filter(None, (path, at_home(source.get("target_path") or ""))):
+    for name in filter(None, (path, at_home(source.target_path or ""))):
         if not Path(name).exists() and not (name == path and glob.has_magic(name)):
-            raise missing(name, where)
+            raise missing_file_error(name, where)
     if Path(path).is_file():
         return [path]
     if Path(path).is_dir():
-        found = sorted(str(file) for file in _data_files(Path(path), source.get("format") or "auto"))
+        found = sorted(str(file) for file in _data_files(Path(path), source.format))
         kind = "no data file in this folder"
     else:
         # Path.glob takes no absolute pattern.
         found = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207
         kind = "no file matches this glob"
     if not found:
-        known = ", ".join(CONTAINERS)
+        known = ", ".join(FORMATS_BY_SUFFIX)
         raise DataError(
             f"{kind}: {path}",
             where=f"{where}.path",
@@ -86,7 +86,7 @@ def expanded(source: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-class Readable(NamedTuple):
+class DataFile(NamedTuple):
     """A file of a source: where it lies, how to read it, and what records.jsonl calls it."""
 
     path: str
@@ -94,29 +94,27 @@ class Readable(NamedTuple):
     name: str
 
 
-def readable(source: dict[str, Any], where: str) -> Iterator[Readable]:
+def data_files(source: SourceConfig, where: str) -> Iterator[DataFile]:
     """The files of one source; those of a hub data set are fetched."""
-    chosen = source.get("format") or "auto"
-    if source.get("hub"):
-        from snaketune.data.hub import fetched
-
-        found = fetched(source, where)
-    else:
-        found = [(path, path) for path in expanded(source, where)]
+    found = download_split(source, where) if source.hub else [(path, path) for path in expand_paths(source, where)]
     for path, name in found:
-        yield Readable(path, container_of(path, chosen), name)
+        yield DataFile(path, file_format(path, source.format), name)
 
 
 def _data_files(folder: Path, container: str) -> Iterator[Path]:
     """The files of a folder, at any depth, that hold rows by their name; hidden ones are passed over."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        suits = suffix(file.name) == ".txt" if container in BY_LINE else suffix(file.name) in CONTAINERS
+        suits = (
+            data_suffix(file.name) == ".txt"
+            if container in TEXT_FORMATS
+            else data_suffix(file.name) in FORMATS_BY_SUFFIX
+        )
         if file.is_file() and suits and not hidden:
             yield file
 
 
-def suffix(name: str) -> str:
+def data_suffix(name: str) -> str:
     """The ending that tells the container, in small letters, a compression's own ending left out."""
     name = name.lower()
     for compression in COMPRESSIONS:
@@ -124,28 +122,28 @@ def suffix(name: str) -> str:
     return Path(name).suffix
 
 
-def container_of(path: str, chosen: str) -> str:
+def file_format(path: str, chosen: str) -> str:
     """How a file is to be read: as the configuration says, or as its name tells."""
     if chosen != "auto":
         return chosen
-    known = CONTAINERS.get(suffix(path))
+    known = FORMATS_BY_SUFFIX.get(data_suffix(path))
     if known:
         return known
-    if suffix(path) in SPREADSHEETS:
+    if data_suffix(path) in SPREADSHEETS:
         raise DataError(
-            f"spreadsheets of this kind ({suffix(path)}) are not read",
+            f"spreadsheets of this kind ({data_suffix(path)}) are not read",
             where=path,
             fix="In your spreadsheet program: save it as .xlsx or as CSV UTF-8, and name that file here",
         )
     raise DataError(
-        f"how to read {path} cannot be told from its name",
+        f"how to read {path} cannot be matching_configs from its name",
         where=path,
         fix="Set this source's `format`, for instance `pairs` for a text file of alternating prompt and answer lines; "
-        f"or give the file one of the endings {', '.join(CONTAINERS)}",
+        f"or give the file one of the endings {', '.join(FORMATS_BY_SUFFIX)}",
     )
 
 
-def missing(path: str, where: str) -> DataError:
+def missing_file_error(path: str, where: str) -> DataError:
     """The message for a path that is not there, with the nearest name in its folder."""
     from difflib import get_close_matches
 
@@ -165,3 +163,103 @@ def missing(path: str, where: str) -> DataError:
         where=f"{where}.path",
         fix="Give the path from the folder in which snakemake is run, or an absolute path",
     )
+
+
+CARD = "README.md"
+
+
+def download_split(source: SourceConfig, where: str) -> list[tuple[str, str]]:
+    """The files of the split, downloaded: (local path, name that records.jsonl gives it).
+
+    source: `hub` (its id, or a local folder of the same layout), `revision`, `subset`, `hub_split`. Raises DataError
+    with what to do when it cannot be had.
+    """
+    name = source.hub or ""
+    if Path(name).is_dir():
+        folder, label = Path(name), name
+        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        return [(str(folder / one), f"{label}/{one}") for one in select_data_files(names, _card(folder), source, where)]
+    return _downloaded(source, where)
+
+
+def _downloaded(source: SourceConfig, where: str) -> list[tuple[str, str]]:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    name = source.hub or ""
+    request: dict[str, Any] = {"repo_type": "dataset", "revision": source.revision}
+    try:
+        info = huggingface_hub.dataset_info(name, revision=source.revision)
+        request["revision"] = info.sha
+        names = sorted(one.rfilename for one in info.siblings or [])
+        card = Path(str(huggingface_hub.snapshot_download(name, **request, allow_patterns=[CARD])))
+        wanted = select_data_files(names, _card(card), source, where)
+        folder = Path(str(huggingface_hub.snapshot_download(name, **request, allow_patterns=wanted)))
+    except errors.RevisionNotFoundError:
+        raise DataError(f'the data set {name} has no revision "{source.revision}"', where=f"{where}.revision") from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"the hub knows no data set {name}, or you may not see it",
+            where=f"{where}.hub",
+            fix="Check the name; if it is private or gated, accept its terms and log in with `hf auth login`",
+        ) from None
+    except (OSError, errors.HTTPError) as error:
+        raise DataError(
+            f"the data set {name} cannot be fetched ({type(error).__name__})",
+            where=f"{where}.hub",
+            fix="Connect and run snakemake again, or set `path` to a folder that holds a copy",
+        ) from None
+    return [(str(folder / one), f"{name}@{str(info.sha)[:12]}/{one}") for one in wanted]
+
+
+def select_data_files(names: Iterable[str], card: dict[str, Any], source: SourceConfig, where: str) -> list[str]:
+    """The data files of the wanted split: as the data set's card says, or else by the split's name in theirs."""
+    wanted, subset = source.hub_split, source.subset
+    files = [name for name in names if data_suffix(name) in FORMATS_BY_SUFFIX and not name.startswith(".")]
+    configurations = card.get("configs") or []
+    matching_configs = [
+        one for one in configurations if one.get("data_files") and subset in (None, one.get("config_name"))
+    ]
+    if subset is None and len(matching_configs) > 1:
+        matching_configs = [
+            one for one in matching_configs if one.get("default") or one.get("config_name") == "default"
+        ] or matching_configs[:1]
+    patterns = [pattern for one in matching_configs for pattern in _patterns(one["data_files"], wanted)]
+    if patterns:
+        found = [name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    else:
+        word = re.compile(rf"(^|[/_.-]){re.escape(wanted)}([/_.-]|$)")
+        found = [name for name in files if word.search(name) and (not subset or name.startswith(f"{subset}/"))]
+    if not found:
+        shown = ", ".join(files[:8]) or "none"
+        raise DataError(
+            f'{source.hub} has no data file of the split "{wanted}"' + (f' of "{subset}"' if subset else ""),
+            where=f"{where}.hub_split",
+            fix=f"Its data files are: {shown}",
+        )
+    return found
+
+
+def _patterns(data_files: Any, wanted: str) -> list[str]:
+    """The paths of a split in a card's data_files: a text, a list, or a list of {split, path}."""
+    if isinstance(data_files, str):
+        return [data_files] if wanted == "train" else []
+    found: list[str] = []
+    for one in data_files if isinstance(data_files, list) else []:
+        if isinstance(one, str):
+            found += [one] if wanted == "train" else []
+        elif one.get("split") == wanted:
+            found += one["path"] if isinstance(one["path"], list) else [one["path"]]
+    return found
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """The YAML head of a data set's card, or nothing."""
+    import yaml
+
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8")
+        head = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError):
+        return {}
+    return head if isinstance(head, dict) else {}

@@ -1,6 +1,6 @@
-"""Splits that are honest and stable: whole clusters, assigned by a keyed hash of their identity.
+"""Stable splits without leaks: whole clusters, assigned by a keyed hash of their ID.
 
-A row changes sides only if its own cluster gains or loses members; growing or shuffling the data moves nothing else.
+A row changes its split only if its own cluster gains or loses rows; growing or shuffling the data moves nothing else.
 Each split is written in an order by another keyed hash, so that its first n rows are a random sample of it that stays
 nested as n or the data grow: the pilot takes the first rows of train.
 """
@@ -11,21 +11,28 @@ import hashlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 import numpy as np
 
+from snaketune.config.sections import Section, SplitConfig
+from snaketune.contracts.data import SPLITS, SplitName, SplitReport
 from snaketune.errors import ConfigError
 from snaketune.files import StrPath, write_json, writing_jsonl
 
-NAMES = ("train", "valid", "test")
+
+class SplitRowsConfig(Section, frozen=True, kw_only=True):
+    """The settings of split_rows."""
+
+    split: SplitConfig
+    seed: int
 
 
-class Kin(msgspec.Struct):
-    """What the split needs to know of a record."""
+class SplitFields(msgspec.Struct):
+    """The fields of a record that its split depends on."""
 
     id: str
     cluster: str | None = None
@@ -34,8 +41,8 @@ class Kin(msgspec.Struct):
 
 
 @dataclass
-class Places:
-    """Where each record begins and the last one ends in records.jsonl, and by what a split is put in order."""
+class RecordOffsets:
+    """Byte offsets of the records in records.jsonl (and the end of the last), and the hashes that order a split."""
 
     starts: array[int]
     orders: array[int]
@@ -45,48 +52,48 @@ class Places:
 
 
 @dataclass
-class Families:
-    """What the rows of a cluster have in common: where one of them was put, and how many there are."""
+class ClusterInfo:
+    """By cluster: the split that a source declares for one of its rows, and the number of rows."""
 
     declared: dict[str, str]
     sizes: Counter[str]
 
 
-def run(
-    config: dict[str, Any], records: StrPath, train: StrPath, valid: StrPath, test: StrPath, split: StrPath
-) -> dict[str, Any]:
-    """Divide records.jsonl into three files; write split.json, and return it.
+def run(config: SplitRowsConfig, records: StrPath, outputs: Mapping[SplitName, StrPath], split: StrPath) -> SplitReport:
+    """Divide records.jsonl into one file per split; write split.json, and return it.
 
-    config: {"split": shares and exact, "seed"}. Raises ConfigError for shares that do not add up to 1. The records are
-    read twice and held never; memory holds 17 bytes a row and the clusters (with `exact`, every row's name).
+    Raises ConfigError for shares that do not add up to 1. The records are read twice and never held; memory holds 17
+    bytes a row and the clusters (with `exact`, every row's ID).
     """
-    shares, seed = shares_of(config["split"]), config["seed"]
+    shares, seed = shares_of(config.split), config.seed
     with open(records, "rb") as text:
-        places, families = _surveyed(text, seed)
-        fallen = dealt(_free(text, families), shares, seed) if config["split"]["exact"] else None
-        sides, counts = array("B"), Counts(Counter(), {}, 0)
-        for one, _ in _kin(text):
-            side = one.split or families.declared.get(one.cluster or "")
+        offsets, clusters_info = _first_pass(text, seed)
+        assignments = (
+            assign_exactly(_unassigned_clusters(text, clusters_info), shares, seed) if config.split.exact else None
+        )
+        codes, counts = array("B"), Counts(Counter(), {}, 0)
+        for one, _ in _split_fields(text):
+            side = one.split or clusters_info.declared.get(one.cluster or "")
             if not side:
                 name = one.cluster or one.id
-                side = fallen[name] if fallen is not None else side_of(name, shares, seed)
-            sides.append(NAMES.index(side))
-            counts.take(one, side)
-        order = np.argsort(np.array(places.orders, np.uint64), kind="stable")
-        order_sides = np.array(sides, np.uint8)[order]
-        for number, path in enumerate((train, valid, test)):
-            with writing_jsonl(path) as out:
-                for row in order[order_sides == number].tolist():
-                    start, end = places.starts[row], places.starts[row + 1]
+                side = assignments[name] if assignments is not None else assign_split(name, shares, seed)
+            codes.append(SPLITS.index(side))
+            counts.add(one, side)
+        order = np.argsort(np.array(offsets.orders, np.uint64), kind="stable")
+        ordered_codes = np.array(codes, np.uint8)[order]
+        for code, name in enumerate(SPLITS):
+            with writing_jsonl(outputs[name]) as out:
+                for row in order[ordered_codes == code].tolist():
+                    start, end = offsets.starts[row], offsets.starts[row + 1]
                     out.write(os.pread(text.fileno(), end - start, start))
-    written = described(counts, families, shares, config)
+    written = split_report(counts, clusters_info, shares, config)
     write_json(split, written)
     return written
 
 
-def shares_of(split: dict[str, Any]) -> dict[str, float]:
+def shares_of(split: SplitConfig) -> dict[str, float]:
     """The three shares of the configuration, which must add up to 1."""
-    shares = {name: float(split[name]) for name in NAMES}
+    shares = {"train": split.train, "valid": split.valid, "test": split.test}
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise ConfigError(
             f"the shares of train, valid and test add up to {sum(shares.values()):g}, not 1",
@@ -96,45 +103,45 @@ def shares_of(split: dict[str, Any]) -> dict[str, float]:
     return shares
 
 
-def _kin(text: IO[bytes]) -> Iterator[tuple[Kin, int]]:
-    """What the split needs to know of each record, one after another, and its length in bytes."""
-    read = msgspec.json.Decoder(Kin).decode
+def _split_fields(text: IO[bytes]) -> Iterator[tuple[SplitFields, int]]:
+    """Yield the fields of each record that its split depends on, and its length in bytes."""
+    read = msgspec.json.Decoder(SplitFields).decode
     text.seek(0)
     for line in text:
         yield read(line), len(line)
 
 
-def _surveyed(text: IO[bytes], seed: int) -> tuple[Places, Families]:
-    places = Places(array("q", [0]), array("Q"))
-    families = Families({}, Counter())
-    for one, length in _kin(text):
-        places.starts.append(places.starts[-1] + length)
-        places.orders.append(keyed(one.id, seed).order)
+def _first_pass(text: IO[bytes], seed: int) -> tuple[RecordOffsets, ClusterInfo]:
+    offsets = RecordOffsets(array("q", [0]), array("Q"))
+    clusters_info = ClusterInfo({}, Counter())
+    for one, length in _split_fields(text):
+        offsets.starts.append(offsets.starts[-1] + length)
+        offsets.orders.append(keyed_hash(one.id, seed).order)
         if one.cluster:
-            families.sizes[one.cluster] += 1
+            clusters_info.sizes[one.cluster] += 1
             if one.split:
-                families.declared.setdefault(one.cluster, one.split)
-    return places, families
+                clusters_info.declared.setdefault(one.cluster, one.split)
+    return offsets, clusters_info
 
 
-def _free(text: IO[bytes], families: Families) -> dict[str, tuple[int, str]]:
-    """The clusters that no source puts on a side: how many rows each has, and the first of their categories."""
+def _unassigned_clusters(text: IO[bytes], clusters_info: ClusterInfo) -> dict[str, tuple[int, str]]:
+    """The clusters without a declared split: their number of rows, and the first of their categories."""
     free: dict[str, tuple[int, str]] = {}
-    for one, _ in _kin(text):
-        if not one.split and one.cluster not in families.declared:
+    for one, _ in _split_fields(text):
+        if not one.split and one.cluster not in clusters_info.declared:
             name, category = one.cluster or one.id, one.category or ""
             size, kind = free.get(name, (0, category))
             free[name] = size + 1, min(kind, category)
     return free
 
 
-def side_of(cluster: str, shares: dict[str, float], seed: int) -> str:
-    """Where a cluster falls: its keyed hash, from 0 to 1, among the shares laid end to end."""
-    return _among(shares, keyed(cluster, seed).side / 2.0**64)
+def assign_split(cluster: str, shares: dict[str, float], seed: int) -> str:
+    """The split of a cluster: where its keyed hash, from 0 to 1, falls among the cumulative shares."""
+    return _split_at(shares, keyed_hash(cluster, seed).side / 2.0**64)
 
 
-def dealt(clusters: dict[str, tuple[int, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """The side of each cluster such that the counts meet the shares in every category, to within one cluster.
+def assign_exactly(clusters: dict[str, tuple[int, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Assign clusters such that the counts meet the shares in every category, to within one cluster.
 
     clusters: size and category by name.
     """
@@ -143,73 +150,75 @@ def dealt(clusters: dict[str, tuple[int, str]], shares: dict[str, float], seed: 
     total: Counter[str] = Counter()
     for size, kind in clusters.values():
         total[kind] += size
-    for name in sorted(clusters, key=lambda name: keyed(name, seed).side):
+    for name in sorted(clusters, key=lambda name: keyed_hash(name, seed).side):
         size, kind = clusters[name]
-        sides[name] = _among(shares, (rows[kind] + size / 2) / total[kind])
+        sides[name] = _split_at(shares, (rows[kind] + size / 2) / total[kind])
         rows[kind] += size
     return sides
 
 
-def _among(shares: dict[str, float], point: float) -> str:
-    for name in NAMES[:-1]:
+def _split_at(shares: dict[str, float], point: float) -> str:
+    for name in SPLITS[:-1]:
         if point < shares[name]:
             return name
         point -= shares[name]
-    return NAMES[-1] if shares[NAMES[-1]] else max(shares, key=shares.__getitem__)
+    return SPLITS[-1] if shares[SPLITS[-1]] else max(shares, key=shares.__getitem__)
 
 
-class Keyed(NamedTuple):
-    """Two independent 64-bit numbers: by which a side is chosen, and by which a split is put in order."""
+class KeyedHash(NamedTuple):
+    """Two independent 64-bit hashes: one chooses the split, one orders the rows within it."""
 
     side: int
     order: int
 
 
-def keyed(name: str, seed: int) -> Keyed:
-    """The numbers of a row or a cluster, for a seed."""
+def keyed_hash(name: str, seed: int) -> KeyedHash:
+    """The keyed hashes of a row or cluster ID, for a seed."""
     digest = hashlib.blake2b(name.encode(), digest_size=16, key=seed.to_bytes(8, "little")).digest()
-    return Keyed(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
+    return KeyedHash(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
 
 
 @dataclass
 class Counts:
-    """How many rows stand where, in all and of each category, and how many of them a source put there."""
+    """Rows per split, in all and per category, and how many have a declared split."""
 
     rows: Counter[str]
     categories: dict[str, Counter[str]]
     declared: int
 
-    def take(self, one: Kin, side: str) -> None:
+    def add(self, one: SplitFields, side: str) -> None:
         self.rows[side] += 1
         self.declared += one.split is not None
         if one.category:
             self.categories.setdefault(one.category, Counter())[side] += 1
 
 
-def described(counts: Counts, families: Families, shares: dict[str, float], config: dict[str, Any]) -> dict[str, Any]:
-    """split.json: how many rows stand where, how and why, and what is odd about it."""
+def split_report(
+    counts: Counts, clusters_info: ClusterInfo, shares: dict[str, float], config: SplitRowsConfig
+) -> SplitReport:
+    """Build split.json, with a warning for each split or category that came out empty."""
     rows, categories = counts.rows, counts.categories
     warnings = [
         f"{name} has no row: {rows.total()} rows are too few for a share of {shares[name]:g}; add rows, raise "
         f"data.split.{name}, or set data.split.exact"
-        for name in NAMES
+        for name in SPLITS
         if shares[name] and not rows[name]
     ]
     warnings += [
         f'the category "{name}" has no row in {side}'
         for name, found in sorted(categories.items())
-        for side in NAMES
+        for side in SPLITS
         if shares[side] and rows[side] and not found[side]
     ]
-    sizes = [size for size in families.sizes.values() if size > 1]
-    return {
-        "rows": {name: rows[name] for name in NAMES},
-        "shares": shares,
-        "method": "exact counts" if config["split"]["exact"] else "keyed hash of each cluster",
-        "seed": config["seed"],
-        "clusters": len(sizes),
-        "clustered_rows": sum(sizes),
-        "declared_rows": counts.declared,
-        "categories": {name: {side: found[side] for side in NAMES} for name, found in sorted(categories.items())},
-        "warnings": warnings,
-    }
+    sizes = [size for size in clusters_info.sizes.values() if size > 1]
+    return SplitReport(
+        rows={name: rows[name] for name in SPLITS},
+        shares=shares,
+        method="exact counts" if config.split.exact else "keyed hash of each cluster",
+        seed=config.seed,
+        clusters=len(sizes),
+        clustered_rows=sum(sizes),
+        declared_rows=counts.declared,
+        categories={name: {split: found[split] for split in SPLITS} for name, found in sorted(categories.items())},
+        warnings=warnings,
+    )

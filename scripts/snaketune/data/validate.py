@@ -1,7 +1,7 @@
-"""Every row of the sources ends in exactly one place: kept, rejected with a reason, duplicate, or near duplicate.
+"""Reads the rows of every source; each ends in exactly one place: kept, rejected, duplicate or near duplicate.
 
-The rows are read once, in a stream. What is held in memory is what comparing them takes: some 400 bytes a row for keys
-and MinHash signatures, no text.
+The rows are read once, in a stream. Memory holds what comparing them takes, some 400 bytes a row for keys and MinHash
+signatures, and no text.
 """
 
 from __future__ import annotations
@@ -9,119 +9,123 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
-from snaketune.data import report as reports
+from snaketune.config.sections import SourceConfig, ValidationConfig
+from snaketune.contracts.data import DataReport, Rejected
+from snaketune.data import report as data_report
 from snaketune.data import sources
-from snaketune.data.deduplication import SIDES, Rows, copies, related
+from snaketune.data.deduplication import SPLIT_CODES, RowIndex, cluster_and_deduplicate, free_copies_of_pinned_rows
+from snaketune.data.minhash import Shingles
 from snaketune.data.readers import dispatch
-from snaketune.data.records import Judge
-from snaketune.data.rejection import Rejection
-from snaketune.data.row_keys import identify
-from snaketune.data.shingles import Shingles
+from snaketune.data.readers.raw_row import RawRow, Rejection
+from snaketune.data.records import RecordBuilder, with_cluster
+from snaketune.data.report import SourceCounts
+from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
 
 encode = msgspec.json.Encoder().encode
-EXAMPLES = 5
+MAX_DUPLICATE_EXAMPLES = 5
 
 
-def run(config: dict[str, Any], records: StrPath, rejected: StrPath, report: StrPath) -> dict[str, Any]:
+@dataclass
+class _Intake:
+    """What reading the sources fills: the index of the rows, the counts of each source, and the rejected rows."""
+
+    rows: RowIndex
+    rejected_file: IO[bytes]
+    rejected_at_stop: Path
+    counts: list[SourceCounts] = field(default_factory=list)
+    duplicate_examples: list[list[str]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def saving_rejected_on_error(self) -> Iterator[None]:
+        """Leave the rows rejected so far where they can be looked at, should the block stop the run."""
+        try:
+            yield
+        except DataError:
+            self.rejected_file.flush()
+            shutil.copyfile(self.rejected_file.name, self.rejected_at_stop)
+            raise
+
+    def reject(self, reason: Rejection, row: RawRow, file_name: str) -> None:
+        self.counts[-1].reject(reason, f"{file_name}:{row.line}", row.parsed)
+        raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
+        line = Rejected(source=file_name, line=row.line, reason=reason.code, detail=reason.detail, row=raw)
+        self.rejected_file.write(encode(line) + b"\n")
+
+
+def run(config: ValidationConfig, records: StrPath, rejected: StrPath, report: StrPath) -> DataReport:
     """Read every source; write records.jsonl, rejected.jsonl and report.json, whole or not at all.
 
-    config: {"data": the data section, "seed"}. Returns the report. Raises DataError for a file that is no data file, a
-    source without a usable row, and a share of rejected rows above data.max_rejected; what was rejected by then is
-    left as rejected-at-stop.jsonl beside the records.
+    Returns the report. Raises DataError for a file that is no data file, a source without a usable row, and a share of
+    rejected rows above data.max_rejected; the rows rejected by then are left in rejected-at-stop.jsonl.
     """
-    data = config["data"]
-    at_stop = Path(records).with_name("rejected-at-stop.jsonl")
-    at_stop.unlink(missing_ok=True)
-    tallies: list[reports.Tally] = []
-    duplicates: list[list[str]] = []
-    with scratch(report) as folder, writing_jsonl(records) as good, writing_jsonl(rejected) as bad:
-        rows = Rows(Shingles(folder / "shingles", data["shingles"]))
+    rejected_at_stop = Path(records).with_name("rejected-at-stop.jsonl")
+    rejected_at_stop.unlink(missing_ok=True)
+    with scratch(report) as folder, writing_jsonl(records) as records_file, writing_jsonl(rejected) as rejected_file:
+        rows = RowIndex(Shingles(folder / "shingles", config.shingles))
+        intake = _Intake(rows, rejected_file, rejected_at_stop)
         with open(folder / "rows", "wb", buffering=1 << 20) as unique:
-            for place, source in enumerate(data["sources"]):
-                tally = reports.Tally(sources.title(source), source.get("fields"))
-                tallies.append(tally)
-                for line in _read(source, place, data, tally, rows, bad, duplicates):
-                    unique.write(line)
-                with _leaving(bad, at_stop):
-                    tally.refuse_if_empty()
-        with _leaving(bad, at_stop):
-            reports.refuse_if_too_many(tallies, data["max_rejected"], at_stop)
-        copied = copies(rows)
+            for number, source in enumerate(config.sources):
+                intake.counts.append(SourceCounts(sources.display_name(source), source.fields))
+                unique.writelines(_new_records(source, number, config, intake))
+                with intake.saving_rejected_on_error():
+                    intake.counts[-1].raise_if_unusable()
+        with intake.saving_rejected_on_error():
+            data_report.raise_if_too_many_rejected(intake.counts, config.max_rejected, rejected_at_stop)
+        copies = free_copies_of_pinned_rows(rows)
         rows.first.clear()
-        rows.shingles.finish()
-        kin = related(rows, data["near_duplicates"], copied)
+        rows.shingles.seal()
+        dedup = cluster_and_deduplicate(rows, config.near_duplicates, copies)
         rows.shingles.close()
-        for row in copied:
-            tallies[rows.source[row]].duplicates += 1
-        for row in kin.removed:
-            tallies[rows.source[row]].near_duplicates += 1
-        gone = copied.keys() | kin.removed.keys()
+        for row in copies:
+            intake.counts[rows.source[row]].duplicates += 1
+        for row in dedup.removed:
+            intake.counts[rows.source[row]].near_duplicates += 1
+        dropped = copies.keys() | dedup.removed.keys()
         with open(folder / "rows", "rb") as lines:
             for row, line in enumerate(lines):
-                if row in gone:
+                if row in dropped:
                     continue
-                if row in kin.cluster:
-                    line = line[:-2] + b',"cluster":"' + kin.cluster[row].hex().encode() + b'"}\n'
-                good.write(line)
-    written = reports.counted(tallies) | {"duplicate_examples": duplicates} | reports.described(rows, kin, gone)
-    written["advice"] = reports.advice(written)
+                if row in dedup.cluster:
+                    line = with_cluster(line, dedup.cluster[row].hex())
+                records_file.write(line)
+    written = data_report.build(intake.counts, intake.duplicate_examples, rows, dedup, dropped)
     write_json(report, written)
     return written
 
 
-@contextlib.contextmanager
-def _leaving(bad: IO[bytes], at_stop: Path) -> Iterator[None]:
-    """Leave what is rejected so far where it can be looked at, should the block stop the run."""
-    try:
-        yield
-    except DataError:
-        bad.flush()
-        shutil.copyfile(bad.name, at_stop)
-        raise
-
-
-def _read(
-    source: dict[str, Any],
-    place: int,
-    data: dict[str, Any],
-    tally: reports.Tally,
-    rows: Rows,
-    bad: IO[bytes],
-    duplicates: list[list[str]],
-) -> Iterator[bytes]:
-    """The rows of one source that are new, as lines of records.jsonl; the others are written down where they belong."""
-    judge = Judge(source, data)
-    side = source.get("split") or ""
-    declared = {"split": side} if side else {}
-    for path, container, name in sources.readable(source, f"data.sources[{place}]"):
-        for row in dispatch.rows(path, container, source):
-            tally.read += 1
+def _new_records(source: SourceConfig, number: int, config: ValidationConfig, intake: _Intake) -> Iterator[bytes]:
+    """Yield the rows of one source that are no exact duplicates, as lines of records.jsonl; note all others."""
+    builder = RecordBuilder(source, config)
+    rows, counts = intake.rows, intake.counts[-1]
+    split = source.split or ""
+    declared = {"split": split} if split else {}
+    for path, file_format, name in sources.data_files(source, f"data.sources[{number}]"):
+        for row in dispatch.rows(path, file_format, source):
+            counts.read += 1
             try:
-                if type(row.value) is Rejection:
-                    raise row.value
-                record = judge.record(row.value, row.clean)
+                if type(row.parsed) is Rejection:
+                    raise row.parsed
+                record = builder.record(row.parsed, row.has_no_control_chars)
             except Rejection as reason:
-                tally.reject(reason, f"{name}:{row.line}", row.value)
-                raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
-                said = {"source": name, "line": row.line, "reason": reason.code, "detail": reason.detail, "row": raw}
-                bad.write(encode(said) + b"\n")
+                intake.reject(reason, row, name)
                 continue
-            known = identify(record)
-            # A row that a source puts on one side is not removed for standing on another too: that is a leak to show.
-            first = rows.first.setdefault(known.key + side.encode(), len(rows))
+            keys = row_keys(record)
+            # A row whose source declares its split is not removed for being in another split too: that is a leak.
+            first = rows.first.setdefault(keys.key + split.encode(), len(rows))
             if first < len(rows):
-                tally.duplicates += 1
-                rows.tie(first, record)
-                if len(duplicates) < EXAMPLES:
-                    duplicates.append([f"{name}:{row.line}", rows.where(first)])
+                counts.duplicates += 1
+                rows.add_to_group(first, record)
+                if len(intake.duplicate_examples) < MAX_DUPLICATE_EXAMPLES:
+                    intake.duplicate_examples.append([f"{name}:{row.line}", rows.where(first)])
                 continue
-            rows.add(known, record, name, row.line, place, SIDES.index(side))
-            identifier = known.key.hex() + (f"-{side}" if side else "")
+            rows.add(keys, record, name, row.line, number, SPLIT_CODES.index(split))
+            identifier = keys.key.hex() + (f"-{split}" if split else "")
             yield encode({"id": identifier, **record, "source": name, "line": row.line, **declared}) + b"\n"

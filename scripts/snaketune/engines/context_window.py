@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from snaketune.files import read_json
+from snaketune.model.manifest import declared_context_length
 
 DEFAULT_CONTEXT = 2048
 MIN_SHARED_PREFIX = 16  # tokens; sharing a shorter prefix saves less than its bookkeeping costs
@@ -13,12 +13,7 @@ MIN_SHARED_PREFIX = 16  # tokens; sharing a shorter prefix saves less than its b
 
 def context_length(folder: str | Path) -> int:
     """The number of tokens that a model can attend to, from its config.json."""
-    config = read_json(Path(folder) / "config.json")
-    for section in (config, config.get("text_config") or {}):
-        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-            if isinstance(section.get(name), int):
-                return section[name]
-    return DEFAULT_CONTEXT
+    return declared_context_length(Path(folder)) or DEFAULT_CONTEXT
 
 
 def sliding_windows(

@@ -11,8 +11,8 @@ from typing import Any
 from snaketune.config.sections import FewShotConfig
 from snaketune.data import sources
 from snaketune.data.readers import dispatch
-from snaketune.data.rejection import Rejection
-from snaketune.data.row_formats import content_of
+from snaketune.data.readers.raw_row import Rejection
+from snaketune.data.row_formats import parse_fields
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
@@ -146,18 +146,18 @@ def general_records(path: StrPath) -> list[dict[str, Any]]:
     """The rows of the general set, in any row format of the data; DataError names the line of one that is unusable."""
     name = str(path)
     found = []
-    for row in dispatch.rows(name, sources.container_of(name, "auto"), {"path": name}):
+    for row in dispatch.rows(name, sources.file_format(name, "auto")):
         try:
-            if isinstance(row.value, Rejection):
-                raise row.value
-            content = content_of(row.value, {})
+            if isinstance(row.parsed, Rejection):
+                raise row.parsed
+            content = parse_fields(row.parsed, {})
         except Rejection as rejection:
             raise DataError(
                 f"this row of the general set cannot be used: {rejection}",
                 where=f"{name}:{row.line}",
                 fix="Correct it or take it out, or set evaluate.forgetting.rows to another file, or to null",
             ) from None
-        category = row.value.get("category")
+        category = row.parsed.get("category")
         found.append({"id": f"general-{row.line}", **content} | ({"category": str(category)} if category else {}))
     return found
 

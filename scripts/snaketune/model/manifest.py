@@ -121,3 +121,13 @@ def read_manifest(path: StrPath) -> dict[str, Any]:
                 fix=f"Restore the file, or delete {path} to take the folder as it is now",
             )
     return manifest
+
+
+def declared_context_length(folder: Path) -> int | None:
+    """How many tokens a model can attend to, by its config.json; None if that does not say."""
+    config = read_json(folder / "config.json")
+    for section in (config, config.get("text_config") or {}):
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+            if isinstance(section.get(name), int):
+                return int(section[name])
+    return None

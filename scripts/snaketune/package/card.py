@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from snaketune import files
-from snaketune.data.sources import title
 from snaketune.evaluate.metrics import METRICS, by_priority, find
 from snaketune.files import StrPath
 
@@ -107,7 +106,7 @@ def _training(summary: dict[str, Any], split: dict[str, Any], train: dict[str, A
 
 def _source(source: dict[str, Any]) -> str:
     """The name of a data source that may be published: a hub id, or a file's name without its folder."""
-    return Path(source["path"]).name if source.get("path") else title(source)
+    return Path(source["path"]).name if source.get("path") else source["hub"]
 
 
 def score_table(comparison: dict[str, Any]) -> str:

@@ -259,6 +259,6 @@ def lengths(found: Facts) -> str:
 
 
 def _reasons() -> dict[str, str]:
-    from snaketune.data.rejection import REASONS
+    from snaketune.data.readers.raw_row import REJECTION_REASONS
 
-    return dict(REASONS)
+    return dict(REJECTION_REASONS)

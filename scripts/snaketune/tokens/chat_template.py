@@ -10,14 +10,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from snaketune.contracts.data import DataRecord, Message
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
-from snaketune.model import sandbox
+from snaketune.model import untrusted_files
 from snaketune.model.manifest import read_as
 from snaketune.runtime import block_torch  # noqa: F401
 
@@ -29,6 +30,9 @@ PROBE = "snaketune-probe"
 RENDERING_SECONDS = 10  # a conversation takes milliseconds
 DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
 NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+
+
+Messages = Sequence[Mapping[str, object]]  # turns, as contracts.data.Message says
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,12 @@ class Renderer:
         self.folds_system = bool(self.template) and not self._has_system_role()
         self.stop_ids: frozenset[int] = frozenset(self._stop_ids())
 
-    def record(self, record: dict[str, Any]) -> Rendered:
+    def record(self, record: Mapping[str, object]) -> Rendered:
         """A row of records.jsonl, whichever kind it is."""
-        if "text" in record:
-            return self.text(record["text"])
-        return self.conversation(record["messages"], record.get("tools"))
+        row = cast(DataRecord, record)
+        if "text" in row:
+            return self.text(row["text"])
+        return self.conversation(row["messages"], row.get("tools"))
 
     def text(self, text: str) -> Rendered:
         """Plain text between the model's own begin and end tokens; every token but the first is a target."""
@@ -76,35 +81,33 @@ class Renderer:
             ids = [*ids, end]
         return Rendered(ids, [False] + [True] * (len(ids) - 1))
 
-    def conversation(
-        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, only_last: bool = False
-    ) -> Rendered:
+    def conversation(self, messages: Messages, tools: list[Any] | None = None, *, only_last: bool = False) -> Rendered:
         """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained."""
-        messages = self._folded(messages)
-        last = max((turn for turn, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-        whole = self._render(messages, tools, generation=False)
+        turns = self._folded(messages)
+        last = max((turn for turn, message in enumerate(turns) if message["role"] == "assistant"), default=-1)
+        whole = self._render(turns, tools, generation=False)
         encoded = self._encoded(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         trained = [False] * len(ids)
         cursor = 0
-        for turn, message in enumerate(messages):
+        for turn, message in enumerate(turns):
             if message["role"] != "assistant":
                 continue
-            start, end = self._span(messages, turn, tools, whole, cursor)
+            start, end = self._span(turns, turn, tools, whole, cursor)
             cursor = end
             if turn == last or not only_last:
                 self._mark(trained, ids, offsets, whole, start, end)
         return Rendered(*self._with_bos(ids, trained))
 
-    def prompt(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:
+    def prompt(self, messages: Messages, tools: list[Any] | None = None) -> list[int]:
         """The ids after which the model is to answer: a conversation that ends with a user's or a tool's turn."""
         return self.prompt_ids(self.prompt_text(messages, tools))
 
-    def prompt_text(self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None) -> str:
+    def prompt_text(self, messages: Messages, tools: list[Any] | None = None) -> str:
         return self._render(self._folded(messages), tools, generation=True)
 
     def conversation_text(
-        self, messages: Sequence[dict[str, Any]], tools: list[Any] | None = None, *, template: str | None = None
+        self, messages: Messages, tools: list[Any] | None = None, *, template: str | None = None
     ) -> str:
         """A whole conversation as the template writes it, or as another Jinja text in its place would."""
         return self._render(self._folded(messages), tools, generation=False, template=template)
@@ -139,7 +142,7 @@ class Renderer:
 
     def _render(
         self,
-        messages: Sequence[dict[str, Any]],
+        messages: Messages,
         tools: list[Any] | None,
         generation: bool,
         template: str | None = None,
@@ -151,7 +154,7 @@ class Renderer:
                 why="Without one there is no telling where a question ends and its answer begins",
                 fix=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
-        with sandbox.within(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
+        with untrusted_files.time_limit(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
             return self.tokenizer.apply_chat_template(
                 list(messages),
                 tools=tools,
@@ -160,15 +163,16 @@ class Renderer:
                 add_generation_prompt=generation,
             )
 
-    def _folded(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _folded(self, given: Messages) -> list[Message]:
         """The messages, a system text moved into the first user turn where the template has no system role."""
-        messages = list(messages)
+        messages = [cast(Message, message) for message in given]
         if self.folds_system and messages and messages[0]["role"] == "system":
             system, rest = messages[0], messages[1:]
             if not (system["content"] or "").strip():
                 return rest
             if rest and rest[0]["role"] == "user":
-                return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+                first: Message = {**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}
+                return [first, *rest[1:]]
         return messages
 
     def _has_system_role(self) -> bool:
@@ -183,7 +187,7 @@ class Renderer:
         return PROBE in said
 
     def _span(
-        self, messages: list[dict[str, Any]], turn: int, tools: list[Any] | None, whole: str, cursor: int
+        self, messages: list[Message], turn: int, tools: list[Any] | None, whole: str, cursor: int
     ) -> tuple[int, int]:
         """Character span of an assistant turn in the whole text: from where the model takes over to its last word."""
         before = self._render(messages[:turn], tools, generation=True)

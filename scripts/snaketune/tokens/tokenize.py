@@ -1,104 +1,221 @@
-"""Tokenising the splits once: token stores for training, and what the model's own rules make of each row."""
+"""Tokenizes the splits once: filters rows by tokens, writes token stores and tokens.json."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import msgspec
+
+from snaketune.config.sections import FilterConfig, Section, TemplateConfig
+from snaketune.contracts.data import DataRecord, FilteredRow, LengthClass, SplitTokens, TokenReport
+from snaketune.data.records import iter_texts
 from snaketune.errors import DataError
-from snaketune.files import StrPath, read_json, read_jsonl, write_json
-from snaketune.model import sandbox
-from snaketune.model.manifest import read_manifest
+from snaketune.files import StrPath, read_jsonl, write_json
+from snaketune.model import untrusted_files
+from snaketune.model.manifest import declared_context_length, read_manifest
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
-from snaketune.tokens.filtering import TokenJudge, listed
 from snaketune.tokens.token_store import write_store
 
-STRESS = [f"{run * 2000}{end}" for run in ("a", " ", "1", "!", "aA", "a ", "\n") for end in ("", "!", "\u00e9")]
+FILTER_REASONS = {
+    "too-long": "more tokens than data.max_length",
+    "answer-cut-off": "its answer begins beyond data.max_length, so nothing of it would be trained",
+    "no-trained-token": "no token of it would be trained",
+    "special-token": "its content holds a special token of the model, with which it could forge a turn",
+    "not-rendered": "the chat template refuses it, or does not show it as it is written",
+}
+
+
+STRESS_TEXTS = [f"{run * 2000}{end}" for run in ("a", " ", "1", "!", "aA", "a ", "\n") for end in ("", "!", "\u00e9")]
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+@dataclass(frozen=True)
+class FilterResult:
+    """What is done with a row for its tokens.
+
+    reason: a key of FILTER_REASONS, or empty; rendered: what is trained on, None when dropped; tokens: the length of
+    the whole row before anything is cut (0 where it could not be rendered).
+    """
+
+    action: Literal["keep", "cut", "drop"]
+    tokens: int
+    rendered: Rendered | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+class TokenFilter:
+    """Keeps, truncates or drops records by their tokens."""
+
+    def __init__(self, renderer: Renderer, config: FilterConfig) -> None:
+        self.renderer = renderer
+        self.max_length = config.max_length
+        self.truncates = config.on_too_long == "truncate"
+        tokens = sorted(renderer.special_tokens, key=lambda token: (-len(token), token))
+        self.special_token_pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+    def filter(self, record: DataRecord) -> FilterResult:
+        """Render one record and decide."""
+        import jinja2
+
+        injected = self._injected_special_token(record)
+        if injected and "text" not in record:
+            return FilterResult("drop", 0, reason="special-token", detail=f"it contains {injected}")
+        try:
+            rendered = self.renderer.record(record)
+        except (DataError, jinja2.TemplateError) as error:
+            return FilterResult("drop", 0, reason="not-rendered", detail=str(error).splitlines()[0])
+        tokens = len(rendered.ids)
+        # The first token is predicted from nothing, so it is never a target.
+        if not any(rendered.trained[1:]):
+            return FilterResult("drop", tokens, reason="no-trained-token", detail=f"{tokens} tokens, none a target")
+        if tokens > self.max_length:
+            return self._too_long(rendered, tokens)
+        if injected:  # a text that was rendered by hand may hold turns on purpose
+            return FilterResult("keep", tokens, rendered, "special-token", f"it contains {injected}")
+        return FilterResult("keep", tokens, rendered)
+
+    def _too_long(self, rendered: Rendered, tokens: int) -> FilterResult:
+        excess = f"{tokens} tokens; data.max_length is {self.max_length}"
+        if not self.truncates:
+            return FilterResult("drop", tokens, reason="too-long", detail=excess)
+        cut = Rendered(rendered.ids[: self.max_length], rendered.trained[: self.max_length])
+        if not any(cut.trained[1:]):
+            return FilterResult("drop", tokens, reason="answer-cut-off", detail=excess)
+        lost = sum(rendered.trained[self.max_length :])
+        return FilterResult("cut", tokens, cut, "too-long", f"{excess}; {lost} trained tokens at its end are lost")
+
+    def _injected_special_token(self, record: DataRecord) -> str:
+        """The first special token in anything that the row's author wrote."""
+        if self.special_token_pattern:
+            for text in iter_texts(record):
+                found = self.special_token_pattern.search(text)
+                if found:
+                    return found[0]
+        return ""
+
+
+class _SplitFilter:
+    """Filters the rows of one split, and counts them."""
+
+    def __init__(self, token_filter: TokenFilter) -> None:
+        self.token_filter = token_filter
+        self.counts: Counter[str] = Counter()
+        self.lengths: Counter[int] = Counter()
+        self.flagged: list[FilteredRow] = []
+
+    def rows(self, path: StrPath) -> Iterator[tuple[Rendered, float]]:
+        """Yield the kept rows of a file and their weights."""
+        counts = self.counts
+        for record in progress(read_jsonl(path), f"tokenizing {Path(path).stem}"):
+            result = self.token_filter.filter(record)
+            counts["rows"] += 1
+            self.lengths[next((edge for edge in BINS if result.tokens <= edge), 0)] += 1
+            if result.reason:
+                self.flagged.append(filtered_row(record, result))
+            if result.rendered is None:
+                counts["dropped"] += 1
+                continue
+            counts["cut"] += result.action == "cut"
+            counts["tokens"] += len(result.rendered.ids)
+            counts["trained_tokens"] += sum(result.rendered.trained)
+            yield result.rendered, float(record.get("weight", 1.0))
+
+    def report(self) -> SplitTokens:
+        return SplitTokens(
+            rows=self.counts["rows"],
+            cut=self.counts["cut"],
+            dropped=self.counts["dropped"],
+            tokens=self.counts["tokens"],
+            trained_tokens=self.counts["trained_tokens"],
+            lengths=[
+                LengthClass(up_to=edge or None, rows=self.lengths[edge]) for edge in (*BINS, 0) if self.lengths[edge]
+            ],
+        )
+
+
+def filtered_row(record: DataRecord, result: FilterResult) -> FilteredRow:
+    """A row and its result as they stand in tokens.json."""
+    return FilteredRow(
+        id=record["id"],
+        source=record["source"],
+        line=record["line"],
+        action=result.action,
+        reason=result.reason,
+        detail=result.detail,
+        tokens=result.tokens,
+    )
+
+
+class TokenizeConfig(Section, frozen=True, kw_only=True):
+    """The settings of tokenize_rows."""
+
+    model: TemplateConfig
+    data: FilterConfig
+
+
 def tokenize_splits(
-    rows: dict[str, str], manifest: StrPath, config: dict[str, Any], stores: dict[str, str], verdicts: StrPath
-) -> dict[str, Any]:
+    rows: dict[str, str], manifest: StrPath, config: TokenizeConfig, stores: dict[str, str], report: StrPath
+) -> TokenReport:
     """Write a token store for each split, and tokens.json: counts, lengths, and every row that is not simply kept.
 
-    rows and stores: file by split; config: {"model": {"chat_template"}, "data": {"max_length", "on_too_long"}}. The
-    model's own context is the limit where max_length is longer. Raises DataError when nothing is left to train on.
+    rows, stores: file by split. The model's own context is the limit where max_length is longer. Raises DataError when
+    nothing is left to train on.
     """
     folder = Path(read_manifest(manifest)["folder"]).expanduser()
-    data = dict(config["data"])
-    context = context_length(folder)
-    data["max_length"] = min(data["max_length"], context or data["max_length"])
-    try_tokenizer(folder, config["model"]["chat_template"])
-    judge = TokenJudge(Renderer(folder, config["model"]["chat_template"]), data)
-    report: dict[str, Any] = {"max_length": data["max_length"], "splits": {}, "verdicts": []}
+    template, limit = config.model.chat_template, config.data.max_length
+    filtering = msgspec.structs.replace(config.data, max_length=min(limit, declared_context_length(folder) or limit))
+    probe_tokenizer(folder, template)
+    token_filter = TokenFilter(Renderer(folder, template), filtering)
+    splits: dict[str, SplitTokens] = {}
+    flagged: list[FilteredRow] = []
     for split, path in rows.items():
-        counts: Counter[str] = Counter()
-        lengths: Counter[int] = Counter()
-        write_store(stores[split], _kept(path, judge, counts, lengths, report["verdicts"]))
-        report["splits"][split] = {
-            **{name: counts[name] for name in ("rows", "cut", "dropped", "tokens", "trained_tokens")},
-            "lengths": [{"up_to": edge or None, "rows": lengths[edge]} for edge in (*BINS, 0) if lengths[edge]],
-        }
-    write_json(verdicts, report)
-    train = report["splits"]["train"]
-    if train["rows"] == train["dropped"]:
-        first = next((one for one in report["verdicts"] if one["action"] != "cut"), None)
+        of_split = _SplitFilter(token_filter)
+        write_store(stores[split], of_split.rows(path))
+        splits[split] = of_split.report()
+        flagged += of_split.flagged
+    written = TokenReport(max_length=filtering.max_length, splits=splits, verdicts=flagged)
+    write_json(report, written)
+    _check_train(written, rows["train"], report)
+    return written
+
+
+def _check_train(written: TokenReport, train_file: str, report: StrPath) -> None:
+    """Raise DataError if no training row is left; say how many are dropped."""
+    train = written.splits["train"]
+    if train.rows == train.dropped:
+        first = next((row for row in written.verdicts if row.action != "cut"), None)
+        example = f"; the first, {first.source}:{first.line}: {first.detail or first.reason}" if first else ""
         raise DataError(
-            f"no training row is left of {train['rows']} after tokenising"
-            + (
-                f"; the first, {first['source']}:{first['line']}: {first['detail'] or first['reason']}" if first else ""
-            ),
-            where=rows["train"],
+            f"no training row is left of {train.rows} after tokenizing{example}",
+            where=train_file,
             why="There is nothing to train on",
             fix="Raise data.max_length, or add rows to the training split",
         )
-    if train["dropped"]:
-        print(
-            f"snaketune: {train['dropped']} training rows are dropped; {verdicts} says which and why", file=sys.stderr
-        )
-    return report
+    if train.dropped:
+        print(f"snaketune: {train.dropped} training rows are dropped; {report} says which and why", file=sys.stderr)
 
 
-def try_tokenizer(folder: Path, template: str | None, seconds: float = 60) -> None:
-    """Meet a tokenizer or chat template that never ends, or takes all memory, on a few texts, apart from this process.
+def probe_tokenizer(folder: Path, template: str | None, seconds: float = 60) -> None:
+    """Try the tokenizer and the chat template on a few texts, in a process of their own.
 
     The texts are long runs of one kind of character, on which a pattern that tries all ways to split a run never ends.
-    Raises ModelError where the fork does not end within `seconds`.
+    Raises ModelError where the fork does not end within `seconds`, or takes all memory.
     """
     import transformers  # noqa: F401 - once, for this process and its fork
 
     def work() -> None:
         renderer = Renderer(folder, template)
-        for text in STRESS:
+        for text in STRESS_TEXTS:
             renderer.tokenizer(text)
 
-    sandbox.try_apart(work, "trying its tokenizer and chat template on a few texts", where=str(folder), seconds=seconds)
-
-
-def context_length(folder: Path) -> int | None:
-    """Longest sequence the model was made for, in tokens, as its config.json says."""
-    config = read_json(folder / "config.json")
-    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-
-
-def _kept(
-    path: str, judge: TokenJudge, counts: Counter[str], lengths: Counter[int], odd: list[dict[str, Any]]
-) -> Iterator[tuple[Rendered, float]]:
-    for record in progress(read_jsonl(path), f"tokenising {Path(path).stem}"):
-        verdict = judge.verdict(record)
-        counts["rows"] += 1
-        lengths[next((edge for edge in BINS if verdict.tokens <= edge), 0)] += 1
-        if verdict.reason:
-            odd.append(listed(record, verdict))
-        if verdict.rendered is None:
-            counts["dropped"] += 1
-            continue
-        counts["cut"] += verdict.action == "cut"
-        counts["tokens"] += len(verdict.rendered.ids)
-        counts["trained_tokens"] += sum(verdict.rendered.trained)
-        yield verdict.rendered, float(record.get("weight", 1.0))
+    untrusted_files.probe_in_subprocess(
+        work, "trying its tokenizer and chat template on a few texts", where=str(folder), seconds=seconds
+    )

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from snaketune.config import schema
+from snaketune.config.sections import LeakageConfig, SourceConfig, ValidationConfig
+from snaketune.contracts.data import SPLITS
 from snaketune.data import leakage, splits, validate
-from snaketune.files import read_jsonl
-
-SPLITS = ("train", "valid", "test")
+from snaketune.files import read_json, read_jsonl
 
 
 def settings(*sources: dict[str, Any], **data: Any) -> dict[str, Any]:
@@ -18,23 +19,37 @@ def settings(*sources: dict[str, Any], **data: Any) -> dict[str, Any]:
     return schema.complete({"run": "t", "data": {"sources": list(sources), "max_rejected": 1.0} | data})["data"]
 
 
-def validated(folder: Path, data: dict[str, Any], seed: int = 1) -> dict[str, Any]:
-    """Run validate_rows in a folder; returns the report."""
+def section(kind: type, data: dict[str, Any]) -> Any:
+    """The part of a data section that a step is given."""
+    return msgspec.convert({name: data[name] for name in kind.__struct_fields__}, kind)
+
+
+def source(**keys: Any) -> SourceConfig:
+    """One completed source."""
+    return msgspec.convert(settings(keys)["sources"][0], SourceConfig)
+
+
+def validated(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Run validate_rows in a folder; returns report.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = (folder / name for name in ("records.jsonl", "rejected.jsonl", "report.json"))
-    return validate.run({"data": data, "seed": seed}, *paths)
+    paths = [folder / name for name in ("records.jsonl", "rejected.jsonl", "report.json")]
+    validate.run(section(ValidationConfig, data), *paths)
+    return read_json(paths[-1])
 
 
 def divided(folder: Path, data: dict[str, Any], seed: int = 1) -> dict[str, dict[str, Any]]:
     """Run split_rows after validate_rows; returns the records by split and id."""
-    files = [folder / f"{name}.jsonl" for name in SPLITS]
-    splits.run({"split": data["split"], "seed": seed}, folder / "records.jsonl", *files, folder / "split.json")
-    return {name: {row["id"]: row for row in read_jsonl(file)} for name, file in zip(SPLITS, files, strict=True)}
+    files = {name: folder / f"{name}.jsonl" for name in SPLITS}
+    config = msgspec.convert({"split": data["split"], "seed": seed}, splits.SplitRowsConfig)
+    splits.run(config, folder / "records.jsonl", files, folder / "split.json")
+    return {name: {row["id"]: row for row in read_jsonl(file)} for name, file in files.items()}
 
 
 def checked(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Run check_leaks after split_rows; returns leaks.json."""
-    return leakage.run(data, *(folder / f"{name}.jsonl" for name in SPLITS), folder / "leaks.json")
+    paths = [folder / f"{name}.jsonl" for name in SPLITS]
+    leakage.run(section(LeakageConfig, data), *paths, folder / "leaks.json")
+    return read_json(folder / "leaks.json")
 
 
 def sides(folder: Path, data: dict[str, Any]) -> dict[str, tuple[str, str]]:

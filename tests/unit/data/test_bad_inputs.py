@@ -3,8 +3,10 @@
 import csv
 from pathlib import Path
 
+import msgspec
 import pytest
 from snaketune.config import schema
+from snaketune.config.sections import ValidationConfig
 from snaketune.data import sources, validate
 from snaketune.errors import DataError
 from snaketune.files import read_json, read_jsonl
@@ -19,16 +21,17 @@ CASES = list(csv.DictReader(EXPECTED, delimiter="\t", quoting=csv.QUOTE_NONE))
 def test_each_malformed_input_comes_out_as_expected(case, tmp_path):
     source = {"path": str(BAD / case["file"]), "format": case["format"]}
     data = {"sources": [source], "max_rejected": 1.0, "near_duplicates": False}
-    settings = {"data": schema.complete({"run": "bad", "data": data})["data"], "seed": 1}
+    complete = schema.complete({"run": "bad", "data": data})["data"]
+    config = msgspec.convert({name: complete[name] for name in ValidationConfig.__struct_fields__}, ValidationConfig)
     records, rejected, report = (tmp_path / name for name in ("records.jsonl", "rejected.jsonl", "report.json"))
-    sources.files(settings["data"]["sources"])
+    sources.files(config.sources)
     if case["outcome"] == "error":
         with pytest.raises(DataError) as raised:
-            validate.run(settings, records, rejected, report)
+            validate.run(config, records, rejected, report)
         assert all(word.lower() in str(raised.value).lower() for word in case["say"].split())
         assert not records.exists()
         return
-    validate.run(settings, records, rejected, report)
+    validate.run(config, records, rejected, report)
     found = read_json(report)
     assert len(list(read_jsonl(records))) == found["kept"] == int(case["kept"])
     expected = {code: int(count) for code, count in (part.split("=") for part in case["reasons"].split(",") if part)}

@@ -1,26 +1,35 @@
 """Formats: what each becomes, told apart row by row, and the reason where it becomes nothing."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data.normalization import CONTROLS, is_blank, loose, normal
-from snaketune.data.records import Judge
-from snaketune.data.rejection import REASONS, Rejection
-from snaketune.data.row_formats import content_of
+from snaketune.config.sections import ValidationConfig
+from snaketune.data.readers.raw_row import REJECTION_REASONS, Rejection
+from snaketune.data.records import RecordBuilder
+from snaketune.data.row_formats import parse_fields
+from snaketune.data.row_keys import CONTROLS, fold, is_blank, normalize
+from unit.data.data_steps import settings
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Hilo"}'}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 
 
 def judged(row: dict, **source: object) -> dict:
-    data = {"system": None, "min_characters": 1, "max_characters": 1000}
-    return Judge(dict(source), data).record(row)
+    return builder(source).record(row)
+
+
+def builder(source: dict, **data: object) -> RecordBuilder:
+    section = {"sources": [{"path": "rows.jsonl"} | source], "min_characters": 1, "max_characters": 1000} | data
+    complete = settings(*section.pop("sources"), **section)
+    config = msgspec.convert({name: complete[name] for name in ValidationConfig.__struct_fields__}, ValidationConfig)
+    return RecordBuilder(config.sources[0], config)
 
 
 def refused(row: dict, **source: object) -> str:
     with pytest.raises(Rejection) as raised:
         judged(row, **source)
-    assert raised.value.code in REASONS
+    assert raised.value.code in REJECTION_REASONS
     return raised.value.code
 
 
@@ -52,7 +61,7 @@ def test_an_input_follows_its_instruction_and_a_system_text_goes_first() -> None
 
 
 def test_the_configured_system_text_is_added_to_rows_that_have_none() -> None:
-    judge = Judge({}, {"system": "be kind", "min_characters": 1, "max_characters": 99})
+    judge = builder({}, system="be kind")
     own = {"messages": turns(("system", "own"), ("user", "q"), ("assistant", "a"))}
     assert judge.record(own)["messages"][0]["content"] == "own"
     assert judge.record({"prompt": "q", "response": "a"})["messages"][0]["content"] == "be kind"
@@ -80,7 +89,7 @@ def test_names_of_fields_can_be_mapped_and_are_named_as_the_user_does() -> None:
     fields = {"prompt": "frage", "response": "antwort"}
     assert judged({"frage": "q", "antwort": "a", "prompt": "else"}, fields=fields)["messages"][0]["content"] == "q"
     with pytest.raises(Rejection, match="`antwort`"):
-        content_of({"frage": "q"}, fields)
+        parse_fields({"frage": "q"}, fields)
 
 
 def test_labels_are_constant_or_taken_from_a_field() -> None:
@@ -127,15 +136,15 @@ def test_a_control_character_inside_a_tool_call_is_found() -> None:
 
 @given(st.text())
 def test_normal_text_is_normal_again_and_loose_text_has_single_spaces(text: str) -> None:
-    assert normal(normal(text)) == normal(text)
+    assert normalize(normalize(text)) == normalize(text)
     if not CONTROLS.search(text):
-        assert loose(text) == " ".join(loose(text).split(" ")).strip(" ") or not loose(text)
-        assert "\n" not in loose(text)
-        assert "  " not in loose(text)
+        assert fold(text) == " ".join(fold(text).split(" ")).strip(" ") or not fold(text)
+        assert "\n" not in fold(text)
+        assert "  " not in fold(text)
     if not is_blank(text) and text.isascii():
-        assert loose(text)
+        assert fold(text)
 
 
 def test_composed_and_decomposed_letters_are_the_same_for_comparing_only() -> None:
-    assert normal("e\u0301t\u00e9") == normal("\u00e9te\u0301")
+    assert normalize("e\u0301t\u00e9") == normalize("\u00e9te\u0301")
     assert judged({"prompt": "e\u0301", "response": "a"})["messages"][0]["content"] == "e\u0301"

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import pytest
 from loopback import Handler, serving
-from snaketune.data import hub
+from snaketune.data import sources
 from snaketune.errors import DataError
 from snaketune.files import read_jsonl
-from unit.data.data_steps import ask, settings, validated, write
+from unit.data.data_steps import ask, settings, source, validated, write
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -30,25 +30,24 @@ FILES = {
 }
 
 
-def chosen(card: dict, **asked: object) -> list[str]:
-    source = {"hub": "a/b", "hub_split": "train", "subset": None} | asked
-    return hub.chosen(NAMES, card, source, "data.sources[0]")
+def select_data_files(card: dict, **request: object) -> list[str]:
+    return sources.select_data_files(NAMES, card, source(**({"hub": "a/b"} | request)), "data.sources[0]")
 
 
 def test_the_files_of_a_split_are_those_that_the_card_names_or_else_that_bear_its_name() -> None:
-    assert chosen({}) == ["data/train-00000-of-00001.parquet", "extra/train.jsonl"]
-    assert chosen({}, hub_split="test") == ["data/test-00000-of-00001.parquet"]
-    assert chosen({}, subset="extra") == ["extra/train.jsonl"]
+    assert select_data_files({}) == ["data/train-00000-of-00001.parquet", "extra/train.jsonl"]
+    assert select_data_files({}, hub_split="test") == ["data/test-00000-of-00001.parquet"]
+    assert select_data_files({}, subset="extra") == ["extra/train.jsonl"]
     card = {
         "configs": [
             {"config_name": "x", "data_files": "extra/*"},
             {"config_name": "y", "data_files": [{"split": "train", "path": "data/train-*"}]},
         ]
     }
-    assert chosen(card, subset="x") == ["extra/train.jsonl"]
-    assert chosen(card, subset="y") == ["data/train-00000-of-00001.parquet"]
+    assert select_data_files(card, subset="x") == ["extra/train.jsonl"]
+    assert select_data_files(card, subset="y") == ["data/train-00000-of-00001.parquet"]
     with pytest.raises(DataError, match=r"no data file of the split .validation.") as raised:
-        chosen({}, hub_split="validation")
+        select_data_files({}, hub_split="validation")
     assert "data/test-00000-of-00001.parquet" in str(raised.value)
 
 
@@ -64,10 +63,10 @@ def test_a_local_copy_of_a_data_set_is_read_without_a_network(tmp_path: Path) ->
 class Hub(Handler):
     """As much of the hub as a download needs."""
 
-    asked: ClassVar[list[str]] = []
+    request: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        Hub.asked.append(self.path)
+        Hub.request.append(self.path)
         parts = self.path.split("?")[0].strip("/").split("/")
         if "missing" in self.path:
             return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
@@ -89,7 +88,7 @@ class Hub(Handler):
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     with serving(Hub) as server:
-        Hub.asked = []
+        Hub.request = []
         yield server.address
 
 
@@ -113,7 +112,7 @@ def test_a_split_is_fetched_at_the_commit_of_its_revision_and_nothing_else_is(en
     records = list(read_jsonl(tmp_path / "out/records.jsonl"))
     assert [record["source"] for record in records[::4]] == [f"org/rows@{COMMIT[:12]}/rows/{n}.jsonl" for n in "ab"]
     assert len(records) == 8
-    assert not any("pictures" in asked or "test.jsonl" in asked for asked in Hub.asked)
+    assert not any("pictures" in request or "test.jsonl" in request for request in Hub.request)
 
 
 def test_a_data_set_that_is_not_there_or_no_network_is_said_in_words(endpoint: str, tmp_path: Path) -> None:

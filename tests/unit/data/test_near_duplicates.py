@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.data import minhash, shingles
-from snaketune.data.minhash import needed
+from snaketune.data import minhash
+from snaketune.data.minhash import length_adjusted_threshold
 from snaketune.demo import task
 from snaketune.files import read_jsonl
 from unit.data.data_steps import ask, divided, settings, validated, write
@@ -107,8 +107,8 @@ spaced = st.text("ab \u00e9\u4e00", max_size=12).map(lambda text: " ".join(text.
 
 @given(texts=st.lists(spaced, max_size=6), by_words=st.booleans())
 def test_hashed_shingles_are_those_that_a_loop_would_make(texts: list[str], by_words: bool) -> None:
-    size = shingles.WORDS if by_words else shingles.CHARACTERS
-    found, counts = shingles.hashed([*texts, "x"], by_words)
+    size = minhash.WORDS if by_words else minhash.CHARACTERS
+    found, counts = minhash.hash_shingles([*texts, "x"], by_words)
     names: dict[int, object] = {}
     at = 0
     for text, count in zip([*texts, "x"], counts.tolist(), strict=True):
@@ -129,6 +129,6 @@ def test_hardly_a_pair_at_the_threshold_is_missed(threshold: float) -> None:
 
 
 def test_the_shorter_the_rows_the_more_alike_they_must_be() -> None:
-    assert needed(0.85, 26) > 1
-    assert np.isclose(needed(0.85, 100), 0.89)
-    assert np.isclose(needed(0.85, 4000), 0.851)
+    assert length_adjusted_threshold(0.85, 26) > 1
+    assert np.isclose(length_adjusted_threshold(0.85, 100), 0.89)
+    assert np.isclose(length_adjusted_threshold(0.85, 4000), 0.851)

@@ -21,6 +21,7 @@ from snaketune.data.readers import table_rows
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_jsonl
 from unit.data.data_steps import ask, settings, validated, write
+from unit.data.data_steps import source as source_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ROWS = [ask(f"question {n}?", f'answer, with "marks" and\nlines {n}') for n in range(5)]
@@ -129,8 +130,8 @@ def test_a_folder_a_glob_and_a_list_name_files_in_a_fixed_order(tmp_path: Path) 
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(gzip.compress(b"{}") if name.endswith("gz") else b"{}\n")
     folder = str(tmp_path / "data")
-    assert sources.files([{"path": folder}]) == [f"{folder}/a/z.jsonl.gz", f"{folder}/b.jsonl"]
-    assert sources.files([{"path": f"{folder}/*.jsonl"}, {"path": folder}]) == [
+    assert sources.files([source_of(path=folder)]) == [f"{folder}/a/z.jsonl.gz", f"{folder}/b.jsonl"]
+    assert sources.files([source_of(path=f"{folder}/*.jsonl"), source_of(path=folder)]) == [
         f"{folder}/b.jsonl",
         f"{folder}/a/z.jsonl.gz",
     ]
@@ -149,7 +150,7 @@ def test_a_missing_file_is_named_with_what_is_near(source: dict, words: list[str
     write(tmp_path / "rows.jsonl")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as raised:
-        sources.files([{"path": source["path"].format(tmp_path)}])
+        sources.files([source_of(path=source["path"].format(tmp_path))])
     assert raised.value.where == "data.sources[0].path"
     assert all(word in str(raised.value) for word in words)
 
@@ -161,7 +162,7 @@ def test_a_dangling_link_is_named_with_its_target_and_never_offered_as_its_own_c
         ("rowz.jsonl", "no f"),
     ):
         with pytest.raises(DataError, match=words) as raised:
-            sources.files([{"path": str(tmp_path / name)}])
+            sources.files([source_of(path=str(tmp_path / name))])
         assert "did you mean" not in str(raised.value)
 
 
@@ -170,7 +171,7 @@ def test_a_path_below_the_home_folder_may_be_written_with_a_tilde(tmp_path: Path
     (tmp_path / "en.txt").write_text("one\n")
     (tmp_path / "haw.txt").write_text("kahi\n")
     source = {"path": "~/en.txt", "target_path": "~/haw.txt", "format": "parallel"}
-    assert sources.files([source]) == [str(tmp_path / "en.txt"), str(tmp_path / "haw.txt")]
+    assert sources.files([source_of(**source)]) == [str(tmp_path / "en.txt"), str(tmp_path / "haw.txt")]
     assert read(tmp_path, source) == [("one", "kahi")]
 
 
@@ -183,7 +184,7 @@ def test_a_source_is_a_path_or_a_hub_data_set_and_parallel_needs_a_target(tmp_pa
         {"path": path, "target_path": path},
     ):
         with pytest.raises(ConfigError):
-            sources.files([source])
+            sources.files([source_of(**source)])
 
 
 def test_a_file_whose_name_says_nothing_needs_a_format(tmp_path: Path) -> None:
@@ -205,7 +206,8 @@ def test_too_many_rejected_rows_stop_the_run_with_their_reasons_and_leave_a_list
 
 
 def test_looking_for_files_imports_nothing_heavy() -> None:
-    code = "import sys; from snaketune.data import sources; print({'numpy', 'msgspec', 'pyarrow'} & set(sys.modules))"
+    heavy = "{'numpy', 'pandas', 'pyarrow', 'huggingface_hub'}"
+    code = f"import sys; from snaketune.data import sources; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -361,6 +363,6 @@ def test_a_table_is_cut_into_the_rows_that_pythons_own_strict_parser_finds(body:
     assert [row.line for row in rows] == list(expected)
     for row, cells in zip(rows, expected.values(), strict=True):
         if cells is not None and len(cells) <= 2:
-            assert list(row.value.values()) == cells
+            assert list(row.parsed.values()) == cells
         else:
-            assert row.value.code == "unknown-format"
+            assert row.parsed.code == "unknown-format"

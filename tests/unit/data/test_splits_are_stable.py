@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from snaketune.data import leakage, summary
+from snaketune.contracts.data import DataReport, LeakReport, SplitReport
+from snaketune.data import leakage, report
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_json
 from unit.data.data_steps import ask, checked, divided, settings, sides, validated, write
@@ -204,8 +205,8 @@ def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> 
     assert found["affected"] == {"train": 2, "valid": 9, "test": 1}
     with pytest.raises(DataError, match="2 of 22 train rows, 9 of 19 valid rows and 1 of 11 test rows"):
         leakage.check(tmp_path / "leaks.json")
-    lines = summary.lines(
-        *(read_json(tmp_path / f"{name}.json") for name in ("report", "split", "leaks")), "rejected.jsonl"
-    )
+    kinds = {"report": DataReport, "split": SplitReport, "leaks": LeakReport}
+    files = [read_json(tmp_path / f"{name}.json", kind) for name, kind in kinds.items()]
+    lines = report.summary_lines(*files, "rejected.jsonl")
     assert "9 of 19 valid" in lines[4]
     assert [line for line in lines if line.startswith("remark") and "share their question with another answer" in line]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.errors import ModelError
 from snaketune.model import manifest as base
-from snaketune.model import sandbox, untrusted_files
+from snaketune.model import untrusted_files
 from snaketune.tokens import tokenize
 from snaketune.tokens.chat_template import Renderer
 
@@ -134,7 +134,7 @@ def manifest(folder: Path) -> None:
 
 def test_a_sound_model_of_each_kind_is_taken(model: Path) -> None:
     manifest(model)
-    tokenize.try_tokenizer(model, None)
+    tokenize.probe_tokenizer(model, None)
 
 
 def test_code_that_comes_with_a_model_is_never_run(model: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_template_that_never_ends_is_ended(template: str, model: Path) -> None
     change(model / "tokenizer_config.json", chat_template=template)
     started = time.monotonic()
     with pytest.raises(ModelError, match="on a few texts took longer than 1 second"):
-        tokenize.try_tokenizer(model, None, seconds=1)
+        tokenize.probe_tokenizer(model, None, seconds=1)
     assert time.monotonic() - started < 30
 
 
@@ -217,22 +217,24 @@ def test_a_tokenizer_with_a_pattern_that_never_ends_is_refused(model: Path) -> N
     }
     path.write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match=r"trying its tokenizer .* crashed"):
-        tokenize.try_tokenizer(model, None)
+        tokenize.probe_tokenizer(model, None)
     with pytest.raises(ModelError, match="its tokenizer fails on a text of 3,001 characters"):
         Renderer(model).text("a" * 3000 + "!")
 
 
 def test_a_template_that_takes_all_memory_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "BYTES", 256 << 20)
+    monkeypatch.setattr(untrusted_files, "MAX_EXTRA_BYTES", 256 << 20)
     doubled = "{% set ns = namespace(t='aaaaaaaa') %}{% for i in range(40) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}"
     (model / "chat_template.jinja").write_text(doubled)
 
     def work() -> None:
         Renderer(model)
 
-    sandbox.try_apart(work, "this", where="", seconds=60)  # the fork meets its MemoryError, this process lives
+    untrusted_files.probe_in_subprocess(
+        work, "this", where="", seconds=60
+    )  # the fork meets its MemoryError, this process lives
 
 
 def test_a_process_that_crashes_is_told_from_one_that_hangs() -> None:
     with pytest.raises(ModelError, match="was ended by signal 9"):
-        sandbox.try_apart(lambda: os.kill(os.getpid(), signal.SIGKILL), "this", where="", seconds=10)
+        untrusted_files.probe_in_subprocess(lambda: os.kill(os.getpid(), signal.SIGKILL), "this", where="", seconds=10)

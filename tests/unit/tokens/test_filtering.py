@@ -1,11 +1,12 @@
-"""Token-level verdicts, with a real tokenizer: the one of the demo's base."""
+"""Filtering by tokens, with a real tokenizer: the one of the demo's base."""
 
 from pathlib import Path
 
 import pytest
+from snaketune.config.sections import FilterConfig
 from snaketune.demo import base_model
 from snaketune.tokens.chat_template import Renderer
-from snaketune.tokens.filtering import REASONS, TokenJudge, listed
+from snaketune.tokens.tokenize import FILTER_REASONS, TokenFilter, filtered_row
 
 
 @pytest.fixture(scope="module")
@@ -21,55 +22,55 @@ def record(question: str, answer: str, **more: object) -> dict:
     return {"id": "x", "source": "rows.jsonl", "line": 3, "messages": messages} | more
 
 
-def judge(renderer: Renderer, max_length: int = 64, on_too_long: str = "truncate") -> TokenJudge:
-    return TokenJudge(renderer, {"max_length": max_length, "on_too_long": on_too_long})
+def token_filter(renderer: Renderer, max_length: int = 64, on_too_long: str = "truncate") -> TokenFilter:
+    return TokenFilter(renderer, FilterConfig(max_length=max_length, on_too_long=on_too_long))
 
 
 def test_a_row_that_fits_is_kept_whole(renderer: Renderer) -> None:
-    verdict = judge(renderer).verdict(record("two and two?", "four"))
-    assert (verdict.action, verdict.reason, verdict.tokens) == ("keep", "", len(verdict.rendered.ids))
+    result = token_filter(renderer).filter(record("two and two?", "four"))
+    assert (result.action, result.reason, result.tokens) == ("keep", "", len(result.rendered.ids))
 
 
 def test_a_row_that_is_too_long_is_cut_or_dropped_as_configured(renderer: Renderer) -> None:
     row = record("count", "one two three " * 20)
     whole = renderer.record(row)
-    cut = judge(renderer, 32).verdict(row)
+    cut = token_filter(renderer, 32).filter(row)
     assert (cut.action, cut.reason, cut.tokens) == ("cut", "too-long", len(whole.ids))
     assert cut.rendered.ids == whole.ids[:32]
     assert f"{sum(whole.trained[32:])} trained tokens" in cut.detail
-    dropped = judge(renderer, 32, "drop").verdict(row)
+    dropped = token_filter(renderer, 32, "drop").filter(row)
     assert (dropped.action, dropped.reason, dropped.rendered) == ("drop", "too-long", None)
 
 
 def test_the_limit_itself_still_fits(renderer: Renderer) -> None:
     row = record("count", "one two three")
     length = len(renderer.record(row).ids)
-    assert judge(renderer, length).verdict(row).action == "keep"
-    assert judge(renderer, length - 1).verdict(row).action == "cut"
+    assert token_filter(renderer, length).filter(row).action == "keep"
+    assert token_filter(renderer, length - 1).filter(row).action == "cut"
 
 
 def test_an_answer_that_is_wholly_cut_off_is_dropped(renderer: Renderer) -> None:
-    verdict = judge(renderer, 32).verdict(record("one two three " * 20, "four"))
-    assert (verdict.action, verdict.reason, verdict.rendered) == ("drop", "answer-cut-off", None)
+    result = token_filter(renderer, 32).filter(record("one two three " * 20, "four"))
+    assert (result.action, result.reason, result.rendered) == ("drop", "answer-cut-off", None)
 
 
 def test_a_row_that_could_forge_a_turn_is_dropped_and_its_token_named(renderer: Renderer) -> None:
     for row in (record("hi<bot>yes</s>", "no"), record("hi", "no</s><user>more")):
-        verdict = judge(renderer).verdict(row)
-        assert (verdict.action, verdict.reason) == ("drop", "special-token")
-    assert "<bot>" in judge(renderer).verdict(record("hi<bot>yes", "no")).detail
+        result = token_filter(renderer).filter(row)
+        assert (result.action, result.reason) == ("drop", "special-token")
+    assert "<bot>" in token_filter(renderer).filter(record("hi<bot>yes", "no")).detail
 
 
 def test_a_text_may_hold_special_tokens_and_is_listed_with_them(renderer: Renderer) -> None:
-    verdict = judge(renderer).verdict({"text": "<user>hi<bot>yes</s>"})
-    assert (verdict.action, verdict.reason) == ("keep", "special-token")
+    result = token_filter(renderer).filter({"text": "<user>hi<bot>yes</s>"})
+    assert (result.action, result.reason) == ("keep", "special-token")
 
 
 def test_a_conversation_that_the_template_does_not_show_is_dropped(renderer: Renderer) -> None:
     renderer_of_questions = Renderer(renderer.folder)
     renderer_of_questions.tokenizer.chat_template = "{% for m in messages %}{{ raise_exception('no') }}{% endfor %}"
-    verdict = judge(renderer_of_questions).verdict(record("a", "b"))
-    assert (verdict.action, verdict.reason) == ("drop", "not-shown")
+    result = token_filter(renderer_of_questions).filter(record("a", "b"))
+    assert (result.action, result.reason) == ("drop", "not-rendered")
 
 
 def test_a_text_without_a_target_is_dropped(renderer: Renderer) -> None:
@@ -80,13 +81,13 @@ def test_a_text_without_a_target_is_dropped(renderer: Renderer) -> None:
             whole = renderer.record(record)
             return type(whole)(whole.ids, [True] + [False] * (len(whole.ids) - 1))
 
-    verdict = TokenJudge(Silent(), {"max_length": 64, "on_too_long": "truncate"}).verdict(record("a", "b"))
-    assert (verdict.action, verdict.reason) == ("drop", "no-trained-token")
+    result = TokenFilter(Silent(), FilterConfig(max_length=64, on_too_long="truncate")).filter(record("a", "b"))
+    assert (result.action, result.reason) == ("drop", "no-trained-token")
 
 
-def test_a_verdict_is_listed_with_its_place_and_a_known_reason(renderer: Renderer) -> None:
+def test_a_filtered_row_is_listed_with_its_line_and_a_known_reason(renderer: Renderer) -> None:
     row = record("one two three " * 20, "four")
-    entry = listed(row, judge(renderer, 32).verdict(row))
-    assert (entry["source"], entry["line"], entry["action"]) == ("rows.jsonl", 3, "drop")
-    assert entry["reason"] in REASONS
-    assert Path(entry["source"]).suffix == ".jsonl"
+    entry = filtered_row(row, token_filter(renderer, 32).filter(row))
+    assert (entry.source, entry.line, entry.action) == ("rows.jsonl", 3, "drop")
+    assert entry.reason in FILTER_REASONS
+    assert Path(entry.source).suffix == ".jsonl"

@@ -19,8 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from snaketune.data.readers.dispatch import LONGEST_LINE, Row, not_utf8, opened, overlong
-from snaketune.data.rejection import Rejection
+from snaketune.data.readers.raw_row import LONGEST_LINE, RawRow, Rejection, not_utf8, open_decompressed, too_long_row
 from snaketune.errors import DataError
 
 CHUNK = 1000  # rows given to pandas at once
@@ -74,7 +73,7 @@ class _Records:
         return line
 
 
-def table_rows(content: IO[bytes], path: str, container: str) -> Iterator[Row]:
+def table_rows(content: IO[bytes], path: str, container: str) -> Iterator[RawRow]:
     """The rows of a CSV or TSV file under the names in its first row; DataError for a header that names one twice."""
     csv.field_size_limit(LONGEST_LINE)
     delimiter, names, number = _header(content, path, container)
@@ -86,7 +85,7 @@ def table_rows(content: IO[bytes], path: str, container: str) -> Iterator[Row]:
             yield from _chunk_rows(chunk, names, delimiter)
             chunk = []
         if malformed:
-            yield Row(line, _encoded(text), Rejection("unknown-format", f"not a row of a table: {malformed}"))
+            yield RawRow(line, _encoded(text), Rejection("unknown-format", f"not a row of a table: {malformed}"))
     yield from _chunk_rows(chunk, names, delimiter)
 
 
@@ -124,7 +123,7 @@ def _column_names(cells: list[str], where: str) -> list[str]:
     return names
 
 
-def _chunk_rows(chunk: list[tuple[int, str]], names: list[str], delimiter: str) -> Iterator[Row]:
+def _chunk_rows(chunk: list[tuple[int, str]], names: list[str], delimiter: str) -> Iterator[RawRow]:
     """The rows of some well-formed records; a cell that is not there is a field that is not there."""
     import pandas
 
@@ -150,14 +149,14 @@ def _chunk_rows(chunk: list[tuple[int, str]], names: list[str], delimiter: str) 
             continue
         raw = _encoded(text.rstrip("\r\n"))
         if len(raw) >= LONGEST_LINE:
-            yield overlong(number, raw)
+            yield too_long_row(number, raw)
         elif wrong := not_utf8(raw):
-            yield Row(number, raw, wrong)
+            yield RawRow(number, raw, wrong)
         elif further is not None:
             said = f"{len(present)} cells under {len(names)} column names; a comma too many?"
-            yield Row(number, raw, Rejection("unknown-format", said))
+            yield RawRow(number, raw, Rejection("unknown-format", said))
         else:
-            yield Row(number, raw, dict(zip(names, present, strict=False)))
+            yield RawRow(number, raw, dict(zip(names, present, strict=False)))
 
 
 def _decoded(line: bytes) -> str:
@@ -181,7 +180,7 @@ def _plain(error: csv.Error) -> str:
     return str(error).replace("unexpected end of data", "a quotation mark is opened and never closed")
 
 
-def workbook_rows(path: str, sheet: str | None) -> Iterator[Row]:
+def workbook_rows(path: str, sheet: str | None) -> Iterator[RawRow]:
     """The rows of one sheet of an Excel workbook, by Excel's own row numbers; numbers and dates become text.
 
     sheet: its name; None for the only one that holds anything. The header is the first row of two cells or more.
@@ -211,7 +210,7 @@ def workbook_rows(path: str, sheet: str | None) -> Iterator[Row]:
             names = _column_names(cells, f"{path}:{number}")
         elif names and filled:
             row = {name: cell for name, cell in zip(names, cells, strict=True) if cell or not _is_unnamed(name)}
-            yield Row(number, json.dumps(row, ensure_ascii=False), row)
+            yield RawRow(number, json.dumps(row, ensure_ascii=False), row)
 
 
 def _sheet(book: Any, sheet: str | None, path: str) -> Any:
@@ -245,7 +244,7 @@ def _is_unnamed(name: str) -> bool:
     return name.startswith("column ")
 
 
-def parquet_rows(path: str) -> Iterator[Row]:
+def parquet_rows(path: str) -> Iterator[RawRow]:
     """The rows of a Parquet file, numbered from 1; a null cell counts as a field that is not there."""
     import pandas
     import pyarrow
@@ -260,7 +259,7 @@ def parquet_rows(path: str) -> Iterator[Row]:
                 for cells in frame.to_dict("records"):
                     number += 1
                     value = {name: _without_nulls(cell) for name, cell in cells.items() if cell is not pandas.NA}
-                    yield Row(number, json.dumps(value, ensure_ascii=False, default=str), value)
+                    yield RawRow(number, json.dumps(value, ensure_ascii=False, default=str), value)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"the Parquet file cannot be read ({reason})", where=path, fix="Make it again") from None
@@ -272,7 +271,7 @@ def _seekable(path: str, ending: str) -> Iterator[Any]:
     if path.lower().endswith(ending):
         yield path
         return
-    with tempfile.TemporaryFile() as file, opened(path) as content:
+    with tempfile.TemporaryFile() as file, open_decompressed(path) as content:
         shutil.copyfileobj(content, file)
         file.seek(0)
         yield file
