@@ -118,7 +118,7 @@ rule select_experiment:
                 | this_run.candidate_files(one.name)
                 for one in this_run.experiments.values()
             ],
-            select=CONFIG["select"],
+            tolerance=this_run.config.select.tolerance,
             metric=evaluate_settings.selection_metric(this_run.config),
         ),
         code=code("select_experiment", "data"),

@@ -1,19 +1,17 @@
-"""Choose the experiment that goes on, and put its adapter in place (snaketune.train.selection)."""
-
-import json
+"""Chooses the experiment that goes on, and puts its adapter where packaging looks; snaketune.evaluate.selection."""
 
 import msgspec
+from snaketune.contracts.selection import SelectionConfig
+from snaketune.evaluate import selection
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.train import selection
-
-    config = json.loads(snakemake.params.config)
     selection.run(
-        msgspec.convert(config["experiments"], list[selection.Candidate]),
-        config,
-        selection=snakemake.output.selection,
-        adapter=snakemake.output.adapter,
-        adapter_config=snakemake.output.adapter_config,
-        model=snakemake.output.model,
+        msgspec.json.decode(snakemake.params.config, type=SelectionConfig),
+        selection.SelectionOutputs(
+            selection=snakemake.output.selection,
+            adapter=snakemake.output.adapter,
+            adapter_config=snakemake.output.adapter_config,
+            model=snakemake.output.model,
+        ),
     )

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from snaketune.config.schema import canonical, complete
-from snaketune.evaluate import compare, step_config
+from snaketune.evaluate import compare, selection, step_config
 from snaketune.evaluate import score as scoring
-from snaketune.files import read_json, write_json, write_jsonl, write_text
-from snaketune.train import selection
+from snaketune.files import write_json, write_jsonl, write_text
 
 HOSTILE = (
     "<script>document.title='owned'</script> </style></script><img src=x onerror=\"document.title='owned'\"> "
@@ -55,8 +55,8 @@ def make_run(
     _plan_and_pilot(folder, said)
     for number, name in enumerate(experiments):
         _training(folder, name, number)
-    summaries = {name: read_json(folder / f"train/{name}/summary.json") for name in experiments}
-    chosen = selection.select(summaries, 0.001)
+    summaries = {name: selection.read_summary(folder / f"train/{name}/summary.json") for name in experiments}
+    chosen = msgspec.to_builtins(selection.select(summaries, 0.001))
     for number, entry in enumerate(sorted(chosen["experiments"], key=lambda it: experiments.index(it["experiment"]))):
         entry["settings"] = {"rank": 8 + number, "note": said} if len(experiments) > 1 else {}
     write_json(folder / "train/selection.json", chosen)

@@ -15,11 +15,10 @@ from made_run import make_run
 from snaketune.config import sections
 from snaketune.config.sections import RunConfig
 from snaketune.errors import ConfigError
-from snaketune.evaluate import metrics, step_config
+from snaketune.evaluate import metrics, selection, step_config
 from snaketune.files import read_json
 from snaketune.package import card
 from snaketune.report import collect, page
-from snaketune.train import selection
 
 
 def complete(**given: Any) -> RunConfig:
@@ -34,18 +33,17 @@ def refusal(**given: Any) -> ConfigError:
 
 def winner(metric: str, values: dict[str, float], **evaluate: Any) -> str:
     """The experiment chosen by a metric, from each one's value."""
-    better = step_config.selection_metric(complete(select={"metric": metric}, evaluate=evaluate)).better
-    summary = {
-        "best_validation_loss": 1.0,
-        "base_validation_loss": 2.0,
-        "validation_tokens": 100,
-        "best_update": 10,
-        "updates": 10,
-        "trainable_parameters": 10,
-        "total_parameters": 100,
-    }
-    measured = {name: (value, better) for name, value in values.items()}
-    return selection.select(dict.fromkeys(values, summary), 0.0, metric, measured)["experiment"]
+    chosen_by = step_config.selection_metric(complete(select={"metric": metric}, evaluate=evaluate))
+    summary = selection.Summary(
+        best_validation_loss=1.0,
+        base_validation_loss=2.0,
+        validation_tokens=100,
+        best_step=10,
+        steps=10,
+        trainable_parameters=10,
+        total_parameters=100,
+    )
+    return selection.select(dict.fromkeys(values, summary), 0.0, chosen_by, values).experiment
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from made_run import make_run
 from snaketune.report import collect, experiment_overview, page
-from snaketune.train import selection
 
 
 def ranked(ranks: range, rates: range) -> dict:
@@ -57,18 +56,3 @@ def test_the_page_of_many_experiments_is_no_longer_than_that_of_some(tmp_path: P
     assert len(found["training"]["experiments"]) == experiment_overview.TOP + experiment_overview.BOTTOM
     html = page.render(found)
     assert "40 experiments were trained" in html
-
-
-def test_of_many_equals_some_are_named() -> None:
-    summary = {
-        "best_validation_loss": 1.0,
-        "base_validation_loss": 2.0,
-        "validation_tokens": 10,
-        "best_update": 3,
-        "updates": 4,
-        "trainable_parameters": 5,
-        "total_parameters": 6,
-    }
-    reasons = selection.select({f"point-{number}": summary for number in range(1000)}, 0.01)["reasons"]
-    assert reasons[1].endswith("and 993 more")
-    assert len(reasons[1]) < 200

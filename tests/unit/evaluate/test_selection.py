@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig
+from snaketune.contracts.selection import SelectionConfig, SelectionMetric
 from snaketune.errors import ConfigError, TrainingError
-from snaketune.train import selection
+from snaketune.evaluate import selection
 
 
-def summary(loss: float | None, **more: Any) -> dict[str, Any]:
+def summary_json(loss: float | None, **more: Any) -> dict[str, Any]:
     return {
         "best_validation_loss": loss,
         "base_validation_loss": 5.0,
@@ -28,6 +29,10 @@ def summary(loss: float | None, **more: Any) -> dict[str, Any]:
         "total_parameters": 100_000,
         **more,
     }
+
+
+def summary(loss: float | None, **more: Any) -> selection.Summary:
+    return msgspec.convert(summary_json(loss, **more), selection.Summary)
 
 
 LOSSES = st.one_of(st.none(), st.floats(0.01, 20))
@@ -42,10 +47,10 @@ def test_the_winner_is_within_the_tolerance_of_the_lowest_loss(losses, tolerance
             selection.select(given_ones, tolerance)
         return
     found = selection.select(given_ones, tolerance)
-    loss = given_ones[found["experiment"]]["best_validation_loss"]
+    loss = given_ones[found.experiment].best_validation_loss
     assert loss is not None
     assert loss <= min(finite) * (1 + tolerance) * (1 + 1e-12)
-    assert {entry["experiment"] for entry in found["experiments"]} == set(given_ones)
+    assert {entry.experiment for entry in found.experiments} == set(given_ones)
 
 
 def test_of_equals_the_smaller_model_wins_then_the_smaller_adapter():
@@ -57,34 +62,42 @@ def test_of_equals_the_smaller_model_wins_then_the_smaller_adapter():
         },
         0.001,
     )
-    assert found["experiment"] == "smallest"
-    assert "smaller model" in found["reasons"][0]
+    assert found.experiment == "smallest"
+    assert "smaller model" in found.reasons[0]
 
 
 def test_a_lower_loss_a_token_does_not_win_if_its_tokenizer_makes_more_tokens():
     found = selection.select({"coarse": summary(2.0), "fine": summary(1.5, validation_tokens=200)}, 0.001)
-    assert found["experiment"] == "coarse"
+    assert found.experiment == "coarse"
 
 
 @pytest.mark.parametrize(("better", "winner"), [("higher", "b"), ("lower", "a")])
 def test_a_named_measure_of_the_answers_decides_whatever_the_loss(better, winner):
-    measured = {"a": (0.4, better), "b": (0.9, better)}
-    found = selection.select({"a": summary(1.0), "b": summary(2.0)}, 0.01, "exact_match", measured)
-    assert found["experiment"] == winner
-    assert found["by"] == "exact_match"
-    assert "exact_match 0." in found["reasons"][0]
+    metric = SelectionMetric(name="exact_match", label="exact match", better=better)
+    found = selection.select({"a": summary(1.0), "b": summary(2.0)}, 0.01, metric, {"a": 0.4, "b": 0.9})
+    assert found.experiment == winner
+    assert found.metric == "exact_match"
+    assert "exact match 0." in found.reasons[0]
 
 
-def test_a_measure_that_the_answers_do_not_have_is_told_with_those_they_have():
-    with pytest.raises(ConfigError, match='no measure "exact_macht"; did you mean "exact_match"'):
-        selection._score({"metrics": {"exact_match": {"value": 1.0}}}, "exact_macht")
+def test_a_metric_that_the_answers_do_not_have_is_refused_with_those_they_have(tmp_path):
+    config = configuration.complete({"run": "a"})
+    metric = SelectionMetric(name="exact_macht", label="exact match", better="higher")
+    with pytest.raises(ConfigError, match='no metric "exact_macht"; did you mean "exact_match"'):
+        selected(tmp_path, config, {"main": 1.0}, metric, scores={"exact_match": {"value": 1.0}})
 
 
 def test_an_experiment_that_never_beat_its_base_says_so():
     assert (
-        "no update of it was better than its base"
-        in selection.select({"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001)["reasons"]
+        "no step of it was better than its base"
+        in selection.select({"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001).reasons
     )
+
+
+def test_reasons_name_only_some_of_many_equal_experiments():
+    reasons = selection.select({f"point-{number}": summary(1.0) for number in range(1000)}, 0.01).reasons
+    assert reasons[1].endswith("and 993 more")
+    assert len(reasons[1]) < 200
 
 
 def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path):
@@ -100,16 +113,22 @@ def test_the_chosen_adapter_and_its_base_are_put_where_packaging_looks(tmp_path)
     assert [entry["settings"] for entry in written["experiments"]] == [{"rank": 2}, {"rank": 1}]
 
 
-def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> dict[str, Path]:
+def selected(
+    folder: Path,
+    config: dict[str, Any],
+    losses: dict[str, float],
+    metric: SelectionMetric = selection.VALIDATION_LOSS,
+    scores: dict[str, Any] | None = None,
+) -> dict[str, Path]:
     """The outputs of a selection between experiments with these validation losses, whose files bear their names."""
     candidates = []
     for name, one in expand(msgspec.convert(config, RunConfig)).items():
         contents = {
-            "summary": json.dumps(summary(losses[name])),
+            "summary": json.dumps(summary_json(losses[name])),
             "adapter": f"adapter of {name}",
             "adapter_config": f"adapter_config of {name}",
             "manifest": json.dumps({"folder": name}),
-        }
+        } | ({"scores": json.dumps({"metrics": scores})} if scores else {})
         paths = {kind: folder / f"{kind} of {name}" for kind in contents}
         for kind, content in contents.items():
             paths[kind].write_text(content)
@@ -126,13 +145,12 @@ def selected(folder: Path, config: dict[str, Any], losses: dict[str, float]) -> 
         msgspec.to_builtins(
             {
                 "experiments": candidates,
-                "select": config["select"],
-                "metric": {"label": "validation loss", "better": "lower"},
+                "tolerance": config["select"]["tolerance"],
+                "metric": metric,
             }
         )
     )
-    given_back = json.loads(params)
-    selection.run(msgspec.convert(given_back["experiments"], list[selection.Candidate]), given_back, **outputs)
+    selection.run(msgspec.json.decode(params, type=SelectionConfig), selection.SelectionOutputs(**outputs))
     return outputs
 
 
