@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from snaketune.config import schema
-from snaketune.config.commented_yaml import to_commented_yaml
+from snaketune.config.docs import to_commented_yaml
 from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.errors import ConfigError, UserError
 from snaketune.files import write_text

@@ -55,6 +55,7 @@ def complete(given: Mapping[str, object]) -> dict[str, Any]:
         raise ConfigError(
             f'"{resolved["run"]}" is taken', where="run", why="results holds it for all runs", fix="Choose another name"
         )
+    _check_split(resolved["data"]["split"])
     return resolved
 
 
@@ -109,6 +110,16 @@ def _check(value: object, rule: Mapping[str, object], at: Iterable[Any] = ()) ->
     if errors:
         raise _explain(errors[0], at)
     _check_finite(value, tuple(at))
+
+
+def _check_split(split: Mapping[str, float]) -> None:
+    total = sum(split[name] for name in ("train", "valid", "test"))
+    if abs(total - 1) > 1e-6:
+        raise ConfigError(
+            f"the shares of train, valid and test add up to {total:g}, not 1",
+            where="data.split",
+            fix="Write for example {train: 0.8, valid: 0.1, test: 0.1}",
+        )
 
 
 def _matches(_validator: Any, pattern: str, instance: Any, _rule: object) -> Iterator[Any]:

@@ -45,7 +45,7 @@ def test_a_number_written_with_an_exponent_is_a_number() -> None:
     assert schema.complete(given_text)["train"]["learning_rate"] == 5e-5
 
 
-def test_one_and_one_point_zero_are_the_same_setting() -> None:
+def test_an_integer_and_an_equal_float_are_the_same_setting() -> None:
     whole, point = (schema.complete({"run": "a", "train": {"alpha": value}}) for value in (32, 32.0))
     assert schema.canonical(whole) == schema.canonical(point)
 
@@ -67,12 +67,25 @@ def test_one_and_one_point_zero_are_the_same_setting() -> None:
         ({"run": "a", "train": {"learning_rate": "fast"}}, ["train.learning_rate", "a number"]),
     ],
 )
-def test_a_mistake_is_named_by_its_path_with_what_is_allowed(wrong: dict[str, Any], words: list[str]) -> None:
+def test_a_mistake_is_reported_with_the_path_of_the_key_and_what_is_allowed(
+    wrong: dict[str, Any], words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         schema.complete(wrong)
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", [{"train": 1.0}, {"train": 0.7, "test": 0.1}, {"valid": 0, "test": 0}])
+def test_shares_that_do_not_add_up_to_one_are_refused_before_anything_runs(split: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.split: the shares of train, valid and test add up to .*, not 1"):
+        schema.complete({"run": "a", "data": {"split": split}})
+
+
+def test_shares_may_be_off_by_rounding_alone() -> None:
+    thirds = {"train": 0.333333333333, "valid": 0.333333333333, "test": 0.333333333334}
+    assert schema.complete({"run": "a", "data": {"split": thirds}})
 
 
 json_values = st.recursive(
@@ -93,7 +106,7 @@ def test_any_value_anywhere_is_taken_or_refused_in_words(path: tuple[str, ...], 
         schema.complete(wanted)
 
 
-def test_a_yaml_mistake_names_its_line(tmp_path: Path) -> None:
+def test_a_yaml_syntax_error_is_reported_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("run: a\ntrain: {rank: 3\nmodel: x\n")
     with pytest.raises(ConfigError, match=r"c\.yaml:3"):
@@ -118,7 +131,7 @@ def test_an_existing_configuration_is_never_overwritten(tmp_path: Path) -> None:
     assert made.read_text() == before
 
 
-def test_an_unknown_preset_gets_its_nearest_name(tmp_path: Path) -> None:
+def test_an_unknown_preset_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean"):
         presets.new("mine", presets.names()[0][:-1] + "x", tmp_path)
 

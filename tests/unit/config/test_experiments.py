@@ -118,7 +118,7 @@ def test_a_pinned_commit_does_not_follow_another_base():
         ({"grid": {"rank": []}}, "grid.rank: [] is not allowed"),
     ],
 )
-def test_a_mistake_is_told_with_its_key(given_keys, said):
+def test_a_mistake_is_reported_with_the_key(given_keys, said):
     assert said in refused(**given_keys)
 
 

@@ -40,7 +40,7 @@ def test_every_value_leads_to_one_that_the_key_allows() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), foreign_keys.RENAMED.items())
-def test_a_key_of_an_earlier_version_is_answered_with_its_new_name(old: str, new: str) -> None:
+def test_a_key_of_an_earlier_version_is_answered_with_the_new_name(old: str, new: str) -> None:
     *path, key = old.split(".")
     value: Any = {key: 1}
     for section in reversed(path):
@@ -137,7 +137,7 @@ def test_what_is_allowed_is_said_in_words(given: dict[str, Any], words: str) -> 
     assert words in message(**given)
 
 
-def test_every_pattern_has_its_words() -> None:
+def test_every_pattern_is_described_in_words() -> None:
     def patterns(node: Any) -> list[dict[str, Any]]:
         if isinstance(node, list):
             return [found for item in node for found in patterns(item)]

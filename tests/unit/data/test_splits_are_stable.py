@@ -149,7 +149,8 @@ def test_splits_that_so_few_rows_cannot_fill_are_a_warning(tmp_path: Path) -> No
 
 
 def test_shares_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
-    data = settings(write(tmp_path / "rows.jsonl", *many(3)), split={"train": 0.9})
+    data = settings(write(tmp_path / "rows.jsonl", *many(3)))
+    data["split"]["train"] = 0.9
     validated(tmp_path, data)
     with pytest.raises(ConfigError, match=r"add up to 1\.1, not 1"):
         divided(tmp_path, data)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from snaketune.config import docs, schema
-from snaketune.config.commented_yaml import describe_key, to_commented_yaml
+from snaketune.config.docs import describe_key, to_commented_yaml
 from snaketune.config.schema_nodes import SchemaNode, json_schema
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ def test_a_new_configuration_shows_every_key_of_a_source(sources: list[dict[str,
         assert len(re.findall(rf"^ +(?:- |#)?{key}:", text.split("\npilot:")[0], re.MULTILINE)) >= 1, key
 
 
-def test_a_key_of_a_source_is_set_by_taking_its_hash_away() -> None:
+def test_taking_the_hash_away_sets_a_key_of_a_source() -> None:
     text = to_commented_yaml(schema.complete({"run": "a", "data": {"sources": [{"path": "x"}, {"path": "y"}]}}))
     changed = yaml.safe_load(text.replace("#weight: 1", "weight: 0.5").replace("#hub_split: train", "hub_split: test"))
     assert (
@@ -59,7 +59,7 @@ def test_a_key_of_a_source_is_set_by_taking_its_hash_away() -> None:
     assert changed["data"]["sources"][1] == {"path": "y"}
 
 
-def test_the_form_in_which_metrics_of_ones_own_are_documented_is_accepted() -> None:
+def test_the_documented_form_of_a_custom_metric_is_accepted() -> None:
     for text in (docs.page(), (ROOT / "config.yaml").read_text(encoding="utf-8")):
         (form,) = re.findall(r'`name: (\{function: "module:function"\})`', " ".join(text.replace("# ", "").split()))
         given = {"run": "a", "evaluate": {"metrics": {"name": yaml.safe_load(form)}}}
