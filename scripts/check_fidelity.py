@@ -6,13 +6,20 @@ from snaketune.package import fidelity
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
+    config = json.loads(snakemake.params.config)
     fidelity.run(
-        model=snakemake.input.model,
-        adapter=snakemake.input.adapter,
-        manifest=snakemake.input.manifest,
-        ggufs=snakemake.input.ggufs,
-        rows=snakemake.input.rows,
-        config=json.loads(snakemake.params.config),
-        fidelity=snakemake.output.fidelity,
+        fidelity.FidelityInputs(
+            model=snakemake.input.model,
+            adapter=snakemake.input.adapter,
+            fused=snakemake.input.manifest,
+            ggufs=snakemake.input.ggufs,
+            rows=snakemake.input.rows,
+        ),
+        fidelity.FidelitySettings(
+            **config["package"]["fidelity"],
+            min_gain_retained=config["package"]["min_gain_retained"],
+            chat_template=config["model"]["chat_template"],
+        ),
+        snakemake.output.fidelity,
         threads=snakemake.threads,
     )

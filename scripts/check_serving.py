@@ -1,17 +1,20 @@
 """Serve the first GGUF type over HTTP and repeat the evaluation's requests (snaketune.package.serving)."""
 
 import json
-from pathlib import Path
 
 from snaketune.package import serving
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
+    config = json.loads(snakemake.params.config)
+    settings = serving.ReplaySettings(
+        num_prompts=config["package"]["fidelity"]["num_prompts"],
+        max_new_tokens=config["evaluate"]["max_new_tokens"],
+        timeout=config["package"]["serve_timeout"],
+    )
     serving.check(
-        gguf=snakemake.input.gguf,
-        predictions=snakemake.input.predictions,
-        rows=snakemake.input.rows,
-        config=json.loads(snakemake.params.config),
-        served=snakemake.output.served,
-        timing=Path(snakemake.output.served).with_name("timing.json"),
+        snakemake.input.gguf,
+        serving.replay_requests(snakemake.input.predictions, snakemake.input.rows, settings.num_prompts),
+        settings,
+        snakemake.output.served,
     )

@@ -4,7 +4,7 @@ from snaketune.package import peft_export
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    peft_export.export(
+    peft_export.export_adapter(
         model=snakemake.input.model,
         adapter=snakemake.input.adapter,
         peft=snakemake.output.peft,

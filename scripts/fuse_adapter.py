@@ -6,10 +6,12 @@ from snaketune.package import fused_model
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    fused_model.make(
-        model=snakemake.input.model,
-        adapter=snakemake.input.adapter,
-        config=json.loads(snakemake.params.config),
-        folder=snakemake.output.fused,
-        manifest=snakemake.output.manifest,
+    model = json.loads(snakemake.params.config)["model"]
+    fused_model.fuse_model(
+        snakemake.input.model,
+        snakemake.input.adapter,
+        snakemake.output.fused,
+        snakemake.output.manifest,
+        chat_template=model["chat_template"],
+        dtype=model["dtype"],
     )

@@ -5,4 +5,4 @@ from snaketune.package import fidelity
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    files.write_text(snakemake.output.passed, fidelity.require(snakemake.input.fidelity))
+    files.write_text(snakemake.output.passed, fidelity.require_passed(snakemake.input.fidelity))

@@ -5,4 +5,4 @@ from snaketune.package import serving
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    files.write_text(snakemake.output.passed, serving.require(snakemake.input.served))
+    files.write_text(snakemake.output.passed, serving.require_passed(snakemake.input.served))

@@ -2,14 +2,14 @@
 
 import json
 
+from snaketune.config.sections import UploadConfig
 from snaketune.package import upload
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    upload.run(
-        card=snakemake.input.card,
-        products=snakemake.input.products,
+    upload.upload_model(
+        [snakemake.input.card, *snakemake.input.products],
+        UploadConfig(**json.loads(snakemake.params.config)["package"]["upload"]),
         fidelity=snakemake.input.fidelity,
-        config=json.loads(snakemake.params.config),
         uploaded=snakemake.output.uploaded,
     )

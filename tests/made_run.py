@@ -363,10 +363,16 @@ def _model(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "model/Modelfile", f"{made}\nFROM ./{folder.name}-q8_0.gguf\n")
     write_text(folder / "model/README.md", "# card\n")
     write_json(folder / "model/fidelity.json", _fidelity())
-    served = {"passed": True, "says": "it served 16 answers", "prompts": 8, "same_alone": 8, "same_together": 7}
+    served = {
+        "passed": True,
+        "message": "it served 16 answers",
+        "prompts": 8,
+        "same_sequential": 8,
+        "same_concurrent": 7,
+    }
     write_json(folder / "model/served.json", {"file": f"{folder.name}-q8_0.gguf", **served})
     times = {"first_token_seconds": 0.04, "p50_seconds": 0.31, "p95_seconds": 0.52, "tokens_per_second": 148.2}
-    both = {"alone": times, "together": times | {"tokens_per_second": 391.0}}
+    both = {"sequential": times, "concurrent": times | {"tokens_per_second": 391.0}}
     write_json(folder / "model/timing.json", {"load_seconds": 1.4, "memory_bytes": 98_000_000, **both})
 
 
@@ -377,47 +383,47 @@ def _fidelity() -> dict[str, Any]:
         "rows": 40,
         "prompts": 20,
         "answer_tokens": 480,
-        "artefacts": {
+        "variants": {
             "base": {"answer_logprob": -912.0},
             "adapter": {"answer_logprob": -298.0},
             "fused": {
                 "answer_logprob": -298.1,
-                "against": "adapter",
+                "baseline": "adapter",
                 **far,
                 "greedy_same": 20,
-                "greedy_of": 20,
-                "parting": None,
+                "greedy_total": 20,
+                "divergence_margin": None,
             },
             "gguf-q8_0": {
                 "bytes": 1_180_000,
                 "tensor_types": {"Q8_0": 30, "F32": 11},
                 "tokens": tokens,
                 "answer_logprob": -299.9,
-                "against": "fused",
+                "baseline": "fused",
                 **far,
                 "max_dlogp": 0.21,
                 "greedy_same": 19,
-                "greedy_of": 20,
+                "greedy_total": 20,
                 "greedy_as_adapter": 18,
-                "parting": 0.0123,
+                "divergence_margin": 0.0123,
             },
         },
         "checks": [
             {
                 "check": "numbers",
-                "artefact": "fused",
+                "variant": "fused",
                 "value": 0.004,
                 "limit": 0.05,
                 "passed": True,
-                "says": "the largest difference of a log-probability to adapter is 0.0040",
+                "message": "the largest difference of a log-probability to adapter is 0.0040",
             },
             {
                 "check": "gain",
-                "artefact": "gguf-q8_0",
+                "variant": "gguf-q8_0",
                 "value": 0.997,
                 "limit": 0.9,
                 "passed": True,
-                "says": "99.7 % of the adapter's gain of 1.279 nats a token is kept",
+                "message": "99.7 % of the adapter's gain of 1.279 nats a token is kept",
             },
         ],
         "passed": True,

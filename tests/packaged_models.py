@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import families
 from snaketune import files
+from snaketune.contracts.package import Fidelity
 from snaketune.engines.llama_cpp import quantize as quantizing
 from snaketune.model.manifest import write_manifest
 from snaketune.package import fidelity, fused_model, gguf_conversion
@@ -22,10 +21,10 @@ class Chain:
     template: str | None = None
 
     @property
-    def config(self) -> dict[str, Any]:
-        fidelity = {"rows": 12, "num_prompts": 4, "max_new_tokens": 16}
-        model = {"chat_template": self.template, "dtype": "auto"}
-        return {"model": model, "package": {"min_gain_retained": 0.9, "fidelity": fidelity}}
+    def settings(self) -> fidelity.FidelitySettings:
+        return fidelity.FidelitySettings(
+            rows=12, num_prompts=4, max_new_tokens=16, min_gain_retained=0.9, chat_template=self.template
+        )
 
     @property
     def base(self) -> Path:
@@ -34,18 +33,18 @@ class Chain:
     def gguf(self, kind: str) -> Path:
         return self.folder / f"tiny-{kind}.gguf"
 
-    def check(self, target: Path, *, ggufs: list[Path] | None = None, manifest: Path | None = None) -> dict[str, Any]:
+    def check(self, target: Path, *, ggufs: list[Path] | None = None, manifest: Path | None = None) -> Fidelity:
         """The fidelity record of this chain, or of one with some of its files in other places."""
-        fidelity.run(
+        inputs = fidelity.FidelityInputs(
             model=self.folder / "base.json",
             adapter=self.folder / "adapter" / "adapters.safetensors",
-            manifest=manifest or self.folder / "fused.json",
+            fused=manifest or self.folder / "fused.json",
             ggufs=ggufs if ggufs is not None else [self.gguf("f16"), self.gguf("q8_0"), self.gguf("q4_k_m")],
             rows=self.folder / "test.jsonl",
-            config=self.config,
-            fidelity=target,
         )
-        return json.loads(target.read_text(encoding="utf-8"))
+        record = fidelity.run(inputs, self.settings, target)
+        assert files.read_json(target, Fidelity) == record
+        return record
 
 
 def make_chain(
@@ -59,12 +58,13 @@ def make_chain(
     families.adapt(chain.base, folder / "adapter", rows=rows, kind=kind)
     settings = {"base": str(chain.base), "revision": "main"}
     write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
-    fused_model.make(
-        model=folder / "base.json",
-        adapter=folder / "adapter" / "adapters.safetensors",
-        config=chain.config,
-        folder=folder / "fused",
-        manifest=folder / "fused.json",
+    fused_model.fuse_model(
+        folder / "base.json",
+        folder / "adapter" / "adapters.safetensors",
+        folder / "fused",
+        folder / "fused.json",
+        chat_template=chain.template,
+        dtype="auto",
     )
     gguf_conversion.convert(folder / "fused", chain.gguf("f16"), name="tiny")
     for kind in ("q8_0", "q4_k_m"):

@@ -32,14 +32,14 @@ def test_the_deployed_file_answers_as_well_as_the_adapter(demo: Project) -> None
 
 def test_the_deployed_file_serves_the_evaluations_answers_and_the_report_says_how_fast(demo: Project) -> None:
     served = json.loads((demo.folder / "results/demo/model/served.json").read_text())
-    assert served["same_alone"] == served["prompts"] == 8
-    assert served["same_together"] == 8
+    assert served["same_sequential"] == served["prompts"] == 8
+    assert served["same_concurrent"] == 8
     assert "tokens a second" in (demo.folder / "results/demo/report/index.html").read_text()
 
 
 def test_the_report_names_the_tensor_types_really_used(demo: Project) -> None:
     fidelity = json.loads((demo.folder / "results/demo/model/fidelity.json").read_text())
-    types = fidelity["artefacts"]["gguf-q4_k_m"]["tensor_types"]
+    types = fidelity["variants"]["gguf-q4_k_m"]["tensor_types"]
     assert "q5_0" in types  # rows of 128 are no multiple of 256
     assert "q5_0" in (demo.folder / "results/demo/report/index.html").read_text().lower()
 

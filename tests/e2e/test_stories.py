@@ -7,12 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from project_copy import ROOT, SHARED, Project
-from snaketune.engines import load_gguf
+from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
 from snaketune.engines.mlx import export
 from snaketune.files import read_jsonl
 from snaketune.model.manifest import read_manifest
-from snaketune.package import fidelity_backends, fidelity_probes, gguf_conversion
+from snaketune.package import fidelity_probes, gguf_conversion
 from snaketune.tokens.chat_template import Renderer
 
 pytestmark = [
@@ -56,11 +56,11 @@ def test_a_hundred_greedy_answers_of_the_f16_file_are_the_adapters_but_where_it_
     done = project.snakemake("package")
     assert done.returncode == 0, done.stdout
     record = json.loads((gsm8k / "model/fidelity.json").read_text())
-    f16 = record["artefacts"]["gguf-f16"]
+    f16 = record["variants"]["gguf-f16"]
     assert record["passed"]
     assert record["prompts"] == 100
     assert f16["greedy_as_adapter"] >= 90
-    assert f16["parting"] < 0.02  # nats: every other answer parts at a near-tie of the adapter itself
+    assert f16["divergence_margin"] < 0.02  # nats: every other answer parts at a near-tie of the adapter itself
 
 
 @pytest.mark.slow
@@ -72,18 +72,17 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
     base, fused = read_manifest(gsm8k / "model/base.json"), read_manifest(gsm8k / "model/fused.json")
     renderer = Renderer(base["folder"], "alpaca")
     rows = list(read_jsonl(gsm8k / "data/test.jsonl"))
-    asked = fidelity_probes.sample(
-        renderer, rows, count=100, prompts=100, vocabulary=len(renderer.tokenizer), fits=True
-    )
-    form = fidelity_backends.Asking(asked, renderer.stop_ids, limit=32)
-    adapter = fidelity_backends.probe_folder(base["folder"], form, adapter=gsm8k / "model/adapter")
+    limits = fidelity_probes.ProbeLimits(rows=100, prompts=100, max_new_tokens=32)
+    probes = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
+    adapted = load_model(base["folder"], LoadOptions(exact=True, adapter=gsm8k / "model/adapter"))
+    expected = fidelity_probes.run_probes(adapted, probes).completions
     shutil.copytree(fused["folder"], tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
     monkeypatch.setitem(export.SIXTEEN_BIT, "float16", mx.float32)
     export.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
     gguf_conversion.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
     merged = load_gguf(tmp_path / "merged.gguf", LoadOptions(context_length=512, exact=True))
-    assert fidelity_backends.probe(merged, form).answers == adapter.answers
-    assert len(adapter.answers) == 100
+    assert fidelity_probes.run_probes(merged, probes).completions == expected
+    assert len(expected) == 100
 
 
 @pytest.mark.slow

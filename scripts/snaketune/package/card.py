@@ -76,13 +76,13 @@ def _about(fused: dict[str, Any], train: dict[str, Any], config: dict[str, Any])
 
 def _files(proven: dict[str, Any]) -> str:
     rows = []
-    for name, facts in proven["artefacts"].items():
+    for name, facts in proven["variants"].items():
         if not name.startswith("gguf-") or "kl" not in facts:
             continue
         types = ", ".join(f"{count} {kind}" for kind, count in facts["tensor_types"].items())
-        kept = next((c["value"] for c in proven["checks"] if c["check"] == "gain" and c["artefact"] == name), None)
+        kept = next((c["value"] for c in proven["checks"] if c["check"] == "gain" and c["variant"] == name), None)
         share = "not measurable" if kept is None else f"{kept:.1%}"
-        same = f"{facts['greedy_same']} of {facts['greedy_of']}"
+        same = f"{facts['greedy_same']} of {facts['greedy_total']}"
         rows.append([name.removeprefix("gguf-"), _size(facts["bytes"]), types, f"{facts['kl']:.2g}", same, share])
     head = ["type", "size", "tensors", "KL to the 16-bit model", "same greedy answers", "share of the gain kept"]
     return _table(head, rows)
@@ -147,7 +147,7 @@ def _limits(proven: dict[str, Any]) -> str:
 
 
 def _failed(proven: dict[str, Any]) -> list[str]:
-    return [f"{check['artefact']}: {check['says']}" for check in proven["checks"] if not check["passed"]]
+    return [f"{check['variant']}: {check['message']}" for check in proven["checks"] if not check["passed"]]
 
 
 def _size(count: int) -> str:

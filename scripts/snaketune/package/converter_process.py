@@ -1,4 +1,6 @@
-"""The process in which one of llama.cpp's own converters runs, unmodified; started by `converting.py`, never imported.
+"""A process of its own, in which one of llama.cpp's converters runs unmodified; never imported.
+
+Started by `gguf_conversion.py`.
 
 Usage: converter_process.py LLAMA_CPP_FOLDER SCRIPT PRE [option ...]. PRE is `-`, or the name of the pre-tokenizer to
 write if, and only if, the converter's table of hashes does not have the tokenizer's.

@@ -1,98 +1,90 @@
 """The proof that the files handed over are the model that was trained.
 
-Adapter, fused model and every GGUF read the same conversations: tokens, distributions over the vocabulary, greedy
-answers and the log-probability of the reference answers are compared along the chain, all in float32.
+Adapter, fused model and every GGUF are given the same probes: tokens, next-token distributions, greedy completions and
+the log-probability of the reference responses are compared along the chain, all computed in float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snaketune import files
-from snaketune.engines import get_capabilities, load_gguf
-from snaketune.engines.interface import LoadOptions
+from snaketune.contracts.package import Fidelity, FidelityCheck, FusedManifest, VariantFidelity
+from snaketune.engines import get_capabilities, load_gguf, load_model, load_reference_merge
+from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
-from snaketune.model.manifest import read_as, read_manifest
-from snaketune.package import (
-    fidelity_backends,
-    fidelity_checks,
-    fidelity_probes,
-    gguf_file,
-    modelfile,
-    tokenizer_parity,
-)
+from snaketune.model.manifest import read_manifest
+from snaketune.package import fidelity_checks, fidelity_probes, gguf_file, modelfile, tokenizer_parity
+from snaketune.package.fidelity_checks import Gain
+from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
+from snaketune.runtime.machine import this_machine
 from snaketune.tokens.chat_template import Renderer
 
 SIXTEEN_BIT = ("f32", "f16", "bf16")
-FITS = 0.8  # of the usable memory: what a float32 copy of the model may take
+MAX_MEMORY_SHARE = 0.8  # of the usable memory: what a float32 copy of the model may take
+CONTEXT_MULTIPLE = 256  # llama.cpp rounds a context up to it
 
 
-def run(
-    *,
-    model: StrPath,
-    adapter: StrPath,
-    manifest: StrPath,
-    ggufs: Sequence[StrPath],
-    rows: StrPath,
-    config: dict[str, Any],
-    fidelity: StrPath,
-    threads: int = 1,
-) -> None:
-    """Measure the chain base, adapter, fused, each GGUF on test rows and write the record with its verdicts.
+@dataclass(frozen=True)
+class FidelityInputs:
+    """The files of a chain. model: the base's manifest; adapter: its weights; fused: the fused model's manifest."""
 
-    model, manifest: of the base and of the fused model; config: {"model": {"chat_template"}, "package":
-    {"min_gain_retained", "fidelity": {"rows", "num_prompts", "max_new_tokens"}}}. A failed check does not raise, so
-    that the report can show it: `require` does, on the written record.
+    model: StrPath
+    adapter: StrPath
+    fused: StrPath
+    ggufs: Sequence[StrPath]
+    rows: StrPath
+    """Test rows, as JSON Lines."""
+
+
+class FidelitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the check depends on, from the sections `package` and `model` of the configuration."""
+
+    rows: int
+    num_prompts: int
+    max_new_tokens: int
+    min_gain_retained: float
+    chat_template: str | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One variant: its results (None if it does not load), its measurements, and the checks of it."""
+
+    result: ProbeResult | None
+    facts: VariantFidelity
+    checks: list[FidelityCheck]
+
+
+def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *, threads: int = 1) -> Fidelity:
+    """Measure the chain base, adapter, fused, each GGUF on test rows and write the record with its checks.
+
+    A failed check does not raise, so that the report can show it: `require_passed` does, on the written record.
     """
-    base, fused = read_manifest(model), read_manifest(manifest)
-    settings = config["package"]["fidelity"]
-    renderer = Renderer(base["folder"], read_as(base, config["model"])["chat_template"])
-    fits = _fits(fused["parameters"])
-    asked = fidelity_probes.sample(
-        renderer,
-        list(files.read_jsonl(rows)),
-        count=settings["rows"],
-        prompts=settings["num_prompts"],
-        vocabulary=len(renderer.tokenizer),
-        fits=fits,
+    fused = files.read_json(inputs.fused, FusedManifest)
+    probes, renderer = _probes(inputs, settings, fused)
+    measured = _measure_folders(inputs, fused, probes)
+    for path in inputs.ggufs:
+        measured[f"gguf-{gguf_type(path)}"] = _measure_gguf(path, measured, probes, renderer, threads)
+    gains, with_logprob = _gain_checks(measured, probes, settings.min_gain_retained)
+    checks = [check for variant in measured.values() for check in variant.checks] + gains
+    record = Fidelity(
+        passed=all(check.passed for check in checks),
+        rows=len(probes.rows),
+        prompts=len(probes.prompts),
+        answer_tokens=probes.num_target_tokens(),
+        layer_by_layer=not probes.limits.in_memory,
+        variants=with_logprob,
+        checks=checks,
     )
-    form = fidelity_backends.Asking(asked, renderer.stop_ids, settings["max_new_tokens"], fits)
-    found, checks = _in_mlx(base, fused, Path(adapter).parent, form)
-    measured: dict[str, dict[str, Any]] = {name: {} for name in found}
-    measured["fused"] = {"against": "adapter"} | fidelity_probes.compare(found["adapter"], found["fused"])
-    measured["fused"]["parting"] = fidelity_probes.parting(found["adapter"], found["fused"], form.stop_ids)
-    for path in ggufs:
-        name = f"gguf-{gguf_type(path)}"
-        reading, measured[name], more = _gguf(path, name, form, renderer, threads)
-        checks += more
-        if reading is not None:
-            found[name] = reading
-            measured[name] |= {"against": "fused"} | fidelity_probes.compare(found["fused"], reading)
-            measured[name]["greedy_as_adapter"] = fidelity_probes.same_answers(found["adapter"], reading)
-            measured[name]["parting"] = fidelity_probes.parting(found["adapter"], reading, form.stop_ids)
-            if gguf_type(path) in SIXTEEN_BIT:
-                checks.append(fidelity_checks.numbers(name, "fused", measured[name]))
-    sums = {name: reading.answer_logprob for name, reading in found.items()}
-    for name, total in sums.items():
-        measured[name]["answer_logprob"] = round(total, 6) if math.isfinite(total) else None
-        if name not in ("base", "adapter", "rounded"):
-            least = config["package"]["min_gain_retained"]
-            tokens = asked.answer_tokens()
-            checks.append(fidelity_checks.gain_kept(name, sums["base"], sums["adapter"], total, tokens, least))
-    record = {
-        "passed": all(check["passed"] for check in checks),
-        "rows": len(asked.rows),
-        "prompts": len(asked.prompts),
-        "answer_tokens": asked.answer_tokens(),
-        "layer_by_layer": not fits,
-        "artefacts": measured,
-        "checks": checks,
-    }
     files.write_json(fidelity, record)
+    return record
 
 
 def gguf_type(path: StrPath) -> str:
@@ -100,82 +92,145 @@ def gguf_type(path: StrPath) -> str:
     return Path(path).stem.rpartition("-")[2]
 
 
-def _fits(parameters: int) -> bool:
-    from snaketune.runtime.machine import this_machine
+def _probes(inputs: FidelityInputs, settings: FidelitySettings, fused: FusedManifest) -> tuple[ProbeSet, Renderer]:
+    base = read_manifest(inputs.model)
+    renderer = Renderer(base["folder"], base.get("read_as", {}).get("chat_template", settings.chat_template))
+    limits = ProbeLimits(
+        settings.rows, settings.num_prompts, settings.max_new_tokens, in_memory=_fits_in_memory(fused.parameters)
+    )
+    rows = list(files.read_jsonl(inputs.rows))
+    return fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer)), renderer
 
-    return 4 * parameters <= FITS * this_machine(get_capabilities().describe_device()).usable_memory
+
+def _fits_in_memory(parameters: int) -> bool:
+    usable = this_machine(get_capabilities().describe_device()).usable_memory
+    return 4 * parameters <= MAX_MEMORY_SHARE * usable
 
 
-def _in_mlx(
-    base: dict[str, Any], fused: dict[str, Any], adapter: Path, form: fidelity_backends.Asking
-) -> tuple[dict[str, fidelity_probes.Reading], list[dict[str, Any]]]:
-    """Base, adapter and fused model, and the verdict on the last.
+def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: ProbeSet) -> dict[str, _Measured]:
+    """Base, adapter and fused model, and the check of the last.
 
     What bfloat16 rounds away is more than a mistake would be, so there the reference is a second merge, rounded in the
     same way. A float16 fuse is compared with the adapter itself, and with such a merge if that is too far off: a
-    float32 base is rounded too, and that alone can be.
+    float32 base is rounded too, and that alone can be too much.
     """
-    folder = base["folder"]
-    found = {
-        "base": fidelity_backends.probe_folder(folder, form, generate=False),
-        "adapter": fidelity_backends.probe_folder(folder, form, adapter=adapter, reference=True),
-        "fused": fidelity_backends.probe_folder(fused["folder"], form),
-    }
-    direct = fidelity_checks.numbers("fused", "adapter", fidelity_probes.distance(found["adapter"], found["fused"]))
-    if direct["passed"] and fused["dtype"] == "float16":
-        return found, [direct]
-    found["rounded"] = fidelity_backends.probe_folder(
-        folder, form, adapter=adapter, merged_as=fused["dtype"], generate=False
+    folder = read_manifest(inputs.model)["folder"]
+    streamed = not probes.limits.in_memory
+    over_base = LoadOptions(exact=True, adapter=Path(inputs.adapter).parent, layer_by_layer=streamed)
+    alone = LoadOptions(exact=True, layer_by_layer=streamed)
+    base = _probe_and_close(load_model(folder, alone), probes, generate=False)
+    adapter = _probe_and_close(load_model(folder, over_base), probes, keep_top_logprobs=True)
+    result = _probe_and_close(load_model(fused.folder, alone), probes)
+    facts = msgspec.structs.replace(
+        fidelity_probes.compare("adapter", adapter, result),
+        divergence_margin=fidelity_probes.divergence_margin(adapter, result, probes.stop_ids),
     )
-    return found, [
-        fidelity_checks.numbers("fused", "rounded", fidelity_probes.distance(found["rounded"], found["fused"]))
-    ]
+    check = fidelity_checks.logprob_check("fused", "adapter", facts)
+    merged = None
+    if not check.passed or fused.dtype != "float16":
+        merged = _probe_and_close(load_reference_merge(folder, over_base, fused.dtype), probes, generate=False)
+        check = fidelity_checks.logprob_check("fused", "rounded", fidelity_probes.distance(merged, result))
+    variants = {"base": base, "adapter": adapter, "fused": result} | ({"rounded": merged} if merged else {})
+    measured = {name: _Measured(found, VariantFidelity(), []) for name, found in variants.items()}
+    return measured | {"fused": _Measured(result, facts, [check])}
 
 
-def _gguf(
-    path: StrPath, name: str, form: fidelity_backends.Asking, renderer: Renderer, threads: int
-) -> tuple[fidelity_probes.Reading | None, dict[str, Any], list[dict[str, Any]]]:
-    """What a GGUF says, what it is, and the verdicts on what it reads and writes; no reading if it does not load."""
-    asked = form.sample
-    facts: dict[str, Any] = {"bytes": Path(path).stat().st_size}
+def _probe_and_close(
+    model: LanguageModel, probes: ProbeSet, *, generate: bool = True, keep_top_logprobs: bool = False
+) -> ProbeResult:
     try:
-        head = gguf_file.read(path)
-        room = asked.longest() + form.limit
-        model = load_gguf(path, LoadOptions(context_length=(room + 255) // 256 * 256, threads=threads, exact=True))
-    except PackageError as error:
-        return None, facts, [fidelity_checks.loads(name, str(error))]
-    try:
-        facts["tensor_types"] = head.tensor_types()
-        facts["tokens"] = tokenizer_parity.token_differences(
-            model, renderer, [*asked.texts, *tokenizer_parity.probes(renderer)]
-        )
-        begin = tokenizer_parity.begin_token(model, renderer)
-        facts["template"] = tokenizer_parity.template_differences(head.template(), renderer, asked.conversations)
-        ollama = modelfile.format_of(renderer, head) if renderer.template and not asked.tools else None
-        facts["modelfile"] = tokenizer_parity.format_differences(ollama, renderer, asked.conversations)
-        checks = [
-            fidelity_checks.loads(name, None),
-            fidelity_checks.tokens(name, facts["tokens"], begin),
-            fidelity_checks.template(name, facts["template"], len(asked.conversations)),
-            fidelity_checks.modelfile(name, facts["modelfile"], len(asked.conversations)),
-            fidelity_checks.stops(name, tokenizer_parity.endless(model, renderer)),
-        ]
-        return fidelity_backends.probe(model, form), facts, checks
+        generate = generate and probes.limits.in_memory
+        return fidelity_probes.run_probes(model, probes, generate=generate, keep_top_logprobs=keep_top_logprobs)
     finally:
         model.close()
 
 
-def require(fidelity: StrPath) -> str:
+def _measure_gguf(
+    path: StrPath, measured: dict[str, _Measured], probes: ProbeSet, renderer: Renderer, threads: int
+) -> _Measured:
+    """A GGUF compared with the fused model and the adapter, and the checks of what it reads and writes."""
+    name = f"gguf-{gguf_type(path)}"
+    size = Path(path).stat().st_size
+    context_length = probes.max_length() + probes.limits.max_new_tokens
+    context_length = -(-context_length // CONTEXT_MULTIPLE) * CONTEXT_MULTIPLE
+    try:
+        header = gguf_file.read(path)
+        model = load_gguf(path, LoadOptions(context_length=context_length, threads=threads, exact=True))
+    except PackageError as error:
+        return _Measured(None, VariantFidelity(bytes=size), [fidelity_checks.load_check(name, str(error))])
+    try:
+        facts, checks = _measure_text(model, header, name, probes, renderer)
+        result = fidelity_probes.run_probes(model, probes)
+    finally:
+        model.close()
+    fused, adapter = measured["fused"].result, measured["adapter"].result
+    assert fused is not None
+    assert adapter is not None
+    compared = fidelity_probes.compare("fused", fused, result)
+    if gguf_type(path) in SIXTEEN_BIT:
+        checks.append(fidelity_checks.logprob_check(name, "fused", compared))
+    facts = msgspec.structs.replace(
+        compared,
+        greedy_as_adapter=fidelity_probes.same_completions(adapter, result),
+        divergence_margin=fidelity_probes.divergence_margin(adapter, result, probes.stop_ids),
+        bytes=size,
+        tensor_types=header.tensor_types(),
+        tokens=facts.tokens,
+        template=facts.template,
+        modelfile=facts.modelfile,
+    )
+    return _Measured(result, facts, checks)
+
+
+def _measure_text(
+    model: GGUFModel, header: gguf_file.GGUFHeader, name: str, probes: ProbeSet, renderer: Renderer
+) -> tuple[VariantFidelity, list[FidelityCheck]]:
+    """How a GGUF reads text and where it stops."""
+    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
+    tokens = tokenizer_parity.token_differences(model, renderer, texts)
+    template = tokenizer_parity.template_differences(header.template(), renderer, probes.conversations)
+    ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
+    in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
+    count = len(probes.conversations)
+    checks = [
+        fidelity_checks.load_check(name, None),
+        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
+        fidelity_checks.template_check(name, template, count),
+        fidelity_checks.modelfile_check(name, in_modelfile, count),
+        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
+    ]
+    return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
+
+
+def _gain_checks(
+    measured: dict[str, _Measured], probes: ProbeSet, minimum: float
+) -> tuple[list[FidelityCheck], dict[str, VariantFidelity]]:
+    """The checks of what each file retains of the adapter's gain, and all measurements with the log-probabilities."""
+    sums = {name: variant.result.answer_logprob for name, variant in measured.items() if variant.result is not None}
+    gain = Gain(sums["base"], sums["adapter"], probes.num_target_tokens())
+    checks = [
+        gain.retained_check(name, total, minimum)
+        for name, total in sums.items()
+        if name not in ("base", "adapter", "rounded")
+    ]
+    facts = {name: variant.facts for name, variant in measured.items()}
+    for name, total in sums.items():
+        if math.isfinite(total):
+            facts[name] = msgspec.structs.replace(facts[name], answer_logprob=round(total, 6))
+    return checks, facts
+
+
+def require_passed(fidelity: StrPath) -> str:
     """The gate: a short text for a record that passed; raises PackageError with the failed checks otherwise."""
-    record = files.read_json(fidelity)
-    failed = [check for check in record["checks"] if not check["passed"]]
+    record = files.read_json(fidelity, Fidelity)
+    failed = [check for check in record.checks if not check.passed]
     if failed:
-        lines = [f"  {check['artefact']}: {check['says']} (allowed: {check['limit']})" for check in failed]
+        lines = [f"  {check.variant}: {check.message} (allowed: {check.limit})" for check in failed]
         raise PackageError(
-            f"{len(failed)} of {len(record['checks'])} fidelity checks failed; the first file that is not the trained "
-            f"model is {failed[0]['artefact']}",
+            f"{len(failed)} of {len(record.checks)} fidelity checks failed; the first file that is not the trained "
+            f"model is {failed[0].variant}",
             where=str(fidelity),
             why="\n".join(["", *lines, ""]),
             fix="docs/packaging.md says what each check means and what to do",
         )
-    return f"{len(record['checks'])} fidelity checks passed\n"
+    return f"{len(record.checks)} fidelity checks passed\n"

@@ -1,160 +1,218 @@
-"""The same questions for every form of a model, and its answers in a form that can be compared."""
+"""The probes that every form of a model is given, and how far two forms' results are apart.
+
+Every form reads the same rows and completes the same prompts: the trained adapter over its base, the fused model, each
+GGUF. The results are next-token distributions at chosen positions, the log-probability of the reference responses, and
+greedy completions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from snaketune.engines.interface import LanguageModel
-from snaketune.package.distribution_distance import Distance
+from snaketune.contracts.package import VariantFidelity
+from snaketune.engines.interface import GenerationRequest, LanguageModel
+from snaketune.engines.sampling import Sampling
 from snaketune.package.modelfile import uses_tools
 from snaketune.tokens.chat_template import Renderer
 
-LONGEST = 512  # tokens of a row that are read
-MEMORY = 256 << 20  # bytes of distributions kept to compare with
-MOST_PLACES = 2048
-FEW_ROWS, FEW_TOKENS = 4, 128  # of a model that is read layer by layer
-LIKELIEST = 8  # tokens whose probabilities are kept at each place of an answer
+MAX_TOKENS = 512  # of a row that are read
+MAX_BYTES = 256 << 20  # of distributions kept to compare with
+MAX_POSITIONS = 2048
+STREAMED_ROWS, STREAMED_TOKENS = 4, 128  # of a model that is read block by block
+TOP_K = 8  # tokens whose log-probabilities are kept at each position of a completion
 
 
-@dataclass
-class Sample:
-    """What every model is asked: rows of ids, the places after which its distribution is wanted, and prompts.
+@dataclass(frozen=True)
+class ProbeLimits:
+    """How many rows and prompts are taken, and how long completions may be.
 
-    targets[i] are the positions in rows[i] of the ids to predict, kept[i] the places whose whole distribution is
-    compared; a distribution at place p predicts the id at p + 1.
+    in_memory: whether the model fits into memory in float32; if not, a few short rows and no prompts are taken.
+    """
+
+    rows: int
+    prompts: int
+    max_new_tokens: int
+    in_memory: bool = True
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Rows of ids, the positions after which a distribution is wanted, and prompts.
+
+    targets[i] are the positions in rows[i] of the ids to predict, compared_positions[i] the positions whose whole
+    distribution is compared; a distribution at position p predicts the id at p + 1.
     """
 
     rows: list[list[int]]
     targets: list[list[int]]
-    kept: list[list[int]]
+    compared_positions: list[list[int]]
     prompts: list[list[int]]
     texts: list[str]
     conversations: list[list[dict[str, Any]]]
-    tools: bool = False
-    """Whether any row uses tools."""
+    stop_ids: frozenset[int]
+    limits: ProbeLimits
+    uses_tools: bool = False
 
-    def places(self, row: int) -> list[int]:
-        """Where a distribution of this row is wanted, for its answer or for the comparison; ascending."""
-        return sorted({*(target - 1 for target in self.targets[row]), *self.kept[row]})
+    def positions(self, row: int) -> list[int]:
+        """The positions of a row at which a distribution is wanted, for its response or to compare; ascending."""
+        return sorted({*(target - 1 for target in self.targets[row]), *self.compared_positions[row]})
 
-    def answer_tokens(self) -> int:
+    def num_target_tokens(self) -> int:
+        """Tokens of all reference responses."""
         return sum(len(targets) for targets in self.targets)
 
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Tokens of the longest row or prompt."""
         return max(map(len, [*self.rows, *self.prompts]))
 
 
-@dataclass
-class Reading:
-    """What one model said: distributions at the kept places, the log-probability of all answers, and its own.
+@dataclass(frozen=True)
+class ProbeResult:
+    """One model's results: distributions at the compared positions, ln p of all responses, and its completions.
 
-    considered: of each of its own answers, the likeliest tokens at every place, the end included: {id: ln p}, the
+    top_logprobs: of each completion, the likeliest tokens at every position, its end included: {id: ln p}, the
     likeliest first.
     """
 
-    kept: np.ndarray
+    distributions: np.ndarray
     answer_logprob: float
-    answers: list[list[int]] = field(default_factory=list)
-    considered: list[list[dict[int, float]]] = field(default_factory=list)
+    completions: list[list[int]] = field(default_factory=list)
+    top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
 
 
-def sample(
-    renderer: Renderer, rows: Sequence[dict[str, Any]], *, count: int, prompts: int, vocabulary: int, fits: bool = True
-) -> Sample:
-    """Take `count` rows evenly from the test rows, at most LONGEST tokens of each, and the first turns as prompts.
-
-    fits: whether the model fits into memory in float32; a few short rows and no prompts are taken if it does not.
-    """
-    count, prompts = (count, prompts) if fits else (min(count, FEW_ROWS), 0)
-    longest = LONGEST if fits else FEW_TOKENS
+def make_probes(
+    renderer: Renderer, rows: Sequence[dict[str, Any]], limits: ProbeLimits, *, vocab_size: int
+) -> ProbeSet:
+    """Take rows evenly from the test rows, at most MAX_TOKENS of each, and their prompts."""
+    if not limits.in_memory:
+        limits = replace(limits, rows=min(limits.rows, STREAMED_ROWS), prompts=0)
+    max_tokens = MAX_TOKENS if limits.in_memory else STREAMED_TOKENS
+    count = limits.rows
     chosen = [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
     rendered = [renderer.record(row) for row in chosen]
-    ids = [one.ids[:longest] for one in rendered]
-    targets = [[i for i, hit in enumerate(one.trained[:longest]) if hit and i] for one in rendered]
-    talks = [row for row in chosen if "messages" in row]
-    texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in talks]
-    texts += [row["text"] for row in chosen if "text" in row]
-    asked = [renderer.prompt(_question(row["messages"]), row.get("tools"))[-LONGEST:] for row in talks[:prompts]]
-    spoken = [row["messages"] for row in talks]
-    return Sample(ids, targets, _kept(ids, vocabulary), asked, texts, spoken, any(map(uses_tools, talks)))
+    ids = [row.ids[:max_tokens] for row in rendered]
+    chats = [row for row in chosen if "messages" in row]
+    texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
+    return ProbeSet(
+        rows=ids,
+        targets=[[i for i, hit in enumerate(row.trained[:max_tokens]) if hit and i] for row in rendered],
+        compared_positions=_compared_positions(ids, vocab_size),
+        prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
+        texts=texts + [row["text"] for row in chosen if "text" in row],
+        conversations=[row["messages"] for row in chats],
+        stop_ids=frozenset(renderer.stop_ids),
+        limits=limits,
+        uses_tools=any(map(uses_tools, chats)),
+    )
 
 
-def _question(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation up to its last answer."""
+def _prompt(renderer: Renderer, row: dict[str, Any]) -> list[int]:
+    """The conversation up to its last response, at most MAX_TOKENS of it."""
+    messages = row["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:last]
+    return renderer.prompt(messages[:last], row.get("tools"))[-MAX_TOKENS:]
 
 
-def _kept(rows: list[list[int]], vocabulary: int) -> list[list[int]]:
-    """Places spread evenly over all rows, as many as MEMORY holds distributions."""
+def _compared_positions(rows: list[list[int]], vocab_size: int) -> list[list[int]]:
+    """Positions spread evenly over all rows, as many as MAX_BYTES holds distributions."""
     total = sum(len(row) for row in rows)
-    budget = min(MOST_PLACES, max(1, MEMORY // (4 * vocabulary)), total)
-    wanted = {i * total // budget for i in range(budget)}
-    kept, start = [], 0
+    budget = min(MAX_POSITIONS, max(1, MAX_BYTES // (4 * vocab_size)), total)
+    chosen = {i * total // budget for i in range(budget)}
+    positions, start = [], 0
     for row in rows:
-        kept.append([i for i in range(len(row)) if start + i in wanted])
+        positions.append([i for i in range(len(row)) if start + i in chosen])
         start += len(row)
-    return kept
+    return positions
 
 
-def read(model: LanguageModel, asked: Sample) -> Reading:
-    """The distributions of the rows, in one pass of the model over them."""
-    kept, total = [], 0.0
-    numbers = [number for number in range(len(asked.rows)) if asked.places(number)]
-    positions = [asked.places(number) for number in numbers]
-    results = model.next_token_logprobs([asked.rows[number] for number in numbers], positions)
-    for number, places, found in zip(numbers, positions, results, strict=True):
-        at = {place: row for row, place in enumerate(places)}
-        total += float(sum(found[at[target - 1], asked.rows[number][target]] for target in asked.targets[number]))
-        kept.append(found[[at[place] for place in asked.kept[number]]])
-    return Reading(np.concatenate(kept), total)
+def run_probes(
+    model: LanguageModel, probes: ProbeSet, *, generate: bool = True, keep_top_logprobs: bool = False
+) -> ProbeResult:
+    """Give the probes to one model.
 
-
-def considered(model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]) -> list[dict[int, float]]:
-    """What `Reading.considered` holds of one answer."""
-    ids = [*prompt, *answer]
-    (found,) = model.next_token_logprobs([ids], [range(len(prompt) - 1, len(ids))])
-    order = np.argsort(-found, axis=-1)[:, :LIKELIEST]
-    return [{int(token): float(row[token]) for token in likely} for row, likely in zip(found, order, strict=True)]
-
-
-def compare(reference: Reading, other: Reading) -> dict[str, Any]:
-    """How far `other` is from `reference`: Distance's record and how many prompts are answered alike."""
-    same = same_answers(reference, other)
-    return distance(reference, other) | {"greedy_same": same, "greedy_of": len(reference.answers)}
-
-
-def distance(reference: Reading, other: Reading) -> dict[str, Any]:
-    """How far the distributions are apart: Distance's record."""
-    found = Distance()
-    found.add(reference.kept, other.kept)
-    return found.record()
-
-
-def same_answers(reference: Reading, other: Reading) -> int:
-    """How many prompts two models answer with the same ids."""
-    return sum(a == b for a, b in zip(reference.answers, other.answers, strict=True))
-
-
-def parting(reference: Reading, other: Reading, stop_ids: Set[int]) -> float | None:
-    """Where answers part, by how many nats the reference preferred its own token: the largest; None if none part.
-
-    Rounding alone makes answers part where a model is undecided, and then this is small; a token that is not among
-    the LIKELIEST counts as the last of them.
+    generate: its greedy completions too; keep_top_logprobs: also the likeliest tokens along them, so that others can be
+    compared with this model.
     """
-    gaps = []
-    for mine, theirs, places in zip(reference.answers, other.answers, reference.considered, strict=True):
-        if mine == theirs:
+    distributions, total = [], 0.0
+    numbers = [number for number in range(len(probes.rows)) if probes.positions(number)]
+    positions = [probes.positions(number) for number in numbers]
+    results = model.next_token_logprobs([probes.rows[number] for number in numbers], positions)
+    for number, wanted, logprobs in zip(numbers, positions, results, strict=True):
+        index = {position: i for i, position in enumerate(wanted)}
+        ids = probes.rows[number]
+        total += float(sum(logprobs[index[target - 1], ids[target]] for target in probes.targets[number]))
+        distributions.append(logprobs[[index[position] for position in probes.compared_positions[number]]])
+    completions = greedy_completions(model, probes) if generate else []
+    top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]
+    return ProbeResult(np.concatenate(distributions), total, completions, top)
+
+
+def greedy_completions(model: LanguageModel, probes: ProbeSet) -> list[list[int]]:
+    """The new ids of each prompt's greedy completion."""
+    requests = [GenerationRequest(prompt, probes.limits.max_new_tokens) for prompt in probes.prompts]
+    completions = model.generate(requests, stop_ids=probes.stop_ids, sampling=Sampling())
+    return [completion.ids for completion in sorted(completions)]
+
+
+def top_logprobs(model: LanguageModel, prompt: Sequence[int], completion: Sequence[int]) -> list[dict[int, float]]:
+    """The likeliest tokens at every position of a completion, as `ProbeResult.top_logprobs` holds them."""
+    ids = [*prompt, *completion]
+    (logprobs,) = model.next_token_logprobs([ids], [range(len(prompt) - 1, len(ids))])
+    order = np.argsort(-logprobs, axis=-1)[:, :TOP_K]
+    return [{int(token): float(row[token]) for token in likely} for row, likely in zip(logprobs, order, strict=True)]
+
+
+def compare(baseline_name: str, baseline: ProbeResult, other: ProbeResult) -> VariantFidelity:
+    """How far a model is from its baseline: the distance of distributions and the completions that are the same."""
+    return msgspec.structs.replace(
+        distance(baseline, other),
+        baseline=baseline_name,
+        greedy_same=same_completions(baseline, other),
+        greedy_total=len(baseline.completions),
+    )
+
+
+def same_completions(baseline: ProbeResult, other: ProbeResult) -> int:
+    """How many prompts two models complete with the same ids."""
+    return sum(a == b for a, b in zip(baseline.completions, other.completions, strict=True))
+
+
+def divergence_margin(reference: ProbeResult, other: ProbeResult, stop_ids: Set[int]) -> float | None:
+    """Largest log-probability margin (nats) of the reference's token at the first differing token; None if all match.
+
+    Rounding alone makes completions differ where a model is undecided, and then the margin is small; a token that is
+    not among the TOP_K counts as the last of them.
+    """
+    margins = []
+    for ours, theirs, likely_at in zip(reference.completions, other.completions, reference.top_logprobs, strict=True):
+        if ours == theirs:
             continue
-        shorter = min(len(mine), len(theirs))
-        at = next((i for i in range(shorter) if mine[i] != theirs[i]), shorter)
+        shorter = min(len(ours), len(theirs))
+        at = next((i for i in range(shorter) if ours[i] != theirs[i]), shorter)
         chosen = {theirs[at]} if at < len(theirs) else stop_ids
-        likely = places[at]
-        theirs_there = [likely[token] for token in chosen if token in likely]
-        gaps.append(max(likely.values()) - max(theirs_there, default=min(likely.values())))
-    return round(max(gaps), 6) if gaps else None
+        likely = likely_at[at]
+        of_chosen = [likely[token] for token in chosen if token in likely]
+        margins.append(max(likely.values()) - max(of_chosen, default=min(likely.values())))
+    return round(max(margins), 6) if margins else None
+
+
+def distance(baseline: ProbeResult, other: ProbeResult) -> VariantFidelity:
+    """The distance of two models' next-token distributions; their vocabularies may be padded to different sizes."""
+    width = min(baseline.distributions.shape[1], other.distributions.shape[1])
+    ours, theirs = baseline.distributions[:, :width], other.distributions[:, :width]
+    gap = np.abs(ours - theirs)
+    kl_sum = float(np.nansum(np.exp(ours, dtype=np.float64) * (ours - theirs)))
+    positions = len(ours)
+    return VariantFidelity(
+        max_dlogp=round(float(np.nanmax(gap, initial=0.0)), 6),
+        mean_dlogp=round(float(np.nansum(gap, dtype=np.float64)) / max(gap.size, 1), 8),
+        kl=round(max(kl_sum, 0.0) / max(positions, 1), 10),
+        top1=round(int((ours.argmax(-1) == theirs.argmax(-1)).sum()) / max(positions, 1), 6),
+        positions=positions,
+        not_finite=int((~np.isfinite(theirs)).any(-1).sum()),
+    )

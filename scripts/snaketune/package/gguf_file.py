@@ -1,4 +1,4 @@
-"""The head of a GGUF file: its metadata and the types of its tensors, read without llama.cpp.
+"""The header of a GGUF file: its metadata and the types of its tensors, read without llama.cpp.
 
 Format: ggml's docs/gguf.md, version 3, little endian: magic, version, tensor count, key count, the keys with typed
 values, then name, dimensions, type and offset of each tensor.
@@ -29,7 +29,7 @@ TYPE_NAMES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor's place: `shape` with the row length first; `offset` in bytes from where the data begin."""
+    """One tensor: `shape` with the row length first; `offset` in bytes from where the data begin."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Tensor:
 
 
 @dataclass
-class Head:
+class GGUFHeader:
     """What stands before the weights."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -64,19 +64,19 @@ class Head:
 
 class _Reader:
     def __init__(self, content: mmap.mmap) -> None:
-        self.content, self.at = content, 0
+        self.content, self.offset = content, 0
 
     def scalar(self, kind: str) -> Any:
-        (value,) = struct.unpack_from(f"<{kind}", self.content, self.at)
-        self.at += struct.calcsize(kind)
+        (value,) = struct.unpack_from(f"<{kind}", self.content, self.offset)
+        self.offset += struct.calcsize(kind)
         return value
 
     def text(self) -> str:
         size = self.scalar("Q")
-        if self.at + size > len(self.content):
+        if self.offset + size > len(self.content):
             raise ValueError("a text goes past the end of the file")
-        found = self.content[self.at : self.at + size].decode("utf-8", errors="replace")
-        self.at += size
+        found = self.content[self.offset : self.offset + size].decode("utf-8", errors="replace")
+        self.offset += size
         return found
 
     def value(self, kind: int) -> Any:
@@ -86,17 +86,17 @@ class _Reader:
             return self.scalar(SCALARS[kind])
         of, count = self.scalar("I"), self.scalar("Q")
         if of in SCALARS:
-            values = list(struct.unpack_from(f"<{count}{SCALARS[of]}", self.content, self.at))
-            self.at += count * struct.calcsize(SCALARS[of])
+            values = list(struct.unpack_from(f"<{count}{SCALARS[of]}", self.content, self.offset))
+            self.offset += count * struct.calcsize(SCALARS[of])
             return values
         return [self.value(of) for _ in range(count)]
 
 
-def read(path: StrPath) -> Head:
-    """The head of a GGUF file; raises PackageError when it is damaged or of another format."""
+def read(path: StrPath) -> GGUFHeader:
+    """Read the header of a GGUF file; raises PackageError when it is damaged or of another format."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _head(_Reader(content))
+            return _header(_Reader(content))
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise PackageError(
             f"this GGUF file is damaged ({error})",
@@ -106,21 +106,21 @@ def read(path: StrPath) -> Head:
         ) from error
 
 
-def _head(reader: _Reader) -> Head:
+def _header(reader: _Reader) -> GGUFHeader:
     if reader.content[:4] != b"GGUF":
         raise ValueError("it does not begin with GGUF")
-    reader.at = 4
+    reader.offset = 4
     version = reader.scalar("I")
     if version not in (2, 3):
         raise ValueError(f"version {version}")
     tensors, keys = reader.scalar("Q"), reader.scalar("Q")
-    head = Head()
+    header = GGUFHeader()
     for _ in range(keys):
         key = reader.text()
-        head.metadata[key] = reader.value(reader.scalar("I"))
+        header.metadata[key] = reader.value(reader.scalar("I"))
     for _ in range(tensors):
         name = reader.text()
         shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))
         number = reader.scalar("I")
-        head.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
-    return head
+        header.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
+    return header

@@ -22,7 +22,7 @@ SYSTEM = "zqsystemzq"
 class ChatFormat:
     """The texts around the messages of a conversation that ends with a user's turn, answer still to come."""
 
-    opening: str
+    prefix: str
     """Before the first user message where there is no system text."""
     before_system: str
     after_system: str
@@ -30,7 +30,7 @@ class ChatFormat:
     user_to_assistant: str
     """Between a user message and the answer that follows it in the conversation."""
     assistant_to_user: str
-    ending: str
+    suffix: str
     """After the last user message: what the model goes on from."""
     shows_empty_system: bool
     """Whether a system message without text is rendered like one with text, or like none."""
@@ -39,25 +39,25 @@ class ChatFormat:
         """What the Go template makes of a conversation."""
         system = [message["content"] for message in messages if message["role"] == "system"]
         shown = bool(system) and (self.shows_empty_system or bool(system[0]))
-        text = self.before_system + system[0] + self.after_system if shown else self.opening
+        text = self.before_system + system[0] + self.after_system if shown else self.prefix
         turns = [message for message in messages if message["role"] != "system"]
         for number, message in enumerate(turns, 1):
             after = self.user_to_assistant if message["role"] == "user" else self.assistant_to_user
-            text += message["content"] + (self.ending if number == len(turns) else after)
+            text += message["content"] + (self.suffix if number == len(turns) else after)
         return text
 
-    def go(self) -> str:
+    def to_go_template(self) -> str:
         """The same as a template of Go's text/template, over the values that Ollama gives it."""
         system = '(eq (index .Messages 0).Role "system")' if self.shows_empty_system else ".System"
         if_last = "{{ if eq (len (slice $.Messages $i)) 1 }}"
         parts = [
             "{{ if .Messages }}",
             f"{{{{ if {system} }}}}{literal(self.before_system)}{{{{ .System }}}}{literal(self.after_system)}",
-            f"{{{{ else }}}}{literal(self.opening)}{{{{ end }}}}",
+            f"{{{{ else }}}}{literal(self.prefix)}{{{{ end }}}}",
             "{{ end }}",
             "{{ range $i, $message := .Messages }}",
             '{{ if eq $message.Role "user" }}{{ $message.Content }}',
-            f"{if_last}{literal(self.ending)}{{{{ else }}}}{literal(self.user_to_assistant)}{{{{ end }}}}",
+            f"{if_last}{literal(self.suffix)}{{{{ else }}}}{literal(self.user_to_assistant)}{{{{ end }}}}",
             '{{ else if eq $message.Role "assistant" }}{{ $message.Content }}',
             f"{if_last}{{{{ else }}}}{literal(self.assistant_to_user)}{{{{ end }}}}",
             "{{ end }}{{ end }}",
@@ -73,36 +73,36 @@ def literal(text: str) -> str:
     return text
 
 
-def derive(render: Render) -> ChatFormat | None:
+def infer_format(render: Render) -> ChatFormat | None:
     """The format that `render` follows, or None where it follows none.
 
     render: from messages that end with a user's turn to the text after which the answer is to come; it may raise for
     what the template does not allow.
     """
     try:
-        found = _cut(render)
+        found = _extract_segments(render)
         if found is None:
             return None
-        return found if all(found.render(probe) == render(probe) for probe in probes()) else None
+        return found if all(found.render(probe) == render(probe) for probe in probe_conversations()) else None
     except Exception as error:  # a template raises what it likes
         if isinstance(error, (KeyboardInterrupt, MemoryError)):
             raise
         return None
 
 
-def _cut(render: Render) -> ChatFormat | None:
+def _extract_segments(render: Render) -> ChatFormat | None:
     whole = _between(render(_turns(2)), ["zqu0zq", "zqa0zq", "zqu1zq"])
-    with_system = _between(render([_said("system", SYSTEM), *_turns(1)]), [SYSTEM, "zqu0zq"])
+    with_system = _between(render([_message("system", SYSTEM), *_turns(1)]), [SYSTEM, "zqu0zq"])
     if whole is None or with_system is None:
         return None
-    empty = render([_said("system", ""), *_turns(1)])
+    empty = render([_message("system", ""), *_turns(1)])
     return ChatFormat(
-        opening=whole[0],
+        prefix=whole[0],
         before_system=with_system[0],
         after_system=with_system[1],
         user_to_assistant=whole[1],
         assistant_to_user=whole[2],
-        ending=whole[3],
+        suffix=whole[3],
         shows_empty_system=empty == with_system[0] + with_system[1] + "zqu0zq" + whole[3],
     )
 
@@ -118,11 +118,11 @@ def _between(text: str, marks: list[str]) -> list[str] | None:
     return [*parts, text]
 
 
-def probes() -> list[Messages]:
+def probe_conversations() -> list[Messages]:
     """Conversations of one to four questions, without a system text, with one, and with an empty one."""
     system = [None, "Be brief.\nAnswer in French: «oui».", ""]
     return [
-        ([] if text is None else [_said("system", text)]) + _turns(count, "What is {} + 1?", "It is\n{}, and 🚀.")
+        ([] if text is None else [_message("system", text)]) + _turns(count, "What is {} + 1?", "It is\n{}, and 🚀.")
         for text in system
         for count in (1, 2, 3, 4)
     ]
@@ -132,9 +132,9 @@ def _turns(count: int, question: str = "zqu{}zq", answer: str = "zqa{}zq") -> Me
     """`count` questions with an answer to each but the last."""
     turns = []
     for number in range(count):
-        turns += [_said("user", question.format(number)), _said("assistant", answer.format(number))]
+        turns += [_message("user", question.format(number)), _message("assistant", answer.format(number))]
     return turns[:-1]
 
 
-def _said(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}

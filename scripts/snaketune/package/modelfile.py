@@ -6,10 +6,15 @@ https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from snaketune import files
+from snaketune.config.sections import OllamaConfig
+from snaketune.contracts.package import FusedManifest
 from snaketune.files import StrPath
 from snaketune.package import gguf_file, go_template
 from snaketune.tokens.chat_template import Renderer
@@ -25,28 +30,39 @@ WITH_TOOLS = (
 NO_CHAT = ("# This model was trained on plain text and has no chat template: use /api/generate with `raw: true`.",)
 
 
-def write(*, manifest: StrPath, gguf: StrPath, rows: StrPath, config: dict[str, Any], modelfile: StrPath) -> None:
-    """Write the Modelfile for `gguf`, which lies beside it.
+@dataclass(frozen=True)
+class ModelfileSettings:
+    """The run, which is the model's tag in Ollama, the model's name, its parameters, and `data.system`."""
 
-    manifest: of the fused model; rows: what it was trained on; config: {"run", "package": {"name", "ollama":
-    {"temperature", "top_p", "top_k", "num_ctx"}}, "data": {"system"}}. The last line on stderr is the command that
-    makes the model known to Ollama.
+    run: str
+    name: str | None
+    parameters: OllamaConfig
+    system: str | None
+
+
+def write_modelfile(
+    manifest: StrPath, gguf: StrPath, rows: StrPath, settings: ModelfileSettings, modelfile: StrPath
+) -> None:
+    """Write the Modelfile for `gguf`, which is in the same folder.
+
+    manifest: of the fused model; rows: what it was trained on. The last line on stderr is the command that creates the
+    model in Ollama.
     """
-    fused = files.read_json(manifest)
-    renderer = Renderer(fused["folder"])
-    head = gguf_file.read(gguf)
-    command = create_command(config["package"].get("name"), config["run"], modelfile)
+    fused = files.read_json(manifest, FusedManifest)
+    renderer = Renderer(fused.folder)
+    header = gguf_file.read(gguf)
+    command = create_command(settings.name, settings.run, modelfile)
     lines = [f"# {command}", f"FROM ./{Path(gguf).name}"]
     system, tools = trained_with(rows)
-    lines += WITH_TOOLS if tools and renderer.template else _template(renderer, head)
+    lines += WITH_TOOLS if tools and renderer.template else _template(renderer, header)
     lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops(renderer)]
-    settings = dict(config["package"]["ollama"])
-    settings["num_ctx"] = min(settings["num_ctx"], _context(head) or settings["num_ctx"])
-    lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
-    system = config["data"]["system"] or system
+    parameters = msgspec.structs.asdict(settings.parameters)
+    parameters["num_ctx"] = min(parameters["num_ctx"], _context_length(header) or parameters["num_ctx"])
+    lines += [f"PARAMETER {name} {value}" for name, value in sorted(parameters.items())]
+    system = settings.system or system
     if system:
         lines.append(f"SYSTEM {quoted(system)}")
-    lines += _licence(Path(fused["folder"]))
+    lines += _license(Path(fused.folder))
     files.write_text(modelfile, "\n".join(lines) + "\n")
     print(command, file=sys.stderr)
 
@@ -76,25 +92,25 @@ def create_command(name: str | None, run: str, modelfile: StrPath) -> str:
     return f"ollama create {name or 'snaketune'}:{run} -f {modelfile}"
 
 
-def format_of(renderer: Renderer, head: gguf_file.Head) -> go_template.ChatFormat | None:
+def format_of(renderer: Renderer, header: gguf_file.GGUFHeader) -> go_template.ChatFormat | None:
     """How Ollama is to put messages together: the renderer's own text, less the begin token that llama.cpp adds."""
     begin = renderer.tokenizer.bos_token or ""
-    adds = bool(head.metadata.get("tokenizer.ggml.add_bos_token")) and begin
+    adds = bool(header.metadata.get("tokenizer.ggml.add_bos_token")) and begin
 
     def render(messages: go_template.Messages) -> str:
         text = renderer.prompt_text(messages)
         return text.removeprefix(begin) if adds else text
 
-    return go_template.derive(render)
+    return go_template.infer_format(render)
 
 
-def _template(renderer: Renderer, head: gguf_file.Head) -> list[str]:
+def _template(renderer: Renderer, header: gguf_file.GGUFHeader) -> list[str]:
     if not renderer.template:
         return [*NO_CHAT, 'TEMPLATE """{{ .Prompt }}"""']
-    found = format_of(renderer, head)
+    found = format_of(renderer, header)
     if found is None:
         return list(NO_TEMPLATE)
-    return [f'TEMPLATE """{found.go()}"""']
+    return [f'TEMPLATE """{found.to_go_template()}"""']
 
 
 def stops(renderer: Renderer) -> list[str]:
@@ -103,13 +119,13 @@ def stops(renderer: Renderer) -> list[str]:
     return [name for name in names if name]
 
 
-def _context(head: gguf_file.Head) -> int | None:
+def _context_length(header: gguf_file.GGUFHeader) -> int | None:
     """The longest conversation that the model was made for, in tokens."""
-    architecture = head.metadata.get("general.architecture")
-    return head.metadata.get(f"{architecture}.context_length")
+    architecture = header.metadata.get("general.architecture")
+    return header.metadata.get(f"{architecture}.context_length")
 
 
-def _licence(folder: Path) -> list[str]:
+def _license(folder: Path) -> list[str]:
     for name in ("LICENSE", "LICENSE.txt"):
         path = folder / name
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The finished model in Ollama itself: created there under the run's tag, and asked the evaluation's questions."""
+"""The finished model in Ollama: created under the run's tag, and compared with the evaluation's answers."""
 
 from __future__ import annotations
 
@@ -6,78 +6,79 @@ import http.client
 import json
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from snaketune import files
+from snaketune.contracts.package import OllamaCheck
 from snaketune.errors import PackageError, ResourceError
 from snaketune.files import StrPath
-from snaketune.package.serving import questions
+from snaketune.package.serving import ReplaySettings, replay_requests
 
 MISSING = "`ollama` is not installed here, so the model was not created in it; https://ollama.com/download has it.\n"
 
 
-def register(
-    *,
-    modelfile: StrPath,
-    predictions: StrPath,
-    rows: StrPath,
-    config: dict[str, Any],
-    registered: StrPath,
-    address: str = "http://127.0.0.1:11434",
-) -> None:
-    """`ollama create`, then greedy answers through Ollama's API beside the evaluation's; writes what was found.
+@dataclass(frozen=True)
+class OllamaModel:
+    """The name under which the model is created, its Modelfile, and where Ollama listens."""
 
-    config: {"run", "package": {"name", "fidelity": {"num_prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}.
-    Where there is no `ollama`, that is all that is written, in one sentence.
+    name: str
+    modelfile: StrPath
+    address: str = "http://127.0.0.1:11434"
+
+
+def register(
+    model: OllamaModel, predictions: StrPath, rows: StrPath, settings: ReplaySettings, registered: StrPath
+) -> None:
+    """`ollama create`, then greedy answers through Ollama's API, compared with the evaluation's; writes what was found.
+
+    Where `ollama` is not installed, that is all that is written.
     """
     if shutil.which("ollama") is None:
-        files.write_json(registered, {"model": None, "says": MISSING.strip()})
+        files.write_json(registered, OllamaCheck(model=None, message=MISSING.strip()))
         return
-    model = f"{config['package']['name']}:{config['run']}"
-    made = subprocess.run(
-        ["ollama", "create", model, "-f", str(modelfile)], capture_output=True, text=True, check=False
+    created = subprocess.run(
+        ["ollama", "create", model.name, "-f", str(model.modelfile)], capture_output=True, text=True, check=False
     )
-    if made.returncode:
+    if created.returncode:
+        last_line = (created.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise PackageError(
-            f"`ollama create {model}` failed: {(made.stderr.strip().splitlines() or ['it said nothing'])[-1]}",
-            where=str(modelfile),
+            f"`ollama create {model.name}` failed: {last_line}",
+            where=str(model.modelfile),
             fix="See that Ollama is running (`ollama serve`), and new enough for this model's family",
         )
-    asked = questions(predictions, rows, config["package"]["fidelity"]["num_prompts"])
-    limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]
-    said = [ask(address, model, row["messages"], limit, patience) for row in asked]
-    same = sum(a.strip() == row["answer"].strip() for a, row in zip(said, asked, strict=True))
-    files.write_json(
-        registered,
-        {
-            "model": model,
-            "file": Path(modelfile).name,
-            "prompts": len(asked),
-            "same": same,
-            "says": f"{same} of {len(asked)} answers through Ollama are those of the evaluation",
-        },
+    requests = replay_requests(predictions, rows, settings.num_prompts)
+    answers = [ask(model, request.messages, settings.max_new_tokens, settings.timeout) for request in requests]
+    same = sum(a.strip() == b.answer.strip() for a, b in zip(answers, requests, strict=True))
+    record = OllamaCheck(
+        model=model.name,
+        message=f"{same} of {len(requests)} answers through Ollama are those of the evaluation",
+        file=Path(model.modelfile).name,
+        prompts=len(requests),
+        same=same,
     )
+    files.write_json(registered, record)
 
 
-def ask(address: str, model: str, messages: list[dict[str, Any]], limit: int, patience: float) -> str:
+def ask(model: OllamaModel, messages: list[dict[str, Any]], max_tokens: int, timeout: float) -> str:
     """The likeliest answer through /api/chat. Raises ResourceError when nothing answers there."""
-    options = {"temperature": 0, "top_k": 1, "num_predict": limit, "repeat_penalty": 1.0}
-    body = {"model": model, "messages": messages, "stream": False, "options": options}
-    place = urlparse(address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=patience)
+    options = {"temperature": 0, "top_k": 1, "num_predict": max_tokens, "repeat_penalty": 1.0}
+    body = {"model": model.name, "messages": messages, "stream": False, "options": options}
+    url = urlparse(model.address)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     try:
         connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
         content = response.read()
         if response.status != 200:
-            raise PackageError(f"Ollama answers with HTTP {response.status}: {content[:300]!r}", where=model)
+            raise PackageError(f"Ollama answers with HTTP {response.status}: {content[:300]!r}", where=model.name)
         return json.loads(content)["message"]["content"]
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         raise ResourceError(
             f"Ollama does not answer ({type(error).__name__}: {error})",
-            where=address,
+            where=model.address,
             fix="Start it with `ollama serve` and run snakemake again",
         ) from error
     finally:

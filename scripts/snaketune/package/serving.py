@@ -1,4 +1,4 @@
-"""Whether a GGUF serves: llama-cpp-python's own OpenAI-compatible server, asked one at a time and eight at once."""
+"""Whether a GGUF can be served: llama-cpp-python's OpenAI-compatible server, with requests in sequence and at once."""
 
 from __future__ import annotations
 
@@ -15,120 +15,156 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from snaketune import files
+from snaketune.contracts.package import ServingCheck, ServingLatency, ServingTiming
 from snaketune.errors import PackageError, ResourceError
 from snaketune.files import StrPath
 
 HOST = "127.0.0.1"
-AT_ONCE = 8
-SHOWN = 12  # lines of the server's own words in a message
+CONCURRENT = 8
+LAST_LINES = 12  # of the server's output in a message
+CONTEXT_MULTIPLE = 256  # llama.cpp rounds a context up to it
+TEMPLATE_BYTES = 32  # more than a chat template puts around a message
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One answer, with seconds to its first piece and to its end."""
+class ReplaySettings:
+    """How many requests of the evaluation are repeated, tokens of an answer, and seconds to wait for one."""
+
+    num_prompts: int
+    max_new_tokens: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """A conversation that ends with a user's turn, and the answer that the evaluation got."""
+
+    messages: list[dict[str, Any]]
+    answer: str
+
+    def max_tokens(self, max_new_tokens: int) -> int:
+        """Tokens that surely hold the conversation and its answer: no token is less than a byte."""
+        prompt = sum(len(message["content"].encode()) + TEMPLATE_BYTES for message in self.messages)
+        return prompt + max_new_tokens
+
+
+@dataclass(frozen=True)
+class TimedResponse:
+    """One streamed answer; seconds to its first chunk and to its end."""
 
     text: str
-    first: float
-    whole: float
-    pieces: int
+    time_to_first_token: float
+    latency: float
+    num_chunks: int
 
 
-def check(
-    *, gguf: StrPath, predictions: StrPath, rows: StrPath, config: dict[str, Any], served: StrPath, timing: StrPath
-) -> None:
-    """Serve `gguf`, ask the first prompts of the evaluation again over HTTP, and write what came back.
+def check(gguf: StrPath, requests: Sequence[ReplayRequest], settings: ReplaySettings, served: StrPath) -> None:
+    """Serve `gguf`, repeat requests of the evaluation over HTTP, and write what came back to `served`.
 
-    predictions: the evaluation's predictions.jsonl of this very file; rows: test.jsonl; config: {"package":
-    {"fidelity": {"num_prompts"}, "serve_timeout"}, "evaluate": {"max_new_tokens"}}. `served`: {"file", "passed",
-    "says"} and how many answers are those of the evaluation, alone and eight at once; `timing` holds load time,
-    first-token and answer latency, tokens a second and memory, apart because it differs from run to run. A
-    server that fails does not raise, so that the report can show it: `require` does, on the written record.
+    The times differ from run to run, so they go into a file of their own, timing.json in the same folder. A server that
+    fails does not raise, so that the report can show it: `require_passed` does, on the written record.
     """
-    asked = questions(predictions, rows, config["package"]["fidelity"]["num_prompts"])
+    timing = Path(served).with_name("timing.json")
     try:
-        alone, together, measured = _asked(gguf, asked, config)
+        sequential, concurrent, measured = _replay(gguf, requests, settings)
     except (PackageError, ResourceError) as error:
-        files.write_json(served, {"file": Path(gguf).name, "passed": False, "says": str(error)})
-        Path(timing).unlink(missing_ok=True)
+        files.write_json(served, ServingCheck(file=Path(gguf).name, passed=False, message=str(error)))
+        timing.unlink(missing_ok=True)
         return
-    expected = [row["answer"].strip() for row in asked]
-    same = [sum(a.text.strip() == b for a, b in zip(found, expected, strict=True)) for found in (alone, together)]
-    record = {"file": Path(gguf).name, "passed": True, "says": f"it served {2 * len(asked)} answers"}
-    files.write_json(served, record | {"prompts": len(asked), "same_alone": same[0], "same_together": same[1]})
+    record = ServingCheck(
+        file=Path(gguf).name,
+        passed=True,
+        message=f"it served {2 * len(requests)} answers",
+        prompts=len(requests),
+        same_sequential=_num_same(sequential, requests),
+        same_concurrent=_num_same(concurrent, requests),
+    )
+    files.write_json(served, record)
     files.write_json(timing, measured)
 
 
-def _asked(
-    gguf: StrPath, asked: Sequence[dict[str, Any]], config: dict[str, Any]
-) -> tuple[list[Answered], list[Answered], dict[str, Any]]:
-    """The answers one at a time, those eight at once, and the times."""
-    limit, patience = config["evaluate"]["max_new_tokens"], config["package"]["serve_timeout"]
-    context = 256 * -(-max(_room(row["messages"], limit) for row in asked) // 256)
-    with running(gguf, context=context, patience=patience) as (port, load, process):
-        began = time.monotonic()
-        alone = [ask(port, row["messages"], limit, patience) for row in asked]
-        between = time.monotonic()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            together = list(pool.map(lambda row: ask(port, row["messages"], limit, patience), asked))
-        ended = time.monotonic()
+def _num_same(responses: Sequence[TimedResponse], requests: Sequence[ReplayRequest]) -> int:
+    return sum(a.text.strip() == b.answer.strip() for a, b in zip(responses, requests, strict=True))
+
+
+def _replay(
+    gguf: StrPath, requests: Sequence[ReplayRequest], settings: ReplaySettings
+) -> tuple[list[TimedResponse], list[TimedResponse], ServingTiming]:
+    """The responses to requests in sequence, those to requests at once, and the times."""
+    longest = max(request.max_tokens(settings.max_new_tokens) for request in requests)
+    context = CONTEXT_MULTIPLE * -(-longest // CONTEXT_MULTIPLE)
+
+    def respond(request: ReplayRequest) -> TimedResponse:
+        return ask(port, request.messages, settings.max_new_tokens, settings.timeout)
+
+    with running(gguf, context=context, timeout=settings.timeout) as (port, load_seconds, process):
+        start = time.monotonic()
+        sequential = [respond(request) for request in requests]
+        middle = time.monotonic()
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            concurrent = list(pool.map(respond, requests))
+        end = time.monotonic()
         memory = _memory(process.pid)
-    times = {"alone": _times(alone, between - began), "together": _times(together, ended - between)}
-    return alone, together, {"load_seconds": load, "memory_bytes": memory} | times
+    timing = ServingTiming(
+        load_seconds=load_seconds,
+        memory_bytes=memory,
+        sequential=_latency(sequential, middle - start),
+        concurrent=_latency(concurrent, end - middle),
+    )
+    return sequential, concurrent, timing
 
 
-def require(served: StrPath) -> str:
-    """The gate: a short text for a file that served; raises PackageError with the server's own words otherwise."""
-    record = files.read_json(served)
-    if not record["passed"]:
-        raise PackageError(f"{record['file']} could not be served: {record['says']}", where=str(served))
-    return f"{record['says']}\n"
+def require_passed(served: StrPath) -> str:
+    """The gate: a short text for a file that served; raises PackageError with the server's message otherwise."""
+    record = files.read_json(served, ServingCheck)
+    if not record.passed:
+        raise PackageError(f"{record.file} could not be served: {record.message}", where=str(served))
+    return f"{record.message}\n"
 
 
-def questions(predictions: StrPath, rows: StrPath, count: int) -> list[dict[str, Any]]:
-    """Up to `count` questions with the answer that the evaluation got from the same file."""
-    said = {row["id"]: row.get("answer") for row in files.read_jsonl(predictions)}
+def replay_requests(predictions: StrPath, rows: StrPath, count: int) -> list[ReplayRequest]:
+    """Up to `count` prompts of test rows with the answer that the evaluation got from the same file.
+
+    predictions: the evaluation's predictions.jsonl of this very file; rows: test.jsonl.
+    """
+    answers = {row["id"]: row.get("answer") for row in files.read_jsonl(predictions)}
     found = []
     for row in files.read_jsonl(rows):
-        if said.get(row["id"]) is not None and "messages" in row:
-            turns = list(row["messages"])
-            while turns and turns[-1]["role"] == "assistant":
-                turns.pop()
-            found.append({"messages": turns, "answer": said[row["id"]]})
+        if answers.get(row["id"]) is not None and "messages" in row:
+            messages = list(row["messages"])
+            while messages and messages[-1]["role"] == "assistant":
+                messages.pop()
+            found.append(ReplayRequest(messages, answers[row["id"]]))
     if not found:
         raise PackageError(
-            "there are no answered questions to ask the server", where=str(predictions), fix="Leave the check out"
+            "there are no answers to compare the server with", where=str(predictions), fix="Leave the check out"
         )
     return found[:count]
 
 
-def _room(messages: list[dict[str, Any]], limit: int) -> int:
-    """Tokens that surely hold a question and its answer: no token is less than a byte."""
-    return sum(len(message["content"].encode()) + 32 for message in messages) + limit
-
-
 @contextlib.contextmanager
 def running(
-    gguf: StrPath, *, context: int, patience: float, port: int | None = None
+    gguf: StrPath, *, context: int, timeout: float, port: int | None = None
 ) -> Iterator[tuple[int, float, subprocess.Popen[bytes]]]:
     """A server of `gguf` on the loopback: (its port, seconds until it answered, the process); always stopped.
 
-    Raises ResourceError for a port in use, and PackageError, with the server's last words, if it ends by itself or
-    does not answer within `patience` seconds.
+    Raises ResourceError for a port in use, and PackageError, with the server's last lines, if it ends by itself or
+    does not answer within `timeout` seconds.
     """
     chosen = port or free_port()
     if not _is_free(chosen):
         raise ResourceError(f"port {chosen} is in use", where=HOST, fix="End what listens there, or name no port")
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--host", HOST, "--port", str(chosen)]
     command += ["--n_ctx", str(context), "--interrupt_requests", "false"]
-    with tempfile.TemporaryFile() as words:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stdout=words, stderr=words)
+    with tempfile.TemporaryFile() as output:
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            _wait(process, chosen, began + patience, words, gguf)
-            yield chosen, time.monotonic() - began, process
+            _wait(process, chosen, start + timeout, output, gguf)
+            yield chosen, time.monotonic() - start, process
         finally:
             process.terminate()
             try:
@@ -149,7 +185,7 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex((HOST, port)) != 0
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, until: float, words: Any, gguf: StrPath) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, until: float, output: IO[bytes], gguf: StrPath) -> None:
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection(HOST, port, timeout=2)
@@ -158,25 +194,26 @@ def _wait(process: subprocess.Popen[bytes], port: int, until: float, words: Any,
                 return
         ended = process.poll()
         if ended is not None or time.monotonic() > until:
-            words.seek(0)
-            last = words.read().decode("utf-8", errors="replace").splitlines()[-SHOWN:]
+            output.seek(0)
+            last = output.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:]
             what = "did not answer in time" if ended is None else f"ended by itself (code {ended})"
             raise PackageError(
                 f"the server of this file {what}",
                 where=str(gguf),
-                why="\n".join(["Its last words were:", *last]) + "\n",
+                why="\n".join(["Its last lines were:", *last]) + "\n",
                 fix="If it ran out of memory, close other programs; otherwise delete the file and run snakemake again",
             )
         time.sleep(0.1)
 
 
-def ask(port: int, messages: Sequence[dict[str, Any]], limit: int, patience: float) -> Answered:
+def ask(port: int, messages: Sequence[dict[str, Any]], max_tokens: int, timeout: float) -> TimedResponse:
     """The likeliest answer, streamed; raises PackageError when the server fails or hangs."""
-    body = {"messages": list(messages), "temperature": 0, "top_k": 1, "max_tokens": limit, "stream": True}
+    body = {"messages": list(messages), "temperature": 0, "top_k": 1, "max_tokens": max_tokens, "stream": True}
     body |= {"repeat_penalty": 1.0}
-    began = time.monotonic()
-    connection = http.client.HTTPConnection(HOST, port, timeout=patience)
-    first, pieces = 0.0, []
+    start = time.monotonic()
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
+    first = 0.0
+    chunks: list[str] = []
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -185,10 +222,10 @@ def ask(port: int, messages: Sequence[dict[str, Any]], limit: int, patience: flo
         for line in response:
             data = line.strip().removeprefix(b"data: ")
             if data.startswith(b"{"):
-                piece = json.loads(data)["choices"][0]["delta"].get("content")
-                if piece:
-                    first = first or time.monotonic() - began
-                    pieces.append(piece)
+                chunk = json.loads(data)["choices"][0]["delta"].get("content")
+                if chunk:
+                    first = first or time.monotonic() - start
+                    chunks.append(chunk)
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         raise PackageError(
             f"the server did not answer a question ({type(error).__name__}: {error})",
@@ -197,24 +234,24 @@ def ask(port: int, messages: Sequence[dict[str, Any]], limit: int, patience: flo
         ) from error
     finally:
         connection.close()
-    return Answered("".join(pieces), first, time.monotonic() - began, len(pieces))
+    return TimedResponse("".join(chunks), first, time.monotonic() - start, len(chunks))
 
 
-def _times(found: Sequence[Answered], seconds: float) -> dict[str, float]:
-    """Medians and the 95th percentile over answers that took `seconds` together; a streamed piece is a token."""
-    whole = sorted(one.whole for one in found)
-    return {
-        "first_token_seconds": statistics.median(one.first for one in found),
-        "p50_seconds": statistics.median(whole),
-        "p95_seconds": whole[min(len(whole) - 1, int(0.95 * len(whole)))],
-        "tokens_per_second": sum(one.pieces for one in found) / max(seconds, 1e-9),
-    }
+def _latency(responses: Sequence[TimedResponse], seconds: float) -> ServingLatency:
+    """Medians and the 95th percentile over responses that took `seconds` in all; a streamed chunk is a token."""
+    latencies = sorted(response.latency for response in responses)
+    return ServingLatency(
+        first_token_seconds=statistics.median(response.time_to_first_token for response in responses),
+        p50_seconds=statistics.median(latencies),
+        p95_seconds=latencies[min(len(latencies) - 1, int(0.95 * len(latencies)))],
+        tokens_per_second=sum(response.num_chunks for response in responses) / max(seconds, 1e-9),
+    )
 
 
 def _memory(pid: int) -> int | None:
     """Resident bytes of a process, where the system tells."""
     try:
-        said = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
-        return 1024 * int(said.stdout)
+        output = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+        return 1024 * int(output.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None

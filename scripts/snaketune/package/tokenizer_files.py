@@ -3,6 +3,11 @@
 The tokenizer's files are the base's own, copied, because saving them anew loses what other programs need: which
 tokens are special (`added_tokens_decoder`), `tokenizer.model`, and a class name that transformers 4 knows and that
 makes it and transformers 5 read tokenizer.json as it is.
+
+Models that were saved by a recent mlx-lm or transformers come without the tokenizer.model that a SentencePiece
+tokenizer needs in llama.cpp. Its converter then refuses Gemma, and for Llama writes one score for all pieces, so that
+words are put together in another order than in training. The order is in tokenizer.json: a piece's score is the rank
+of the first merge that makes it. So tokenizer.model is made again from tokenizer.json.
 """
 
 from __future__ import annotations
@@ -13,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.files import StrPath, read_json, write_json
-from snaketune.package.sentencepiece_model import from_tokenizer_json, is_sentencepiece
 
 COPIED = (
     "tokenizer.json",
@@ -28,6 +32,8 @@ COPIED = (
 )
 LOADER_ONLY = ("is_local", "local_files_only", "backend", "processor_class")
 QUANTIZED = ("quantization", "quantization_config")
+BPE = 2  # sentencepiece_model.proto: TrainerSpec.ModelType
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # ModelProto.SentencePiece.Type
 
 
 def write_model_files(
@@ -43,9 +49,9 @@ def write_model_files(
     for name in names:
         shutil.copyfile(source / name, folder / name)
     if "tokenizer.json" in names and "tokenizer.model" not in names:
-        stated = read_json(source / "tokenizer.json")
-        if is_sentencepiece(stated):
-            (folder / "tokenizer.model").write_bytes(from_tokenizer_json(stated))
+        tokenizer_json = read_json(source / "tokenizer.json")
+        if is_sentencepiece(tokenizer_json):
+            (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer_json))
             names.append("tokenizer.model")
     write_json(folder / "config.json", _plain_config(config, dtype))
     write_json(folder / "tokenizer_config.json", tokenizer_config(source, template))
@@ -80,8 +86,8 @@ def tokenizer_config(base: StrPath, template: str | None) -> dict[str, Any]:
 def _plain_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The configuration of a model that is not quantized."""
     plain = {key: value for key, value in config.items() if key not in QUANTIZED}
-    named = "dtype" if "dtype" in plain else "torch_dtype"
-    plain[named] = dtype
+    key = "dtype" if "dtype" in plain else "torch_dtype"
+    plain[key] = dtype
     return plain
 
 
@@ -91,3 +97,45 @@ def _generation(base: Path, stop_ids: list[int]) -> dict[str, Any]:
     if stop_ids:
         config["eos_token_id"] = stop_ids if len(stop_ids) > 1 else stop_ids[0]
     return config
+
+
+def is_sentencepiece(tokenizer_json: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json is a BPE with bytes to fall back on, which SentencePiece models become."""
+    model = tokenizer_json["model"]
+    return model.get("type") == "BPE" and bool(model.get("byte_fallback"))
+
+
+def sentencepiece_model(tokenizer_json: dict[str, Any]) -> bytes:
+    """The content of tokenizer.model for the parsed tokenizer.json of such a tokenizer."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = tokenizer_json["model"]
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+        ranks.setdefault(left + right, rank)
+    added = {token["content"]: token["special"] for token in tokenizer_json.get("added_tokens", [])}
+    vocabulary = model["vocab"]
+    proto_model = proto.ModelProto()  # type: ignore[attr-defined]
+    for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]):
+        kind = _kind(piece, model.get("unk_token"), added)
+        score = -float(ranks.get(piece, len(ranks) + number)) if kind == NORMAL else 0.0
+        proto_model.pieces.add(piece=piece, score=score, type=kind)
+    proto_model.trainer_spec.model_type = BPE
+    proto_model.trainer_spec.byte_fallback = True
+    proto_model.trainer_spec.vocab_size = len(vocabulary)
+    proto_model.trainer_spec.unk_id = vocabulary.get(model.get("unk_token"), 0)
+    proto_model.normalizer_spec.name = "identity"
+    proto_model.normalizer_spec.add_dummy_prefix = "prepend" in str(tokenizer_json.get("normalizer"))
+    proto_model.normalizer_spec.remove_extra_whitespaces = False
+    return proto_model.SerializeToString(deterministic=True)
+
+
+def _kind(piece: str, unknown: str | None, added: dict[str, bool]) -> int:
+    if piece == unknown:
+        return UNKNOWN
+    if piece in added:
+        return CONTROL if added[piece] else USER_DEFINED
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return BYTE
+    return NORMAL

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from snaketune.contracts.package import TokenDifference, TokenParity
 from snaketune.engines.interface import GGUFModel
 from snaketune.package.go_template import ChatFormat
 from snaketune.tokens.chat_template import Renderer
@@ -30,52 +31,49 @@ PROBES = (
     "\u200bzero width\u00a0no-break",
     "ALL CAPS camelCase snake_case kebab-case",
 )
-SHOWN = 5  # differences told in full
+MAX_EXAMPLES = 5
 
 
-def probes(renderer: Renderer) -> list[str]:
+def probe_texts(renderer: Renderer) -> list[str]:
     """The fixed texts, and each of the model's special tokens alone and inside a sentence."""
     special = [token for token in renderer.special_tokens if token.strip()][:64]
     return [*PROBES, *special, *(f"before{token}after {token} end" for token in special)]
 
 
-def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str]) -> dict[str, Any]:
-    """{"texts", "differences", "examples"}: texts that the GGUF makes other ids of than the model's tokenizer.
+def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str]) -> TokenParity:
+    """Compare the ids that the GGUF and the model's tokenizer make of texts.
 
-    Texts go in without a begin token, special tokens by their names; an example is {"text", "expected", "found"}.
-    llama.cpp does not compose characters (e and a combining acute stay two), so where the tokenizer does, composed
-    text is compared, and "composed" counts the texts that were not composed already.
+    Texts go in without a begin token, special tokens by their names. llama.cpp does not compose characters (e and a
+    combining acute stay two), so where the tokenizer does, composed text is compared, and `composed` counts the texts
+    that were not composed already.
     """
     normalizer = renderer.tokenizer.backend_tokenizer.normalizer
     composes = normalizer is not None and "NFC" in str(normalizer)
     composed = [unicodedata.normalize("NFC", text) if composes else text for text in texts]
-    examples: list[dict[str, Any]] = []
+    examples: list[TokenDifference] = []
     different = 0
     for text in composed:
         expected = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
         found = gguf.tokenize(text, add_bos=False)
         if list(found) != list(expected):
             different += 1
-            if len(examples) < SHOWN:
-                examples.append({"text": text[:80], "expected": list(expected)[:24], "found": list(found)[:24]})
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(TokenDifference(text=text[:80], expected=list(expected)[:24], found=list(found)[:24]))
     changed = sum(before != after for before, after in zip(texts, composed, strict=True))
-    return {"texts": len(texts), "differences": different, "composed": changed, "examples": examples}
+    return TokenParity(texts=len(texts), differences=different, composed=changed, examples=examples)
 
 
-def begin_token(gguf: GGUFModel, renderer: Renderer) -> dict[str, Any]:
-    """{"expected", "found"}: the id that is put before a text, or None; a wrong one shifts every answer."""
+def bos_token_parity(gguf: GGUFModel, renderer: Renderer) -> tuple[int | None, int | None]:
+    """The id that the tokenizer and that llama.cpp puts before a text, or None; a wrong one shifts every answer."""
     expected = renderer.tokenizer("a")["input_ids"][:1] == [renderer.tokenizer.bos_token_id]
     found = gguf.tokenize("a", add_bos=True)[:1] == [gguf.bos_token()]
-    return {
-        "expected": renderer.tokenizer.bos_token_id if expected else None,
-        "found": gguf.bos_token() if found else None,
-    }
+    return renderer.tokenizer.bos_token_id if expected else None, gguf.bos_token() if found else None
 
 
 def template_differences(
     template: str | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
 ) -> int:
-    """How many conversations the Jinja text in a GGUF renders otherwise than the one that was trained with."""
+    """How many conversations the chat template in a GGUF renders differently from the one that was trained with."""
     if not conversations:
         return 0
     if template is None:
@@ -93,9 +91,9 @@ def template_differences(
 def format_differences(
     found: ChatFormat | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
 ) -> int | None:
-    """How many questions the Modelfile's template puts otherwise than the renderer; None where it has none.
+    """How many prompts the Modelfile's template renders differently from the renderer; None without a template.
 
-    The first spaces and the last of a message are left out of it: Go's templates cannot strip them, Jinja's often do.
+    Leading and trailing spaces of a message are left out: Go's templates cannot strip them, Jinja's often do.
     """
     if found is None:
         return None
@@ -110,14 +108,13 @@ def format_differences(
     return different
 
 
-def endless(gguf: GGUFModel, renderer: Renderer) -> list[str]:
-    """The tokens that the template ends an answer with and llama.cpp does not stop at; none where it writes none."""
+def missing_stop_tokens(gguf: GGUFModel, renderer: Renderer) -> list[str]:
+    """The tokens with which the template ends an answer and at which llama.cpp does not stop."""
     if not renderer.template:
         return []
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    shown = renderer.conversation(turns)
-    last = max(i for i, hit in enumerate(shown.trained) if hit)
-    token = shown.ids[last]
+    row = renderer.conversation(turns)
+    token = row.ids[max(i for i, hit in enumerate(row.trained) if hit)]
     if token not in renderer.stop_ids:
         return []
     return [] if gguf.ends_generation(token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from snaketune import files
+from snaketune.config.sections import UploadConfig
+from snaketune.contracts.package import Fidelity, UploadRecord
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.files import StrPath
 
 
-def run(
-    *, card: StrPath, products: Sequence[StrPath], fidelity: StrPath, config: dict[str, Any], uploaded: StrPath
-) -> None:
-    """Upload the card and the products, files or folders, and write {"repository", "private", "files"}.
+def upload_model(paths: Sequence[StrPath], settings: UploadConfig, *, fidelity: StrPath, uploaded: StrPath) -> None:
+    """Upload files and folders (the card, the GGUF files) and write what was uploaded.
 
-    config: {"package": {"upload": {"repository", "private"}}}. A model that failed its fidelity checks stays here.
-    The token is read from HF_TOKEN, and written nowhere.
+    A model that failed its fidelity checks stays here. The token is read from HF_TOKEN, and written nowhere.
     """
-    settings = config["package"]["upload"]
     token = os.environ.get("HF_TOKEN")
-    if not settings["repository"]:
+    if not settings.repository:
         raise ConfigError(
             "no repository is named",
             where="package.upload.repository",
@@ -34,27 +31,27 @@ def run(
             where="HF_TOKEN",
             fix="Make one with write access at https://huggingface.co/settings/tokens and `export HF_TOKEN=...`",
         )
-    if not files.read_json(fidelity)["passed"]:
+    if not files.read_json(fidelity, Fidelity).passed:
         raise PackageError(
-            "this model failed its fidelity checks, so it is not uploaded", where=str(fidelity), fix="Mend that first"
+            "this model failed its fidelity checks, so it is not uploaded", where=str(fidelity), fix="Fix that first"
         )
-    names = _upload(settings, token, [Path(card), *map(Path, products)])
-    files.write_json(uploaded, {"repository": settings["repository"], "private": settings["private"], "files": names})
+    names = _upload(settings.repository, settings.private, token, [Path(path) for path in paths])
+    record = UploadRecord(repository=settings.repository, private=settings.private, files=names)
+    files.write_json(uploaded, record)
 
 
-def _upload(settings: dict[str, Any], token: str, paths: Sequence[Path]) -> list[str]:
+def _upload(repository: str, private: bool, token: str, paths: Sequence[Path]) -> list[str]:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(token=token)
-    repository = settings["repository"]
     found = [
         (str(file.relative_to(path.parent if path.is_file() else path)), file)
         for path in paths
         for file in ([path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file()))
     ]
     try:
-        api.create_repo(repository, private=settings["private"], exist_ok=True, repo_type="model")
+        api.create_repo(repository, private=private, exist_ok=True, repo_type="model")
         api.create_commit(
             repository,
             [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)) for name, file in found],
@@ -63,7 +60,7 @@ def _upload(settings: dict[str, Any], token: str, paths: Sequence[Path]) -> list
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ResourceError(
-            f"the hub did not take it ({str(error).splitlines()[0].replace(token, '***')})",
+            f"the Hub refused the upload ({str(error).splitlines()[0].replace(token, '***')})",
             where=repository,
             fix="See that the token may write there and that the network is up, then run snakemake upload again",
         ) from None

@@ -65,7 +65,7 @@ def run(
         if settings["method"] == "lora":
             lora = folder / "lora.gguf"
             started = time.monotonic()
-            peft_export.export(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
+            peft_export.export_adapter(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
             converter = time.monotonic() - started
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:

@@ -16,10 +16,10 @@ from snaketune.config.experiments import Experiment
 from snaketune.config.sections import ModelConfig, QuantizeConfig, TrainConfig
 from snaketune.contracts.plan import BatchShape, Plan, PlannedExperiment
 from snaketune.engines import get_capabilities
+from snaketune.engines.llama_cpp.convertible import check_convertible
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
-from snaketune.package.gguf_conversion import check_convertible
 from snaketune.plan import architecture, disk, memory
 from snaketune.plan.advice import advice
 from snaketune.plan.architecture import Architecture

@@ -127,7 +127,7 @@ def cautions(facts: dict[str, Any]) -> list[str]:
         found.append(f"The pilot said no-go ({reasons}), and pilot.on_no_go: continue overrode it.")
     failed = [check for check in fidelity.get("checks", []) if not check.get("passed")]
     if fidelity.get("passed") is False:
-        said = "; ".join(f"{check['artefact']}: {check['says']}" for check in failed)
+        said = "; ".join(f"{check['variant']}: {check['message']}" for check in failed)
         found.append(f"The files are not proven to be the model that was trained. {said}.")
     leaks = facts["data"]["leaks"] or {}
     if leaks.get("pairs"):

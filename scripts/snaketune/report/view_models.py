@@ -243,8 +243,8 @@ def plan_warnings(found: Facts) -> dict[str, list[str]]:
 
 def gains(found: Facts) -> dict[str, float | None]:
     """Share of the adapter's gain in answer likelihood that each artefact keeps."""
-    artefacts = (found["fidelity"] or {}).get("artefacts") or {}
-    sums = {name: it.get("answer_logprob") for name, it in artefacts.items()}
+    variants = (found["fidelity"] or {}).get("variants") or {}
+    sums = {name: it.get("answer_logprob") for name, it in variants.items()}
     base, adapter = sums.get("base"), sums.get("adapter")
     if base is None or adapter is None or adapter <= base:
         return {}

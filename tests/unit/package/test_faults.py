@@ -7,7 +7,6 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,12 +14,13 @@ import pytest
 from packaged_models import Chain
 from sentencepiece import sentencepiece_model_pb2
 from snaketune import files
+from snaketune.contracts.package import Fidelity
 from snaketune.errors import PackageError
 from snaketune.package import fidelity, gguf_conversion, gguf_file
 
 
-def failed(record: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(check["check"], check["artefact"]) for check in record["checks"] if not check["passed"]}
+def failed(record: Fidelity) -> set[tuple[str, str]]:
+    return {(check.check, check.variant) for check in record.checks if not check.passed}
 
 
 def place_of(path: Path, key: str) -> int:
@@ -119,16 +119,16 @@ def test_a_fuse_that_was_quantized_again_is_caught(quantized_chain: Chain, tmp_p
 
     manifest = with_weights(quantized_chain, tmp_path, requantize)
     found = failed(quantized_chain.check(tmp_path / "f.json", manifest=manifest))
-    assert ("numbers", "fused") in found
+    assert ("logprobs", "fused") in found
 
 
 def test_a_fuse_without_the_adapter_is_caught_and_named_as_the_step_that_lost_it(chain: Chain, tmp_path: Path) -> None:
     base = mx.load(str(chain.base / "model.safetensors"))
     manifest = with_weights(chain, tmp_path, lambda name, value: base[name].astype(value.dtype))
     record = chain.check(tmp_path / "f.json", manifest=manifest, ggufs=[])
-    assert {("numbers", "fused"), ("gain", "fused")} <= failed(record)
+    assert {("logprobs", "fused"), ("gain", "fused")} <= failed(record)
     with pytest.raises(PackageError, match="the first file that is not the trained model is fused"):
-        fidelity.require(tmp_path / "f.json")
+        fidelity.require_passed(tmp_path / "f.json")
 
 
 def test_weights_that_are_not_finite_are_caught(chain: Chain, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_weights_that_are_not_finite_are_caught(chain: Chain, tmp_path: Path) ->
         return value * mx.array(np.nan, value.dtype) if "layers.1.mlp.down_proj" in name else value
 
     manifest = with_weights(chain, tmp_path, spoil)
-    assert ("numbers", "fused") in failed(chain.check(tmp_path / "f.json", manifest=manifest, ggufs=[]))
+    assert ("logprobs", "fused") in failed(chain.check(tmp_path / "f.json", manifest=manifest, ggufs=[]))
 
 
 def test_an_end_token_that_llama_cpp_does_not_know_is_caught(chain: Chain, tmp_path: Path) -> None:
@@ -151,15 +151,15 @@ def test_an_end_token_that_llama_cpp_does_not_know_is_caught(chain: Chain, tmp_p
 
 
 def test_answers_that_part_where_the_adapter_was_sure_are_told_from_near_ties(chain: Chain, tmp_path: Path) -> None:
-    right = chain.check(tmp_path / "right.json", ggufs=[])["artefacts"]["fused"]
+    right = chain.check(tmp_path / "right.json", ggufs=[]).variants["fused"]
     base = mx.load(str(chain.base / "model.safetensors"))
     manifest = with_weights(chain, tmp_path, lambda name, value: base[name].astype(value.dtype))
-    wrong = chain.check(tmp_path / "wrong.json", manifest=manifest, ggufs=[])["artefacts"]["fused"]
-    assert wrong["greedy_same"] < right["greedy_same"]
-    assert wrong["parting"] > 0.1 > (right["parting"] or 0.0)
+    wrong = chain.check(tmp_path / "wrong.json", manifest=manifest, ggufs=[]).variants["fused"]
+    assert wrong.greedy_same < right.greedy_same
+    assert wrong.divergence_margin > 0.1 > (right.divergence_margin or 0.0)
 
 
 def test_a_right_chain_passes_the_gate(chain: Chain, tmp_path: Path) -> None:
     record = chain.check(tmp_path / "f.json")
     assert failed(record) == set()
-    assert "passed" in fidelity.require(tmp_path / "f.json")
+    assert "passed" in fidelity.require_passed(tmp_path / "f.json")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaged_models import Chain
 from snaketune import files
+from snaketune.config.sections import OllamaConfig
 from snaketune.package import gguf_file, go_template, modelfile
 from snaketune.tokens.chat_template import Renderer
 
@@ -94,10 +95,10 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     made["alpaca"] = renderer(tmp_path / "alpaca", "alpaca", "llama-sentencepiece", named="alpaca")
     cases, expected = [], []
     for name, one in made.items():
-        found = go_template.derive(one.prompt_text)
+        found = go_template.infer_format(one.prompt_text)
         assert found is not None, name
-        for messages in go_template.probes():
-            cases.append((found.go(), messages))
+        for messages in go_template.probe_conversations():
+            cases.append((found.to_go_template(), messages))
             expected.append(one.prompt_text(messages))
     assert go(tmp_path, cases) == expected
 
@@ -108,16 +109,16 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
 )
 def test_any_format_of_constant_texts_is_found_again(parts: list[str], shows: bool) -> None:
     made = go_template.ChatFormat(*parts, shows_empty_system=shows)
-    found = go_template.derive(made.render)
+    found = go_template.infer_format(made.render)
     assert found is not None
-    assert all(found.render(probe) == made.render(probe) for probe in go_template.probes())
+    assert all(found.render(probe) == made.render(probe) for probe in go_template.probe_conversations())
 
 
 def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None:
     odd = go_template.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
-    cases = [(odd.go(), messages) for messages in go_template.probes()]
-    assert go(tmp_path, cases) == [odd.render(messages) for messages in go_template.probes()]
-    assert '"""' not in odd.go()
+    cases = [(odd.to_go_template(), messages) for messages in go_template.probe_conversations()]
+    assert go(tmp_path, cases) == [odd.render(messages) for messages in go_template.probe_conversations()]
+    assert '"""' not in odd.to_go_template()
 
 
 @pytest.mark.parametrize(
@@ -130,19 +131,18 @@ def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None
     ],
 )
 def test_a_template_that_does_more_than_put_texts_around_has_no_format(odd: object) -> None:
-    assert go_template.derive(odd) is None  # type: ignore[arg-type]
+    assert go_template.infer_format(odd) is None  # type: ignore[arg-type]
 
 
-def write(chain: Chain, target: Path, rows: list[dict[str, object]] | None = None, **more: object) -> str:
-    settings = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "num_ctx": 4096}
-    config = {"run": "v1", "package": {"name": "mine", "ollama": settings}, "data": {"system": None} | more}
+def write(chain: Chain, target: Path, rows: list[dict[str, object]] | None = None, system: str | None = None) -> str:
+    parameters = OllamaConfig(temperature=0.8, top_p=0.9, top_k=40, num_ctx=4096)
     files.write_jsonl(target / "train.jsonl", rows or families.conversations(3))
-    modelfile.write(
-        manifest=chain.folder / "fused.json",
-        gguf=chain.gguf("q8_0"),
-        rows=target / "train.jsonl",
-        config=config,
-        modelfile=target / "Modelfile",
+    modelfile.write_modelfile(
+        chain.folder / "fused.json",
+        chain.gguf("q8_0"),
+        target / "train.jsonl",
+        modelfile.ModelfileSettings(run="v1", name="mine", parameters=parameters, system=system),
+        target / "Modelfile",
     )
     return (target / "Modelfile").read_text(encoding="utf-8")
 
@@ -163,15 +163,15 @@ def test_a_system_prompt_is_written_only_where_training_had_one(chain: Chain, tm
 
 
 def test_a_system_prompt_of_the_rows_own_is_written_where_all_have_the_same(chain: Chain, tmp_path: Path) -> None:
-    def told(*texts: str | None) -> list[dict[str, object]]:
+    def with_system(*texts: str | None) -> list[dict[str, object]]:
         turns = [[{"role": "system", "content": text}] if text else [] for text in texts]
         rows = families.conversations(len(turns))
         return [{"messages": [*turn, *row["messages"]]} for turn, row in zip(turns, rows, strict=True)]
 
-    assert 'SYSTEM "Be brief."' in write(chain, tmp_path, told("Be brief.", "Be brief."))
-    assert "SYSTEM" not in write(chain, tmp_path, told("Be brief.", "Be long."))
-    assert "SYSTEM" not in write(chain, tmp_path, told("Be brief.", None))
-    assert 'SYSTEM "Be kind."' in write(chain, tmp_path, told("Be brief.", "Be kind."), system="Be kind.")
+    assert 'SYSTEM "Be brief."' in write(chain, tmp_path, with_system("Be brief.", "Be brief."))
+    assert "SYSTEM" not in write(chain, tmp_path, with_system("Be brief.", "Be long."))
+    assert "SYSTEM" not in write(chain, tmp_path, with_system("Be brief.", None))
+    assert 'SYSTEM "Be kind."' in write(chain, tmp_path, with_system("Be brief.", "Be kind."), system="Be kind.")
     assert "SYSTEM" not in write(chain, tmp_path, [{"text": "of no one"}])
 
 
@@ -187,5 +187,5 @@ def test_the_begin_token_is_left_to_llama_cpp_where_it_adds_one(chain: Chain) ->
     one = Renderer(chain.folder / "fused")
     found = modelfile.format_of(one, gguf_file.read(chain.gguf("f16")))
     assert found is not None
-    assert not found.opening.startswith("<|begin_of_text|>")
+    assert not found.prefix.startswith("<|begin_of_text|>")
     assert one.prompt_text([{"role": "user", "content": "a"}]).startswith("<|begin_of_text|>")

@@ -19,11 +19,11 @@ from packaged_models import Chain
 from snaketune import files
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.llama_cpp import quantize
+from snaketune.engines.llama_cpp import convertible, quantize
 from snaketune.engines.mlx import capabilities, export, tensors
 from snaketune.engines.mlx import loading as mlx_loading
 from snaketune.errors import ConfigError, ModelError, PackageError
-from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, pretokenizer, sentencepiece_model
+from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, tokenizer_files
 
 SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "package.yaml"
 IDS = list(range(5, 40))
@@ -111,7 +111,7 @@ def test_a_failed_fuse_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "fused" / "old").touch()
 
     def fail() -> None:
-        with fused_model.writing_folder(tmp_path / "fused") as folder:
+        with fused_model.atomic_folder(tmp_path / "fused") as folder:
             (folder / "new").touch()
             raise ValueError("planted")
 
@@ -144,7 +144,7 @@ def half_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.mark.slow
 def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_path: Path) -> None:
-    peft_export.export(
+    peft_export.export_adapter(
         model=half_chain.folder / "base.json",
         adapter=half_chain.folder / "adapter" / "adapters.safetensors",
         peft=tmp_path / "peft",
@@ -176,7 +176,7 @@ def test_an_adapter_that_is_no_lora_says_that_it_cannot_be_exported(kind: str, c
     config = files.read_json(adapter / "adapter_config.json") | {"fine_tune_type": kind}
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(PackageError, match=f"a {kind} fine-tune cannot be written as a LoRA"):
-        peft_export.export(
+        peft_export.export_adapter(
             model=chain.folder / "base.json",
             adapter=adapter / "adapters.safetensors",
             peft=tmp_path / "peft",
@@ -191,9 +191,9 @@ def test_a_tokenizer_model_made_from_tokenizer_json_ranks_the_pieces_alike(famil
 
     families.FAMILIES[family].tokenizer(tmp_path)
     stated = files.read_json(tmp_path / "tokenizer.json")
-    assert sentencepiece_model.is_sentencepiece(stated)
+    assert tokenizer_files.is_sentencepiece(stated)
     real = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-    made = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model.from_tokenizer_json(stated))
+    made = sentencepiece.SentencePieceProcessor(model_proto=tokenizer_files.sentencepiece_model(stated))
     assert made.get_piece_size() == real.get_piece_size()
     count = real.get_piece_size()
     assert [made.id_to_piece(i) for i in range(count)] == [real.id_to_piece(i) for i in range(count)]
@@ -214,7 +214,7 @@ def test_a_base_without_tokenizer_model_is_converted_with_the_same_tokens(family
     finally:
         tiny_tokenizers.write_sentencepiece = write
     assert not (chain.base / "tokenizer.model").exists()
-    assert chain.check(tmp_path / "f.json")["passed"]
+    assert chain.check(tmp_path / "f.json").passed
 
 
 @pytest.mark.parametrize(
@@ -232,24 +232,24 @@ def test_a_pretokenizer_is_named_only_where_its_rule_is_exactly_llama_cpps(
     split: str, name: str | None, tmp_path: Path
 ) -> None:
     tiny_tokenizers.write_bpe(tmp_path, split=split, special=["<e>"], begin=None, end="<e>", template=None)
-    assert pretokenizer.pretokenizer(tmp_path) == name
+    assert convertible.pretokenizer(tmp_path) == name
 
 
 def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: Path) -> None:
     tiny_tokenizers.write_bpe(tmp_path, split=r"\w+|\W+", special=["<e>"], begin=None, end="<e>", template=None)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match='did you mean "LlamaForCausalLM"'):
-        gguf_conversion.check_convertible(tmp_path)
+        convertible.check_convertible(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match="how this model's tokenizer splits text"):
-        gguf_conversion.check_convertible(tmp_path)
+        convertible.check_convertible(tmp_path)
     (tmp_path / "config.json").write_text(
         '{"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "n_routed_experts": 8}', "utf-8"
     )
     with pytest.raises(ModelError, match="mixtures of experts of the type deepseek_v2"):
         capabilities.check_fusable(files.read_json(tmp_path / "config.json"), tmp_path)
-    assert "qwen2" not in gguf_conversion.hashes()
-    assert len(gguf_conversion.hashes()) > 50
+    assert "qwen2" not in convertible.tokenizer_hashes()
+    assert len(convertible.tokenizer_hashes()) > 50
 
 
 def test_a_broken_folder_fails_with_the_converters_own_words(tmp_path: Path) -> None:

@@ -15,18 +15,17 @@ import pytest
 from loopback import Handler
 from packaged_models import Chain
 from snaketune import files
+from snaketune.contracts.package import OllamaCheck, ServingCheck, ServingTiming
 from snaketune.engines import load_gguf
 from snaketune.engines.interface import GenerationRequest, LoadOptions
 from snaketune.engines.sampling import Sampling
 from snaketune.errors import PackageError, ResourceError
 from snaketune.package import ollama, serving
+from snaketune.package.ollama import OllamaModel
+from snaketune.package.serving import ReplayRequest, ReplaySettings
 from snaketune.tokens.chat_template import Renderer
 
-CONFIG = {
-    "run": "v1",
-    "package": {"name": "mine", "fidelity": {"num_prompts": 10}, "serve_timeout": 60},
-    "evaluate": {"max_new_tokens": 12},
-}
+SETTINGS = ReplaySettings(num_prompts=10, max_new_tokens=12, timeout=100)
 
 
 def predictions(chain: Chain, target: Path) -> Path:
@@ -43,45 +42,32 @@ def predictions(chain: Chain, target: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_server_gives_the_evaluations_answers_alone_and_eight_at_once(chain: Chain, tmp_path: Path) -> None:
-    serving.check(
-        gguf=chain.gguf("q8_0"),
-        predictions=predictions(chain, tmp_path / "predictions.jsonl"),
-        rows=chain.folder / "test.jsonl",
-        config=CONFIG,
-        served=tmp_path / "served.json",
-        timing=tmp_path / "timing.json",
-    )
-    served, timing = files.read_json(tmp_path / "served.json"), files.read_json(tmp_path / "timing.json")
-    assert serving.require(tmp_path / "served.json") == "it served 20 answers\n"
-    assert served["prompts"] == 10
-    assert served["same_alone"] >= 9
-    assert served["same_together"] >= 9
-    assert timing["load_seconds"] > 0
-    assert timing["memory_bytes"] > 1e6
-    assert (
-        0 < timing["alone"]["first_token_seconds"] <= timing["alone"]["p50_seconds"] <= timing["alone"]["p95_seconds"]
-    )
-    assert timing["together"]["tokens_per_second"] > 0
+    path = predictions(chain, tmp_path / "predictions.jsonl")
+    requests = serving.replay_requests(path, chain.folder / "test.jsonl", SETTINGS.num_prompts)
+    serving.check(chain.gguf("q8_0"), requests, SETTINGS, tmp_path / "served.json")
+    served = files.read_json(tmp_path / "served.json", ServingCheck)
+    timing = files.read_json(tmp_path / "timing.json", ServingTiming)
+    assert serving.require_passed(tmp_path / "served.json") == "it served 20 answers\n"
+    assert served.prompts == 10
+    assert served.same_sequential >= 9
+    assert served.same_concurrent >= 9
+    assert timing.load_seconds > 0
+    assert timing.memory_bytes > 1e6
+    sequential = timing.sequential
+    assert 0 < sequential.first_token_seconds <= sequential.p50_seconds <= sequential.p95_seconds
+    assert timing.concurrent.tokens_per_second > 0
 
 
 def test_a_file_that_cannot_be_loaded_ends_with_the_servers_words(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing else")
-    files.write_jsonl(tmp_path / "p.jsonl", [{"id": "1", "answer": "b"}])
-    files.write_jsonl(tmp_path / "rows.jsonl", [{"id": "1", "messages": [{"role": "user", "content": "a"}]}])
+    request = ReplayRequest([{"role": "user", "content": "a"}], "b")
     (tmp_path / "timing.json").write_text("of an earlier run")
     began = time.monotonic()
-    serving.check(
-        gguf=tmp_path / "bad.gguf",
-        predictions=tmp_path / "p.jsonl",
-        rows=tmp_path / "rows.jsonl",
-        config=CONFIG | {"package": CONFIG["package"] | {"serve_timeout": 100}},
-        served=tmp_path / "served.json",
-        timing=tmp_path / "timing.json",
-    )
+    serving.check(tmp_path / "bad.gguf", [request], SETTINGS, tmp_path / "served.json")
     assert time.monotonic() - began < 90
     assert not (tmp_path / "timing.json").exists()
     with pytest.raises(PackageError, match=r"bad\.gguf could not be served: .*ended by itself"):
-        serving.require(tmp_path / "served.json")
+        serving.require_passed(tmp_path / "served.json")
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -90,7 +76,7 @@ def test_a_port_in_use_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ResourceError, match=f"port {port} is in use"):
-            with serving.running("x.gguf", context=256, patience=1, port=port):
+            with serving.running("x.gguf", context=256, timeout=1, port=port):
                 pass
 
 
@@ -99,17 +85,15 @@ def test_a_server_that_hangs_is_an_error_within_its_timeout() -> None:
         silent.bind((serving.HOST, 0))
         silent.listen()
         with pytest.raises(PackageError, match="did not answer a question"):
-            serving.ask(silent.getsockname()[1], [{"role": "user", "content": "a"}], 4, patience=0.3)
+            serving.ask(silent.getsockname()[1], [{"role": "user", "content": "a"}], 4, timeout=0.3)
 
 
 def test_without_ollama_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    ollama.register(
-        modelfile="Modelfile", predictions="p", rows="r", config=CONFIG, registered=tmp_path / "ollama.json"
-    )
-    found = files.read_json(tmp_path / "ollama.json")
-    assert found["model"] is None
-    assert found["says"].startswith("`ollama` is not installed")
+    ollama.register(OllamaModel("mine:v1", "Modelfile"), "p", "r", SETTINGS, tmp_path / "ollama.json")
+    found = files.read_json(tmp_path / "ollama.json", OllamaCheck)
+    assert found.model is None
+    assert found.message.startswith("`ollama` is not installed")
 
 
 class StandIn(Handler):
@@ -138,25 +122,19 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield server.address
 
 
-def registered(folder: Path, address: str) -> dict[str, Any]:
+def registered(folder: Path, address: str) -> OllamaCheck:
     rows = [{"id": name, "messages": [{"role": "user", "content": f"{name}?"}]} for name in ("one", "two")]
     files.write_jsonl(folder / "rows.jsonl", rows)
     files.write_jsonl(folder / "p.jsonl", [{"id": "one", "answer": "1"}, {"id": "two", "answer": "2"}])
-    ollama.register(
-        modelfile=folder / "Modelfile",
-        predictions=folder / "p.jsonl",
-        rows=folder / "rows.jsonl",
-        config=CONFIG,
-        registered=folder / "ollama.json",
-        address=address,
-    )
-    return files.read_json(folder / "ollama.json")
+    model = OllamaModel("mine:v1", folder / "Modelfile", address)
+    ollama.register(model, folder / "p.jsonl", folder / "rows.jsonl", SETTINGS, folder / "ollama.json")
+    return files.read_json(folder / "ollama.json", OllamaCheck)
 
 
 def test_ollama_gets_the_runs_own_tag_and_its_answers_are_compared(stand_in: str, tmp_path: Path) -> None:
     found = registered(tmp_path, stand_in)
     assert (tmp_path / "bin/called").read_text().split() == ["create", "mine:v1", "-f", str(tmp_path / "Modelfile")]
-    assert (found["model"], found["same"], found["prompts"]) == ("mine:v1", 1, 2)
+    assert (found.model, found.same, found.prompts) == ("mine:v1", 1, 2)
     assert StandIn.asked[0]["path"] == "/api/chat"
     assert StandIn.asked[0]["model"] == "mine:v1"
     assert StandIn.asked[0]["options"] | {"temperature": 0, "num_predict": 12} == StandIn.asked[0]["options"]

@@ -12,11 +12,12 @@ import yaml
 from loopback import Handler, Server, serving
 from packaged_models import Chain
 from snaketune import files
+from snaketune.config.sections import UploadConfig
+from snaketune.contracts.package import Fidelity, UploadRecord
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.package import card, upload
 
 TOKEN = "hf_secretsecretsecret"
-SETTINGS = {"package": {"upload": {"repository": "me/mine", "private": True}}}
 
 
 class Hub(Handler):
@@ -58,22 +59,23 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def send(folder: Path, *, passed: bool = True, settings: dict[str, Any] = SETTINGS) -> dict[str, Any]:
+def send(folder: Path, *, passed: bool = True, repository: str | None = "me/mine") -> UploadRecord:
     files.write_text(folder / "README.md", "# a card\n")
     files.write_text(folder / "fused" / "config.json", "{}\n")
-    files.write_json(folder / "fidelity.json", {"passed": passed})
-    upload.run(
-        card=folder / "README.md",
-        products=[folder / "fused"],
+    numbers = {"rows": 1, "prompts": 1, "answer_tokens": 1}
+    record = Fidelity(passed=passed, **numbers, layer_by_layer=False, variants={}, checks=[])
+    files.write_json(folder / "fidelity.json", record)
+    upload.upload_model(
+        [folder / "README.md", folder / "fused"],
+        UploadConfig(repository=repository, private=True),
         fidelity=folder / "fidelity.json",
-        config=settings,
         uploaded=folder / "uploaded.json",
     )
-    return files.read_json(folder / "uploaded.json")
+    return files.read_json(folder / "uploaded.json", UploadRecord)
 
 
 def test_the_card_and_the_products_are_committed_to_a_private_repository(hub: Any, tmp_path: Path) -> None:
-    assert send(tmp_path)["files"] == ["README.md", "config.json"]
+    assert send(tmp_path).files == ["README.md", "config.json"]
     path, authorization, body = hub.told[0]
     assert path.endswith("/repos/create")
     assert authorization == f"Bearer {TOKEN}"
@@ -85,7 +87,7 @@ def test_the_card_and_the_products_are_committed_to_a_private_repository(hub: An
 def test_the_token_is_in_no_file_and_no_message(hub: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     send(tmp_path)
     hub.refuses = True
-    with pytest.raises(ResourceError, match="did not take it") as refused:
+    with pytest.raises(ResourceError, match="refused the upload") as refused:
         send(tmp_path)
     said = capfd.readouterr()
     kept = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file())
@@ -98,7 +100,7 @@ def test_nothing_is_sent_without_a_repository_a_token_or_a_passed_gate(
     with pytest.raises(PackageError, match="failed its fidelity checks"):
         send(tmp_path, passed=False)
     with pytest.raises(ConfigError, match="no repository"):
-        send(tmp_path, settings={"package": {"upload": {"repository": None, "private": True}}})
+        send(tmp_path, repository=None)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(ResourceError, match="no token"):
         send(tmp_path)

@@ -169,7 +169,7 @@ def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_
 def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        peft_export, "export", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF"))
+        peft_export, "export_adapter", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF"))
     )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
     found = dry_run.run(

@@ -138,7 +138,7 @@ def test_the_pilots_page_says_go_or_no_go_with_every_criterion(run: Path) -> Non
 def test_a_failed_fidelity_check_stands_beside_the_verdict_and_in_its_section(run: Path) -> None:
     record = files.read_json(run / "model/fidelity.json")
     record["passed"] = record["checks"][1]["passed"] = False
-    record["checks"][1]["says"] = "12.0 % of the gain is kept"
+    record["checks"][1]["message"] = "12.0 % of the gain is kept"
     files.write_json(run / "model/fidelity.json", record)
     found = collect.collect(run)
     assert any("12.0 % of the gain is kept" in caution for caution in found["verdict"]["cautions"])

@@ -92,7 +92,7 @@ def test_an_adapter_over_the_file_speaks_in_its_answers(tmp_path):
     adapter = families.adapt(folder, tmp_path / "a", rows=families.conversations(6), updates=10)
     write_json(tmp_path / "m.json", {"base": "m", "revision": None, "folder": str(folder), "files": {}})
     lora = tmp_path / "lora.gguf"
-    peft_export.export(
+    peft_export.export_adapter(
         model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora
     )
     asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]

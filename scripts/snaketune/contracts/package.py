@@ -1,0 +1,156 @@
+"""Files that the package stage writes, read by the report, the model card and the stages after it."""
+
+from __future__ import annotations
+
+from snaketune.files import Record
+
+
+class FileFacts(Record, frozen=True, kw_only=True):
+    """A file's size in bytes and its hex SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+class FusedManifest(Record, frozen=True, kw_only=True):
+    """model/fused.json: what the folder model/fused holds; written by fuse_adapter."""
+
+    base: str
+    """The base model, as `model.base` names it."""
+    revision: str | None
+    folder: str
+    dtype: str
+    """The 16-bit number format of the weights."""
+    parameters: int
+    template: str | None
+    """`model.chat_template`; null for the base's own."""
+    stop_ids: list[int]
+    files: dict[str, FileFacts]
+
+
+class TokenDifference(Record, frozen=True, kw_only=True):
+    """A text that becomes other token ids in the GGUF; at most 80 characters and 24 ids of it."""
+
+    text: str
+    expected: list[int]
+    found: list[int]
+
+
+class TokenParity(Record, frozen=True, kw_only=True):
+    """How many texts the GGUF's tokenizer makes other ids of than the model's; `composed`: were compared in NFC."""
+
+    texts: int
+    differences: int
+    composed: int
+    examples: list[TokenDifference]
+
+
+class VariantFidelity(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """One variant's measurements; a key is absent where it was not measured.
+
+    The distances are between next-token distributions of this variant and of its baseline at the same positions.
+    """
+
+    baseline: str | None = None
+    """The variant that it is compared with: adapter or fused."""
+    max_dlogp: float | None = None
+    """Largest difference of a log-probability, in nats."""
+    mean_dlogp: float | None = None
+    kl: float | None = None
+    """Kullback-Leibler divergence, in nats a position."""
+    top1: float | None = None
+    """Share of positions at which both have the same likeliest token, 0 to 1."""
+    positions: int | None = None
+    not_finite: int | None = None
+    """Positions whose distribution holds NaN or infinity."""
+    greedy_same: int | None = None
+    """Greedy completions that are the baseline's; of `greedy_total`."""
+    greedy_total: int | None = None
+    divergence_margin: float | None = None
+    """Largest margin (nats) of the adapter's token over this variant's where their greedy completions first differ."""
+    greedy_as_adapter: int | None = None
+    """Greedy completions that are the adapter's; of `greedy_total`."""
+    bytes: int | None = None
+    tensor_types: dict[str, int] | None = None
+    """How many tensors of each type the GGUF holds, the commonest first."""
+    tokens: TokenParity | None = None
+    template: int | None = None
+    """Conversations that the GGUF's chat template renders differently."""
+    modelfile: int | None = None
+    """Prompts that the Modelfile's template renders differently."""
+    answer_logprob: float | None = None
+    """Sum of the log-probabilities (nats) of all reference responses; absent where it is not finite."""
+
+
+class FidelityCheck(Record, frozen=True, kw_only=True):
+    """One check of one variant, with what was found and what is allowed."""
+
+    check: str
+    """loads, tokens, template, modelfile, stops, logprobs or gain."""
+    variant: str
+    value: float | None
+    limit: float
+    passed: bool
+    message: str
+
+
+class Fidelity(Record, frozen=True, kw_only=True):
+    """model/fidelity.json: whether each file is the model that was trained; written by check_fidelity."""
+
+    passed: bool
+    rows: int
+    prompts: int
+    answer_tokens: int
+    layer_by_layer: bool
+    """Whether the models were too large for memory in float32, so that few rows and no prompts were used."""
+    variants: dict[str, VariantFidelity]
+    checks: list[FidelityCheck]
+
+
+class ServingCheck(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """model/served.json: whether the GGUF can be served; written by check_serving."""
+
+    file: str
+    passed: bool
+    message: str
+    prompts: int | None = None
+    same_sequential: int | None = None
+    """Answers, requested one at a time, that are those of the evaluation."""
+    same_concurrent: int | None = None
+    """The same of answers requested eight at once."""
+
+
+class ServingLatency(Record, frozen=True, kw_only=True):
+    """Latencies in seconds; a streamed chunk counts as a token."""
+
+    first_token_seconds: float
+    p50_seconds: float
+    p95_seconds: float
+    tokens_per_second: float
+
+
+class ServingTiming(Record, frozen=True, kw_only=True):
+    """model/timing.json: how fast the server is; differs from run to run."""
+
+    load_seconds: float
+    memory_bytes: int | None
+    sequential: ServingLatency
+    concurrent: ServingLatency
+
+
+class OllamaCheck(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """model/ollama.json: the model in Ollama, or why it is not there; written by register_ollama."""
+
+    model: str | None
+    message: str
+    file: str | None = None
+    prompts: int | None = None
+    same: int | None = None
+
+
+class UploadRecord(Record, frozen=True, kw_only=True):
+    """model/uploaded.json: what was uploaded to the hub; written by upload_model."""
+
+    repository: str
+    private: bool
+    files: list[str]
