@@ -67,7 +67,7 @@ def run_converter(
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()][-LAST_LINES:]
-        raise os_errors.in_words(_last_line(lines), str(source)) or PackageError(
+        raise os_errors.from_message(_last_line(lines), str(source)) or PackageError(
             f"llama.cpp's {script} failed: {_last_line(lines)}",
             where=str(source),
             why="\n".join(["Its last lines were:", *lines]) + "\n",

@@ -1,4 +1,4 @@
-"""What a step's code is, as one digest: its script and every module of this library that it imports.
+"""One digest of a step's code: its script and every module of this library that it imports.
 
 Snakemake sees neither a changed module nor a changed script whose modification time is old, and reruns for a touched
 one. This digest goes into each rule's params instead. It covers the syntax trees without docstrings (comments are not
@@ -12,11 +12,11 @@ import ast
 import contextlib
 import functools
 import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snaketune.files import write_text
 
@@ -32,23 +32,23 @@ ENGINE_PARTS = {
     "get_capabilities": "capabilities",
 }
 """Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""
-MEMORY = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
+CACHE_FILE = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 
 
 def code_digest(script: str | Path, *others: str | Path) -> str:
-    """Sixteen hex digits for a script, the library modules it reaches, and `others` (plain files)."""
-    reached = sorted(_reached(Path(script).resolve()))
+    """Return sixteen hex digits for a script, the library modules it reaches, and `others` (plain files)."""
+    reached = sorted(_import_closure(Path(script).resolve()))
     parts = [(str(path.relative_to(ROOT)), _own_digest(path)) for path in reached]
     parts += [(Path(path).name, _content_digest(Path(path))) for path in others]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def modules_of(script: str | Path) -> list[str]:
-    """The files that the digest of a script covers, relative to the scripts folder."""
-    return sorted(str(path.relative_to(ROOT)) for path in _reached(Path(script).resolve()))
+    """Return the files that the digest of a script covers, relative to the scripts folder."""
+    return sorted(str(path.relative_to(ROOT)) for path in _import_closure(Path(script).resolve()))
 
 
-def _reached(start: Path) -> set[Path]:
+def _import_closure(start: Path) -> set[Path]:
     found, waiting = {start}, [start]
     while waiting:
         for path in _imports(waiting.pop()):
@@ -58,35 +58,43 @@ def _reached(start: Path) -> set[Path]:
     return found
 
 
+class ModuleInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A digest of a module's meaning, the names that it imports, and the files that it reads."""
+
+    digest: str
+    imports: list[str]
+    resources: list[str]
+
+
 @functools.cache
-def _facts(path: Path) -> dict[str, Any]:
-    """What a module's text says: a digest of its meaning, the names that it imports, the files that it reads."""
+def _module_info(path: Path) -> ModuleInfo:
+    """Return what is read from a module's text, by its content."""
     content = path.read_bytes()
     key = hashlib.sha256(content).hexdigest()
-    known = _remembered()
+    known = _load_cache()
     if key not in known:
         tree = _tree(content, path)
-        known[key] = {
-            "digest": hashlib.sha256(ast.dump(tree).encode()).hexdigest(),
-            "imports": list(dict.fromkeys(_imported_names(tree))),
-            "resources": _resources(tree),
-        }
-        _remember(known)
+        known[key] = ModuleInfo(
+            digest=hashlib.sha256(ast.dump(tree).encode()).hexdigest(),
+            imports=list(dict.fromkeys(_imported_names(tree))),
+            resources=_resources(tree),
+        )
+        _save_cache(known)
     return known[key]
 
 
 @functools.cache
-def _remembered() -> dict[str, dict[str, Any]]:
-    """Facts by the content of a file, kept beside Python's own bytecode: parsing all modules takes half a second."""
+def _load_cache() -> dict[str, ModuleInfo]:
+    """Return module infos by the content of a file; parsing all modules would take half a second."""
     try:
-        return json.loads(MEMORY.read_bytes())
-    except (OSError, ValueError):
+        return msgspec.json.decode(CACHE_FILE.read_bytes(), type=dict[str, ModuleInfo])
+    except (OSError, msgspec.DecodeError):
         return {}
 
 
-def _remember(known: dict[str, dict[str, Any]]) -> None:
+def _save_cache(known: dict[str, ModuleInfo]) -> None:
     with contextlib.suppress(OSError):  # a read-only checkout is only slower
-        write_text(MEMORY, json.dumps(known, sort_keys=True))
+        write_text(CACHE_FILE, msgspec.json.encode(known, order="sorted").decode())
 
 
 def _tree(content: bytes, path: Path) -> ast.Module:
@@ -104,9 +112,9 @@ def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFun
 
 @functools.cache
 def _own_digest(path: Path) -> str:
-    facts = _facts(path)
-    resources = [_content_digest(path.parent / name) for name in facts["resources"]]
-    return hashlib.sha256("".join([facts["digest"], *resources]).encode()).hexdigest()
+    info = _module_info(path)
+    resources = [_content_digest(path.parent / name) for name in info.resources]
+    return hashlib.sha256("".join([info.digest, *resources]).encode()).hexdigest()
 
 
 @functools.cache
@@ -124,7 +132,7 @@ def _resources(tree: ast.Module) -> list[str]:
 
 @functools.cache
 def _imports(path: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(file for name in _facts(path)["imports"] for file in _files(name)))
+    return tuple(dict.fromkeys(file for name in _module_info(path).imports for file in _files(name)))
 
 
 def _imported_names(tree: ast.Module) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a plain line at intervals in a log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
-SILENCE = 15.0  # seconds between plain lines
+LOG_INTERVAL = 15.0  # seconds between plain lines
 
 
 def progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
@@ -31,9 +31,9 @@ def _bar(items: Iterable[Item], label: str, total: int | None, terminal: object)
 
 
 def _lines(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
-    said = time.monotonic()
+    printed = time.monotonic()
     for count, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said > SILENCE:
-            said = time.monotonic()
+        if time.monotonic() - printed > LOG_INTERVAL:
+            printed = time.monotonic()
             print(f"{label}: {count}{f' of {total}' if total else ''}", file=sys.stderr)

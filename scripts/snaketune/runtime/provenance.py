@@ -173,7 +173,14 @@ def source_tree_digest(root: StrPath = ROOT) -> str:
     """SHA-256 over the names and contents of the Snakefile, rules, scripts and schemas: what git cannot say."""
     digest = hashlib.sha256()
     folder = Path(root)
-    patterns = ("Snakefile", "rules/*.smk", "scripts/**/*.py", "scripts/**/*.jinja", "schemas/*.yaml")
+    patterns = (
+        "Snakefile",
+        "rules/**/*.smk",
+        "rules/**/*.py",
+        "scripts/**/*.py",
+        "scripts/**/*.jinja",
+        "schemas/*.yaml",
+    )
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How a step runs: its words go to the terminal and to its log, and a person's mistake ends it without a traceback."""
+"""Runs a step: stderr is copied to the log, and a UserError is printed without a traceback (exit code 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TextIO
 
 from snaketune.errors import UserError
 from snaketune.runtime import locks
-from snaketune.runtime.os_errors import explained
+from snaketune.runtime.os_errors import to_resource_error
 
 
 class _Tee(io.TextIOBase):
@@ -24,7 +24,7 @@ class _Tee(io.TextIOBase):
 
     def write(self, text: str) -> int:
         for stream in (self.terminal, self.log):
-            with contextlib.suppress(OSError):  # a closed terminal or a full disk: what is said must not end the step
+            with contextlib.suppress(OSError):  # a closed terminal or a full disk: output must not end the step
                 stream.write(text)
         return len(text)
 
@@ -56,19 +56,19 @@ def all_locks(results: str | Path) -> list[Path]:
 def running(log: str | Path) -> Iterator[None]:
     """Run a step's work: stderr is copied to `log`; a UserError is shown as its sentences and ends with exit code 1.
 
-    A full disk, a lack of memory and the like are told as such. Any other exception is a defect of ours: the log keeps
-    its traceback, and it ends with exit code 1 as well. No step runs twice at once: the second one ends with the pid
-    of the first.
+    A full disk and a lack of memory become such errors. Any other exception is a defect of ours: the log keeps its
+    traceback, and the exit code is 1 as well. No step runs twice at once: the second one fails and names the pid of
+    the first.
     """
     terminal = sys.stderr
     try:
         with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
             yield
     except UserError as error:
-        _say(f"snaketune: {error}", terminal)
+        _print_message(f"snaketune: {error}", terminal)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        _say(f"snaketune: {Path(log).stem} is stopped; run snakemake again to go on", terminal)
+        _print_message(f"snaketune: {Path(log).stem} was stopped; run snakemake again to go on", terminal)
         raise SystemExit(128 + signal.SIGINT) from None
 
 
@@ -76,29 +76,29 @@ def running(log: str | Path) -> Iterator[None]:
 def _logged(log: str | Path) -> Iterator[None]:
     """Copy stderr to `log` during the block, and what it ends with as well."""
     terminal = sys.stderr
-    kept = _emptied(log)
-    sys.stderr = _Tee(terminal, kept)
+    log_file = _open_log(log)
+    sys.stderr = _Tee(terminal, log_file)
     try:
         yield
     except Exception as error:
-        known = error if isinstance(error, UserError) else explained(error, log)
+        known = error if isinstance(error, UserError) else to_resource_error(error, log)
         if known:
-            _say(f"snaketune: {known}", kept)
+            _print_message(f"snaketune: {known}", log_file)
             raise known from None
-        _say("".join(traceback.format_exception(error)), kept)
-        _say(f"snaketune: this should not have happened; the traceback is in {log}", terminal)
+        _print_message("".join(traceback.format_exception(error)), log_file)
+        _print_message(f"snaketune: internal error; see the traceback in {log} and please report it", terminal)
         raise SystemExit(1) from None
     finally:
         sys.stderr = terminal
         with contextlib.suppress(OSError):
-            kept.close()
+            log_file.close()
 
 
-def _emptied(log: str | Path) -> TextIO:
+def _open_log(log: str | Path) -> TextIO:
     return open(log, "w", encoding="utf-8", buffering=1)
 
 
-def _say(words: str, stream: TextIO) -> None:
-    """Print a line, in the place of a live line that was cut off."""
+def _print_message(message: str, stream: TextIO) -> None:
+    """Print a line, in the place of a status line that was cut off."""
     with contextlib.suppress(OSError):
-        print(f"\r\x1b[K{words}" if stream.isatty() else words, file=stream)
+        print(f"\r\x1b[K{message}" if stream.isatty() else message, file=stream)

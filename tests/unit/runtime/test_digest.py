@@ -35,8 +35,8 @@ def library(tmp_path: Path) -> ModuleType:
 
 def now(library: ModuleType) -> str:
     for function in (
-        library._facts,
-        library._remembered,
+        library._module_info,
+        library._load_cache,
         library._own_digest,
         library._content_digest,
         library._imports,

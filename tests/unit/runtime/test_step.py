@@ -44,7 +44,10 @@ def test_a_step_does_not_run_twice_at_once(tmp_path: Path, capsys: pytest.Captur
     [
         (OSError(errno.ENOSPC, "No space left on device", "results/a.gguf"), "results/a.gguf: the disk is full"),
         (RuntimeError("[write] Unable to write 4096 bytes to file."), "the disk is full"),
-        (OSError(errno.EROFS, "Read-only file system", "results/a"), "results/a: this cannot be read or written"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "results/a"),
+            "results/a: this file or folder cannot be read or written",
+        ),
         (MemoryError(), "there is not enough memory"),
         (RuntimeError("std::bad_alloc"), "there is not enough memory"),
     ],
