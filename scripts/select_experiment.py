@@ -1,4 +1,4 @@
-"""Chooses the experiment that goes on, and puts its adapter where packaging looks; snaketune.evaluate.selection."""
+"""Choose the experiment that goes on, and put its adapter in place (snaketune.evaluate.selection)."""
 
 import msgspec
 from snaketune.contracts.selection import SelectionConfig
