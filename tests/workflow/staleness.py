@@ -208,10 +208,8 @@ NO_LONGER_WANTED = {"train.method": {"export_adapter"}, "grid": {"train_adapter:
 
 # file: jobs that read it only with other settings or data, so that the traced run could not see it
 NOT_TRACED: dict[str, set[str]] = {
-    "scripts/snaketune/data/hub.py": {"validate_rows"},  # sources on the hub
-    "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV and Parquet
+    "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV, Excel and Parquet
     "scripts/snaketune/engines/llama_cpp/embedding.py": SCORES,  # semantic similarity
-    "scripts/snaketune/package/converter_process.py": {"forecast_run"},  # it counts with the module that starts it
 }
 PAGES = {"write_pilot_report", "write_report"}
 # file: jobs that read it for a forecast alone, and need not run again for it
