@@ -7,8 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from snaketune.engines.mlx import train as trainer
-from snaketune.files import read_json, read_jsonl
+from snaketune.runtime.step import block_torch
+
+block_torch()  # its memory would count
+
+from snaketune.engines.mlx import train as trainer  # noqa: E402
+from snaketune.files import read_json, read_jsonl  # noqa: E402
 
 
 def main(train: str, valid: str, manifest: str, settings: str, rows: str) -> None:

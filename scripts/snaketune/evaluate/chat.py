@@ -17,6 +17,7 @@ from snaketune.errors import EvaluationError, UserError
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_json
 from snaketune.model.manifest import read_as
+from snaketune.runtime.step import block_torch
 from snaketune.tokens.chat_template import Renderer
 
 WELCOME = "{} and {}. Ask; an empty line ends.\n"
@@ -83,6 +84,7 @@ def _questions() -> Iterable[str]:
 
 
 if __name__ == "__main__":
+    block_torch()
     try:
         main(sys.argv[1])
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import sys
 import traceback
@@ -52,15 +53,29 @@ def all_locks(results: str | Path) -> list[Path]:
     return [*step_locks(results), *sorted(Path(results).glob("**/checkpoints/lock"))]
 
 
+def block_torch() -> None:
+    """Make `import torch` fail in this process.
+
+    transformers, which mlx-lm uses for tokenizers, imports torch wherever it is installed, and torch costs seconds and
+    hundreds of megabytes. It is installed for llama.cpp's converter, which runs in a process of its own.
+    """
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # documented: None makes an import fail at once
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would advise to install torch
+
+
 @contextlib.contextmanager
-def running(log: str | Path) -> Iterator[None]:
+def running(log: str | Path, *, needs_torch: bool = False) -> Iterator[None]:
     """Run a step's work: stderr is copied to `log`; a UserError is shown as its sentences and ends with exit code 1.
+
+    needs_torch: whether the step computes with PyTorch; otherwise its process is kept free of it.
 
     A full disk and a lack of memory become such errors. Any other exception is a defect of ours: the log keeps its
     traceback, and the exit code is 1 as well. No step runs twice at once: the second one fails and names the pid of
     the first.
     """
     terminal = sys.stderr
+    if not needs_torch:
+        block_torch()
     try:
         with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
             yield

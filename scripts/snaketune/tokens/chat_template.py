@@ -20,7 +20,6 @@ from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 from snaketune.model import untrusted_files
 from snaketune.model.manifest import read_as
-from snaketune.runtime import block_torch  # noqa: F401
 
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,3 +60,16 @@ def test_a_failure_of_the_machine_is_told_in_its_own_words(
         raise error
     assert words in capsys.readouterr().err
     assert words in (tmp_path / "a.log").read_text()
+
+
+def test_a_step_that_does_not_need_torch_cannot_import_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from snaketune.runtime import step\n"
+        "import snaketune.tokens.chat_template, snaketune.engines.interface\n"
+        "assert 'torch' not in sys.modules, 'an import forbids torch'\n"
+        f"with step.running({str(tmp_path / 'a.log')!r}, needs_torch=True):\n"
+        "    assert 'torch' not in sys.modules\n"
+        f"with step.running({str(tmp_path / 'b.log')!r}):\n"
+        "    assert sys.modules['torch'] is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(step.__file__).parents[2], check=True, timeout=120)

@@ -8,7 +8,6 @@ import os
 import sys
 
 from snaketune.engines.mlx import blas
-from snaketune.runtime import block_torch  # noqa: F401
 
 BLAS = blas.preload()
 if sys.platform == "linux":

@@ -17,11 +17,15 @@ import time
 import traceback
 from typing import Any
 
-import mlx.core as mx
+from snaketune.runtime.step import block_torch
 
-from snaketune.engines.mlx import train
-from snaketune.engines.mlx.process_group import LostError, Workers
-from snaketune.errors import UserError
+block_torch()  # before mlx-lm imports transformers
+
+import mlx.core as mx  # noqa: E402
+
+from snaketune.engines.mlx import train  # noqa: E402
+from snaketune.engines.mlx.process_group import LostError, Workers  # noqa: E402
+from snaketune.errors import UserError  # noqa: E402
 
 BEAT = 1.0  # seconds between signs of life
 SILENCE = 60.0  # seconds after which whoever started this is taken as gone, and then to stop in good order
