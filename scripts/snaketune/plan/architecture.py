@@ -104,6 +104,12 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
     inner = inner or text.get("intermediate_size") or 4 * hidden
     gated = model_type not in PLAIN_MLP
     quantization = config.get("quantization") or config.get("quantization_config") or {}
+    dtype = config.get("torch_dtype") or config.get("dtype") or text.get("torch_dtype")
+    bits = 32.0 if dtype == "float32" else 16.0
+    if quantization.get("bits"):
+        bits = quantized_bits(quantization["bits"], quantization.get("group_size"), quantization.get("mode"))
+    # Gemma's config.json leaves out that its head is the embedding
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     return Architecture(
         model_type=model_type,
         hidden_size=hidden,
@@ -115,31 +121,17 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         active_intermediate_size=inner * (text.get("num_experts_per_tok") or 1 if experts > 1 else 1),
         gated=gated,
         vocab_size=text["vocab_size"],
-        tie_word_embeddings=_tied(text, config),
+        tie_word_embeddings=bool(tied) if tied is not None else model_type.startswith("gemma"),
         linears=_linears(model_type, hidden, (heads * head_size, kv_heads * head_size), _MLP(inner, experts, gated)),
-        bits=_bits(quantization, config),
+        bits=bits,
         quantized=bool(quantization.get("bits")),
     )
 
 
-def _tied(text: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether the head is the embedding; Gemma's config.json leaves out that it is."""
-    given = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    return bool(given) if given is not None else str(text.get("model_type", "")).startswith("gemma")
-
-
-def quantized_bits(quantization: dict[str, Any]) -> float:
-    """Bits of a quantized weight: 4.5 for 4-bit affine groups of 64, each with a 16-bit scale and bias."""
-    per_group = 32 if quantization.get("mode", "affine") == "affine" else 8
-    return quantization["bits"] + per_group / (quantization.get("group_size") or 64)
-
-
-def _bits(quantization: dict[str, Any], config: dict[str, Any]) -> float:
-    """Bits that one weight of a matrix takes on disk."""
-    if quantization.get("bits"):
-        return quantized_bits(quantization)
-    named = config.get("torch_dtype") or config.get("dtype") or (config.get("text_config") or {}).get("torch_dtype")
-    return 32 if named == "float32" else 16
+def quantized_bits(bits: int, group_size: int | None = None, mode: str | None = None) -> float:
+    """Return the bits of a quantized weight: 4.5 for 4-bit affine groups of 64, each with a 16-bit scale and bias."""
+    per_group = 32 if (mode or "affine") == "affine" else 8
+    return bits + per_group / (group_size or 64)
 
 
 class _MLP(NamedTuple):

@@ -131,7 +131,7 @@ def read_architecture(folder: Path, quantize: QuantizeConfig | None) -> Architec
     found = architecture.read(read_json(folder / "config.json"), str(folder / "config.json"))
     if quantize is None:
         return found
-    return found.with_bits(architecture.quantized_bits(msgspec.to_builtins(quantize)))
+    return found.with_bits(architecture.quantized_bits(quantize.bits, quantize.group_size, quantize.mode))
 
 
 def dtype_bytes(folder: Path, model: ModelConfig, machine: Machine) -> int:
