@@ -30,10 +30,11 @@ test-cluster: setup-dev ## run the chain on a real Slurm, which root installs on
 	@bash setup/slurm.sh
 	@$(PYTHON) -m pytest -m cluster
 
-lint: setup-dev ## ruff, mypy, snakefmt, snakemake --lint
+lint: setup-dev ## ruff, mypy, layers of imports, snakefmt, snakemake --lint
 	@ruff check .
 	@ruff format --check --quiet .
 	@mypy
+	@lint-imports --no-logo
 	@snakefmt --check --compact-diff Snakefile rules
 	@snakemake --lint
 
