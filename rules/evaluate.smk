@@ -109,6 +109,7 @@ rule compare_scores:
             category="Scores",
             caption="../report/captions/comparison.rst",
         ),
+        table=f"{RUN}/evaluation/comparison.csv",
     log:
         logs("compare_scores"),
     benchmark:

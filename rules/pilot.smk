@@ -199,6 +199,7 @@ rule pass_pilot:
 rule write_pilot_report:
     """Write the pilot's page, after a go and after a no-go."""
     input:
+        f"{RUN}/config.json",
         rules.validate_rows.output.report,
         rules.forecast_run.output.plan,
         rules.train_pilot.output.metrics,

@@ -1,7 +1,8 @@
 # Stage report: what was run and what came out, on one page.
 #
 # needs    the files of all stages
-# leaves   config.json, run.json, report/index.html, report/report.json, report/human_eval.html
+# leaves   config.json, run.json, report/index.html, report/report.json, report/experiments.csv,
+#          report/human_eval.html
 # steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here)
 # reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES (package.smk), VARIANTS (evaluate.smk), rules of all stages
 
@@ -93,6 +94,7 @@ rule write_report:
             htmlindex="index.html",
         ),
         facts=ensure(f"{RUN}/report/report.json", non_empty=True),
+        experiments=ensure(f"{RUN}/report/experiments.csv", non_empty=True),
         human_eval=report(
             ensure(f"{RUN}/report/human_eval.html", non_empty=True),
             category="Report",
@@ -121,6 +123,7 @@ rule compare_runs:
             caption="../report/captions/runs.rst",
         ),
         facts=ensure(f"{RESULTS}/runs.json", non_empty=True),
+        table=ensure(f"{RESULTS}/runs.csv", non_empty=True),
     log:
         logs("compare_runs", RESULTS),
     conda:

@@ -11,5 +11,6 @@ with step.running(snakemake.log[0]):
         folders=[Path(report).parents[1] for report in snakemake.input.reports],
         page_file=snakemake.output.page,
         record=snakemake.output.facts,
+        table=snakemake.output.table,
         seed=json.loads(snakemake.params.config)["seed"],
     )

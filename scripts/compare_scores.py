@@ -11,5 +11,6 @@ with step.running(snakemake.log[0]):
         scores=snakemake.input.scores,
         general=snakemake.input.get("general", []),
         comparison=snakemake.output.comparison,
+        table=snakemake.output.table,
         config=json.loads(snakemake.params.config),
     )

@@ -11,5 +11,6 @@ with step.running(snakemake.log[0]):
         page=snakemake.output.page,
         record=snakemake.output.facts,
         form=snakemake.output.human_eval,
+        table=snakemake.output.experiments,
         declared=list(snakemake.input),
     )

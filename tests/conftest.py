@@ -10,6 +10,7 @@ from file_access_trace import Traced, traced_tiny
 from hypothesis import settings
 from project_copy import Project
 from snaketune.runtime.step import block_torch
+from run_copies import RunCopies
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -35,3 +36,9 @@ def finished(traced: Traced) -> Project:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that run whole chains first: started last, they would run on alone while other cores wait."""
     items.sort(key=lambda item: "unit" in item.path.parts)
+
+
+@pytest.fixture(scope="session")
+def run_copies(finished: Project) -> RunCopies:
+    """Runs made out of the finished one, with answers of which the comparison is known."""
+    return RunCopies(finished)

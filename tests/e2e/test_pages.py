@@ -11,7 +11,7 @@ from typing import Any
 
 import browser
 import pytest
-from made_run import HOSTILE, make_run
+from run_copies import HOSTILE, RunCopies
 from snaketune.report import collect, human_eval, human_ratings, page, run_comparison
 
 pytestmark = [
@@ -29,18 +29,24 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _reported(make_run(tmp_path_factory.mktemp("results") / "jessy-v1", rows=45))
+def run(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _reported(run_copies.make(tmp_path_factory.mktemp("results") / "jessy-v1", rows=45))
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _reported(make_run(tmp_path_factory.mktemp("results") / "odd", rows=8, hostile=True))
+def hostile(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _reported(run_copies.make(tmp_path_factory.mktemp("results") / "odd", rows=8, hostile=True))
 
 
 def _reported(run: Path) -> Path:
     folder = run / "report"
-    page.run(folder=run, page=folder / "index.html", record=folder / "report.json", form=folder / "human_eval.html")
+    page.run(
+        folder=run,
+        page=folder / "index.html",
+        record=folder / "report.json",
+        form=folder / "human_eval.html",
+        table=folder / "experiments.csv",
+    )
     page.pilot(folder=run, page=run / "pilot/index.html")
     return run
 
@@ -121,8 +127,8 @@ def test_a_page_loads_nothing_but_itself_and_complains_of_nothing(
 
 
 def test_search_order_and_filters_show_the_right_answers(chromium: Any, run: Path) -> None:
-    found = collect.collect(run)["evaluation"]["answers"]["rows"]
-    change = {row["id"]: row["change"] for row in found}
+    found = collect.collect(run).evaluation.answers.rows
+    change = {row.id: row.change for row in found}
     _open(chromium, run / "report/index.html")
     assert len(_shown(chromium)) == 20
     worsened = [change[row] for row in _shown(chromium)]
@@ -135,10 +141,10 @@ def test_search_order_and_filters_show_the_right_answers(chromium: Any, run: Pat
     assert set(_shown(chromium)) == {row for row in change if change[row] < 0}
     _choose(chromium, "kind", "")
     _choose(chromium, "category", "long")
-    assert set(_shown(chromium)) <= {row["id"] for row in found if row["category"] == "long"}
+    assert set(_shown(chromium)) <= {row.id for row in found if row.category == "long"}
     _choose(chromium, "category", "")
-    _choose(chromium, "search", found[7]["question"].upper())
-    assert _shown(chromium) == [found[7]["id"]]
+    _choose(chromium, "search", found[7].prompt.upper())
+    assert _shown(chromium) == [found[7].id]
     assert "1 of 1 shown" in chromium.find_element("id", "count").text
     _choose(chromium, "search", "words that nobody wrote")
     assert _shown(chromium) == []
@@ -241,8 +247,8 @@ def test_the_page_prints_without_its_controls(chromium: Any, run: Path) -> None:
 
 def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, run: Path) -> None:
     form = human_eval.form(collect.collect(run))
-    tuned = {it["id"]: it["left"] if _tuned_is_left(form, it) else it["right"] for it in form["items"]}
-    by_question = {it["question"]: it["id"] for it in form["items"]}
+    tuned = {item.id: item.left if _tuned_is_left(form, item) else item.right for item in form.items}
+    by_question = {item.question: item.id for item in form.items}
     _open(chromium, run / "report/human_eval.html")
     visible = chromium.execute_script("return document.body.innerText")
     for secret in ("base", "tuned", "gguf", "adapter"):
@@ -267,11 +273,11 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
     _keys(chromium, "s")
     exported = _exported(chromium)
     assert exported.name == "votes-jessy-v1-Ada.json"
-    found = human_ratings.tally([exported], form, seed=1)
-    assert found["refused"] == []
-    assert found["raters"] == ["Ada"]
-    assert found["preference"]["tuned"] == 5
-    assert found["preference"]["ties"] == 1
+    found = human_ratings.aggregate_votes([exported], form, seed=1)
+    assert found.refused == []
+    assert found.raters == ["Ada"]
+    assert found.preference.tuned == 5
+    assert found.preference.ties == 1
     assert _complaints(chromium) == []
 
     (run / "votes").mkdir(exist_ok=True)
@@ -281,7 +287,7 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
 
 
 def _tuned_is_left(form: dict[str, Any], item: dict[str, Any]) -> bool:
-    return human_eval.tuned_is_left(form["fingerprint"], item["id"])
+    return human_eval.tuned_is_left(form.fingerprint, item.id)
 
 
 def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) -> None:
@@ -299,15 +305,21 @@ def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) 
     assert len(ratings) == 1
     assert [ratings[0][name] for name in human_eval.CRITERIA] == [5, 4, 3, 2, 1]
     assert ratings[0]["comment"] == "well said 1 2 3"
-    assert human_ratings.tally([exported], form, seed=1)["ratings"]["overall"]["questions"] == 0
+    assert human_ratings.aggregate_votes([exported], form, seed=1).ratings["overall"].questions == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_two_runs_with_different_data_are_compared_on_a_page_that_opens_offline(
-    chromium: Any, run: Path, tmp_path: Path, scheme: str
+    chromium: Any, run: Path, run_copies: RunCopies, tmp_path: Path, scheme: str
 ) -> None:
-    other = _reported(make_run(tmp_path / "jessy-v2", rows=45, first_row=15, gain=0.3, hostile=True))
-    run_comparison.run(folders=[run, other], page_file=tmp_path / "runs.html", record=tmp_path / "runs.json", seed=1)
+    other = _reported(run_copies.make(tmp_path / "jessy-v2", rows=45, first_row=15, gain=0.3, hostile=True))
+    run_comparison.run(
+        folders=[run, other],
+        page_file=tmp_path / "runs.html",
+        record=tmp_path / "runs.json",
+        table=tmp_path / "runs.csv",
+        seed=1,
+    )
     _open(chromium, tmp_path / "runs.html", scheme=scheme, width=360)
     assert "jessy-v2" in chromium.execute_script("return document.querySelector('h1').textContent")
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360

@@ -1,14 +1,22 @@
-"""What the stage `evaluate` writes."""
+"""What the stage `evaluate` writes: predictions, scores, and the comparison of all model variants."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
+
 from snaketune.files import Record
+
+Direction = Literal["higher", "lower", "neither"]
+Outcome = Literal["better", "worse", "no difference shown"]
 
 
 class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     """A line of evaluation/<variant>/{predictions,general,prompts}.jsonl, written by generate_answers.
 
-    row: the id of the record, where one record has several predictions. answer to cut are absent for a plain text,
+    row: the id of the record, where one record has several predictions; cluster: the id of the first of
+    the rows that this one depends on, absent for a row that stands alone. answer to cut are absent for a plain text,
     reference to bytes for a prompt without a reference. stopped: whether the model ended the answer itself; cut: tokens
     that the prompt was truncated by. logprob: log-likelihood of the reference in nats; targets: the tokens that it sums
     over; bytes: length of the reference in UTF-8.
@@ -17,6 +25,7 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     prompt: str
     row: str | None = None
+    cluster: str | None = None
     category: str | None = None
     answer: str | None = None
     new_tokens: int | None = None
@@ -26,3 +35,119 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     logprob: float | None = None
     targets: int | None = None
     bytes: int | None = None
+
+
+class Score(Record, frozen=True, kw_only=True):
+    """A metric's value with its 95 % interval; low and high are None where nothing is known of its variation."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class SetScores(Record, frozen=True, kw_only=True):
+    """The scores of some rows; clusters: how many of the rows are independent of each other."""
+
+    rows: int
+    clusters: int
+    metrics: dict[str, Score]
+
+
+class VariantScores(SetScores, frozen=True, kw_only=True):
+    """The scores of one model variant, of all rows and of each category; signatures: how each metric was made."""
+
+    categories: dict[str, SetScores]
+    signatures: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Scores(VariantScores, frozen=True, kw_only=True):
+    """evaluation/<variant>/scores.json, written by score_answers; own: the values of custom metrics by prediction."""
+
+    own: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
+
+
+class MetricComparison(Record, frozen=True, kw_only=True):
+    """One metric of two variants on the same rows.
+
+    difference is `value` less `baseline`; low and high are its 95 % interval, None where nothing is known of its
+    variation. interval and p hold for this test alone, p_corrected and outcome for all tests of the comparison.
+    minimum_detectable_effect: the smallest true difference that these rows would have shown, after correction, with the
+    probability `power` of the comparison; None where no row differs.
+    """
+
+    value: float
+    baseline: float
+    difference: float
+    low: float | None
+    high: float | None
+    test: str
+    p: float
+    p_corrected: float
+    outcome: Outcome
+    minimum_detectable_effect: float | None
+
+
+class PairComparison(Record, frozen=True, kw_only=True):
+    """Two variants on the rows that both answered."""
+
+    variant: str
+    baseline: str
+    rows: int
+    clusters: int
+    metrics: dict[str, MetricComparison]
+
+
+class ForgettingPair(PairComparison, frozen=True, kw_only=True):
+    """A variant against the base on the general set.
+
+    ratio: its perplexity over the base's, 1 where nothing is forgotten (per byte where their tokens differ);
+    within_limit: whether the ratio keeps the limit, None without a limit.
+    """
+
+    ratio: float
+    within_limit: bool | None
+
+
+class Forgetting(Record, frozen=True, kw_only=True):
+    """The general set: `limit` is the largest ratio of perplexities that the configuration accepts."""
+
+    rows: int
+    limit: float | None
+    variants: dict[str, VariantScores]
+    pairs: list[ForgettingPair]
+
+
+class ThresholdResult(Record, frozen=True, kw_only=True):
+    """An acceptance limit of the configuration against the score of the file to deploy; met: None if unmeasured."""
+
+    metric: str
+    limit: float
+    variant: str
+    value: float | None
+    met: bool | None
+
+
+class Comparison(Record, frozen=True, kw_only=True):
+    """evaluation/comparison.json, written by compare_scores: every variant and pair, with intervals and tests.
+
+    alpha, power: level and power of the tests; num_tests: among how many the correction shares out alpha; directions:
+    which way each metric is better.
+    """
+
+    confidence: float
+    alpha: float
+    power: float
+    resamples: int
+    permutations: int
+    correction: str
+    num_tests: int
+    directions: dict[str, Direction]
+    signatures: dict[str, str]
+    variants: dict[str, VariantScores]
+    pairs: list[PairComparison]
+    forgetting: Forgetting | None
+    thresholds: list[ThresholdResult]
+
+    def pair(self, variant: str | None, baseline: str | None) -> PairComparison | None:
+        """The comparison of two variants, if it was made."""
+        return next((pair for pair in self.pairs if (pair.variant, pair.baseline) == (variant, baseline)), None)

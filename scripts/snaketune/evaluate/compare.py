@@ -1,16 +1,38 @@
-"""The artefacts against each other: differences with intervals, paired tests and what may be concluded."""
+"""The variants against each other: differences with intervals, paired tests and what may be concluded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.evaluate import forgetting, paired_tests, sentences
+import msgspec
+
+from snaketune.contracts.evaluate import Comparison, VariantScores
+from snaketune.evaluate import forgetting, paired_tests
 from snaketune.evaluate.metrics import Line, enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, add_own
+from snaketune.evaluate.significance import CONFIDENCE
 from snaketune.evaluate.thresholds import checked, recommended
-from snaketune.files import StrPath, read_json, read_jsonl, write_json
+from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
+
+COLUMNS = (
+    "variant",
+    "baseline",
+    "metric",
+    "rows",
+    "clusters",
+    "value",
+    "baseline_value",
+    "difference",
+    "low",
+    "high",
+    "test",
+    "p",
+    "p_corrected",
+    "outcome",
+    "minimum_detectable_effect",
+)
 
 
 def run(
@@ -18,53 +40,67 @@ def run(
     predictions: Sequence[StrPath],
     scores: Sequence[StrPath],
     comparison: StrPath,
+    table: StrPath,
     config: dict[str, Any],
     general: Sequence[StrPath] = (),
 ) -> None:
-    """Compare artefacts, each named by the folder that holds its files; config: what `settings.comparing` gives.
+    """Compare variants, each named by the folder that holds its files; config: what `settings.comparing` gives.
 
-    general: the artefacts' answers to the general set.
+    general: the variants' answers to the general set; table: the pairs as CSV.
     """
     settings, seed = config["evaluate"], config["seed"]
     metrics = enabled_metrics(settings)
     scores_of = {Path(path).parent.name: read_json(path) for path in scores}
-    lines = {Path(path).parent.name: list(read_jsonl(path)) for path in predictions}
-    for name, found in lines.items():
-        add_own(found, scores_of[name].pop("own"))
-    pairs = [paired_tests.paired(lines, *names) for names in wanted(list(lines))]
-    found = paired_tests.compared(pairs, metrics, seed)
-    kept = forgetting.compared(_by_folder(general), metrics, settings["forgetting"]["limit"], seed)
-    write_json(
-        comparison,
-        {
-            "confidence": 0.95,
-            "level": paired_tests.LEVEL,
-            "power": paired_tests.POWER,
-            "resamples": RESAMPLES,
-            "trials": paired_tests.TRIALS,
-            "correction": "Holm",
-            "comparisons": sum(len(pair["metrics"]) for pair in found),
-            "better": {name: metric.better for name, metric in metrics.items()},
-            "signatures": {name: metric.signature for name, metric in metrics.items() if metric.signature},
-            "artefacts": scores_of,
-            "pairs": found,
-            "conclusion": sentences.conclusion(found),
-            "forgetting": kept,
-            "targets": checked(settings["thresholds"], scores_of, metrics),
-        },
+    lines = _read_by_variant(predictions)
+    for name, own_lines in lines.items():
+        add_own(own_lines, scores_of[name].pop("own"))
+    pairs = [paired_tests.pair_predictions(lines, *names) for names in comparison_pairs(list(lines))]
+    tested = paired_tests.compare_pairs(pairs, metrics, seed)
+    limit = settings["forgetting"]["limit"]
+    found = Comparison(
+        confidence=CONFIDENCE,
+        alpha=paired_tests.ALPHA,
+        power=paired_tests.POWER,
+        resamples=RESAMPLES,
+        permutations=paired_tests.PERMUTATIONS,
+        correction="Holm",
+        num_tests=sum(len(pair.metrics) for pair in tested),
+        directions={name: metric.better for name, metric in metrics.items()},
+        signatures={name: metric.signature for name, metric in metrics.items() if metric.signature},
+        variants=msgspec.convert(scores_of, dict[str, VariantScores]),
+        pairs=tested,
+        forgetting=forgetting.compared(_read_by_variant(general), metrics, limit, seed),
+        thresholds=checked(settings["thresholds"], scores_of, metrics),
     )
+    write_json(comparison, found)
+    write_table(table, found)
 
 
-def wanted(artefacts: Sequence[str]) -> list[tuple[str, str]]:
-    """Which artefact is compared with which: each with the base, each GGUF with the adapter it comes from.
+def comparison_pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
+    """Which variant is compared with which: each with the base, each GGUF with the adapter it comes from.
 
-    The recommended one is also compared with the prompted base and with the run before, where these were measured.
+    The file to deploy is also compared with the prompted base and with the run before, where these were measured.
     """
-    pairs = [(name, "base") for name in artefacts if name != "base" and "base" in artefacts]
-    pairs += [(name, "adapter") for name in artefacts if name.startswith("gguf-") and "adapter" in artefacts]
-    best = recommended(artefacts)
-    return pairs + [(best, other) for other in ("prompted", "previous") if other in artefacts and other != best]
+    pairs = [(name, "base") for name in variants if name != "base" and "base" in variants]
+    pairs += [(name, "adapter") for name in variants if name.startswith("gguf-") and "adapter" in variants]
+    best = recommended(variants)
+    return pairs + [(best, other) for other in ("prompted", "previous") if other in variants and other != best]
 
 
-def _by_folder(paths: Sequence[StrPath]) -> Mapping[str, list[Line]]:
+def write_table(path: StrPath, comparison: Comparison) -> None:
+    """Write every metric of every pair as a line of CSV."""
+    import pandas
+
+    rows: Iterable[dict[str, object]] = (
+        {"variant": pair.variant, "baseline": pair.baseline, "metric": name, "rows": pair.rows}
+        | {"clusters": pair.clusters, "baseline_value": entry.baseline}
+        | {key: value for key, value in msgspec.structs.asdict(entry).items() if key != "baseline"}
+        for pair in comparison.pairs
+        for name, entry in pair.metrics.items()
+    )
+    with replacing(path) as temporary:
+        pandas.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _read_by_variant(paths: Sequence[StrPath]) -> dict[str, list[Line]]:
     return {Path(path).parent.name: list(read_jsonl(path)) for path in paths}

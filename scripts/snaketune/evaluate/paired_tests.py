@@ -1,128 +1,139 @@
-"""Two artefacts on the same rows: is one better, by how much, how surely, and what would have been noticed."""
+"""Two variants on the same rows: is one better, by how much, how surely, and what would have been noticed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 
+from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
 from snaketune.errors import EvaluationError
-from snaketune.evaluate import sentences, significance
+from snaketune.evaluate import significance
 from snaketune.evaluate.metrics import Line, Metric
-from snaketune.evaluate.score import RESAMPLES, rows_of
+from snaketune.evaluate.score import RESAMPLES, cluster_ids, rows_of
 
-LEVEL = 0.05
+ALPHA = 0.05
 POWER = 0.8
-TRIALS = 10_000
-NO_DIFFERENCE = "no difference shown"
+PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Two artefacts' lines on the same rows, in the same order."""
+class PairedPredictions:
+    """The predictions of two variants on the same rows, in the same order."""
 
-    artefact: str
-    against: str
-    ours: list[Line]
-    theirs: list[Line]
+    variant: str
+    baseline: str
+    predictions: list[Line]
+    baseline_predictions: list[Line]
 
 
-def paired(lines: Mapping[str, list[Line]], artefact: str, against: str) -> Paired:
-    """The lines of both artefacts on the rows that both have; EvaluationError where they had other rows to answer."""
-    ours = {line["id"]: line for line in lines[artefact]}
-    theirs = {line["id"]: line for line in lines[against]}
-    common = [name for name in theirs if name in ours]
-    changed = [name for name in common if ours[name].get("reference") != theirs[name].get("reference")]
+def pair_predictions(predictions: Mapping[str, list[Line]], variant: str, baseline: str) -> PairedPredictions:
+    """The predictions of both on the rows that both have; EvaluationError where they had other rows to answer."""
+    of_variant = {line["id"]: line for line in predictions[variant]}
+    of_baseline = {line["id"]: line for line in predictions[baseline]}
+    common = [name for name in of_baseline if name in of_variant]
+    changed = [name for name in common if of_variant[name].get("reference") != of_baseline[name].get("reference")]
     if not common or changed:
         raise EvaluationError(
-            f"{artefact} and {against} did not answer the same rows",
-            where=f"evaluation/{artefact}",
+            f"{variant} and {baseline} did not answer the same rows",
+            where=f"evaluation/{variant}",
             why="They cannot be compared",
             fix="Delete both predictions.jsonl and run snakemake again",
         )
-    return Paired(artefact, against, [ours[name] for name in common], [theirs[name] for name in common])
+    return PairedPredictions(
+        variant, baseline, [of_variant[name] for name in common], [of_baseline[name] for name in common]
+    )
 
 
-def compared(pairs: Sequence[Paired], metrics: Mapping[str, Metric], seed: int) -> list[dict[str, Any]]:
-    """Every pair with its measures, p-values corrected for all tests made here, and what may be said of it."""
+def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metric], seed: int) -> list[PairComparison]:
+    """Compare every pair by every metric; the outcomes are corrected for all the tests made here together."""
     tests = [
         (pair, metric)
         for pair in pairs
         for metric in metrics.values()
-        if metric.better != "neither" and metric.scorable(pair.ours) and comparable(metric, pair)
+        if metric.better != "neither" and metric.scorable(pair.predictions) and is_comparable(metric, pair)
     ]
-    found = [difference(metric, pair, seed, comparisons=len(tests)) for pair, metric in tests]
-    for entry, corrected in zip(found, significance.holm([entry["p"] for entry in found]), strict=True):
-        entry["p_corrected"] = corrected
-    results = []
-    for pair in pairs:
-        rows = len(set(rows_of(pair.ours)))
-        mine = {metric.name: entry for (of, metric), entry in zip(tests, found, strict=True) if of is pair}
-        for name, entry in mine.items():
-            entry["verdict"] = verdict(metrics[name], entry)
-            entry["sentence"] = sentences.of_measure(pair.artefact, pair.against, name, entry, rows, len(tests))
-        results.append(
-            {
-                "artefact": pair.artefact,
-                "against": pair.against,
-                "rows": rows,
-                "metrics": mine,
-                "sentence": sentences.of_pair(pair.artefact, pair.against, mine, rows),
-            }
+    single = [compare_metric(metric, pair, seed, tests=len(tests)) for pair, metric in tests]
+    corrected = significance.holm([entry.p for entry in single])
+    tested = [
+        msgspec.structs.replace(entry, p_corrected=p, outcome=_outcome(metric, entry, p))
+        for (_, metric), entry, p in zip(tests, single, corrected, strict=True)
+    ]
+    return [
+        PairComparison(
+            variant=pair.variant,
+            baseline=pair.baseline,
+            rows=len(set(rows_of(pair.predictions))),
+            clusters=len(set(cluster_ids(pair.predictions))),
+            metrics={metric.name: entry for (of, metric), entry in zip(tests, tested, strict=True) if of is pair},
         )
-    return results
+        for pair in pairs
+    ]
 
 
-def comparable(metric: Metric, pair: Paired) -> bool:
+def is_comparable(metric: Metric, pair: PairedPredictions) -> bool:
     """Perplexity counts tokens, so only models that cut the answers into the same tokens may be compared by it."""
     return metric.name != "perplexity" or all(
-        a["targets"] == b["targets"] for a, b in zip(pair.ours, pair.theirs, strict=True)
+        a["targets"] == b["targets"] for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
     )
 
 
-def difference(metric: Metric, pair: Paired, seed: int, comparisons: int = 1) -> dict[str, Any]:
-    """The difference of a measure, artefact less the other, on the same rows.
+def compare_metric(metric: Metric, pair: PairedPredictions, seed: int, tests: int = 1) -> MetricComparison:
+    """Compare two variants by one metric; tests: among how many the level ALPHA is shared out.
 
-    {"value", "against", "difference", "low", "high", "test", "p", "detectable"}: low and high are its 95 % interval;
-    detectable is the smallest true difference that so many rows, this varied, show with POWER when LEVEL is shared
-    out among `comparisons`; None where no row differs at all, so that nothing is known of their variation.
+    p_corrected and outcome are those of this test alone until `compare_pairs` sets them.
     """
-    lines, others = metric.scorable(pair.ours), metric.scorable(pair.theirs)
-    rows = rows_of(lines)
-    ours, theirs = (significance.clustered(metric.row_statistics(side), rows) for side in (lines, others))
-    value, other = float(metric.aggregate(ours.sum(axis=0))), float(metric.aggregate(theirs.sum(axis=0)))
-    both = significance.resamples(np.hstack([ours, theirs]), RESAMPLES, seed)
+    predictions, baseline_predictions = metric.scorable(pair.predictions), metric.scorable(pair.baseline_predictions)
+    clusters = cluster_ids(predictions)
+    ours = significance.sum_by_cluster(metric.row_statistics(predictions), clusters)
+    theirs = significance.sum_by_cluster(metric.row_statistics(baseline_predictions), clusters)
+    value, baseline = float(metric.aggregate(ours.sum(axis=0))), float(metric.aggregate(theirs.sum(axis=0)))
+    sums = significance.bootstrap_sums(np.hstack([ours, theirs]), RESAMPLES, seed)
     width = ours.shape[1]
-    differences: np.ndarray = metric.aggregate(both[:, :width]) - metric.aggregate(both[:, width:])
-    low, high = significance.interval(differences, len(ours))
-    exact = metric.is_proportion and len(ours) == len(lines)
+    differences: np.ndarray = metric.aggregate(sums[:, :width]) - metric.aggregate(sums[:, width:])
+    low, high = _interval(metric, value - baseline, differences, len(ours))
+    exact = metric.is_proportion and len(ours) == len(predictions)
     if exact:
         p = significance.mcnemar_p(ours[:, 0].tolist(), theirs[:, 0].tolist())
     else:
-        p = significance.randomisation_p(ours, theirs, metric.aggregate, TRIALS, seed)
-    least = significance.detectable(float(differences.std(ddof=1)), level=LEVEL, power=POWER, comparisons=comparisons)
+        p = significance.randomization_p(ours, theirs, metric.aggregate, PERMUTATIONS, seed)
+    error = float(differences.std(ddof=1))
+    least = significance.minimum_detectable_effect(error, alpha=ALPHA, power=POWER, tests=tests)
     if exact:
-        least = max(least, significance.fewest_discordant(LEVEL / comparisons) / len(ours))
-    return {
-        "value": value,
-        "against": other,
-        "difference": value - other,
-        "low": low,
-        "high": high,
-        "test": "McNemar, exact" if exact else "paired approximate randomisation",
-        "p": p,
-        "detectable": least or None,
-    }
+        least = max(least, significance.fewest_discordant(ALPHA / tests) / len(ours))
+    found = MetricComparison(
+        value=value,
+        baseline=baseline,
+        difference=value - baseline,
+        low=low,
+        high=high,
+        test="McNemar, exact" if exact else "paired approximate randomization",
+        p=p,
+        p_corrected=p,
+        outcome="no difference shown",
+        minimum_detectable_effect=least or None,
+    )
+    return msgspec.structs.replace(found, outcome=_outcome(metric, found, p))
 
 
-def verdict(metric: Metric, entry: Mapping[str, Any]) -> str:
-    """better, worse, or no difference shown: test and interval must agree.
+def _interval(
+    metric: Metric, difference: float, differences: np.ndarray, clusters: int
+) -> tuple[float | None, float | None]:
+    if differences.min() < differences.max():
+        return significance.percentile_interval(differences, clusters)
+    if metric.upper_bound is None:
+        return None, None
+    return significance.unvaried_interval(difference, -metric.upper_bound, metric.upper_bound, clusters)
 
-    The test alone also notices another length of the answers, by which a measure of the whole corpus may differ where
+
+def _outcome(metric: Metric, entry: MetricComparison, p: float) -> Outcome:
+    """Better or worse only where test and interval agree.
+
+    The test alone also notices another length of the answers, by which a metric of the whole corpus may differ where
     hardly a row does.
     """
-    if entry["p_corrected"] >= LEVEL or entry["low"] <= 0 <= entry["high"]:
-        return NO_DIFFERENCE
-    return "better" if (entry["difference"] > 0) == (metric.better == "higher") else "worse"
+    if p >= ALPHA or (entry.low is not None and entry.high is not None and entry.low <= 0 <= entry.high):
+        return "no difference shown"
+    return "better" if (entry.difference > 0) == (metric.better == "higher") else "worse"

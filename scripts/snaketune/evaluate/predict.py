@@ -25,6 +25,7 @@ from snaketune.evaluate.requests import (
     EvalRequest,
     Messages,
     as_plain_text,
+    clusters,
     few_shot_messages,
     free_prompt,
     general_records,
@@ -124,7 +125,9 @@ def _requests_of(
             fix="Give data.split a larger test share, or add rows",
         )
     rows = sample_rows(records, config.max_rows, config.seed)
-    return {request.id: request for record in rows for request in row_requests(record, renderer, prefix, config.turns)}
+    shared = clusters(rows)
+    found = (request for record in rows for request in row_requests(record, renderer, prefix, config.turns))
+    return {request.id: dataclasses.replace(request, cluster=shared.get(request.row)) for request in found}
 
 
 def _fingerprint(variant: ModelVariant, config: PredictionConfig, requests: Requests) -> str:
@@ -271,6 +274,7 @@ class Predictor:
             id=request.id,
             prompt=request.prompt_text,
             row=request.row if request.row != request.id else None,
+            cluster=request.cluster,
             category=request.category,
         )
         if request.prompt is not None:

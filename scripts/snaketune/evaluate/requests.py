@@ -13,6 +13,8 @@ from snaketune.data import sources
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
 from snaketune.data.row_formats import parse_fields
+from snaketune.data.row_keys import identify
+from snaketune.data.union_find import Clusters
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
@@ -27,7 +29,8 @@ class EvalRequest:
 
     id: the id of the prediction; row: the id of the record it comes from; prompt_text: the prompt as a person reads it;
     reference: the reference answer, None for a prompt without one; ids and loss_mask: the reference and everything
-    before it, as in training; prompt: the ids after which the model generates, None for a plain text.
+    before it, as in training; prompt: the ids after which the model generates, None for a plain text; cluster: the
+    first row of those that this one depends on (see `clusters`), None for a row that stands alone.
     """
 
     id: str
@@ -38,6 +41,7 @@ class EvalRequest:
     ids: list[int]
     loss_mask: list[bool]
     prompt: list[int] | None
+    cluster: str | None = None
 
 
 def sample_rows(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
@@ -45,6 +49,24 @@ def sample_rows(records: Sequence[dict[str, Any]], count: int, seed: int) -> lis
     if len(records) <= count:
         return list(records)
     return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), count))]
+
+
+def clusters(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The cluster of each row that shares its question or its group with another: the id of the cluster's first row.
+
+    Such rows are not independent of each other. A question is what the data stage takes for one: the text of all turns
+    before the last answer, whatever its capitals and punctuation.
+    """
+    found = Clusters(len(records))
+    first: dict[tuple[str, object], int] = {}
+    for i, record in enumerate(records):
+        identity = identify(record)
+        keys = [("question", identity.prompt), ("opening", identity.opening), ("group", record.get("group"))]
+        for kind, key in keys:
+            if key:
+                found.join(i, first.setdefault((kind, key), i))
+    members = found.members()
+    return {str(records[i]["id"]): str(records[root]["id"]) for root, rows in members.items() for i in rows}
 
 
 def row_requests(record: dict[str, Any], renderer: Renderer, prefix: Messages, turns: str) -> Iterator[EvalRequest]:

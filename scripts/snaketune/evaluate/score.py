@@ -42,26 +42,40 @@ def scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> d
 
 def _scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> dict[str, Any]:
     found = {name: measured(metric, lines, seed) for name, metric in metrics.items() if metric.scorable(lines)}
-    return {"rows": len(set(rows_of(lines))), "metrics": found}
+    return {"rows": len(set(rows_of(lines))), "clusters": len(set(cluster_ids(lines))), "metrics": found}
 
 
-def measured(metric: Metric, lines: Sequence[Line], seed: int) -> dict[str, float]:
-    """A measure of the lines: its value and its 95 % interval."""
+def measured(metric: Metric, lines: Sequence[Line], seed: int) -> dict[str, float | None]:
+    """A measure of the lines: its value and its 95 % interval, None for both ends where it cannot be known."""
     lines = metric.scorable(lines)
     stats = metric.row_statistics(lines)
     value = float(metric.aggregate(stats.sum(axis=0)))
-    clusters = significance.clustered(stats, rows_of(lines))
-    if metric.is_proportion and len(clusters) == len(stats):
-        low, high = significance.wilson(float(stats[:, 0].sum()), len(stats))
-    else:
-        values: np.ndarray = metric.aggregate(significance.resamples(clusters, RESAMPLES, seed))
-        low, high = significance.interval(values, len(clusters))
+    low, high = _interval(metric, value, significance.sum_by_cluster(stats, cluster_ids(lines)), seed)
     return {"value": value, "low": low, "high": high}
 
 
+def _interval(metric: Metric, value: float, stats: np.ndarray, seed: int) -> tuple[float | None, float | None]:
+    if metric.is_proportion:
+        return significance.proportion_interval(stats)
+    values: np.ndarray = metric.aggregate(significance.bootstrap_sums(stats, RESAMPLES, seed))
+    if values.min() < values.max():
+        return significance.percentile_interval(values, len(stats))
+    if metric.upper_bound is None:
+        return None, None
+    return significance.unvaried_interval(value, 0.0, metric.upper_bound, len(stats))
+
+
 def rows_of(lines: Sequence[Line]) -> list[str]:
-    """The row that each line belongs to; several turns of one conversation are not independent of each other."""
+    """The row that each line belongs to."""
     return [str(line.get("row", line["id"])) for line in lines]
+
+
+def cluster_ids(lines: Sequence[Line]) -> list[str]:
+    """The cluster that each line belongs to, the unit of all that is said of chance.
+
+    Turns of one conversation, rows with the same question and rows of one group are not independent of each other.
+    """
+    return [str(line.get("cluster", line.get("row", line["id"]))) for line in lines]
 
 
 def own_values(lines: Sequence[Line], settings: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -81,7 +95,7 @@ def own_values(lines: Sequence[Line], settings: dict[str, Any]) -> dict[str, dic
 
 
 def add_own(lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]) -> None:
-    """Put each line's own values where `CustomMetric` looks for them."""
+    """Put each line's own values where `metrics.measures` looks for them."""
     for line in lines:
         line[CUSTOM] = {name: by_id[line["id"]] for name, by_id in values.items() if line["id"] in by_id}
 

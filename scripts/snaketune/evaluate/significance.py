@@ -1,7 +1,7 @@
-"""How sure a number is: bootstrap intervals, paired tests, correction for many, and what a test set could have shown.
+"""How sure a number is: bootstrap intervals, paired tests, correction for many tests, and what a test set could show.
 
-Rows are the unit: what is resampled or swapped is a row (or a cluster of lines that belong to one row) with all its
-statistics, so both artefacts of a comparison always see the same rows.
+The unit of all of it is the cluster: what is resampled or swapped is a cluster of predictions (rows with the same
+question, turns of one conversation) with all its statistics, so both sides of a comparison always see the same rows.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-Value = Callable[[np.ndarray], np.ndarray]
+Statistic = Callable[[np.ndarray], np.ndarray]
+Interval = tuple[float, float]
 NORMAL = NormalDist()
+CONFIDENCE = 0.95
 BLOCK = 500  # resamples whose draws are held at once
 
 
-def clustered(stats: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+def sum_by_cluster(stats: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """Statistics summed within each cluster [clusters, k], in the order of first appearance."""
     number = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     if len(number) == len(stats):
@@ -27,63 +29,90 @@ def clustered(stats: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     return sums
 
 
-def resamples(stats: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sums of `count` bootstrap resamples [count, k] of rows [rows, k]; the same seed draws the same rows."""
+def bootstrap_sums(stats: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sums of `count` bootstrap resamples [count, k] of clusters [clusters, k]; the same seed draws the same ones."""
     rng = np.random.default_rng(seed)
-    rows = len(stats)
+    clusters = len(stats)
     sums = []
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        sums.append(rng.multinomial(rows, np.full(rows, 1 / rows), size=size) @ stats)
+        sums.append(rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size) @ stats)
     return np.concatenate(sums)
 
 
-def interval(values: np.ndarray, rows: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap values, widened for few rows (Hesterberg 2015, "expanded percentile")."""
-    tail = expanded_tail(rows, confidence)
+def percentile_interval(values: np.ndarray, clusters: int, confidence: float = CONFIDENCE) -> Interval:
+    """Percentile interval of bootstrap values, widened for few clusters (Hesterberg 2015, "expanded percentile")."""
+    tail = expanded_tail(clusters, confidence)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def expanded_tail(rows: int, confidence: float = 0.95) -> float:
+def expanded_tail(clusters: int, confidence: float = CONFIDENCE) -> float:
     """The share to leave out at each end so that a percentile interval of a mean is as wide as Student's."""
-    if rows < 2:
+    if clusters < 2:
         return 0.0
     z = NORMAL.inv_cdf((1 + confidence) / 2)
-    free = rows - 1
+    free = clusters - 1
     # Student's quantile by its expansion in 1 / degrees of freedom (Abramowitz and Stegun 26.7.5).
     t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return NORMAL.cdf(-t * math.sqrt(rows / free))
+    return NORMAL.cdf(-t * math.sqrt(clusters / free))
 
 
-def wilson(right: float, rows: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of right rows (Wilson 1927), which holds also at 0 and at 1."""
+def wilson_interval(successes: float, rows: float, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a proportion (Wilson 1927), which holds also at 0 and at 1."""
     z2 = NORMAL.inv_cdf((1 + confidence) / 2) ** 2
-    share = right / rows
+    share = successes / rows
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
     half = math.sqrt(z2 * (share * (1 - share) / rows + z2 / (4 * rows**2))) / (1 + z2 / rows)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def randomisation_p(one: np.ndarray, other: np.ndarray, value: Value, trials: int, seed: int) -> float:
-    """Two-sided p-value of paired approximate randomisation (Noreen 1989; Riezler and Maxwell 2005).
+def proportion_interval(stats: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's interval of a proportion over clusters; stats [clusters, 2]: successes and rows of each cluster.
 
-    one, other: statistics [rows, k] of two artefacts on the same rows. If they answered equally well, swapping their
-    statistics in any rows changes the difference by chance only.
+    Rows of one cluster tell less than as many independent rows: Wilson's formula is given the number of independent
+    rows that would vary as much (Korn and Graubard 1998), which is the number of clusters where nothing varies.
+    """
+    successes, rows = stats.sum(axis=0).tolist()
+    clusters = len(stats)
+    if clusters == rows:
+        return wilson_interval(successes, rows, confidence)
+    share = successes / rows
+    residuals = stats[:, 0] - share * stats[:, 1]
+    variance = float((residuals**2).sum()) / rows**2 * clusters / max(clusters - 1, 1)
+    effective = min(share * (1 - share) / variance, rows) if variance > 0 else clusters
+    return wilson_interval(share * effective, effective, confidence)
+
+
+def unvaried_interval(value: float, lowest: float, highest: float, clusters: int) -> Interval:
+    """Interval of a bounded value where no resample differs: 0 of 50 rows do not show that there is none.
+
+    As many rows of another kind as Wilson's interval of 0 allows may have gone unseen, at either end of the range.
+    """
+    _, unseen = wilson_interval(0, clusters)
+    return value - unseen * (value - lowest), value + unseen * (highest - value)
+
+
+def randomization_p(one: np.ndarray, other: np.ndarray, statistic: Statistic, permutations: int, seed: int) -> float:
+    """Two-sided p-value of paired approximate randomization (Noreen 1989; Riezler and Maxwell 2005).
+
+    one, other: statistics [clusters, k] of two variants on the same clusters. If they answered equally well, swapping
+    their statistics in any clusters changes the difference by chance only. The smallest p-value that so many
+    permutations can give is 1 / (permutations + 1).
     """
     rng = np.random.default_rng(seed)
     both = (one + other).sum(axis=0)
-    seen = abs(float(value(one.sum(axis=0)) - value(other.sum(axis=0))))
+    observed = abs(float(statistic(one.sum(axis=0)) - statistic(other.sum(axis=0))))
     larger = 0
-    for start in range(0, trials, BLOCK):
-        swap = rng.integers(2, size=(min(BLOCK, trials - start), len(one)), dtype=np.int8)
+    for start in range(0, permutations, BLOCK):
+        swap = rng.integers(2, size=(min(BLOCK, permutations - start), len(one)), dtype=np.int8)
         sums = other.sum(axis=0) + swap.astype(float) @ (one - other)
-        larger += int((np.abs(value(sums) - value(both - sums)) >= seen * (1 - 1e-9)).sum())
-    return (larger + 1) / (trials + 1)
+        larger += int((np.abs(statistic(sums) - statistic(both - sums)) >= observed * (1 - 1e-9)).sum())
+    return (larger + 1) / (permutations + 1)
 
 
 def mcnemar_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Exact two-sided McNemar test: of the rows that only one artefact has right, is each as often the one?"""
+    """Exact two-sided McNemar test: of the rows that only one variant has right, is each as often the one?"""
     gained = sum(1 for a, b in zip(one, other, strict=True) if a > b)
     lost = sum(1 for a, b in zip(one, other, strict=True) if a < b)
     rows = gained + lost
@@ -102,14 +131,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable(error: float, *, level: float = 0.05, power: float = 0.8, comparisons: int = 1) -> float:
-    """The smallest true difference that a two-sided test at `level` finds with probability `power`.
+def minimum_detectable_effect(error: float, *, alpha: float = 0.05, power: float = 0.8, tests: int = 1) -> float:
+    """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`.
 
-    error: standard error of the difference; comparisons: tests among which the level is shared out.
+    error: standard error of the difference; tests: among how many the level is shared out.
     """
-    return error * (NORMAL.inv_cdf(1 - level / (2 * comparisons)) + NORMAL.inv_cdf(power))
+    return error * (NORMAL.inv_cdf(1 - alpha / (2 * tests)) + NORMAL.inv_cdf(power))
 
 
-def fewest_discordant(level: float) -> int:
-    """The fewest rows that an exact McNemar test can find different at `level`, were all of them gains."""
-    return math.floor(1 - math.log2(level)) + 1
+def fewest_discordant(alpha: float) -> int:
+    """The fewest rows that an exact McNemar test can find different at level `alpha`, were all of them gains."""
+    return math.floor(1 - math.log2(alpha)) + 1

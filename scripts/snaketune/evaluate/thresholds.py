@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from snaketune.contracts.evaluate import Comparison, ForgettingPair, ThresholdResult
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate.metrics import Metric, did_you_mean_metric
 from snaketune.files import StrPath, read_json, write_text
@@ -12,12 +13,11 @@ from snaketune.files import StrPath, read_json, write_text
 
 def checked(
     targets: Mapping[str, float], scores: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Metric]
-) -> list[dict[str, Any]]:
-    """{"metric", "limit", "artefact", "value", "met"} of each target, for the artefact that is recommended."""
-    artefact = recommended(scores)
+) -> list[ThresholdResult]:
+    """Hold the scores of the variant to deploy against each target."""
+    variant = recommended(scores)
     return [
-        {"metric": name, "limit": limit, "artefact": artefact}
-        | _met(metrics[name], limit, scores[artefact]["metrics"].get(name))
+        _met(name, metrics[name], limit, variant, scores[variant]["metrics"].get(name))
         for name, limit in checked_names(targets, metrics).items()
     ]
 
@@ -73,25 +73,27 @@ def usable_metric(name: str, metrics: Mapping[str, Metric], where: str, also: Se
     return metrics[name]
 
 
-def _met(metric: Metric, limit: float, found: Mapping[str, float] | None) -> dict[str, Any]:
-    if found is None:
-        return {"value": None, "met": None}
-    value = found["value"]
-    return {"value": value, "met": value >= limit if metric.better == "higher" else value <= limit}
+def _met(name: str, metric: Metric, limit: float, variant: str, score: Mapping[str, float] | None) -> ThresholdResult:
+    value = None if score is None else score["value"]
+    met = None if value is None else value >= limit if metric.better == "higher" else value <= limit
+    return ThresholdResult(metric=name, limit=limit, variant=variant, value=value, met=met)
 
 
 def check(comparison: StrPath, passed: StrPath) -> None:
     """The gate: write `passed` when every target and the forgetting limit are met, else an EvaluationError with all."""
-    found = read_json(comparison)
+    found = read_json(comparison, Comparison)
     missed = [
-        f"{one['metric']} of {one['artefact']} is {_shown(one['value'])}, the target is {one['limit']:g}"
-        for one in found["targets"]
-        if not one["met"]
+        f"{one.metric} of {one.variant} is {_shown(one.value)}, the target is {one.limit:g}"
+        for one in found.thresholds
+        if not one.met
     ]
-    forgotten = found["forgetting"]
-    if forgotten and forgotten["limit"] is not None:
-        best = recommended(forgotten["artefacts"])
-        missed += [pair["sentence"] for pair in forgotten["pairs"] if pair["artefact"] == best and not pair["within"]]
+    if found.forgetting and found.forgetting.limit is not None:
+        best = recommended(found.forgetting.variants)
+        missed += [
+            _forgotten(pair, found.forgetting.limit)
+            for pair in found.forgetting.pairs
+            if pair.variant == best and not pair.within_limit
+        ]
     if missed:
         raise EvaluationError(
             "the run does not meet its limits:\n" + "".join(f"  - {one}\n" for one in missed),
@@ -100,6 +102,11 @@ def check(comparison: StrPath, passed: StrPath) -> None:
             fix="Train on more or better rows, change the limits, or set evaluate.on_missed_threshold to report",
         )
     write_text(passed, "every target is met\n")
+
+
+def _forgotten(pair: ForgettingPair, limit: float) -> str:
+    times = f"{pair.ratio:.2f} times the base's"
+    return f"perplexity of {pair.variant} on the general set is {times}, the limit is {limit:g}"
 
 
 def _shown(value: float | None) -> str:

@@ -110,17 +110,17 @@ def _source(source: dict[str, Any]) -> str:
 
 
 def score_table(comparison: dict[str, Any]) -> str:
-    """A table of metrics (all but those of style) and artefacts, with 95 % intervals where the comparison has them."""
-    artefacts = comparison.get("artefacts", {})
-    directions = comparison.get("better", {})
-    known = dict.fromkeys(name for found in artefacts.values() for name in _metrics(found))
+    """A table of metrics (all but those of style) and variants, with 95 % intervals where the comparison has them."""
+    variants = comparison.get("variants", {})
+    directions = comparison.get("directions", {})
+    known = dict.fromkeys(name for found in variants.values() for name in _metrics(found))
     rows = []
     for name in by_priority(known, METRICS):
         metric = find(name, METRICS)
         if metric.aspect != "style":
             label = f"{metric.label} ({directions.get(name, metric.better)} is better)"
-            rows.append([label, *(_value(_metrics(found).get(name)) for found in artefacts.values())])
-    return _table(["", *artefacts], rows) if rows else ""
+            rows.append([label, *(_value(_metrics(found).get(name)) for found in variants.values())])
+    return _table(["", *variants], rows) if rows else ""
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:

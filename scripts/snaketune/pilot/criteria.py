@@ -27,8 +27,8 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
 
     gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
     """
-    sums = significance.resamples(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
-    low, high = significance.interval(sums[:, 0] / sums[:, 1], len(gains))
+    sums = significance.bootstrap_sums(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
+    low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gains))
     return float(gains.sum() / sizes.sum()), low, high
 
 

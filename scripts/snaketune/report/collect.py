@@ -1,22 +1,45 @@
-"""All that a run's files say, as one record: what the page shows and report.json holds.
+"""Collects what the files of a run say into one record: what the page shows and report.json holds.
 
-Every file but the configuration may be absent, or of a gate that failed; the record then says so under `missing`.
+Every file but the configuration may be absent, or of a gate that failed; the record names it under `missing` then.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from snaketune.contracts.evaluate import Comparison, Scores, VariantScores
+from snaketune.contracts.report import (
+    Curves,
+    DataFindings,
+    EvaluationFindings,
+    ExperimentFindings,
+    GgufFile,
+    JsonObject,
+    Measurements,
+    ModelFindings,
+    RejectedRow,
+    ReportedVariant,
+    RunFindings,
+    RunReport,
+    TrainingFindings,
+)
+from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath
-from snaketune.report import answers, conclusion, experiment_overview, forecast_accuracy, human_eval, human_ratings
+from snaketune.report import answers, conclusion, experiment_overview, human_eval, human_ratings
+from snaketune.report.forecast_accuracy import stage_seconds
 from snaketune.report.run_files import RunFiles
 
 ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
 TOKENS = "data/tokens/*/tokens.json"
-EXAMPLES = 50  # rows left out that are shown one by one
+MAX_LISTED = 50  # rows left out that are shown one by one
+MAX_POINTS = 400  # of one curve
+CURVES = ("loss", "validation_loss", "learning_rate", "gradient_norm")
+STEP = "update"
+PILOT_KEYS = ("decision", "reasons", "overridden", "piloted", "likely_cause")  # of decision.json, without its times
 NAMES = {
     "base": "base model",
     "prompted": "base with a prompt",
@@ -27,149 +50,194 @@ NAMES = {
 }
 
 
-def collect(folder: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:
+def collect(folder: StrPath, declared: Iterable[StrPath] | None = None) -> RunReport:
     """The record of the run in `folder`; declared: the only files to read, None for all that lie there."""
     run = RunFiles(folder, declared)
-    settings = run.json("config.json") or {}
-    found: dict[str, Any] = {
-        "run": settings.get("run", run.name),
-        "folder": Path(folder).as_posix(),
-        "config": settings,
-        "data": _data(run),
-        "plan": run.json("plan.json"),
-        "pilot": run.json("pilot/decision.json"),
-        "training": _training(run),
-        "model": _model(run),
-        "fidelity": run.json("model/fidelity.json"),
-        "evaluation": _evaluation(run, settings),
-        "provenance": run.json("run.json"),
-    }
-    found["outcomes"] = forecast_accuracy.outcomes(run, found)
-    ballots = run.glob("votes/*.json")
-    found["votes"] = human_ratings.tally(ballots, human_eval.form(found), settings.get("seed", 1)) if ballots else None
-    found["verdict"] = conclusion.verdict(found)
-    found["missing"], found["damaged"] = run.missing, run.damaged
-    return found
+    found = _findings(run)
+    paths = run.glob("votes/*.json")
+    ratings = (
+        human_ratings.aggregate_votes(paths, human_eval.form(found), found.config.get("seed", 1)) if paths else None
+    )
+    fields = msgspec.structs.asdict(found)
+    return RunReport(**fields, human_ratings=ratings, conclusion=conclusion.conclude(found))
+
+
+def measurements(folder: StrPath) -> Measurements:
+    """What was measured while the run in `folder` was made: times and memory, in files that no rule declares."""
+    run = RunFiles(folder)
+    names = [path.parent.name for path in run.glob("train/*/timing.json")]
+    training = {name: run.optional_json(f"train/{name}/timing.json") for name in names}
+    return Measurements(
+        training={name: timing for name, timing in training.items() if timing},
+        decision=run.optional_json("pilot/decision.json"),
+        serving=run.optional_json("model/timing.json"),
+        stages=stage_seconds(run.folder),
+    )
 
 
 def headline(folder: StrPath) -> str:
-    """Three or four lines for the terminal: the verdict, the file, how to run it, and where the report is."""
-    written = RunFiles(folder).json("report/report.json")
-    return conclusion.lines(written or collect(folder))
+    """Lines for the terminal: the conclusion, the file, how to run it, and where the report is."""
+    written = RunFiles(folder).record("report/report.json", RunReport)
+    return conclusion.terminal_lines(written or collect(folder))
 
 
-def _data(run: RunFiles) -> dict[str, Any]:
-    rejected = run.lines("data/rejected.jsonl")
+def _findings(run: RunFiles) -> RunFindings:
+    config = run.json("config.json") or {}
+    return RunFindings(
+        run=config.get("run", run.name),
+        folder=run.folder.as_posix(),
+        config=config,
+        data=_data(run),
+        plan=run.json("plan.json"),
+        pilot=_only(run.json("pilot/decision.json"), PILOT_KEYS),
+        training=_training(run),
+        model=_model(run),
+        fidelity=run.json("model/fidelity.json"),
+        evaluation=_evaluation(run, config),
+        provenance=run.json("run.json"),
+        missing=run.missing,
+        damaged=run.damaged,
+    )
+
+
+def _only(found: JsonObject | None, keys: Iterable[str]) -> JsonObject | None:
+    return None if found is None else {key: found[key] for key in keys if key in found}
+
+
+def _data(run: RunFiles) -> DataFindings:
     tokens = {path.parent.name: run.json(path.relative_to(run.folder).as_posix()) for path in run.glob(TOKENS)}
-    return {
-        "report": run.json("data/report.json"),
-        "split": run.json("data/split.json"),
-        "leaks": run.json("data/leaks.json"),
-        "tokens": {base: _tokens(found) for base, found in tokens.items() if found},
-        "rejected": [
-            {key: row.get(key) for key in ("source", "line", "reason", "detail")}
-            | {"row": answers.shortened(str(row.get("row", "")), 300)}
-            for row in rejected[:EXAMPLES]
+    return DataFindings(
+        report=run.json("data/report.json"),
+        split=run.json("data/split.json"),
+        leaks=run.json("data/leaks.json"),
+        tokens={base: _first_verdicts(found) for base, found in tokens.items() if found},
+        rejected=[
+            RejectedRow(
+                source=row.get("source"),
+                line=row.get("line"),
+                reason=row.get("reason"),
+                detail=row.get("detail"),
+                row=answers.shorten(str(row.get("row", "")), 300),
+            )
+            for row in run.lines("data/rejected.jsonl")[:MAX_LISTED]
         ],
-    }
+    )
 
 
-def _tokens(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "verdicts": found.get("verdicts", [])[:EXAMPLES], "listed": len(found.get("verdicts", []))}
+def _first_verdicts(tokens: JsonObject) -> JsonObject:
+    verdicts = tokens.get("verdicts", [])
+    return {**tokens, "verdicts": verdicts[:MAX_LISTED], "listed": len(verdicts)}
 
 
-def _training(run: RunFiles) -> dict[str, Any]:
-    experiments = []
+def _training(run: RunFiles) -> TrainingFindings:
     selection = run.json("train/selection.json")
     names = [path.parent.name for path in run.glob("train/*/summary.json")]
-    for name in experiment_overview.shown(names, selection or {}):
-        experiments.append(
-            {
-                "name": name,
-                "summary": run.json(f"train/{name}/summary.json"),
-                "timing": run.optional_json(f"train/{name}/timing.json"),
-                "metrics": _curve(run.lines(f"train/{name}/metrics.jsonl")),
-            }
+    experiments = [
+        ExperimentFindings(
+            name=name,
+            summary=run.json(f"train/{name}/summary.json"),
+            curves=_curves(run.lines(f"train/{name}/metrics.jsonl")),
         )
-    return {
-        "experiments": experiments,
-        "left_out": len(names) - len(experiments),
-        "what_matters": experiment_overview.what_matters(selection or {}),
-        "selection": selection,
-        "pilot": {
-            "summary": run.optional_json("pilot/summary.json"),
-            "metrics": _curve(run.optional_lines("pilot/metrics.jsonl")),
-        },
-    }
+        for name in experiment_overview.select_shown(names, selection or {})
+    ]
+    pilot = ExperimentFindings(
+        name="pilot",
+        summary=run.optional_json("pilot/summary.json"),
+        curves=_curves(run.optional_lines("pilot/metrics.jsonl")),
+    )
+    return TrainingFindings(
+        experiments=experiments,
+        left_out=len(names) - len(experiments),
+        setting_effects=experiment_overview.setting_effects(selection or {}),
+        selection=selection,
+        pilot=pilot,
+    )
 
 
-def _curve(lines: list[dict[str, Any]], most: int = 400) -> dict[str, list[list[float]]]:
-    """The points of each curve as [update, value]; a long curve is thinned to at most `most` points, ends kept."""
-    curves: dict[str, list[list[float]]] = {}
+def _curves(lines: Iterable[JsonObject]) -> Curves:
+    """The points of each curve; a long curve is thinned to MAX_POINTS, its ends kept."""
+    curves: Curves = {}
     for line in lines:
-        for name in ("loss", "validation_loss", "learning_rate", "gradient_norm"):
+        for name in CURVES:
             if isinstance(line.get(name), int | float):
-                curves.setdefault(name, []).append([line["update"], line[name]])
-    return {name: _thinned(points, most) for name, points in curves.items()}
+                curves.setdefault(name, []).append((line[STEP], line[name]))
+    return {name: _thin(points) for name, points in curves.items()}
 
 
-def _thinned(points: list[list[float]], most: int) -> list[list[float]]:
-    if len(points) <= most:
+def _thin(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    if len(points) <= MAX_POINTS:
         return points
-    step = (len(points) - 1) / (most - 1)
-    return [points[round(i * step)] for i in range(most)]
+    stride = (len(points) - 1) / (MAX_POINTS - 1)
+    return [points[round(i * stride)] for i in range(MAX_POINTS)]
 
 
-def _model(run: RunFiles) -> dict[str, Any]:
-    files = []
-    for path in run.glob("model/*.gguf"):
-        kind = path.stem.removeprefix(f"{run.name}-")
-        files.append({"file": path.as_posix(), "type": kind, "bytes": path.stat().st_size})
+def _model(run: RunFiles) -> ModelFindings:
     modelfile, card = run.path("model/Modelfile"), run.path("model/README.md")
-    return {
-        "files": files,
-        "fused": run.json("model/fused.json"),
-        "modelfile": modelfile.as_posix() if modelfile else None,
-        "ollama": _ollama(modelfile) if modelfile else None,
-        "card": card.as_posix() if card else None,
-        "served": run.optional_json("model/served.json"),
-        "serving_times": run.optional_json("model/timing.json"),
-    }
+    return ModelFindings(
+        files=[
+            GgufFile(file=path.as_posix(), type=path.stem.removeprefix(f"{run.name}-"), bytes=path.stat().st_size)
+            for path in run.glob("model/*.gguf")
+        ],
+        fused=run.json("model/fused.json"),
+        modelfile=modelfile.as_posix() if modelfile else None,
+        ollama=_ollama_command(modelfile) if modelfile else None,
+        card=card.as_posix() if card else None,
+        served=run.optional_json("model/served.json"),
+    )
 
 
-def _ollama(modelfile: Path) -> str | None:
+def _ollama_command(modelfile: Path) -> str | None:
     """The command that a Modelfile names in its first line."""
     with open(modelfile, encoding="utf-8", errors="replace") as lines:
         first = lines.readline().removeprefix("#").strip()
     return first if first.startswith("ollama create ") else None
 
 
-def _evaluation(run: RunFiles, settings: dict[str, Any]) -> dict[str, Any]:
-    names = [path.parent.name for path in run.glob("evaluation/*/scores.json")]
-    scores = {name: run.json(f"evaluation/{name}/scores.json") for name in names}
-    scores = {name: found for name, found in sorted(scores.items(), key=lambda it: artefact_order(it[0])) if found}
+def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
+    names = sorted((path.parent.name for path in run.glob("evaluation/*/scores.json")), key=variant_order)
+    read = {name: run.record(f"evaluation/{name}/scores.json", Scores) for name in names}
+    scores = {name: _without_custom_values(found) for name, found in read.items() if found}
     predictions = {name: run.lines(f"evaluation/{name}/predictions.jsonl") for name in scores}
-    tuned = conclusion.deployed(list(scores), settings)
+    tuned = conclusion.deployed_variant(list(scores), config)
     base = "base" if "base" in scores else None
-    return {
-        "artefacts": [{"name": name, "title": title(name), **(found or {})} for name, found in scores.items()],
-        "base": base,
-        "tuned": tuned,
-        "comparison": run.json("evaluation/comparison.json"),
-        "answers": answers.side_by_side(predictions, base=base, tuned=tuned, seed=settings.get("seed", 1)),
-        "prompts": answers.unscored({name: run.optional_lines(f"evaluation/{name}/prompts.jsonl") for name in scores}),
-    }
+    answered, exact = _exact_answers(predictions.get(tuned or "", []))
+    return EvaluationFindings(
+        variants=[ReportedVariant(name=name, title=title(name), scores=found) for name, found in scores.items()],
+        base=base,
+        tuned=tuned,
+        answered=answered,
+        exact=exact,
+        comparison=run.record("evaluation/comparison.json", Comparison),
+        answers=answers.side_by_side(predictions, base=base, tuned=tuned, seed=config.get("seed", 1)),
+        prompts=answers.free_prompts(_prompts(run, scores)),
+    )
 
 
-def title(artefact: str) -> str:
-    """What an artefact is called on the page."""
-    if artefact.startswith("gguf-"):
-        return f"tuned {artefact.removeprefix('gguf-').upper()} GGUF"
-    return NAMES.get(artefact, artefact)
+def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[JsonObject]]:
+    return {name: run.optional_lines(f"evaluation/{name}/prompts.jsonl") for name in scores}
 
 
-def artefact_order(name: str) -> tuple[int, int, str]:
-    """From the base along the chain to the smallest file."""
+def _without_custom_values(scores: Scores) -> VariantScores:
+    fields = {name: getattr(scores, name) for name in VariantScores.__struct_fields__}
+    return VariantScores(**fields)
+
+
+def _exact_answers(predictions: Sequence[JsonObject]) -> tuple[int, int]:
+    """How many predictions have an answer and a reference, and how many answers equal their reference."""
+    metric = METRICS["exact_match"]
+    scorable = metric.scorable(predictions)
+    return len(scorable), round(float(metric.row_statistics(scorable)[:, 0].sum())) if scorable else 0
+
+
+def title(variant: str) -> str:
+    """What a variant is called on the page."""
+    if variant.startswith("gguf-"):
+        return f"tuned {variant.removeprefix('gguf-').upper()} GGUF"
+    return NAMES.get(variant, variant)
+
+
+def variant_order(name: str) -> tuple[int, int, str]:
+    """A key that sorts variants from the base along the chain to the smallest file."""
     if name in ORDER:
         return ORDER.index(name), 0, name
     bits = re.search(r"gguf-\D*(\d+)", name)

@@ -1,202 +1,393 @@
-"""The verdict: is the file that will be deployed better than the base, by how much, how surely, and how it is run."""
+"""The conclusion of a run in sentences, the only place that makes them: better than the base, how good, how it is run.
+
+Intervals and p-values in a sentence are of that test alone, so that the two agree; whether something is better or
+worse is decided after correction for all tests that were made together, and said in words.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from snaketune.evaluate.metrics import Metric, by_priority, find
-from snaketune.report.formatting import gap, metrics_of, number, probability, shown, size
+from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
+from snaketune.contracts.report import Command, Conclusion, GgufFile, RunFindings, RunReport, Status
+from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
+from snaketune.report.formatting import (
+    format_difference,
+    format_number,
+    format_p,
+    format_signed,
+    format_size,
+    format_value,
+    metrics_of,
+)
+
+ALPHA = 0.05
+LOW_SHARE = 0.5  # below so many exact answers, and so much overlap with the references, a warning stands above the fold
+MOST_NOT_SIGNIFICANT = 2  # metrics in a headline that point the other way
+Metrics = Mapping[str, Metric]
+Comparisons = Mapping[str, MetricComparison]
 
 
-def deployed(scored: list[str], settings: dict[str, Any]) -> str | None:
-    """The artefact that the verdict is about: the first GGUF type asked for that was scored, else what is nearest."""
-    wanted = [f"gguf-{kind}" for kind in settings.get("package", {}).get("gguf", [])]
+def deployed_variant(scored: Sequence[str], config: Mapping[str, Any]) -> str | None:
+    """The variant that the conclusion is about: the first of package.gguf that was scored, else what is nearest."""
+    configured = [f"gguf-{kind}" for kind in config.get("package", {}).get("gguf", [])]
     others = [name for name in scored if name.startswith("gguf-")]
-    for name in [*wanted, *others, "fused", "adapter"]:
-        if name in scored:
-            return name
-    return None
+    return next((name for name in [*configured, *others, "fused", "adapter"] if name in scored), None)
 
 
-def verdict(facts: dict[str, Any]) -> dict[str, Any]:
-    """{"status", "sentence", "since", "cautions", "file", "bytes", "commands"}.
-
-    status: better, worse, mixed, same, unknown, no-go; since: the same against the run that compare_with names.
-    """
-    file = _file(facts)
-    found: dict[str, Any] = {
-        "status": "unknown",
-        "sentence": "",
-        "cautions": cautions(facts),
-        "file": file["file"] if file else None,
-        "bytes": file["bytes"] if file else None,
-        "commands": commands(facts, file),
-    }
-    status, sentence = _compared(facts)
-    pilot = facts.get("pilot") or {}
-    if status == "unknown" and pilot.get("decision") == "no-go" and not facts["training"]["experiments"]:
-        reasons = "; ".join(str(reason) for reason in pilot.get("reasons", []))
-        status, sentence = "no-go", f"The pilot says no: {reasons or 'its criteria were not met'}. Nothing was trained."
-    return found | {"status": status, "sentence": sentence, "since": _since(facts)}
-
-
-def _since(facts: dict[str, Any]) -> str | None:
-    """The sentence on the run that `compare_with` names, where it was measured."""
-    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
-    pair = pair_of(evaluation["comparison"], evaluation["tuned"], "previous") if evaluation["tuned"] else None
-    if not pair:
-        return None
-    metrics = metrics_of(facts["config"])
-    return judged(facts["run"], facts["config"].get("compare_with") or "the run before", pair, metrics)[1]
-
-
-def _compared(facts: dict[str, Any]) -> tuple[str, str]:
-    evaluation = facts["evaluation"]
-    base, tuned = evaluation["base"], evaluation["tuned"]
-    if tuned is None:
-        return "unknown", "Nothing that was tuned has been scored, so there is no verdict."
-    if base is None:
-        return "unknown", "The base model was not scored, so there is nothing to compare with."
-    pair = pair_of(evaluation["comparison"], tuned, base)
-    if pair is None:
-        return "unknown", f"{facts['run']} was not compared with its base model, so there is no verdict."
-    return judged(facts["run"], "its base model", pair, metrics_of(facts["config"]))
-
-
-def judged(name: str, against: str, pair: dict[str, Any], metrics: Mapping[str, Metric]) -> tuple[str, str]:
-    """A paired comparison's status (better, worse, mixed, same, unknown) and the sentence that says so."""
-    rows = f"{pair['rows']} test {'row' if pair['rows'] == 1 else 'rows'}"
-    tested = _without_style(pair, metrics)
-    better, worse = (_leading(tested, verdict, metrics) for verdict in ("better", "worse"))
-    if better and worse:
-        said = f"better in {_words(better, tested, metrics)}, and worse in {_words(worse, tested, metrics)}"
-        return "mixed", f"{name} is {said}, than {against} on {rows}."
-    if better or worse:
-        status, leading = ("better", better) if better else ("worse", worse or "")
-        return status, f"{name} is {status} than {against} on {rows}: {_words(leading, tested, metrics)}."
-    if not tested:
-        return "unknown", f"{name} and {against} share no measure, so there is no verdict."
-    leading = by_priority(tested, metrics)[0]
-    metric = find(leading, metrics)
-    limit = tested[leading].get("detectable")
-    could = f"; a difference of {gap(metric, limit)} would have been found in four of five such tests" if limit else ""
-    values = f"{shown(metric, tested[leading]['value'])} against {shown(metric, tested[leading]['against'])}"
-    return (
-        "same",
-        f"No difference between {name} and {against} that {rows} could show: {metric.in_sentence} {values}{could}.",
+def conclude(found: RunFindings) -> Conclusion:
+    """The conclusion that a run's files allow."""
+    file = _file(found)
+    status, sentence = _against_base(found)
+    pilot = found.pilot or {}
+    if status == "unknown" and pilot.get("decision") == "no-go" and not found.training.experiments:
+        status, sentence = "no-go", f"The pilot says no: {_reasons(pilot)}. Nothing was trained."
+    quality, is_low = absolute_quality(found, status)
+    return Conclusion(
+        status=status,
+        sentence=sentence,
+        quality=quality,
+        quality_is_low=is_low,
+        vs_previous=_vs_previous(found),
+        warnings=list(warnings(found)),
+        file=file.file if file else None,
+        bytes=file.bytes if file else None,
+        commands=commands(found, file),
     )
 
 
-def pair_of(comparison: dict[str, Any] | None, artefact: str, against: str) -> dict[str, Any] | None:
-    """The paired comparison of two artefacts."""
-    for pair in (comparison or {}).get("pairs", []):
-        if pair["artefact"] == artefact and pair["against"] == against:
-            return pair
-    return None
+def _reasons(pilot: Mapping[str, Any]) -> str:
+    return "; ".join(str(reason) for reason in pilot.get("reasons", [])) or "its criteria were not met"
 
 
-def _without_style(pair: dict[str, Any] | None, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The tests of a pair that tell whether answers are right, not how they are given."""
-    tested = (pair or {}).get("metrics", {})
-    return {name: it for name, it in tested.items() if find(name, metrics).aspect != "style"}
+def _against_base(found: RunFindings) -> tuple[Status, str]:
+    evaluation = found.evaluation
+    if evaluation.tuned is None:
+        return "unknown", "Nothing that was tuned has been scored, so there is no conclusion."
+    if evaluation.base is None:
+        return "unknown", "The base model was not scored, so there is nothing to compare with."
+    pair = evaluation.comparison.pair(evaluation.tuned, evaluation.base) if evaluation.comparison else None
+    if pair is None:
+        return "unknown", f"{found.run} was not compared with its base model, so there is no conclusion."
+    return compare_in_words(found.run, "its base model", pair, metrics_of(found.config))
 
 
-def _leading(tested: dict[str, Any], verdict: str, metrics: Mapping[str, Metric]) -> str | None:
-    """The metric that says it best, of those with this verdict."""
-    return next(iter(by_priority(_with(tested, verdict), metrics)), None)
-
-
-def _with(tested: dict[str, Any], verdict: str) -> Iterable[str]:
-    return (name for name, it in tested.items() if it.get("verdict") == verdict)
-
-
-def _words(name: str, tested: dict[str, Any], metrics: Mapping[str, Metric]) -> str:
-    it, metric = tested[name], find(name, metrics)
-    sure = probability(it.get("p_corrected", it["p"]))
-    return f"{metric.in_sentence} {shown(metric, it['value'])} instead of {shown(metric, it['against'])} ({sure})"
-
-
-def cautions(facts: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the verdict: gates that failed or were overridden, and what else got worse."""
-    found = []
-    pilot, fidelity = facts.get("pilot") or {}, facts.get("fidelity") or {}
-    if pilot.get("decision") == "no-go" and facts["training"]["experiments"]:
-        reasons = "; ".join(str(reason) for reason in pilot.get("reasons", []))
-        found.append(f"The pilot said no-go ({reasons}), and pilot.on_no_go: continue overrode it.")
-    failed = [check for check in fidelity.get("checks", []) if not check.get("passed")]
-    if fidelity.get("passed") is False:
-        said = "; ".join(f"{check['variant']}: {check['message']}" for check in failed)
-        found.append(f"The files are not proven to be the model that was trained. {said}.")
-    leaks = facts["data"]["leaks"] or {}
-    if leaks.get("pairs"):
-        counts = (f"{n} of {leaks['rows'][name]} {name} rows" for name, n in leaks["affected"].items() if n)
-        found.append(f"{', '.join(counts)} repeat or belong with rows of another split: the scores may be inflated.")
-    evaluation, metrics = facts["evaluation"], metrics_of(facts["config"])
-    pair = pair_of(evaluation["comparison"], evaluation["tuned"], evaluation["base"]) if evaluation["tuned"] else None
-    tested = (pair or {}).get("metrics", {})
-    for name in by_priority(_with(tested, "worse"), metrics):
-        if find(name, metrics).aspect == "style":
-            found.append(f"Worse than the base: {_words(name, tested, metrics)}.")
-    found += [it for it in (_no_better_than_prompt(evaluation, metrics), _forgotten(evaluation)) if it]
-    targets = (evaluation["comparison"] or {}).get("targets") or []
-    missed = [(it, find(it["metric"], metrics)) for it in targets if not it.get("met")]
-    if missed:
-        said = ", ".join(f"{metric.in_sentence} {shown(metric, it['value'])}" for it, metric in missed)
-        found.append(f"{len(missed)} of the configuration's targets not met: {said}.")
-    return found
-
-
-def _no_better_than_prompt(evaluation: dict[str, Any], metrics: Mapping[str, Metric]) -> str | None:
-    """A prompt costs nothing; a tuned model that does not beat it was not worth its training."""
-    pair = pair_of(evaluation["comparison"], evaluation["tuned"], "prompted") if evaluation["tuned"] else None
-    tested = _without_style(pair, metrics)
-    if not tested or _leading(tested, "better", metrics):
+def _vs_previous(found: RunFindings) -> str | None:
+    """The sentence on the run that `compare_with` names, where it was measured."""
+    comparison, tuned = found.evaluation.comparison, found.evaluation.tuned
+    pair = comparison.pair(tuned, "previous") if comparison else None
+    if comparison is None or pair is None:
         return None
+    name = found.config.get("compare_with") or "the run before"
+    _, sentence = compare_in_words(found.run, name, pair, metrics_of(found.config))
+    kept = {each.variant: each.ratio for each in comparison.forgetting.pairs} if comparison.forgetting else {}
+    more = forgetting_in_words(kept.get(tuned or ""), kept.get("previous"))
+    return f"{sentence} {more}" if more else sentence
+
+
+def compare_in_words(name: str, baseline: str, pair: PairComparison, metrics: Metrics) -> tuple[Status, str]:
+    """A paired comparison's status and the sentence that says so, with what got worse beside what got better."""
+    tested = _without_style(pair.metrics, metrics)
+    better, worse = (_leading(tested, outcome, metrics) for outcome in ("better", "worse"))
+    rows = rows_in_words(pair)
+    if better and worse:
+        parts = f"better in {_phrase(better, tested, metrics)}, and worse in {_phrase(worse, tested, metrics)}"
+        status, sentence = "mixed", f"{name} is {parts}, than {baseline} on {rows}."
+    elif better or worse:
+        status, leading = ("better", better) if better else ("worse", worse or "")
+        sentence = f"{name} is {status} than {baseline} on {rows}: {_phrase(leading, tested, metrics)}."
+    elif tested:
+        status, sentence = "same", _no_difference(name, baseline, rows, tested, metrics)
+    else:
+        return "unknown", f"{name} and {baseline} share no metric, so there is no conclusion."
+    return _as_status(status), " ".join([sentence, *_other_side(status, pair.metrics, metrics)])
+
+
+def _as_status(status: str) -> Status:
+    statuses: dict[str, Status] = {"better": "better", "worse": "worse", "mixed": "mixed", "same": "same"}
+    return statuses[status]
+
+
+def rows_in_words(pair: PairComparison) -> str:
+    """`49 test rows (37 questions)`: the second number is that of independent observations, where it differs."""
+    rows = f"{pair.rows} test {'row' if pair.rows == 1 else 'rows'}"
+    questions = "question" if pair.clusters == 1 else "questions"
+    return f"{rows} ({pair.clusters} {questions})" if pair.clusters < pair.rows else rows
+
+
+def _no_difference(name: str, baseline: str, rows: str, tested: Comparisons, metrics: Metrics) -> str:
+    leading = by_priority(tested, metrics)[0]
+    metric, entry = find(leading, metrics), tested[leading]
+    values = f"{format_value(metric, entry.value)} against {format_value(metric, entry.baseline)}"
+    least = entry.minimum_detectable_effect
+    if is_too_few(metric, least):
+        could = "; so few rows could not have shown any"
+    else:
+        could = (
+            f"; {format_difference(metric, least)} would have been found in four of five such tests" if least else ""
+        )
+    return f"No difference between {name} and {baseline} that {rows} could show: {metric.in_sentence} {values}{could}."
+
+
+def is_too_few(metric: Metric, least: float | None) -> bool:
+    """Whether the smallest difference that would have been found is larger than any that there can be."""
+    return least is not None and metric.upper_bound is not None and least > metric.upper_bound
+
+
+def _other_side(status: str, compared: Comparisons, metrics: Metrics) -> Iterable[str]:
+    """What a headline must not hide: style that got worse, and what points the other way without being significant."""
+    style = [name for name in _with_outcome(compared, "worse") if find(name, metrics).aspect == "style"]
+    if style:
+        yield f"Also worse: {_phrases(by_priority(style, metrics), compared, metrics)}."
+    if status != "better":
+        return
+    against = [
+        name
+        for name in by_priority(_without_style(compared, metrics), metrics)
+        if compared[name].outcome == "no difference shown" and _points_to_worse(find(name, metrics), compared[name])
+    ]
+    if against:
+        said = _phrases(against[:MOST_NOT_SIGNIFICANT], compared, metrics)
+        yield f"Worse, though not significantly: {said}."
+
+
+def _points_to_worse(metric: Metric, entry: MetricComparison) -> bool:
+    return (entry.difference < 0) if metric.better == "higher" else (entry.difference > 0)
+
+
+def forgetting_in_words(ratio: float | None, previous: float | None) -> str | None:
+    """A sentence where a run forgot more than the one before it, by the ratios of their perplexities to the base's."""
+    if ratio is None or previous is None or ratio <= previous:
+        return None
+    return (
+        f"It has forgotten more: perplexity on general rows is {format_number(ratio)} instead of "
+        f"{format_number(previous)} times the base's."
+    )
+
+
+def difference_in_words(metric: Metric, entry: MetricComparison, num_tests: int, other: str = "the base") -> str:
+    """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
+    scale, unit = (100, " points") if metric.unit == "share" else (1, "")
+    change = f"{format_signed(scale * entry.difference)}{unit} against {other}"
+    if entry.low is None or entry.high is None:
+        same = "the same in every row" if entry.difference == 0 else entry.outcome
+        return f"{change}: {same}"
+    interval = f"({format_signed(scale * entry.low)} to {format_signed(scale * entry.high)})"
+    return f"{change} {interval}, {format_p(entry.p)}: {_outcome_in_words(metric, entry, num_tests)}"
+
+
+def _outcome_in_words(metric: Metric, entry: MetricComparison, num_tests: int) -> str:
+    """The corrected outcome, so that it does not contradict the interval and the p-value beside it."""
+    if entry.outcome != "no difference shown":
+        return entry.outcome
+    by_test = entry.p < ALPHA
+    by_interval = entry.low is not None and entry.high is not None and not entry.low <= 0 <= entry.high
+    if by_test and by_interval:
+        return f"not significant after correction for {num_tests} tests"
+    if by_test != by_interval:
+        return "no difference shown, since interval and test disagree"
+    least = entry.minimum_detectable_effect
+    if is_too_few(metric, least):
+        return "no difference shown (so few rows could not have shown any)"
+    return f"no difference shown ({format_difference(metric, least)} would have shown)" if least else entry.outcome
+
+
+def _without_style(compared: Comparisons, metrics: Metrics) -> dict[str, MetricComparison]:
+    """The metrics that tell whether answers are right, not how they are given."""
+    return {name: entry for name, entry in compared.items() if find(name, metrics).aspect != "style"}
+
+
+def _with_outcome(compared: Comparisons, outcome: str) -> list[str]:
+    return [name for name, entry in compared.items() if entry.outcome == outcome]
+
+
+def _leading(compared: Comparisons, outcome: str, metrics: Metrics) -> str | None:
+    """The metric that says it best, of those with this outcome."""
+    return next(iter(by_priority(_with_outcome(compared, outcome), metrics)), None)
+
+
+def _phrase(name: str, compared: Comparisons, metrics: Metrics) -> str:
+    return f"{_values(name, compared, metrics)} ({format_p(compared[name].p)})"
+
+
+def _phrases(names: Iterable[str], compared: Comparisons, metrics: Metrics) -> str:
+    return listed([_values(name, compared, metrics) for name in names])
+
+
+def _values(name: str, compared: Comparisons, metrics: Metrics) -> str:
+    metric, entry = find(name, metrics), compared[name]
+    return f"{metric.in_sentence} {format_value(metric, entry.value)} instead of {format_value(metric, entry.baseline)}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def absolute_quality(found: RunFindings, status: Status) -> tuple[str | None, bool]:
+    """How good the answers are in themselves, in the measures a person cares about first, and whether that is low."""
+    evaluation, metrics = found.evaluation, metrics_of(found.config)
+    scores = evaluation.scores_of(evaluation.tuned)
+    if scores is None:
+        return None, False
+    if not evaluation.answered:
+        return "The test rows are plain texts, so nothing is known of how good its answers are.", False
+    parts = [_score_phrase(name, scores, metrics) for name in _cared_about(found, scores, metrics)]
+    parts.append(_exact_phrase(evaluation.exact, evaluation.answered))
+    overlap = next((name for name in one_per_aspect(scores.metrics, metrics) if _is_overlap(name, metrics)), None)
+    if overlap:
+        parts.append(_score_phrase(overlap, scores, metrics) + _of_scale(find(overlap, metrics)))
+    is_low = evaluation.exact < LOW_SHARE * evaluation.answered and _overlap_share(overlap, scores, metrics) < LOW_SHARE
+    said = "; ".join(parts)
+    said = said[0].upper() + said[1:]
+    if not is_low:
+        return f"{said}.", False
+    tail = ": better than its base is not yet good. Read the answers." if status == "better" else ". Read the answers."
+    return said + tail, True
+
+
+def _cared_about(found: RunFindings, scores: SetScores, metrics: Metrics) -> list[str]:
+    """The metrics that the configuration itself names: those with a threshold, and custom ones."""
+    comparison = found.evaluation.comparison
+    named = [result.metric for result in comparison.thresholds] if comparison else []
+    named += [name for name in scores.metrics if find(name, metrics).aspect == "task" and name in metrics]
+    said = {"exact_match", "chrf"}
+    return [name for name in dict.fromkeys(named) if name in scores.metrics and name not in said]
+
+
+def _exact_phrase(exact: int, answered: int) -> str:
+    if exact == answered:
+        return f"all {answered} answers equal their references" if answered > 1 else "the answer equals its reference"
+    if exact == 0:
+        return f"none of {answered} answers equals its reference"
+    few = "only " if exact < LOW_SHARE * answered else ""
+    return f"{few}{exact} of {answered} answers {'equals its reference' if exact == 1 else 'equal their references'}"
+
+
+def _score_phrase(name: str, scores: SetScores, metrics: Metrics) -> str:
+    metric = find(name, metrics)
+    return f"{metric.in_sentence} is {format_value(metric, scores.metrics[name].value)}"
+
+
+def _of_scale(metric: Metric) -> str:
+    return f" of {format_number(metric.upper_bound)}" if metric.unit == "points" and metric.upper_bound else ""
+
+
+def _is_overlap(name: str, metrics: Metrics) -> bool:
+    return find(name, metrics).aspect == "overlap"
+
+
+def _overlap_share(name: str | None, scores: SetScores, metrics: Metrics) -> float:
+    """The overlap with the references as a share of its scale; 0 where none was measured."""
+    if name is None:
+        return 0.0
+    bound = find(name, metrics).upper_bound
+    return scores.metrics[name].value / bound if bound else 0.0
+
+
+def warnings(found: RunFindings) -> Iterable[str]:
+    """What a reader must know beside the conclusion: gates that failed or were overridden, and other doubts."""
+    yield from _of_pilot(found)
+    yield from _of_fidelity(found.fidelity or {})
+    yield from _of_leaks(found.data.leaks or {})
+    yield from _of_prompt(found)
+    yield from _of_forgetting(found)
+    yield from _of_thresholds(found)
+
+
+def _of_pilot(found: RunFindings) -> Iterable[str]:
+    pilot = found.pilot or {}
+    if pilot.get("decision") == "no-go" and found.training.experiments:
+        if pilot.get("overridden", True):
+            yield f"The pilot said no-go ({_reasons(pilot)}), and pilot.on_no_go: continue overrode it."
+        else:
+            yield f"The latest pilot said no-go ({_reasons(pilot)}): this report is older, of another configuration."
+
+
+def _of_fidelity(fidelity: Mapping[str, Any]) -> Iterable[str]:
+    """The checks that failed."""
+    if fidelity.get("passed") is False:
+        failed = [check for check in fidelity.get("checks", []) if not check.get("passed")]
+        said = "; ".join(f"{check['variant']}: {check['message']}" for check in failed)
+        yield f"The files are not proven to be the model that was trained. {said}."
+
+
+def _of_leaks(leaks: Mapping[str, Any]) -> Iterable[str]:
+    if leaks.get("pairs"):
+        counts = (f"{count} of {leaks['rows'][name]} {name} rows" for name, count in leaks["affected"].items() if count)
+        yield f"{', '.join(counts)} repeat or belong with rows of another split: the scores may be inflated."
+
+
+def _of_prompt(found: RunFindings) -> Iterable[str]:
+    """A prompt costs nothing; a tuned model that does not beat it was not worth its training."""
+    evaluation, metrics = found.evaluation, metrics_of(found.config)
+    pair = evaluation.comparison.pair(evaluation.tuned, "prompted") if evaluation.comparison else None
+    tested = _without_style(pair.metrics, metrics) if pair else {}
+    if not tested or _leading(tested, "better", metrics):
+        return
     worse = _leading(tested, "worse", metrics)
     if worse:
-        return f"The base with a prompt and examples alone does better: {_words(worse, tested, metrics)}."
-    return "It is not shown to be better than the base with a prompt and examples alone, which needs no training."
+        yield f"The base with a prompt and examples alone does better: {_phrase(worse, tested, metrics)}."
+    else:
+        yield "It is not shown to be better than the base with a prompt and examples alone, which needs no training."
 
 
-def _forgotten(evaluation: dict[str, Any]) -> str | None:
-    for pair in ((evaluation["comparison"] or {}).get("forgetting") or {}).get("pairs", []):
-        worse = any(it.get("verdict") == "worse" for it in pair.get("metrics", {}).values())
-        if pair["artefact"] == evaluation["tuned"] and (worse or pair.get("within") is False):
-            kept = "" if pair.get("within") is not False else ", which is above the limit"
-            return (
-                f"It has forgotten some of what its base could do: perplexity on {pair['rows']} general rows is "
-                f"{number(pair['ratio'])} times the base's{kept}."
-            )
-    return None
+def _of_forgetting(found: RunFindings) -> Iterable[str]:
+    pair = forgetting_of(found)
+    if pair is None:
+        return
+    worse = any(entry.outcome == "worse" for entry in pair.metrics.values())
+    if worse or pair.within_limit is False:
+        above = ", which is above the limit" if pair.within_limit is False else ""
+        yield (
+            f"It has forgotten some of what its base could do: perplexity on {pair.rows} general rows is "
+            f"{format_number(pair.ratio)} times the base's{above}."
+        )
 
 
-def _file(facts: dict[str, Any]) -> dict[str, Any] | None:
-    files = {file["type"]: file for file in facts["model"]["files"]}
-    tuned = facts["evaluation"]["tuned"] or ""
-    wanted = [tuned.removeprefix("gguf-"), *facts["config"].get("package", {}).get("gguf", [])]
-    return next((files[kind] for kind in wanted if kind in files), None)
+def forgetting_of(found: RunFindings) -> ForgettingPair | None:
+    """The tuned variant against the base on the general set."""
+    comparison = found.evaluation.comparison
+    pairs = comparison.forgetting.pairs if comparison and comparison.forgetting else []
+    return next((pair for pair in pairs if pair.variant == found.evaluation.tuned), None)
 
 
-def commands(facts: dict[str, Any], file: dict[str, Any] | None) -> list[dict[str, str]]:
-    """How to run the file: {"title", "command"}."""
-    found = []
-    if create := facts["model"]["ollama"]:
-        tag = create.split()[2]
-        found.append({"title": "With Ollama", "command": f"{create}\nollama run {tag}"})
+def _of_thresholds(found: RunFindings) -> Iterable[str]:
+    metrics, comparison = metrics_of(found.config), found.evaluation.comparison
+    missed = [result for result in (comparison.thresholds if comparison else []) if not result.met]
+    if missed:
+        named = [(find(result.metric, metrics), result.value) for result in missed]
+        said = ", ".join(f"{metric.in_sentence} {format_value(metric, value)}" for metric, value in named)
+        yield f"{len(missed)} of the configuration's thresholds not met: {said}."
+
+
+def _file(found: RunFindings) -> GgufFile | None:
+    files = {file.type: file for file in found.model.files}
+    tuned = found.evaluation.tuned or ""
+    kinds = [tuned.removeprefix("gguf-"), *found.config.get("package", {}).get("gguf", [])]
+    return next((files[kind] for kind in kinds if kind in files), None)
+
+
+def commands(found: RunFindings, file: GgufFile | None) -> list[Command]:
+    """How to run the file."""
+    made = []
+    if create := found.model.ollama:
+        made.append(Command(title="With Ollama", command=f"{create}\nollama run {create.split()[2]}"))
     if file:
-        found.append({"title": "With llama.cpp", "command": f"llama-cli -m {shlex.quote(file['file'])}"})
-    return found
+        made.append(Command(title="With llama.cpp", command=f"llama-cli -m {shlex.quote(file.file)}"))
+    return made
 
 
-def lines(facts: dict[str, Any]) -> str:
-    """The verdict for a terminal."""
-    said = facts["verdict"]
-    found = [said["sentence"], *([said["since"]] if said.get("since") else []), *said["cautions"]]
-    if said["file"]:
-        found.append(f"file:   {said['file']} ({size(said['bytes'])})")
-    if said["commands"]:
-        found.append("run:    " + said["commands"][0]["command"].replace("\n", " && "))
-    found.append(f"report: {facts['folder']}/report/index.html")
-    return "\n".join(found)
+def terminal_lines(report: RunReport) -> str:
+    """The conclusion for a terminal."""
+    conclusion = report.conclusion
+    sentences = [conclusion.sentence, conclusion.quality, conclusion.vs_previous, *conclusion.warnings]
+    lines = [sentence for sentence in sentences if sentence]
+    if conclusion.file:
+        lines.append(f"file:   {conclusion.file} ({format_size(conclusion.bytes or 0)})")
+    if conclusion.commands:
+        lines.append("run:    " + conclusion.commands[0].command.replace("\n", " && "))
+    lines.append(f"report: {report.folder}/report/index.html")
+    return "\n".join(lines)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from snaketune.report.run_files import RunFiles
+import msgspec
+
+from snaketune.contracts.report import ExperimentFindings, ForecastRow, JsonObject, Measurements, RunFindings
 
 STAGES = {
     "package": ("Packaging", ("fuse_adapter", "convert_gguf", "quantize_gguf")),
@@ -14,97 +17,98 @@ STAGES = {
 }
 
 
-def outcomes(run: RunFiles, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a quantity: {"what", "unit", "forecast", "low", "high", "outcome", "ratio"}; ratio is outcome / forecast.
+def forecast_accuracy(found: RunFindings, measured: Measurements) -> list[ForecastRow]:
+    """A row for each quantity that was forecast.
 
-    found: the facts so far (plan, pilot, training). The outcome is that of the experiment that the pilot tried, of the
-    plan's first one where there was no pilot.
-    Times of training are the trainer's own, of the other stages those of Snakemake's benchmark files, of the last time
-    that each step ran; all of them one job after another.
+    The pilot tried one experiment, so that one's outcome is taken. Times of training are the trainer's own, of the
+    other stages those of Snakemake's benchmark files, of the last time that each step ran; all of them one job after
+    another.
     """
-    pilot, plans = found["pilot"] or {}, (found["plan"] or {}).get("experiments") or {}
-    piloted = (pilot.get("piloted") or {}).get("experiment") or next(iter(plans), None)
-    forecast = pilot.get("forecast") or {}
-    seconds = forecast.get("seconds") or {}
-    trained = _experiment(found, piloted)
-    summary, timing = trained.get("summary") or {}, trained.get("timing") or {}
-    planned = plans.get(piloted) or {}
+    plans = (found.plan or {}).get("experiments") or {}
+    forecast = (measured.decision or {}).get("forecast") or {}
+    piloted = ((found.pilot or {}).get("piloted") or {}).get("experiment")
+    name = piloted if piloted in plans else next(iter(plans), None)
+    trained = _experiment(found, name)
+    summary = (trained.summary if trained else None) or {}
+    timing = measured.training.get(trained.name, {}) if trained else {}
+    planned = plans.get(name, {})
     share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
-    stages = {stage: stage_seconds(run.folder, steps) for stage, (_, steps) in STAGES.items()}
-    stages |= {"train": timing.get("seconds"), "other_experiments": _others(found, trained)}
+    peak = timing.get("peak_memory_bytes")
+    others = _others(found, trained, measured)
+    outcomes = {**measured.stages, "train": timing.get("seconds"), "other_experiments": others}
+    loss = row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
     rows = [
-        row("Updates", "count", planned.get("steps"), summary.get("updates")),
+        row("Steps", "count", planned.get("steps"), summary.get("updates")),
         row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
         row("Tokens trained", "count", planned.get("num_target_tokens"), summary.get("trained_tokens")),
-        *_times(seconds, stages, share),
-        row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), _peak(timing)),
-        row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), _peak(timing)),
-        row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
-        | {end: forecast.get(f"validation_loss_{end}") for end in ("low", "high")},
+        *_times(forecast.get("seconds") or {}, outcomes, share),
+        row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), peak),
+        row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), peak),
+        msgspec.structs.replace(
+            loss, low=forecast.get("validation_loss_low"), high=forecast.get("validation_loss_high")
+        ),
     ]
-    return [it for it in rows if it["forecast"] is not None]
+    return [each for each in rows if each.forecast is not None]
 
 
-def _times(seconds: dict[str, float], outcome: dict[str, float | None], share: float | None) -> list[dict[str, Any]]:
+def _times(seconds: Mapping[str, float], outcomes: JsonObject, share: float | None) -> Iterable[ForecastRow]:
     """A row for each stage that was forecast, and one for all of them where all have an outcome."""
     titles = {"train": "Training time", "other_experiments": "Training of the other experiments"}
     titles |= {stage: title for stage, (title, _) in STAGES.items()}
     rows = [
-        row(title, "seconds", seconds[stage], outcome[stage], share)
+        row(title, "seconds", seconds[stage], outcomes.get(stage), share)
         for stage, title in titles.items()
         if stage in seconds
     ]
-    known: list[float] = [it["outcome"] for it in rows if it["outcome"] is not None]
-    together = sum(known) if known and len(known) == len(rows) else None
-    return [*rows, row("All of these, one after another", "seconds", sum(seconds.values()), together, share)]
+    known = [each.outcome for each in rows if each.outcome is not None]
+    total = sum(known) if known and len(known) == len(rows) else None
+    return [*rows, row("All of these, one after another", "seconds", sum(seconds.values()), total, share)]
 
 
-def _others(found: dict[str, Any], trained: dict[str, Any]) -> float | None:
+def _others(found: RunFindings, trained: ExperimentFindings | None, measured: Measurements) -> float | None:
     """Seconds that the experiments took that the pilot did not try; None where one did not say."""
-    others = [it.get("timing") or {} for it in found["training"]["experiments"] if it is not trained]
-    times: list[float] = [it["seconds"] for it in others if it.get("seconds") is not None]
-    return sum(times) if others and len(times) == len(others) else None
+    others = [each.name for each in found.training.experiments if each is not trained]
+    times = [measured.training.get(name, {}).get("seconds") for name in others]
+    known = [seconds for seconds in times if seconds is not None]
+    return sum(known) if others and len(known) == len(others) else None
 
 
-def row(what: str, unit: str, forecast: Any, outcome: Any, share: float | None = None) -> dict[str, Any]:
-    """share: half the width of the forecast's range, as a share of it."""
+def row(quantity: str, unit: str, forecast: Any, outcome: Any, share: float | None = None) -> ForecastRow:
+    """One quantity; share: half the width of the forecast's range, as a share of it."""
     known = isinstance(forecast, int | float) and isinstance(outcome, int | float) and forecast > 0
-    return {
-        "what": what,
-        "unit": unit,
-        "forecast": forecast,
-        "low": forecast * max(0.0, 1 - share) if share is not None and forecast is not None else None,
-        "high": forecast * (1 + share) if share is not None and forecast is not None else None,
-        "outcome": outcome,
-        "ratio": round(outcome / forecast, 4) if known else None,
-    }
+    ranged = share is not None and forecast is not None
+    return ForecastRow(
+        quantity=quantity,
+        unit=unit,
+        forecast=forecast,
+        low=forecast * max(0.0, 1 - share) if share is not None and ranged else None,
+        high=forecast * (1 + share) if share is not None and ranged else None,
+        outcome=outcome,
+        ratio=round(outcome / forecast, 4) if known else None,
+    )
 
 
-def stage_seconds(folder: Path, steps: tuple[str, ...]) -> float | None:
-    """Seconds that the named steps took together; None where no step left a benchmark file."""
-    found = []
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Seconds that the steps of each stage took together, where they left benchmark files."""
+    found: dict[str, float] = {}
     for path in sorted((folder / "benchmarks").glob("*.tsv")):
-        if path.stem.split("-")[0] in steps:
-            with open(path, encoding="utf-8", newline="") as lines:
-                found += [
-                    float(line["s"]) for line in csv.DictReader(lines, delimiter="\t") if _is_number(line.get("s"))
-                ]
-    return sum(found) if found else None
+        for stage, (_, steps) in STAGES.items():
+            if path.stem.split("-")[0] in steps:
+                with open(path, encoding="utf-8", newline="") as lines:
+                    times = [line.get("s") for line in csv.DictReader(lines, delimiter="\t")]
+                known = [float(seconds) for seconds in times if seconds is not None and _is_number(seconds)]
+                if known:
+                    found[stage] = found.get(stage, 0.0) + sum(known)
+    return found
 
 
-def _is_number(text: str | None) -> bool:
-    return text is not None and text.replace(".", "", 1).isdigit()
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
 
 
-def _peak(timing: dict[str, Any]) -> Any:
-    return timing.get("peak_memory_bytes")
-
-
-def _experiment(found: dict[str, Any], name: str | None) -> dict[str, Any]:
-    experiments = found["training"]["experiments"]
-    chosen = (found["training"]["selection"] or {}).get("experiment")
-    for wanted in (name, chosen):
-        for experiment in experiments:
-            if experiment["name"] == wanted:
-                return experiment
-    return experiments[0] if experiments else {}
+def _experiment(found: RunFindings, name: str | None) -> ExperimentFindings | None:
+    """The experiment of that name, else the chosen one, else the first."""
+    experiments = {each.name: each for each in found.training.experiments}
+    chosen = (found.training.selection or {}).get("experiment")
+    known = [experiments[each] for each in (name, chosen) if each in experiments]
+    return next(iter([*known, *experiments.values()]), None)

@@ -16,7 +16,7 @@ def metrics_of(config: Mapping[str, Any]) -> dict[str, Metric]:
     return enabled_metrics(DEFAULTS | (config.get("evaluate") or {}))
 
 
-def shown(metric: Metric, value: float | None) -> str:
+def format_value(metric: Metric, value: float | None) -> str:
     """A metric's value in the digits that mean something."""
     if value is None:
         return "–"
@@ -24,15 +24,20 @@ def shown(metric: Metric, value: float | None) -> str:
         return f"{100 * value:.1f} %"
     if metric.unit == "points":
         return f"{value:.1f}"
-    return number(value)
+    return format_number(value)
 
 
-def gap(metric: Metric, value: float) -> str:
+def format_difference(metric: Metric, value: float) -> str:
     """A difference between two values of a metric; of shares, in percentage points."""
-    return f"{number(100 * value)} points" if metric.unit == "share" else number(value)
+    return f"{format_number(100 * value)} points" if metric.unit == "share" else format_number(value)
 
 
-def number(value: float) -> str:
+def format_signed(value: float) -> str:
+    """A number with its sign."""
+    return f"+{format_number(value)}" if value > 0 else f"−{format_number(-value)}" if value < 0 else "0"
+
+
+def format_number(value: float) -> str:
     """Three significant digits, and thousands kept apart by a narrow space."""
     if value != value:  # NaN
         return "not a number"
@@ -50,7 +55,7 @@ def number(value: float) -> str:
     return re.sub(r"e([+-])0*", r"e\1", f"{value:.1e}")
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """Bytes in decimal units, as file managers show them."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
@@ -59,8 +64,8 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def duration(seconds: float) -> str:
-    """A time as one would say it."""
+def format_duration(seconds: float) -> str:
+    """A duration in the unit that a person would use."""
     if seconds < 1:
         return f"{seconds:.2f} s"
     if seconds < 100:
@@ -70,13 +75,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def quantity(value: float | None, unit: str) -> str:
+def format_quantity(value: float | None, unit: str) -> str:
     """A number of bytes, seconds, nats or things in words."""
     if value is None:
         return "–"
-    return {"bytes": size, "seconds": duration}.get(unit, number)(value)
+    return {"bytes": format_size, "seconds": format_duration}.get(unit, format_number)(value)
 
 
-def probability(p: float) -> str:
-    """A p-value; below a thousandth the digits say nothing more."""
+def format_p(p: float) -> str:
+    """A p-value; below a thousandth, where 10,000 permutations end, the digits say nothing more."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def no_break(text: str) -> str:
+    """A sentence of ours with its numbers kept beside their units when a line breaks."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)", "\u00a0", text)

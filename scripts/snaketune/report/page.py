@@ -1,12 +1,11 @@
-"""The run's page: one self-contained HTML file made from the facts by the templates at the top level's report/."""
+"""The run's page: one self-contained HTML file made from the report by the templates at the top level's report/."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import hashlib
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune import files
+from snaketune.contracts.report import Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
-from snaketune.report import collect, formatting, human_eval, view_models
+from snaketune.report import collect, experiment_overview, formatting, human_eval, older_report, view_models
+from snaketune.report.formatting import no_break
 
 RESOURCES = (
     "../../../report/page.html",
@@ -38,45 +39,51 @@ def run(
     page: StrPath,
     record: StrPath,
     form: StrPath,
+    table: StrPath,
     declared: Iterable[StrPath] | None = None,
-) -> dict[str, Any]:
-    """Write the page, report.json and the form for blind judging of the run in `folder`; returns the facts.
+) -> RunReport:
+    """Write the page, report.json, the experiments as CSV and the form for blind judging of the run in `folder`.
 
-    declared: the only files to read.
+    declared: the only files to read, but for measured times, which no rule declares.
     """
-    found = collect.collect(folder, declared)
-    write_form(found, form)
-    files.write_json(record, found)
-    files.write_text(page, render(found))
-    return found
+    report = collect.collect(folder, declared)
+    write_form(report, form)
+    files.write_json(record, report)
+    experiment_overview.write_table(table, report.training.selection)
+    files.write_text(page, render(report, collect.measurements(folder)))
+    return report
 
 
-def render(found: dict[str, Any]) -> str:
+def render(report: RunReport, measured: Measurements) -> str:
     """The page's HTML."""
-    return templated("page.html", "page.js", facts=found, **_with_pictures(view_models.values(found)))
+    return templated("page.html", "page.js", facts=report, **_with_pictures(view_models.page_values(report, measured)))
 
 
-def write_form(found: dict[str, Any], path: StrPath) -> None:
+def write_form(found: RunFindings, path: StrPath) -> None:
     """Write the form for blind judging, `human_eval.form`, as one self-contained page."""
-    made = human_eval.form(found)
-    shown = {key: value for key, value in made.items() if key != "identical"} | {"kind": human_eval.KIND}
-    shown["items"] = [
-        {key: it[key] for key in ("id", "question", "reference", "left", "right")} for it in made["items"]
+    form = human_eval.form(found)
+    items = [
+        {name: getattr(item, name) for name in ("id", "question", "reference", "left", "right")} for item in form.items
     ]
-    html = templated("human_eval.html", "human_eval.js", ("style.css", "human_eval.css"), form=shown, found=made)
-    files.write_text(path, html)
+    shown = {"run": form.run, "fingerprint": form.fingerprint, "items": items, "criteria": form.criteria}
+    styles = ("style.css", "human_eval.css")
+    kind = {"kind": human_eval.FILE_KIND}
+    files.write_text(
+        path, templated("human_eval.html", "human_eval.js", styles, form=shown | kind, identical=form.identical)
+    )
 
 
-def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> dict[str, Any]:
-    """Write the pilot's page, after a go and after a no-go alike; returns the facts."""
-    found = collect.collect(folder, declared)
-    values = _with_pictures(view_models.pilot_values(found))
-    html = templated("pilot.html", None, ("style.css", "human_eval.css"), facts=found, **values)
-    files.write_text(page, html)
-    return found
+def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> RunReport:
+    """Write the pilot's page, after a go and after a no-go alike."""
+    report = collect.collect(folder, declared)
+    values = _with_pictures(view_models.pilot_values(report, collect.measurements(folder)))
+    older = older_report.set_aside(folder, values["pilot"])
+    styles = ("style.css", "human_eval.css")
+    files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, **values))
+    return report
 
 
-def _with_pictures(values: dict[str, Any]) -> dict[str, Any]:
+def _with_pictures(values: view_models.Values) -> view_models.Values:
     """The values with the SVG of plots.py, which is escaped there, as what the templates take as it is."""
     return values | {name: Markup(values[name]) for name in ("curves", "lengths")}
 
@@ -114,13 +121,13 @@ def environment() -> jinja2.Environment:
         finalize=_text,
     )
     made.filters |= {
-        "shown": lambda value, metric: together(formatting.shown(metric, value)),
-        "number": _or_dash(formatting.number),
-        "size": _or_dash(formatting.size),
-        "duration": _or_dash(formatting.duration),
-        "probability": _or_dash(formatting.probability),
-        "quantity": formatting.quantity,
-        "together": together,
+        "shown": lambda value, metric: no_break(formatting.format_value(metric, value)),
+        "number": _dash_if_missing(formatting.format_number),
+        "size": _dash_if_missing(formatting.format_size),
+        "duration": _dash_if_missing(formatting.format_duration),
+        "p_value": _dash_if_missing(formatting.format_p),
+        "quantity": formatting.format_quantity,
+        "no_break": no_break,
         "title_of": collect.title,
     }
     return made
@@ -135,10 +142,5 @@ def _text(value: Any) -> Any:
     return value
 
 
-def together(text: str) -> str:
-    """A sentence of ours with its numbers kept beside their units when a line breaks."""
-    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)", "\u00a0", text)
-
-
-def _or_dash(show: Any) -> Any:
+def _dash_if_missing(show: Callable[[float], str]) -> Callable[[object], str]:
     return lambda value: show(value) if isinstance(value, int | float) else "–"

@@ -1,4 +1,4 @@
-"""Curves as SVG for the page: the same bytes each time, text as text, colours that follow light and dark."""
+"""Curves as SVG for the page: the same bytes each time, text as text, colors that follow light and dark."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-# Matplotlib knows no CSS; each line is drawn in a colour of its own that is then exchanged for a variable of the page.
+from snaketune.contracts.report import ExperimentFindings
+from snaketune.contracts.report import JsonObject as LengthFindings
+
+# Matplotlib knows no CSS; each line is drawn in a color of its own that is then exchanged for a variable of the page.
 INK, FAINT = "#010203", "#010204"
 SERIES = tuple(f"#0102{number:02x}" for number in range(0x10, 0x18))
-VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {it: f"var(--series-{n})" for n, it in enumerate(SERIES)}
+VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {color: f"var(--series-{n})" for n, color in enumerate(SERIES)}
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -30,62 +33,71 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
 }
+LEGEND_ROW = 0.2  # inches that a row of the legend takes
+LEGEND_CHARACTERS = 90  # that fit above the plot
+KEY_CHARACTERS = 6  # that a line's color and the space between columns take
+LONGEST_NAME = 60  # characters of an experiment in the legend
 ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.2}
 FEWEST_CLASSES = 6  # of lengths; fewer would make bars as wide as a table
 
-Curve = dict[str, Any]
 
+def loss_curves(experiments: Sequence[ExperimentFindings], name: str = "loss") -> str:
+    """Loss by step, one color an experiment: a thin line in training, a strong one with dots in validation.
 
-def loss_curves(experiments: Sequence[Curve], name: str = "loss") -> str:
-    """Loss by update, one colour an experiment: a thin line in training, a strong one with dots in validation.
-
-    experiments: {"name", "metrics": {"loss": [[update, nats]...], "validation_loss": [...]}}; name keeps the ids of
-    several pictures on one page apart. Empty when there is nothing to draw.
+    name keeps the ids of several pictures on one page apart. Empty when there is nothing to draw.
     """
-    drawn = [it for it in experiments if it["metrics"].get("loss") or it["metrics"].get("validation_loss")]
+    drawn = [each for each in experiments if each.curves.get("loss") or each.curves.get("validation_loss")]
     if not drawn:
         return ""
+    rows = _legend_rows([each.name for each in drawn]) if len(drawn) > 1 else 0
 
     def draw(axes: Any) -> None:
         for number, experiment in enumerate(drawn):
-            colour = SERIES[number % len(SERIES)]
-            metrics = experiment["metrics"]
-            if metrics.get("loss"):
-                axes.plot(*zip(*metrics["loss"], strict=True), color=colour, linewidth=1, alpha=0.55)
-            if metrics.get("validation_loss"):
-                points = list(zip(*metrics["validation_loss"], strict=True))
-                axes.plot(*points, color=colour, linewidth=2.2, marker="o", markersize=4, label=experiment["name"])
-        axes.set_xlabel("update")
+            color = SERIES[number % len(SERIES)]
+            curves = experiment.curves
+            if curves.get("loss"):
+                axes.plot(*zip(*curves["loss"], strict=True), color=color, linewidth=1, alpha=0.55)
+            if curves.get("validation_loss"):
+                points = list(zip(*curves["validation_loss"], strict=True))
+                label = _cut(experiment.name)
+                axes.plot(*points, color=color, linewidth=2.2, marker="o", markersize=4, label=label)
+        axes.set_xlabel("step")
         axes.set_ylabel("loss, nats per token")
-        if len(drawn) > 1:
-            axes.legend(**ABOVE)
+        if rows:
+            axes.legend(**ABOVE | {"ncols": _columns([each.name for each in drawn])})
 
-    return _svg(draw, name, "Loss by update: thin lines in training, dotted lines on the validation split")
+    description = "Loss by step: thin lines in training, lines with dots on the validation split"
+    return _svg(draw, name, description, height=3.4 + LEGEND_ROW * rows)
 
 
-def lengths(characters: dict[str, Any], name: str) -> str:
-    """Rows by length, questions beside answers.
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
-    characters: {"asked", "answered": {"bounds", "counts"}}; counts[i] are of lengths from bounds[i] to below the next.
-    """
-    known = {key: it for key, it in characters.items() if sum(it.get("counts", []))}
-    if not known:
+
+def _columns(names: Sequence[str]) -> int:
+    """As many columns of a legend as the plot's width has room for."""
+    longest = max(len(_cut(name)) for name in names)
+    return max(1, min(4, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
+
+
+def _legend_rows(names: Sequence[str]) -> int:
+    return -(-len(names) // _columns(names))
+
+
+def lengths(found: LengthFindings, name: str) -> str:
+    """Rows by length as data/report.json counts them: `unit`, and `histogram` with `from`, `to` and `rows`."""
+    classes = found.get("histogram") or []
+    if not sum(each["rows"] for each in classes):
         return ""
-    bounds = max((it["bounds"] for it in known.values()), key=len)
-    titles = {"asked": "questions", "answered": "answers"}
 
     def draw(axes: Any) -> None:
-        width = 0.84 / len(known)
-        for number, (key, it) in enumerate(known.items()):
-            places = [i + (number - (len(known) - 1) / 2) * width for i in range(len(it["counts"]))]
-            axes.bar(places, it["counts"], width, color=SERIES[number], linewidth=0, label=titles.get(key, key))
-        axes.set_xticks(range(len(bounds)), [f"{bound}+" for bound in bounds])
-        axes.set_xlabel("characters")
-        axes.set_xlim(-0.7, max(len(bounds), FEWEST_CLASSES) - 0.3)
+        axes.bar(range(len(classes)), [each["rows"] for each in classes], 0.84, color=SERIES[0], linewidth=0)
+        axes.set_xticks(range(len(classes)), [f"{each['from']}+" for each in classes])
+        axes.set_xlabel(f"{found.get('unit', 'characters')} of question and answer together")
+        axes.set_xlim(-0.7, max(len(classes), FEWEST_CLASSES) - 0.3)
         axes.set_ylabel("rows")
-        axes.legend(**ABOVE)
 
-    return _svg(draw, name, "How many questions and answers have which length, in classes that double", height=2.4)
+    return _svg(draw, name, "How many rows have which length, in classes that double", height=2.4)
 
 
 def _svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:
@@ -106,7 +118,7 @@ def _svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:
 
 
 def _for_page(svg: str, name: str, description: str) -> str:
-    """The picture alone: no prolog, ids of its own, a label for screen readers, the page's colours and font."""
+    """The picture alone: no prolog, ids of its own, a label for screen readers, the page's colors and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -114,8 +126,8 @@ def _for_page(svg: str, name: str, description: str) -> str:
     svg = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
     svg = re.sub(r"font-family: [^;]*;", "font-family: var(--sans);", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, variable)
     head = re.match(r"<svg[^>]*>", svg)
     assert head is not None
     opening = re.sub(r'\s(width|height)="[^"]*"', "", head.group())

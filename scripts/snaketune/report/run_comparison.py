@@ -4,153 +4,184 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from snaketune import files
-from snaketune.config.schema import canonical
+from snaketune.config import schema
+from snaketune.contracts.evaluate import PairComparison, VariantScores
+from snaketune.contracts.report import (
+    CommonScores,
+    DataChange,
+    JsonObject,
+    RunPair,
+    RunReport,
+    RunsReport,
+    RunSummary,
+    SettingDifference,
+)
 from snaketune.evaluate import paired_tests
-from snaketune.evaluate.metrics import METRICS, Line, find
+from snaketune.evaluate.metrics import METRICS, Line
 from snaketune.evaluate.score import scored
-from snaketune.files import StrPath
+from snaketune.files import StrPath, replacing
 from snaketune.report import conclusion, page, view_models
-from snaketune.report.formatting import shown
 from snaketune.report.run_files import RunFiles
 
 NOT_SETTINGS = ("run", "compare_with")
 STYLES = ("style.css", "human_eval.css")
 SPLITS = ("train", "valid", "test")
+Predictions = Mapping[str, Mapping[str, Line]]  # run -> prediction id -> prediction
 
 
-def run(*, folders: Iterable[StrPath], page_file: StrPath, record: StrPath, seed: int) -> dict[str, Any]:
-    """Write runs.html and runs.json for the runs in some folders, each with its report; returns the facts."""
+def run(*, folders: Iterable[StrPath], page_file: StrPath, record: StrPath, table: StrPath, seed: int) -> RunsReport:
+    """Write runs.html, runs.json and runs.csv for the runs in some folders, each with its report."""
     found = collect(folders, seed)
     files.write_json(record, found)
+    write_table(table, found)
     files.write_text(page_file, page.templated("runs.html", None, STYLES, found=found, **_values(found)))
     return found
 
 
-def collect(folders: Iterable[StrPath], seed: int) -> dict[str, Any]:
-    """{"runs", "settings", "comparisons", "common"}: the runs in natural order of their names (v2 before v10).
+def collect(folders: Iterable[StrPath], seed: int) -> RunsReport:
+    """The runs in natural order of their names (v2 before v10), and how they compare.
 
     A run is compared with the one before it and with the one that its compare_with names, on the rows that stand in
-    the test splits of both; `common` holds the scores on the rows that stand in all.
+    the test splits of both.
     """
-    given = sorted(map(Path, folders), key=lambda folder: natural(folder.name))
-    read = [(folder, RunFiles(folder).json("report/report.json")) for folder in given]
-    known = [_run(folder, found) for folder, found in read if found]
-    lines = {it["run"]: _lines(it) for it in known}
-    return {
-        "runs": known,
-        "unreadable": [folder.name for folder, found in read if not found],
-        "settings": differing({it["run"]: it["config"] for it in known}),
-        "comparisons": _comparisons(known, lines, seed),
-        "common": _common(lines, seed),
-    }
+    given = sorted(map(Path, folders), key=lambda folder: natural_key(folder.name))
+    read = [(folder, RunFiles(folder).record("report/report.json", RunReport)) for folder in given]
+    summaries = [_summary(folder, report) for folder, report in read if report]
+    predictions = {summary.run: _predictions(summary) for summary in summaries}
+    comparisons, num_tests = _comparisons(summaries, predictions, seed)
+    return RunsReport(
+        runs=summaries,
+        unreadable=[folder.name for folder, report in read if not report],
+        settings=differing_settings({summary.run: summary.config for summary in summaries}),
+        comparisons=comparisons,
+        num_tests=num_tests,
+        common=_common_scores(predictions, seed),
+    )
 
 
-def natural(name: str) -> list[Any]:
+def natural_key(name: str) -> list[tuple[int, str]]:
     """A key that sorts v2 before v10."""
     return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _run(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
-    tuned = found["evaluation"]["tuned"]
-    artefact: dict[str, Any] = next((it for it in found["evaluation"]["artefacts"] if it["name"] == tuned), {})
-    return {
-        "run": folder.name,
-        "folder": folder.as_posix(),
-        "status": found["verdict"]["status"],
-        "verdict": found["verdict"]["sentence"],
-        "file": found["verdict"]["file"],
-        "bytes": found["verdict"]["bytes"],
-        "tuned": tuned,
-        "rows": artefact.get("rows"),
-        "metrics": artefact.get("metrics", {}),
-        "config": found["config"],
-        "base": (found["config"].get("model") or {}).get("base"),
-        "split": (found["data"]["split"] or {}).get("rows"),
-        "sources": (found["provenance"] or {}).get("sources", []),
-    }
+def _summary(folder: Path, report: RunReport) -> RunSummary:
+    concluded, scores = report.conclusion, report.evaluation.scores_of(report.evaluation.tuned)
+    forgotten = conclusion.forgetting_of(report)
+    return RunSummary(
+        run=folder.name,
+        folder=folder.as_posix(),
+        status=concluded.status,
+        conclusion=concluded.sentence,
+        quality=concluded.quality,
+        file=concluded.file,
+        bytes=concluded.bytes,
+        tuned=report.evaluation.tuned,
+        rows=scores.rows if scores else None,
+        metrics=scores.metrics if scores else {},
+        forgetting=forgotten.ratio if forgotten else None,
+        config=report.config,
+        base=(report.config.get("model") or {}).get("base"),
+        split=(report.data.split or {}).get("rows"),
+        sources=(report.provenance or {}).get("sources", []),
+    )
 
 
-def _lines(found: dict[str, Any]) -> dict[str, Line]:
-    """The deployed artefact's predictions by id."""
-    if not found["tuned"]:
+def _predictions(summary: RunSummary) -> dict[str, Line]:
+    """The predictions of the variant to deploy, by id."""
+    if not summary.tuned:
         return {}
-    lines = RunFiles(found["folder"]).optional_lines(f"evaluation/{found['tuned']}/predictions.jsonl")
+    lines = RunFiles(summary.folder).optional_lines(f"evaluation/{summary.tuned}/predictions.jsonl")
     return {str(line["id"]): line for line in lines}
 
 
-def differing(configs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Settings that are not the same in all runs: {"key", "values": {run: value}}."""
-    flat = {name: dict(_flat(config)) for name, config in configs.items()}
+def differing_settings(configs: Mapping[str, JsonObject]) -> list[SettingDifference]:
+    """Settings that are not the same in all runs."""
+    flat = {name: dict(_flatten(config)) for name, config in configs.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings)
     return [
-        {"key": key, "values": {name: settings.get(key) for name, settings in flat.items()}}
+        SettingDifference(key=key, values={name: settings.get(key) for name, settings in flat.items()})
         for key in keys
-        if len({canonical(settings.get(key)) for settings in flat.values()}) > 1
+        if len({schema.canonical(settings.get(key)) for settings in flat.values()}) > 1
     ]
 
 
-def _flat(value: dict[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(value: JsonObject, above: str = "") -> Iterable[tuple[str, object]]:
     for key, below in value.items():
         if not above and key in NOT_SETTINGS:
             continue
         if isinstance(below, dict) and below:
-            yield from _flat(below, f"{above}{key}.")
+            yield from _flatten(below, f"{above}{key}.")
         else:
             yield f"{above}{key}", below
 
 
-def _comparisons(known: Sequence[dict[str, Any]], lines: dict[str, dict[str, Line]], seed: int) -> list[dict[str, Any]]:
-    by_name = {it["run"]: it for it in known}
-    pairs = [(newer["run"], older["run"]) for older, newer in itertools.pairwise(known)]
-    named = [(it["run"], it["config"].get("compare_with")) for it in known]
-    pairs += [(newer, older) for newer, older in named if older in by_name and (newer, older) not in pairs]
-    paired = {pair: _paired(*pair, lines) for pair in pairs}
-    tests = [it for it in paired.values() if it is not None]
-    tested = dict(
-        zip(((it.artefact, it.against) for it in tests), paired_tests.compared(tests, METRICS, seed), strict=True)
+def _comparisons(summaries: Sequence[RunSummary], predictions: Predictions, seed: int) -> tuple[list[RunPair], int]:
+    """The comparisons, and how many tests their outcomes are corrected for."""
+    by_name = {summary.run: summary for summary in summaries}
+    names = [(newer.run, older.run) for older, newer in itertools.pairwise(summaries)]
+    named = [(summary.run, summary.config.get("compare_with")) for summary in summaries]
+    names += [(newer, older) for newer, older in named if older in by_name and (newer, older) not in names]
+    paired = [pair for pair in (_pair(*each, predictions) for each in names) if pair is not None]
+    tested = {(pair.variant, pair.baseline): pair for pair in paired_tests.compare_pairs(paired, METRICS, seed)}
+    splits = {name: _splits_of_rows(Path(by_name[name].folder)) for name in dict.fromkeys(itertools.chain(*names))}
+    comparisons = [
+        _run_pair(by_name[newer], by_name[older], tested.get((newer, older)), _change(splits[newer], splits[older]))
+        for newer, older in names
+    ]
+    return comparisons, sum(len(pair.metrics) for pair in tested.values())
+
+
+def _run_pair(newer: RunSummary, older: RunSummary, pair: PairComparison | None, data: DataChange) -> RunPair:
+    if pair is None:
+        sentence = f"{newer.run} and {older.run} have no test row in common, so their scores cannot be compared."
+        return RunPair(
+            run=newer.run,
+            baseline=older.run,
+            status="unknown",
+            sentence=sentence,
+            rows=0,
+            clusters=0,
+            metrics={},
+            data=data,
+        )
+    status, sentence = conclusion.compare_in_words(newer.run, older.run, pair, METRICS)
+    more = conclusion.forgetting_in_words(newer.forgetting, older.forgetting)
+    return RunPair(
+        run=newer.run,
+        baseline=older.run,
+        status=status,
+        sentence=f"{sentence} {more}" if more else sentence,
+        rows=pair.rows,
+        clusters=pair.clusters,
+        metrics=pair.metrics,
+        data=data,
     )
-    ids = {
-        name: _rows(Path(by_name[name]["folder"])) for name in dict.fromkeys(name for pair in pairs for name in pair)
-    }
-    found = []
-    for newer, older in pairs:
-        pair = tested.get((newer, older))
-        status, sentence = (
-            conclusion.judged(newer, older, pair, METRICS) if pair else ("unknown", _incomparable(newer, older))
-        )
-        found.append(
-            {"run": newer, "against": older, "status": status, "sentence": sentence}
-            | {"rows": pair["rows"] if pair else 0, "metrics": pair["metrics"] if pair else {}}
-            | {"data": _difference(ids[newer], ids[older])}
-        )
-    return found
 
 
-def _incomparable(newer: str, older: str) -> str:
-    return f"{newer} and {older} have no test row in common, so their scores cannot be compared."
-
-
-def _paired(newer: str, older: str, lines: dict[str, dict[str, Line]]) -> paired_tests.Paired | None:
+def _pair(newer: str, older: str, predictions: Predictions) -> paired_tests.PairedPredictions | None:
     """The rows that both answered, with the same reference."""
-    ours, theirs = lines[newer], lines[older]
-    common = [row for row in theirs if row in ours and ours[row].get("reference") == theirs[row].get("reference")]
+    of_newer, of_older = predictions[newer], predictions[older]
+    common = [
+        row for row in of_older if row in of_newer and of_newer[row].get("reference") == of_older[row].get("reference")
+    ]
     if not common:
         return None
-    return paired_tests.Paired(newer, older, [ours[row] for row in common], [theirs[row] for row in common])
+    return paired_tests.PairedPredictions(
+        newer, older, [of_newer[row] for row in common], [of_older[row] for row in common]
+    )
 
 
 class _Id(msgspec.Struct):
     id: str
 
 
-def _rows(folder: Path) -> dict[str, str]:
+def _splits_of_rows(folder: Path) -> dict[str, str]:
     """The split in which each row of a run stands; ids are made of the rows' content."""
     decode = msgspec.json.Decoder(_Id).decode
     found: dict[str, str] = {}
@@ -162,18 +193,18 @@ def _rows(folder: Path) -> dict[str, str]:
     return found
 
 
-def _difference(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, int]:
-    return {
-        "added": len(ours.keys() - theirs.keys()),
-        "removed": len(theirs.keys() - ours.keys()),
-        "kept": len(ours.keys() & theirs.keys()),
-        "moved": sum(theirs[row] != split for row, split in ours.items() if row in theirs),
-    }
+def _change(newer: Mapping[str, str], older: Mapping[str, str]) -> DataChange:
+    return DataChange(
+        added=len(newer.keys() - older.keys()),
+        removed=len(older.keys() - newer.keys()),
+        kept=len(newer.keys() & older.keys()),
+        moved=sum(older[row] != split for row, split in newer.items() if row in older),
+    )
 
 
-def _common(lines: dict[str, dict[str, Line]], seed: int) -> dict[str, Any] | None:
+def _common_scores(predictions: Predictions, seed: int) -> CommonScores | None:
     """Scores with intervals on the rows that all runs answered; None where there are none, or fewer than two runs."""
-    answered = {name: found for name, found in lines.items() if found}
+    answered = {name: found for name, found in predictions.items() if found}
     if len(answered) < 2:
         return None
     first = next(iter(answered.values()))
@@ -181,35 +212,49 @@ def _common(lines: dict[str, dict[str, Line]], seed: int) -> dict[str, Any] | No
     shared = [row for row in shared if len({found[row].get("reference") for found in answered.values()}) == 1]
     if not shared:
         return None
-    return {
-        "rows": len(shared),
-        "runs": {name: scored([it[row] for row in shared], METRICS, seed)["metrics"] for name, it in answered.items()},
+    scores = {
+        name: msgspec.convert(scored([found[row] for row in shared], METRICS, seed), VariantScores)
+        for name, found in answered.items()
     }
+    some = next(iter(scores.values()))
+    return CommonScores(
+        rows=some.rows, clusters=some.clusters, runs={name: found.metrics for name, found in scores.items()}
+    )
 
 
-def _values(found: dict[str, Any]) -> dict[str, Any]:
-    """What runs.html needs beside the facts."""
-    common = (found["common"] or {}).get("runs", {})
-    newest = found["runs"][-1]["run"] if found["runs"] else None
-    evaluation = {
-        "artefacts": [{"name": name, "title": name, "metrics": metrics} for name, metrics in common.items()],
-        "base": None,
-        "tuned": newest,
-        "comparison": None,
-    }
+def write_table(path: StrPath, found: RunsReport) -> None:
+    """Write the runs as CSV: a line each with its conclusion, its scores, and the settings that differ."""
+    import pandas
+
+    rows = [
+        {"run": summary.run, "base": summary.base, "status": summary.status, "file": summary.file}
+        | {"bytes": summary.bytes, "rows": summary.rows, "forgetting": summary.forgetting}
+        | {f"rows.{split}": count for split, count in (summary.split or {}).items()}
+        | {name: score.value for name, score in summary.metrics.items()}
+        | {each.key: _cell(each.values[summary.run]) for each in found.settings}
+        for summary in found.runs
+    ]
+    columns = list(dict.fromkeys(["run", *(name for row in rows for name in row)]))
+    with replacing(path) as temporary:
+        pandas.DataFrame(rows, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _cell(value: object) -> object:
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+
+
+def _values(found: RunsReport) -> view_models.Values:
+    """What runs.html needs beside the findings."""
+    newest = found.runs[-1].run if found.runs else None
+    rows = [
+        view_models.Row(title=name, tuned=name == newest, scores=metrics, differences={})
+        for name, metrics in (found.common.runs if found.common else {}).items()
+    ]
     return {
-        "newest": found["comparisons"][len(found["runs"]) - 2] if found["comparisons"] else None,
-        "panels": view_models.panels(evaluation, METRICS),
+        "newest": found.comparisons[len(found.runs) - 2] if found.comparisons else None,
+        "panels": view_models.panels(rows, METRICS),
         "details": {
-            f"{it['run']} {it['against']}": [
-                {
-                    "title": metric.label,
-                    "value": shown(metric, entry["value"]),
-                    "against": shown(metric, entry["against"]),
-                    "said": view_models.difference(metric, entry, it["against"]),
-                }
-                for metric, entry in ((find(name, METRICS), entry) for name, entry in it["metrics"].items())
-            ]
-            for it in found["comparisons"]
+            (pair.run, pair.baseline): view_models.metric_changes(pair.metrics, METRICS, found.num_tests, pair.baseline)
+            for pair in found.comparisons
         },
     }

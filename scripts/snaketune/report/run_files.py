@@ -6,10 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+
+from snaketune.contracts.report import JsonObject
 from snaketune.files import StrPath
 
+T = TypeVar("T")
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -17,8 +21,7 @@ class RunFiles:
     """One run's folder, results/<run>.
 
     declared: the files that may be read, as a step's inputs name them; None reads whatever lies there. A file that an
-    earlier configuration left behind is thus never mistaken for this run's. Files named `timing.json` are undeclared
-    by contract and are read beside a declared one.
+    earlier configuration left behind is thus never mistaken for this run's.
     """
 
     def __init__(self, folder: StrPath, declared: Iterable[StrPath] | None = None) -> None:
@@ -37,14 +40,14 @@ class RunFiles:
         """Files matching a pattern, in the order of their names."""
         return sorted(path for path in self.folder.glob(pattern) if path.is_file() and self._may_read(path))
 
-    def json(self, relative: str) -> dict[str, Any] | None:
+    def json(self, relative: str) -> JsonObject | None:
         """A JSON file's object, or None; absence and damage are noted."""
         path = self.path(relative)
         if path is None:
             self.missing.append(relative)
             return None
         try:
-            value = clean(json.loads(path.read_text(encoding="utf-8")))
+            value = replace_lone_surrogates(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             value = None
         if not isinstance(value, dict):
@@ -52,11 +55,22 @@ class RunFiles:
             return None
         return value
 
-    def optional_json(self, relative: str) -> dict[str, Any] | None:
+    def record(self, relative: str, type: type[T]) -> T | None:
+        """As `json`, as the record that the file holds; a file of another version counts as damaged."""
+        value = self.json(relative)
+        if value is None:
+            return None
+        try:
+            return msgspec.convert(value, type)
+        except msgspec.ValidationError:
+            self.damaged.append(relative)
+            return None
+
+    def optional_json(self, relative: str) -> JsonObject | None:
         """As `json`, of a file that a run need not have."""
         return self.json(relative) if self.path(relative) else None
 
-    def lines(self, relative: str) -> list[dict[str, Any]]:
+    def lines(self, relative: str) -> list[JsonObject]:
         """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
         path = self.path(relative)
         if path is None:
@@ -64,34 +78,32 @@ class RunFiles:
             return []
         return list(self._lines(path, relative))
 
-    def optional_lines(self, relative: str) -> list[dict[str, Any]]:
+    def optional_lines(self, relative: str) -> list[JsonObject]:
         """As `lines`, of a file that a run need not have."""
         return self.lines(relative) if self.path(relative) else []
 
-    def _lines(self, path: Path, relative: str) -> Iterator[dict[str, Any]]:
+    def _lines(self, path: Path, relative: str) -> Iterator[JsonObject]:
         with open(path, "rb") as lines:
             for line in lines:
                 try:
                     value = json.loads(line)
                     if not isinstance(value, dict):
                         raise ValueError
-                    yield clean(value)
+                    yield replace_lone_surrogates(value)
                 except ValueError:
                     self.damaged.append(relative)
                     return
 
     def _may_read(self, path: Path) -> bool:
-        if self._declared is None or path.name in ("timing.json", "timing.jsonl"):
-            return True
-        return path.resolve() in self._declared
+        return self._declared is None or path.resolve() in self._declared
 
 
-def clean(value: Any) -> Any:
+def replace_lone_surrogates(value: Any) -> Any:
     """The value with lone surrogates, which JSON admits and UTF-8 does not, replaced by U+FFFD."""
     if isinstance(value, str):
         return LONE_SURROGATES.sub("\ufffd", value)
     if isinstance(value, list):
-        return [clean(item) for item in value]
+        return [replace_lone_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return {replace_lone_surrogates(key): replace_lone_surrogates(item) for key, item in value.items()}
     return value

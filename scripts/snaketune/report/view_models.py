@@ -1,250 +1,344 @@
-"""From facts to what the page's templates show: panels with bars, tables, sentences. Numbers become words here."""
+"""From findings to what the page's templates show: panels with bars, tables, sentences. Numbers become words here."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
+from snaketune.contracts.report import EvaluationFindings, JsonObject, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import collect, plots
-from snaketune.report.formatting import duration, gap, metrics_of, number, probability, shown
+from snaketune.report import collect, conclusion, forecast_accuracy, plots
+from snaketune.report.formatting import format_duration, format_value, metrics_of
 
-MOST_PANELS = 4
+MAX_PANELS = 4
+SMALLEST = 1e-9  # on a logarithmic scale
+Metrics = Mapping[str, Metric]
+Values = dict[str, Any]  # what a template is rendered with
 
-Facts = dict[str, Any]
+
+class Bar(msgspec.Struct, kw_only=True):
+    """A value with its interval on a panel's scale, in percent of its width."""
+
+    title: str
+    tuned: bool
+    value: str
+    at: float
+    left: float | None
+    width: float | None
+    difference: str
 
 
-def values(found: Facts) -> dict[str, Any]:
-    """Everything that page.html needs beside the facts."""
-    evaluation, metrics = found["evaluation"], metrics_of(found["config"])
+class Panel(msgspec.Struct, kw_only=True):
+    """One metric of several models as bars on one scale."""
+
+    title: str
+    description: str
+    bars: list[Bar]
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One model or run in a panel: its score, and its comparison with the base in words."""
+
+    title: str
+    tuned: bool
+    scores: Mapping[str, Score]
+    differences: Mapping[str, str]
+
+
+class Threshold(msgspec.Struct, kw_only=True):
+    """An acceptance limit in words."""
+
+    title: str
+    limit: str
+    value: str
+    met: bool | None
+
+
+class MetricChange(msgspec.Struct, kw_only=True):
+    """A metric before and after in words."""
+
+    title: str
+    before: str
+    after: str
+    difference: str
+
+
+class ForgettingView(msgspec.Struct, kw_only=True):
+    """A tuned variant on the general set."""
+
+    title: str
+    tuned: bool
+    ratio: float
+    within_limit: bool | None
+    metrics: list[MetricChange]
+
+
+class CategoryRow(msgspec.Struct, kw_only=True):
+    """The scores of one category: of each metric the base's and the tuned model's."""
+
+    category: str
+    rows: int
+    cells: list[tuple[str, str]]
+
+
+class CategoryTable(msgspec.Struct, kw_only=True):
+    """Scores by category; metrics: the names of the columns."""
+
+    metrics: list[str]
+    rows: list[CategoryRow]
+
+
+def page_values(report: RunReport, measured: Measurements) -> Values:
+    """Everything that page.html needs beside the report."""
+    evaluation, metrics = report.evaluation, metrics_of(report.config)
+    comparison = evaluation.comparison
     return {
-        "measure": functools.partial(find, metrics=metrics),
-        "measures": names_of_measures(evaluation),
-        "panels": panels(evaluation, metrics),
-        "pairs": pairs(evaluation, metrics),
-        "targets": targets(found, metrics),
-        "forgetting": forgetting(found, metrics),
+        "metric": functools.partial(find, metrics=metrics),
+        "metric_names": metric_names(variant.scores.metrics for variant in evaluation.variants),
+        "panels": panels(variant_rows(evaluation, metrics), metrics),
+        "pairs": pairs_in_words(comparison, metrics),
+        "num_tests": comparison.num_tests if comparison else 0,
+        "thresholds": thresholds(comparison, metrics),
+        "forgetting": forgetting(evaluation, metrics),
         "categories_table": by_category(evaluation, metrics),
-        "signatures": (evaluation["comparison"] or {}).get("signatures") or {},
-        "categories": sorted({row["category"] for row in evaluation["answers"]["rows"] if row["category"]}),
-        "curves": plots.loss_curves(found["training"]["experiments"], "training"),
-        "lengths": lengths(found),
-        "settings_of": settings_of(found),
-        "setting_names": list(next(iter(settings_of(found).values()), {})),
-        "gains": gains(found),
-        "plan_warnings": plan_warnings(found),
+        "signatures": comparison.signatures if comparison else {},
+        "categories": sorted({row.category for row in evaluation.answers.rows if row.category}),
+        "curves": plots.loss_curves(report.training.experiments, "training"),
+        "lengths": lengths(report),
+        "settings_of": settings_of(report),
+        "setting_names": list(next(iter(settings_of(report).values()), {})),
+        "gains": gains(report),
+        "plan_warnings": plan_warnings(report),
         "reasons": _reasons(),
-        "configuration": json.dumps(found["config"], ensure_ascii=False, indent=1),
+        "configuration": json.dumps(report.config, ensure_ascii=False, indent=1),
+        "measured": measured,
+        "pilot": measured.decision or {},
+        "forecast": forecast_accuracy.forecast_accuracy(report, measured),
     }
 
 
-def pilot_values(found: Facts) -> dict[str, Any]:
-    """Everything that pilot.html needs beside the facts."""
-    decision = found["pilot"] or {}
+def pilot_values(report: RunReport, measured: Measurements) -> Values:
+    """Everything that pilot.html needs beside the report."""
+    decision = measured.decision or {}
     hours = (decision.get("forecast") or {}).get("hours")
     if decision.get("decision") == "go":
-        sentence = "The pilot says go" + (f": the full run would take {duration(3600 * hours)}." if hours else ".")
+        time = f": the full run would take {format_duration(3600 * hours)}" if hours else ""
+        sentence = f"The pilot says go{time}."
     elif decision:
-        sentence = (
-            f"The pilot says no: {'; '.join(map(str, decision.get('reasons', []))) or 'its criteria were not met'}."
-        )
+        reasons = "; ".join(map(str, decision.get("reasons", []))) or "its criteria were not met"
+        sentence = f"The pilot says no: {reasons}."
     else:
         sentence = "The pilot has not been decided."
-    curve = {"name": "pilot", "metrics": found["training"]["pilot"]["metrics"]}
     return {
         "sentence": sentence,
-        "forecast": found["outcomes"],
-        "curves": plots.loss_curves([curve], "pilot"),
-        "lengths": lengths(found),
+        "pilot": decision,
+        "forecast": forecast_accuracy.forecast_accuracy(report, measured),
+        "curves": plots.loss_curves([report.training.pilot], "pilot"),
+        "lengths": lengths(report),
         "reasons": _reasons(),
     }
 
 
-def names_of_measures(evaluation: Facts) -> list[str]:
-    """Every measure of any artefact, in the order in which they were made."""
-    return list(dict.fromkeys(name for artefact in evaluation["artefacts"] for name in artefact.get("metrics", {})))
+def metric_names(scores: Iterable[Mapping[str, Score]]) -> list[str]:
+    """Every metric of any model, in the order in which they were made."""
+    return list(dict.fromkeys(name for metrics in scores for name in metrics))
 
 
-def panels(evaluation: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """The leading metrics, of each aspect one first: for each artefact a dot and an interval in % of the width."""
-    known = names_of_measures(evaluation)
+def variant_rows(evaluation: EvaluationFindings, metrics: Metrics) -> list[Row]:
+    """The variants as the panels show them."""
+    comparison = evaluation.comparison
+    rows = []
+    for variant in evaluation.variants:
+        pair = comparison.pair(variant.name, evaluation.base) if comparison else None
+        rows.append(
+            Row(
+                title=variant.title,
+                tuned=variant.name == evaluation.tuned,
+                scores=variant.scores.metrics,
+                differences=_differences(pair, comparison, metrics),
+            )
+        )
+    return rows
+
+
+def _differences(pair: PairComparison | None, comparison: Comparison | None, metrics: Metrics) -> dict[str, str]:
+    if pair is None or comparison is None:
+        return {}
+    return {
+        name: conclusion.difference_in_words(find(name, metrics), entry, comparison.num_tests)
+        for name, entry in pair.metrics.items()
+    }
+
+
+def panels(rows: Sequence[Row], metrics: Metrics) -> list[Panel]:
+    """The leading metrics as bars, of each aspect one first: for each model a dot and its interval on one scale."""
+    known = metric_names(row.scores for row in rows)
     leading = one_per_aspect(known, metrics)
     rest = [name for name in by_priority(known, metrics) if name not in leading]
-    shown_ones = [find(name, metrics) for name in [*leading, *rest][:MOST_PANELS]]
+    chosen = [find(name, metrics) for name in [*leading, *rest][:MAX_PANELS]]
     return [
-        {
-            "title": metric.label,
-            "says": metric.description + (" Logarithmic scale." if is_logarithmic(evaluation, metric) else ""),
-            "bars": _bars(evaluation, metric),
-        }
-        for metric in shown_ones
+        Panel(
+            title=metric.label,
+            description=metric.description + (" Logarithmic scale." if is_logarithmic(rows, metric) else ""),
+            bars=_bars(rows, metric),
+        )
+        for metric in chosen
         if metric.aspect != "style"
     ]
 
 
-def is_logarithmic(evaluation: Facts, metric: Metric) -> bool:
+def is_logarithmic(rows: Sequence[Row], metric: Metric) -> bool:
     """Whether a metric spans so much that a linear scale would show nothing of its small values."""
-    name = metric.name
-    values = [it["metrics"][name]["value"] for it in evaluation["artefacts"] if name in it["metrics"]]
+    values = [row.scores[metric.name].value for row in rows if metric.name in row.scores]
     return metric.unit == "plain" and min(values) > 0 and max(values) > 20 * min(values)
 
 
-def _bars(evaluation: Facts, metric: Metric) -> list[dict[str, Any]]:
-    name = metric.name
-    entries = [
-        (artefact, artefact["metrics"][name]) for artefact in evaluation["artefacts"] if name in artefact["metrics"]
-    ]
-    ends = [it[key] for _, it in entries for key in ("value", "low", "high") if it.get(key) is not None]
-    logarithmic = is_logarithmic(evaluation, metric)
-    if logarithmic:
-        ends = [math.log(max(end, 1e-9)) for end in ends]
+def _bars(rows: Sequence[Row], metric: Metric) -> list[Bar]:
+    entries = [(row, row.scores[metric.name]) for row in rows if metric.name in row.scores]
+    place = _scale(metric, [score for _, score in entries], is_logarithmic(rows, metric))
+    bars = []
+    for row, score in entries:
+        left = width = None
+        if score.low is not None and score.high is not None:
+            left = place(score.low)
+            width = round(place(score.high) - left, 2)
+        bars.append(
+            Bar(
+                title=row.title,
+                tuned=row.tuned,
+                value=format_value(metric, score.value),
+                at=place(score.value),
+                left=left,
+                width=width,
+                difference=row.differences.get(metric.name, ""),
+            )
+        )
+    return bars
+
+
+def _scale(metric: Metric, scores: Sequence[Score], logarithmic: bool) -> Callable[[float], float]:
+    """A function from a value to its place on the panel, in percent of the width."""
+
+    def scaled(value: float) -> float:
+        return math.log(max(value, SMALLEST)) if logarithmic else value
+
+    ends = [scaled(end) for score in scores for end in (score.value, score.low, score.high) if end is not None]
     least = min(ends) if metric.unit == "plain" else 0.0
     most = max(ends) if metric.upper_bound is None else metric.upper_bound
     margin = 0.04 * (most - least or 1.0)
 
     def place(value: float) -> float:
-        value = math.log(max(value, 1e-9)) if logarithmic else value
-        return round(100 * (value - least + margin) / (most - least + 2 * margin), 2)
+        return round(100 * (scaled(value) - least + margin) / (most - least + 2 * margin), 2)
 
-    against = {pair["artefact"]: pair for pair in _pairs(evaluation) if pair["against"] == evaluation["base"]}
-    bars = []
-    for artefact, it in entries:
-        known = it.get("low") is not None and it.get("high") is not None
-        tested = against.get(artefact["name"], {}).get("metrics", {}).get(name)
-        bars.append(
-            {
-                "title": artefact["title"],
-                "tuned": artefact["name"] == evaluation["tuned"],
-                "value": shown(metric, it["value"]),
-                "at": place(it["value"]),
-                "left": place(it["low"]) if known else None,
-                "width": round(place(it["high"]) - place(it["low"]), 2) if known else None,
-                "against": difference(metric, tested) if tested else "",
-            }
-        )
-    return bars
+    return place
 
 
-def difference(metric: Metric, tested: dict[str, Any], other: str = "the base") -> str:
-    """`+62 points against the base (45 to 77), p < 0.001: better`; a share's difference is in percentage points."""
-    scale, unit = (100, " points") if metric.unit == "share" else (1, "")
-    change, low, high = (signed(scale * tested[key]) for key in ("difference", "low", "high"))
-    said = f"{change}{unit} against {other} ({low} to {high}), {probability(tested.get('p_corrected', tested['p']))}"
-    verdict, least = tested.get("verdict"), tested.get("detectable")
-    if verdict not in ("better", "worse") and least:
-        return f"{said}: {verdict} ({gap(metric, least)} would have shown)"
-    return f"{said}: {verdict}"
-
-
-def signed(value: float) -> str:
-    return f"+{number(value)}" if value > 0 else f"−{number(-value)}" if value < 0 else "0"
-
-
-def _pairs(evaluation: Facts) -> list[dict[str, Any]]:
-    return (evaluation["comparison"] or {}).get("pairs", [])
-
-
-def pairs(evaluation: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
+def pairs_in_words(comparison: Comparison | None, metrics: Metrics) -> list[str]:
     """Each paired comparison in one sentence: what is better, what is worse, and what could not be told."""
+    return [_pair_in_words(pair, metrics) for pair in (comparison.pairs if comparison else [])]
+
+
+def _pair_in_words(pair: PairComparison, metrics: Metrics) -> str:
+    parts = []
+    for outcome in ("better", "worse"):
+        names = [find(name, metrics).in_sentence for name, entry in pair.metrics.items() if entry.outcome == outcome]
+        if names:
+            parts.append(f"{outcome} in {conclusion.listed(names)}")
+    rest = sum(entry.outcome not in ("better", "worse") for entry in pair.metrics.values())
+    if not parts:
+        said = f"no difference that {conclusion.rows_in_words(pair)} could show"
+    else:
+        said = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
+    words = f"{collect.title(pair.variant)}, against {collect.title(pair.baseline)}: {said}."
+    return words[0].upper() + words[1:]
+
+
+def thresholds(comparison: Comparison | None, metrics: Metrics) -> list[Threshold]:
+    """The configuration's acceptance limits against the scores of the file to deploy."""
     found = []
-    for pair in _pairs(evaluation):
-        tested = pair.get("metrics", {})
-        parts = []
-        for verdict in ("better", "worse"):
-            names = [find(name, metrics).in_sentence for name, it in tested.items() if it.get("verdict") == verdict]
-            if names:
-                parts.append(f"{verdict} in {_listed(names)}")
-        rest = sum(it.get("verdict") not in ("better", "worse") for it in tested.values())
-        if not parts:
-            said = f"no difference that {pair['rows']} rows could show"
-        else:
-            said = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
-        words = f"{collect.title(pair['artefact'])}, against {collect.title(pair['against'])}: {said}."
-        found.append({"words": words[0].upper() + words[1:]})
+    for result in comparison.thresholds if comparison else []:
+        metric = find(result.metric, metrics)
+        limit = f"at {'most' if metric.better == 'lower' else 'least'} {format_value(metric, result.limit)}"
+        value = format_value(metric, result.value)
+        found.append(Threshold(title=metric.label, limit=limit, value=value, met=result.met))
     return found
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def targets(found: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """The configuration's acceptance limits against the scores of the recommended file."""
-    result = []
-    for it in (found["evaluation"]["comparison"] or {}).get("targets") or []:
-        metric = find(it["metric"], metrics)
-        wanted = f"at {'most' if metric.better == 'lower' else 'least'} {shown(metric, it['limit'])}"
-        result.append({"title": metric.label, "target": wanted, "value": shown(metric, it["value"]), "met": it["met"]})
-    return result
-
-
-def forgetting(found: Facts, metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """Each tuned artefact on the general set: perplexity over the base's, and every measure before and after."""
-    kept = (found["evaluation"]["comparison"] or {}).get("forgetting") or {}
+def forgetting(evaluation: EvaluationFindings, metrics: Metrics) -> list[ForgettingView]:
+    """Each tuned variant on the general set: perplexity over the base's, and every metric before and after."""
+    kept = evaluation.comparison.forgetting if evaluation.comparison else None
+    pairs = [pair for pair in (kept.pairs if kept else []) if pair.variant != "prompted"]
+    num_tests = sum(len(pair.metrics) for pair in (kept.pairs if kept else []))
     return [
-        {
-            "title": collect.title(pair["artefact"]),
-            "tuned": pair["artefact"] == found["evaluation"]["tuned"],
-            "ratio": pair["ratio"],
-            "within": pair["within"],
-            "measures": [
-                {
-                    "title": metric.label,
-                    "before": shown(metric, it["against"]),
-                    "after": shown(metric, it["value"]),
-                    "difference": difference(metric, it),
-                }
-                for metric, it in ((find(name, metrics), it) for name, it in pair["metrics"].items())
-            ],
-        }
-        for pair in kept.get("pairs", [])
-        if pair["artefact"] != "prompted"
+        ForgettingView(
+            title=collect.title(pair.variant),
+            tuned=pair.variant == evaluation.tuned,
+            ratio=pair.ratio,
+            within_limit=pair.within_limit,
+            metrics=metric_changes(pair.metrics, metrics, num_tests),
+        )
+        for pair in pairs
     ]
 
 
-def by_category(evaluation: Facts, metrics: Mapping[str, Metric]) -> dict[str, Any] | None:
+def metric_changes(
+    compared: Mapping[str, MetricComparison], metrics: Metrics, num_tests: int, other: str = "the base"
+) -> list[MetricChange]:
+    """Every metric of a pair in words."""
+    return [
+        MetricChange(
+            title=metric.label,
+            before=format_value(metric, entry.baseline),
+            after=format_value(metric, entry.value),
+            difference=conclusion.difference_in_words(metric, entry, num_tests, other),
+        )
+        for metric, entry in ((find(name, metrics), entry) for name, entry in compared.items())
+    ]
+
+
+def by_category(evaluation: EvaluationFindings, metrics: Metrics) -> CategoryTable | None:
     """Base and tuned scores in each category of the rows."""
-    scored = {artefact["name"]: artefact for artefact in evaluation["artefacts"]}
-    base, tuned = scored.get(evaluation["base"] or ""), scored.get(evaluation["tuned"] or "")
-    if not base or not tuned or not tuned.get("categories"):
+    base, tuned = evaluation.scores_of(evaluation.base), evaluation.scores_of(evaluation.tuned)
+    if not base or not tuned or not tuned.categories:
         return None
-    names = one_per_aspect(tuned["metrics"], metrics)
+    names = one_per_aspect(tuned.metrics, metrics)
     rows = []
-    for category, ours in tuned["categories"].items():
-        theirs = (base.get("categories") or {}).get(category, {}).get("metrics", {})
-        cells = [
-            {
-                "base": shown(find(name, metrics), theirs.get(name, {}).get("value")),
-                "tuned": shown(find(name, metrics), ours["metrics"].get(name, {}).get("value")),
-            }
-            for name in names
-        ]
-        rows.append({"category": category, "rows": ours["rows"], "cells": cells})
-    return {"measures": names, "rows": rows}
+    for category, scores in tuned.categories.items():
+        before = base.categories[category].metrics if category in base.categories else {}
+        cells = [(_cell(name, before, metrics), _cell(name, scores.metrics, metrics)) for name in names]
+        rows.append(CategoryRow(category=category, rows=scores.rows, cells=cells))
+    return CategoryTable(metrics=names, rows=rows)
 
 
-def settings_of(found: Facts) -> dict[str, dict[str, Any]]:
+def _cell(name: str, scores: Mapping[str, Score], metrics: Metrics) -> str:
+    return format_value(find(name, metrics), scores[name].value if name in scores else None)
+
+
+def settings_of(report: RunReport) -> dict[str, JsonObject]:
     """What tells the experiments apart: experiment -> setting -> value; the same settings for all."""
-    entries = (found["training"]["selection"] or {}).get("experiments") or []
+    entries = (report.training.selection or {}).get("experiments") or []
     return {entry["experiment"]: entry.get("settings") or {} for entry in entries if entry.get("experiment")}
 
 
-def plan_warnings(found: Facts) -> dict[str, list[str]]:
+def plan_warnings(report: RunReport) -> dict[str, list[str]]:
     """The experiments that a warning of the plan is about, by its words."""
-    said: dict[str, list[str]] = {}
-    for name, it in ((found["plan"] or {}).get("experiments") or {}).items():
-        for warning in it.get("warnings") or []:
-            said.setdefault(warning, []).append(name)
-    return said
+    experiments: dict[str, list[str]] = {}
+    for name, plan in ((report.plan or {}).get("experiments") or {}).items():
+        for warning in plan.get("warnings") or []:
+            experiments.setdefault(warning, []).append(name)
+    return experiments
 
 
-def gains(found: Facts) -> dict[str, float | None]:
-    """Share of the adapter's gain in answer likelihood that each artefact keeps."""
-    variants = (found["fidelity"] or {}).get("variants") or {}
-    sums = {name: it.get("answer_logprob") for name, it in variants.items()}
+def gains(report: RunReport) -> dict[str, float]:
+    """Share of the adapter's gain in answer likelihood that each variant keeps."""
+    variants = (report.fidelity or {}).get("variants") or {}
+    sums = {name: variant.get("answer_logprob") for name, variant in variants.items()}
     base, adapter = sums.get("base"), sums.get("adapter")
     if base is None or adapter is None or adapter <= base:
         return {}
@@ -253,9 +347,9 @@ def gains(found: Facts) -> dict[str, float | None]:
     }
 
 
-def lengths(found: Facts) -> str:
+def lengths(report: RunReport) -> str:
     """How long the kept rows are, as a picture."""
-    return plots.lengths((found["data"]["report"] or {}).get("characters") or {}, "lengths")
+    return plots.lengths((report.data.report or {}).get("lengths") or {}, "lengths")
 
 
 def _reasons() -> dict[str, str]:

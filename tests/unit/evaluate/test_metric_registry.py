@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_run import make_run
 from snaketune.config import sections
 from snaketune.config.sections import RunConfig
 from snaketune.errors import ConfigError
@@ -68,16 +67,18 @@ def vowel_errors() -> Iterator[type[metrics.Metric]]:
     del metrics.METRICS["vowel_errors"]
 
 
-def test_a_metric_of_one_class_is_on_the_page_in_the_card_in_selection_and_in_thresholds(vowel_errors, tmp_path):
-    run = make_run(tmp_path / "toy-run", seed=11, more={"evaluate": {"thresholds": {"vowel_errors": 9}}})
+def test_a_metric_of_one_class_is_on_the_page_in_the_card_in_selection_and_in_thresholds(
+    vowel_errors, run_copies, tmp_path
+):
+    run = run_copies.make(tmp_path / "toy-run", seed=11, more={"evaluate": {"thresholds": {"vowel_errors": 9}}})
 
-    text = html.unescape(page.render(collect.collect(run)))
+    text = html.unescape(page.render(collect.collect(run), collect.measurements(run)))
     assert "<h3>Vowel errors</h3>" in text
     assert re.search(r"Vowel errors<small>lower is better", text)
     assert vowel_errors.description in text
     assert "at most 9.0" in text
 
-    (threshold,) = read_json(run / "evaluation/comparison.json")["targets"]
+    (threshold,) = read_json(run / "evaluation/comparison.json")["thresholds"]
     assert (threshold["metric"], threshold["met"]) == ("vowel_errors", True)
     assert "Write 90 for 90 points" in str(refusal(evaluate={"thresholds": {"vowel_errors": 0.9}}))
 
@@ -96,12 +97,12 @@ def test_a_custom_metric_that_is_better_when_lower_selects_the_lowest():
     assert winner("profanity", {"parrot": 0.9, "owl": 0.1}, metrics=custom) == "owl"
 
 
-def test_a_custom_metric_that_is_better_when_lower_is_labelled_so_on_the_page(tmp_path, monkeypatch):
+def test_a_custom_metric_that_is_better_when_lower_is_labelled_so_on_the_page(run_copies, tmp_path, monkeypatch):
     (tmp_path / "swearing.py").write_text("def profanity(line):\n    return len(line['answer']) % 2\n")
     monkeypatch.chdir(tmp_path)
     custom = {"profanity": {"function": "swearing:profanity", "better": "lower"}}
-    run = make_run(tmp_path / "polite", seed=12, more={"evaluate": {"metrics": custom}})
-    text = page.render(collect.collect(run))
+    run = run_copies.make(tmp_path / "polite", seed=12, more={"evaluate": {"metrics": custom}})
+    text = page.render(collect.collect(run), collect.measurements(run))
     assert "profanity<small>lower is better" in text
     assert "profanity<small>higher is better" not in text
 

@@ -26,7 +26,7 @@ NOUNS = ("dog", "cat", "bird", "ball", "girl", "boy", "tree", "fish", "bear", "c
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
 def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_of_500_trials(monkeypatch):
     """Not in any measure after correction, and not by a single measure without."""
-    monkeypatch.setattr(paired_tests, "TRIALS", 999)
+    monkeypatch.setattr(paired_tests, "PERMUTATIONS", 999)
     monkeypatch.setattr(paired_tests, "RESAMPLES", 100)
     pools = answers_of_one_model(draws=30)
     rng = np.random.default_rng(7)
@@ -37,9 +37,9 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
             one, other, reference = rng.choice(len(pool), 3, replace=False)
             ours.append({"id": name, "reference": pool[reference], "answer": pool[one], "stopped": True})
             theirs.append({"id": name, "reference": pool[reference], "answer": pool[other], "stopped": True})
-        (found,) = paired_tests.compared([paired_tests.Paired("a", "b", ours, theirs)], METRICS, trial)
-        any_measure += any(entry["verdict"] != paired_tests.NO_DIFFERENCE for entry in found["metrics"].values())
-        chrf += found["metrics"]["chrf"]["p"] < paired_tests.LEVEL
+        (found,) = paired_tests.compare_pairs([paired_tests.PairedPredictions("a", "b", ours, theirs)], METRICS, trial)
+        any_measure += any(entry.outcome != "no difference shown" for entry in found.metrics.values())
+        chrf += found.metrics["chrf"].p < paired_tests.ALPHA
     print(f"called different: in any measure {any_measure} of 500, by chrF++ uncorrected {chrf} of 500")
     assert any_measure <= 35
     assert chrf <= 35
@@ -119,5 +119,5 @@ def test_p_values_of_published_systems_are_those_of_sacrebleus_paired_test(wmt17
         for _, s in some
     ]
     for (name, _), ours in zip(some[1:], stats[1:], strict=True):
-        p = significance.randomisation_p(ours, stats[0], metric.aggregate, 10_000, 1)
+        p = significance.randomization_p(ours, stats[0], metric.aggregate, 10_000, 1)
         assert p == pytest.approx(expected[name], abs=0.015), name

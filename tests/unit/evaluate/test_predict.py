@@ -296,3 +296,26 @@ def test_the_projects_own_general_set_can_be_read():
     found = requests.general_records(Path(__file__).resolve().parents[3] / "data/general.jsonl")
     assert len(found) >= 40
     assert len({json.dumps(row.get("messages", row.get("text"))) for row in found}) == len(found)
+
+
+def test_rows_with_one_question_or_one_group_are_marked_as_one_cluster():
+    def row(name, question, answer, **more):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return {"id": name, "messages": turns} | more
+
+    rows = [
+        row("z", "Wie lagere ich Kohl?", "kühl"),
+        row("m", "Wie koche ich Reis?", "mit Wasser"),
+        row("a", "wie lagere ich Kohl", "dunkel", group="gemuese"),
+        row("k", "Wie schäle ich Knoblauch?", "mit dem Messer", group="gemuese"),
+        {"id": "t", "text": "Ein Text."},
+        {"id": "s", "text": "Noch ein Text."},
+    ]
+    assert requests.clusters(rows) == {"z": "z", "a": "z", "k": "z"}
+
+
+def test_predictions_name_their_cluster_only_where_a_question_is_shared(tmp_path, manifest):
+    once, again = conversation(0), conversation(0) | {"id": "row-again"}
+    again["messages"] = [again["messages"][0], {"role": "assistant", "content": "another answer."}]
+    lines = run(tmp_path, manifest, [once, conversation(1), again])
+    assert [line.get("cluster") for line in lines] == ["row-0", None, "row-0"]

@@ -1,24 +1,30 @@
-"""The page and its facts, for complete, partial and hostile runs."""
+"""The page and its findings, for complete, partial and hostile runs."""
 
 from __future__ import annotations
 
+import csv
 import html as html_text
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
-from made_run import HOSTILE, make_run
+from project_copy import Project
+from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore
 from snaketune import files
+from snaketune.contracts.report import RunReport
 from snaketune.report import collect, page, plots
 
-UNREAD = ("test.jsonl", "general.jsonl", "adapter_config.json")  # the report knows what is in them from elsewhere
+# the report knows what is in them from elsewhere
+UNREAD = ("test.jsonl", "train.jsonl", "valid.jsonl", "records.jsonl", "general.jsonl", "adapter_config.json")
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("results") / "jessy-v1")
+def complete(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_copies.make(tmp_path_factory.mktemp("results") / "jessy-v1")
 
 
 @pytest.fixture
@@ -26,60 +32,146 @@ def run(complete: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(complete, tmp_path / "jessy-v1"))
 
 
-def _written(run: Path, name: str = "report") -> None:
+def write_page(run: Path, name: str = "report", declared: list[Path] | None = None) -> RunReport:
     folder = run / name
-    page.run(folder=run, page=folder / "index.html", record=folder / "report.json", form=folder / "human_eval.html")
+    return page.run(
+        folder=run,
+        page=folder / "index.html",
+        record=folder / "report.json",
+        form=folder / "human_eval.html",
+        table=folder / "experiments.csv",
+        declared=declared,
+    )
 
 
-def test_the_verdict_is_the_pages_first_heading_and_names_the_deployed_file(run: Path) -> None:
-    found = collect.collect(run)
-    html = page.render(found)
+def render(run: Path) -> str:
+    """The page as a reader sees its text."""
+    html = page.render(collect.collect(run), collect.measurements(run))
+    return html_text.unescape(html).replace("\u00a0", " ")
+
+
+def test_page_of_the_finished_run_draws_the_lengths_that_its_data_report_counts(finished: Project) -> None:
+    folder = finished.folder / "results/tiny"
+    counted = files.read_json(folder / "data/report.json")["lengths"]["histogram"]
+    assert sum(each["rows"] for each in counted) == files.read_json(folder / "data/report.json")["kept"]
+    html = (folder / "report/index.html").read_text(encoding="utf-8")
+    picture = re.search(r'<svg[^>]*aria-label="How many rows have which length.*?</svg>', html, re.DOTALL)
+    assert picture is not None
+    assert all(f">{each['from']}+<" in picture.group() for each in counted)
+
+
+def test_report_json_of_the_finished_run_is_read_back_as_its_record(finished: Project) -> None:
+    report = files.read_json(finished.folder / "results/tiny/report/report.json", RunReport)
+    assert report.missing == []
+    assert report.damaged == []
+    assert report.run == "tiny"
+    assert {variant.name for variant in report.evaluation.variants} >= {"base", "adapter", "gguf-q8_0"}
+
+
+def test_conclusion_is_the_first_heading_and_names_the_deployed_file(run: Path) -> None:
+    report = collect.collect(run)
+    html = render(run)
     heading = re.search(r"<h1>(.*?)</h1>", html)
     assert heading is not None
-    assert html_text.unescape(heading.group(1)).replace("\u00a0", " ") == found["verdict"]["sentence"]
-    assert found["verdict"]["status"] == "better"
-    assert found["verdict"]["file"].endswith("jessy-v1-q8_0.gguf")
-    assert found["verdict"]["file"] in html
+    assert heading.group(1) == report.conclusion.sentence
+    assert report.conclusion.status == "better"
+    assert report.conclusion.file is not None
+    assert report.conclusion.file.endswith("jessy-v1-q8_0.gguf")
+    assert report.conclusion.file in html
 
 
 def test_the_same_files_give_the_same_bytes(run: Path) -> None:
     for name in ("one", "two"):
-        _written(run, name)
-    for name in ("index.html", "report.json", "human_eval.html"):
+        write_page(run, name)
+    for name in ("index.html", "report.json", "human_eval.html", "experiments.csv"):
         assert (run / "one" / name).read_bytes() == (run / "two" / name).read_bytes()
 
 
-def test_a_page_is_made_whichever_one_file_is_missing_or_damaged(run: Path) -> None:
+def test_report_json_holds_nothing_that_the_moment_decides(run: Path) -> None:
+    write_page(run, "before")
+    for path in run.rglob("timing.json"):
+        edit(path, lambda timing: timing.update({key: 99.5 for key in timing if isinstance(timing[key], float)}))
+    for path in (run / "benchmarks").glob("*.tsv"):
+        files.write_text(path, path.read_text(encoding="utf-8").replace("\n0.", "\n77."))
+    edit(run / "pilot/decision.json", lambda made: made["forecast"].update(hours=7.5, hours_low=7.0, hours_high=8.0))
+    write_page(run, "after")
+    assert (run / "before/index.html").read_bytes() != (run / "after/index.html").read_bytes()
+    for name in ("report.json", "experiments.csv", "human_eval.html"):
+        assert (run / "before" / name).read_bytes() == (run / "after" / name).read_bytes()
+
+
+def test_page_is_made_whichever_one_file_is_missing_or_damaged(run: Path) -> None:
+    shutil.rmtree(run / "report")
     names = sorted(path.relative_to(run) for path in run.rglob("*.json*") if path.name not in UNREAD)
-    assert len(names) > 15
-    for name in names:
+    names = [
+        name for name in names if name.parts[0] in ("train", "evaluation", "data", "model") or len(name.parts) == 1
+    ]
+    read = [name for name in names if name.suffix in (".json", ".jsonl") and _is_read(run, name)]
+    assert len(read) > 15
+    for name in read:
         content = (run / name).read_bytes()
         (run / name).write_bytes(b'{"half')
-        found = collect.collect(run)
-        assert str(name) in found["damaged"]
+        assert render(run)
         (run / name).unlink()
-        page.render(collect.collect(run))
+        assert render(run)
         (run / name).write_bytes(content)
 
 
-def test_a_run_that_stopped_at_its_pilot_says_no_go_and_why(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "hopeless")
+def _is_read(run: Path, name: Path) -> bool:
+    """Whether damage to the file is noticed."""
+    content = (run / name).read_bytes()
+    (run / name).write_bytes(b'{"half')
+    try:
+        return str(name) in collect.collect(run).damaged
+    finally:
+        (run / name).write_bytes(content)
+
+
+def test_run_that_stopped_at_its_pilot_says_no_go_and_why(run: Path) -> None:
     for stage in ("train", "model", "evaluation"):
         shutil.rmtree(run / stage)
-    files.write_json(run / "pilot/decision.json", {"decision": "no-go", "reasons": ["the loss did not fall"]})
-    found = collect.collect(run)
-    assert found["verdict"]["status"] == "no-go"
-    assert "the loss did not fall" in page.render(found)
+    no_go = {"decision": "no-go", "reasons": ["the loss did not fall"], "overridden": False}
+    files.write_json(run / "pilot/decision.json", no_go)
+    shutil.rmtree(run / "report")
+    assert collect.collect(run).conclusion.status == "no-go"
+    assert "the loss did not fall" in render(run)
     assert "the loss did not fall" in collect.headline(run)
 
 
-def test_an_overridden_no_go_is_said_beside_the_verdict(run: Path) -> None:
-    files.write_json(run / "pilot/decision.json", {"decision": "no-go", "reasons": ["too slow"]})
-    assert any("no-go" in caution for caution in collect.collect(run)["verdict"]["cautions"])
+def test_overridden_no_go_is_a_warning(run: Path) -> None:
+    overridden = {"decision": "no-go", "reasons": ["too slow"], "overridden": True}
+    files.write_json(run / "pilot/decision.json", overridden)
+    assert any("overrode" in warning for warning in collect.collect(run).conclusion.warnings)
 
 
-def test_hostile_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
-    html = page.render(collect.collect(make_run(tmp_path / "odd", hostile=True)))
+def test_report_of_other_settings_says_after_a_no_go_that_it_is_older(run: Path) -> None:
+    write_page(run)
+    before = (run / "report/index.html").read_text(encoding="utf-8")
+    assert "older than the configuration" not in before
+    no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "overridden": False}
+    files.write_json(run / "pilot/decision.json", no_go)
+    page.pilot(folder=run, page=run / "pilot/index.html")
+    older = (run / "report/index-older.html").read_text(encoding="utf-8")
+    assert "This report is older than the configuration" in older
+    assert older.index("This report is older") < older.index("<h1>")
+    assert not (run / "report/index.html").exists()
+    assert "report/index-older.html" in (run / "pilot/index.html").read_text(encoding="utf-8")
+    write_page(run)
+    assert "older than the configuration" not in (run / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_report_stays_where_it_is_after_a_go_and_after_an_overridden_no_go(run: Path) -> None:
+    write_page(run)
+    for decision in ({"decision": "go"}, {"decision": "no-go", "overridden": True}):
+        files.write_json(run / "pilot/decision.json", {"reasons": [], "criteria": []} | decision)
+        page.pilot(folder=run, page=run / "pilot/index.html")
+        assert (run / "report/index.html").is_file()
+        assert "older" not in (run / "pilot/index.html").read_text(encoding="utf-8")
+
+
+def test_hostile_text_is_escaped_wherever_it_comes_from(run_copies: RunCopies, tmp_path: Path) -> None:
+    run = run_copies.make(tmp_path / "odd", hostile=True)
+    html = page.render(collect.collect(run), collect.measurements(run))
     assert html.count("<script") == 1
     assert html.count("</style>") == 1
     assert "<img" not in html
@@ -88,144 +180,179 @@ def test_hostile_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_a_lone_surrogate_in_an_answer_does_not_stop_the_report(run: Path) -> None:
+def test_lone_surrogate_in_an_answer_does_not_stop_the_report(run: Path) -> None:
     path = run / "evaluation/base/predictions.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["answer"] = "half \ud83d of a pair"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _written(run)
+    write_page(run)
     assert "half \ufffd of a pair" in (run / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_only_declared_files_are_read(run: Path) -> None:
     declared = [path for path in run.rglob("*") if path.is_file() and "adapter" not in path.parts]
-    found = collect.collect(run, declared)
-    assert [it["name"] for it in found["evaluation"]["artefacts"]] == ["base", "prompted", "gguf-q8_0"]
+    variants = collect.collect(run, declared).evaluation.variants
+    assert [variant.name for variant in variants] == ["base", "prompted", "gguf-q8_0"]
 
 
-def test_the_page_of_many_long_rows_stays_under_four_megabytes(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "long", rows=450, artefacts=("base", "gguf-q8_0"), compared=False)
+def test_page_of_many_long_rows_stays_under_four_megabytes(run_copies: RunCopies, tmp_path: Path) -> None:
+    run = run_copies.make(tmp_path / "long", rows=450, variants=("base", "gguf-q8_0"), compared=False)
     path = run / "evaluation/gguf-q8_0/predictions.jsonl"
     lines = list(files.read_jsonl(path))
     files.write_jsonl(path, ({**line, "answer": f"<{HOSTILE}" * 30} for line in lines))
-    _written(run)
+    write_page(run)
     assert 2_000_000 < (run / "report/index.html").stat().st_size < 4_000_000
 
 
-def test_text_rows_have_no_answers_and_are_still_shown(tmp_path: Path) -> None:
-    found = collect.collect(make_run(tmp_path / "texts", text_rows=True))
-    assert found["evaluation"]["answers"]["rows"][0]["change"] is not None
-    assert "bits per byte" in page.render(found)
+def test_text_rows_have_no_answers_and_are_still_shown(run_copies: RunCopies, tmp_path: Path) -> None:
+    run = run_copies.make(tmp_path / "texts", text=True)
+    report = collect.collect(run)
+    assert report.evaluation.answers.rows[0].change is not None
+    assert "nothing is known of how good" in (report.conclusion.quality or "")
+    assert "bits per byte" in render(run)
 
 
-def test_the_pilots_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
-    found = page.pilot(folder=run, page=run / "pilot/index.html")
-    html = (run / "pilot/index.html").read_text(encoding="utf-8")
+def test_pilot_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
+    page.pilot(folder=run, page=run / "pilot/index.html")
+    html = html_text.unescape((run / "pilot/index.html").read_text(encoding="utf-8")).replace("\u00a0", " ")
     assert "The pilot says go" in html
-    assert all(html_text.escape(it["says"]) in html for it in found["pilot"]["criteria"])
-    no = {
-        "decision": "no-go",
-        "reasons": ["loss fell: it did not"],
-        "criteria": [],
-        "likely_cause": "a low learning rate",
-    }
-    files.write_json(run / "pilot/decision.json", no)
+    criteria = files.read_json(run / "pilot/decision.json")["criteria"]
+    assert len(criteria) > 3
+    assert all(criterion["message"] in html for criterion in criteria)
+    no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "likely_cause": "a low rate"}
+    files.write_json(run / "pilot/decision.json", no_go)
     page.pilot(folder=run, page=run / "pilot/index.html")
     html = (run / "pilot/index.html").read_text(encoding="utf-8")
     assert "The pilot says no: loss fell: it did not" in html
 
 
-def test_a_failed_fidelity_check_stands_beside_the_verdict_and_in_its_section(run: Path) -> None:
-    record = files.read_json(run / "model/fidelity.json")
-    record["passed"] = record["checks"][1]["passed"] = False
-    record["checks"][1]["message"] = "12.0 % of the gain is kept"
-    files.write_json(run / "model/fidelity.json", record)
-    found = collect.collect(run)
-    assert any("12.0 % of the gain is kept" in caution for caution in found["verdict"]["cautions"])
-    assert page.render(found).replace("\u00a0", " ").count("12.0 % of the gain is kept") == 2
+def test_failed_fidelity_check_is_a_warning_and_stands_in_its_section(run: Path) -> None:
+    def fail(record: dict[str, Any]) -> None:
+        record["passed"] = record["checks"][1]["passed"] = False
+        record["checks"][1]["message"] = "12.0 % of the gain is kept"
+
+    edit(run / "model/fidelity.json", fail)
+    assert any("12.0 % of the gain is kept" in warning for warning in collect.collect(run).conclusion.warnings)
+    assert render(run).count("12.0 % of the gain is kept") == 2
 
 
 def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
-    rows = {it["what"]: it for it in collect.collect(run)["outcomes"]}
-    assert (rows["Training time"]["forecast"], rows["Training time"]["outcome"]) == (30.0, 28.4)
-    assert rows["Training time"]["ratio"] == pytest.approx(28.4 / 30, abs=1e-4)
-    assert rows["Packaging"]["outcome"] == 7.0
-    assert rows["Answering the test rows"]["outcome"] == 21.0
+    edit(run / "pilot/decision.json", lambda made: made["forecast"]["seconds"].update(train=30.0))
+    edit(run / "train/main/timing.json", lambda timing: timing.update(seconds=28.4))
+    for name in ("fuse_adapter", "convert_gguf", "quantize_gguf-q8_0"):
+        files.write_text(run / f"benchmarks/{name}.tsv", "s\th:m:s\tmax_rss\n3.5\t0:00:02\t312.5\n")
+    rows = {
+        row.quantity: row
+        for row in page.view_models.page_values(collect.collect(run), collect.measurements(run))["forecast"]
+    }
+    assert (rows["Training time"].forecast, rows["Training time"].outcome) == (30.0, 28.4)
+    assert rows["Training time"].ratio == pytest.approx(28.4 / 30, abs=1e-4)
+    assert rows["Packaging"].outcome == 10.5
+    assert rows["Answering the test rows"].outcome is not None
 
 
-def test_targets_are_shown_as_met_or_missed(tmp_path: Path) -> None:
-    targets = {"evaluate": {"thresholds": {"perplexity": 3.0, "exact_match": 0.99}}}
-    found = collect.collect(make_run(tmp_path / "strict", more=targets))
-    html = page.render(found)
+def test_thresholds_are_shown_as_met_or_missed(run_copies: RunCopies, tmp_path: Path) -> None:
+    thresholds = {"evaluate": {"thresholds": {"perplexity": 3.0, "exact_match": 0.99}}}
+    run = run_copies.make(tmp_path / "strict", more=thresholds)
+    html = render(run)
     assert '<td class="yes">met</td>' in html
     assert '<td class="no">not met</td>' in html
-    assert any("targets not met: exact match" in caution for caution in found["verdict"]["cautions"])
+    assert any("thresholds not met: exact match" in warning for warning in collect.collect(run).conclusion.warnings)
 
 
-def test_a_small_loss_of_general_skill_is_said_beside_the_verdict(run: Path) -> None:
-    found = collect.collect(run)
-    assert any("forgotten some" in caution for caution in found["verdict"]["cautions"])
-    assert "12 general rows" in page.render(found)
+def test_small_loss_of_general_skill_is_a_warning(run: Path) -> None:
+    assert any("forgotten some" in warning for warning in collect.collect(run).conclusion.warnings)
+    assert "12 general rows" in render(run)
 
 
 @pytest.mark.parametrize(("gain", "status"), [(0.8, "better"), (0.05, "same")])
-def test_the_verdict_claims_no_more_than_the_paired_test(tmp_path: Path, gain: float, status: str) -> None:
-    run = make_run(tmp_path / "honest", gain=gain, rows=30)
-    comparison = files.read_json(run / "evaluation/comparison.json")
-    for pair in comparison["pairs"]:  # answers alone: the invented likelihoods always rise a little
-        for name in ("perplexity", "bits_per_byte"):
-            pair["metrics"].pop(name)
-    files.write_json(run / "evaluation/comparison.json", comparison)
-    found = collect.collect(run)["verdict"]
-    assert found["status"] == status
-    assert "30 test rows" in found["sentence"]
-    assert ("could show" in found["sentence"]) == (status == "same")
+def test_conclusion_claims_no_more_than_the_paired_test(
+    run_copies: RunCopies, tmp_path: Path, gain: float, status: str
+) -> None:
+    run = run_copies.make(tmp_path / "honest", gain=gain, rows=30)
+
+    def answers_alone(comparison: dict[str, Any]) -> None:  # the invented likelihoods always rise a little
+        for pair in comparison["pairs"]:
+            for name in ("perplexity", "bits_per_byte"):
+                pair["metrics"].pop(name)
+
+    edit(run / "evaluation/comparison.json", answers_alone)
+    conclusion = collect.collect(run).conclusion
+    assert conclusion.status == status
+    assert "30 test rows" in conclusion.sentence
+    assert ("could show" in conclusion.sentence) == (status == "same")
 
 
-def test_worse_in_one_measure_and_better_in_another_is_called_neither(run: Path) -> None:
-    path = run / "evaluation/comparison.json"
-    comparison = files.read_json(path)
-    for pair in comparison["pairs"]:
-        pair["metrics"]["perplexity"]["verdict"] = "worse"
-    files.write_json(path, comparison)
-    found = collect.collect(run)["verdict"]
-    assert found["status"] == "mixed"
-    assert "better in exact match" in found["sentence"]
-    assert "worse in answer perplexity" in found["sentence"]
-
-
-def test_the_headline_is_the_verdict_the_file_and_the_command(run: Path) -> None:
-    _written(run)
+def test_headline_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
+    report = write_page(run)
     lines = collect.headline(run).splitlines()
-    found = collect.collect(run)["verdict"]
-    assert lines[0] == found["sentence"]
-    assert found["file"] in lines[-3]
+    assert lines[0] == report.conclusion.sentence
+    assert report.conclusion.quality in lines[1]
+    assert str(report.conclusion.file) in lines[-3]
     assert "ollama create" in lines[-2]
     assert lines[-1].endswith("report/index.html")
 
 
-def test_pictures_are_the_same_bytes_and_take_their_colours_from_the_page(run: Path) -> None:
-    experiments = collect.collect(run)["training"]["experiments"]
+def test_pictures_are_the_same_bytes_and_take_their_colors_from_the_page(run: Path) -> None:
+    experiments = collect.collect(run).training.experiments
     svg = plots.loss_curves(experiments, "a")
     assert svg == plots.loss_curves(experiments, "a")
     assert not re.search(r"#0102", svg)
     assert "var(--series-0)" in svg
-    assert 'aria-label="Loss by update' in svg
+    assert 'aria-label="Loss by step' in svg
     assert not set(re.findall(r'id="([^"]+)"', svg)) & set(
         re.findall(r'id="([^"]+)"', plots.loss_curves(experiments, "b"))
     )
 
 
-def test_an_experiments_name_is_escaped_in_the_picture(run: Path) -> None:
-    experiments = collect.collect(run)["training"]["experiments"]
+def test_name_of_an_experiment_is_escaped_in_the_picture(run: Path) -> None:
+    (experiment,) = collect.collect(run).training.experiments
     for name in ("<script>alert(1)</script>", "$x^2$"):
-        svg = plots.loss_curves([{**experiments[0], "name": name}, {**experiments[0], "name": "other"}], "a")
+        named = [msgspec.structs.replace(experiment, name=each) for each in (name, "other")]
+        svg = plots.loss_curves(named, "a")
         assert "<script>" not in svg
         assert html_text.escape(name, quote=False) in svg
 
 
-def test_the_run_that_compare_with_names_is_answered_under_the_verdict(tmp_path: Path) -> None:
-    artefacts = ("base", "previous", "gguf-q8_0")
-    found = collect.collect(make_run(tmp_path / "v3", artefacts=artefacts, more={"compare_with": "v2"}, gain=0.9))
-    assert "v2" in found["verdict"]["since"]
-    assert html_text.escape(found["verdict"]["since"]) in page.render(found).replace("\u00a0", " ")
+def test_legend_of_long_names_leaves_the_plot_its_width(run: Path) -> None:
+    """Four names of a grid in one row once squeezed the plot to a fifth of its width."""
+    (experiment,) = collect.collect(run).training.experiments
+    names = [f"rank-{rank}_learning_rate-{rate}_dropout-0.05" for rank in (8, 16) for rate in (0.002, 0.0005)]
+    widths = []
+    for shown in (["a", "b"], names):
+        svg = plots.loss_curves([msgspec.structs.replace(experiment, name=name) for name in shown], "a")
+        grid = [float(x) for x in re.findall(r"M ([\d.]+) [\d.]+ *\nL [\d.]+ [\d.]+", svg)]
+        lines = re.findall(r"M ([\d.]+) ([\d.]+) *\nL ([\d.]+) ([\d.]+) *\n", svg)
+        widths.append(max(float(x2) - float(x1) for x1, y1, x2, y2 in lines if y1 == y2))
+        assert grid
+        assert all(name in svg for name in shown)
+    assert widths[1] > 0.95 * widths[0]
+
+
+def test_run_that_compare_with_names_is_answered_under_the_conclusion(run_copies: RunCopies, tmp_path: Path) -> None:
+    variants = ("base", "previous", "gguf-q8_0")
+    run = run_copies.make(tmp_path / "v3", variants=variants, more={"compare_with": "v2"}, gain=0.9)
+    found = collect.collect(run).conclusion.vs_previous
+    assert found is not None
+    assert "v2" in found
+    assert found in render(run)
+
+
+def test_experiments_stand_in_a_table_beside_the_page(run: Path) -> None:
+    names = ["zeta", "alpha", "mid"]  # in the order of their ranking, not of the alphabet
+    repeat_experiment(run, names)
+    write_page(run)
+    with open(run / "report/experiments.csv", encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["experiment"] for row in rows] == names
+    assert [row["chosen"] for row in rows] == ["True", "False", "False"]
+    assert [row["settings.rank"] for row in rows] == ["4", "5", "6"]
+    assert rows[0]["settings.note"] == "a, b"
+    assert float(rows[0]["validation_loss"]) < float(rows[2]["validation_loss"])
+
+
+def test_predictions_changed_by_hand_are_scored_anew(run: Path) -> None:
+    path = run / "evaluation/gguf-q8_0/predictions.jsonl"
+    files.write_jsonl(path, [line | {"answer": "no"} for line in files.read_jsonl(path)])
+    rescore(run)
+    assert collect.collect(run).evaluation.exact == 0

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made_run import make_run
+from run_copies import RunCopies
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params
 from snaketune.files import read_json, write_json, write_text
 
@@ -27,13 +27,18 @@ def _run(name: str, where: Path, inputs: dict[str, Any] | list[str], outputs: di
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "results" / "jessy-v1", rows=12)
+def run(run_copies: RunCopies, tmp_path: Path) -> Path:
+    return run_copies.make(tmp_path / "results" / "jessy-v1", rows=12)
 
 
 def _report(run: Path, inputs: list[str]) -> dict[str, Path]:
     folder = run / "report"
-    outputs = {"page": folder / "index.html", "facts": folder / "report.json", "human_eval": folder / "human_eval.html"}
+    outputs = {
+        "page": folder / "index.html",
+        "facts": folder / "report.json",
+        "human_eval": folder / "human_eval.html",
+        "experiments": folder / "experiments.csv",
+    }
     _run("write_report", run, inputs, outputs)
     return outputs
 
@@ -42,19 +47,20 @@ def test_write_report_reads_its_inputs_and_no_other_file(run: Path) -> None:
     files = [str(path) for path in run.rglob("*") if path.is_file() and "prompted" not in path.parts]
     outputs = _report(run, files)
     assert all(path.is_file() for path in outputs.values())
-    names = [it["name"] for it in read_json(outputs["facts"])["evaluation"]["artefacts"]]
+    names = [variant["name"] for variant in read_json(outputs["facts"])["evaluation"]["variants"]]
     assert names == ["base", "adapter", "gguf-q8_0"]
 
 
 def test_write_report_takes_votes_among_its_inputs(run: Path) -> None:
     write_text(run / "votes/odd.json", "{}")
     outputs = _report(run, [str(path) for path in run.rglob("*") if path.is_file()])
-    assert read_json(outputs["facts"])["votes"]["refused"][0]["file"] == "odd.json"
+    assert read_json(outputs["facts"])["human_ratings"]["refused"][0]["file"] == "odd.json"
 
 
 def test_compare_runs_takes_the_reports_of_the_runs(run: Path, tmp_path: Path) -> None:
     _report(run, [str(path) for path in run.rglob("*") if path.is_file()])
     outputs = {"page": tmp_path / "results/runs.html", "facts": tmp_path / "results/runs.json"}
+    outputs["table"] = tmp_path / "results/runs.csv"
     _run("compare_runs", tmp_path, {"reports": [str(run / "report/report.json")]}, outputs, config='{"seed":1}')
     assert read_json(outputs["facts"])["runs"][0]["run"] == "jessy-v1"
 

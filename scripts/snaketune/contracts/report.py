@@ -1,0 +1,400 @@
+"""What the stage `report` writes: report.json of a run, runs.json of all runs, and the form of blind judging."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, VariantScores
+from snaketune.files import Record
+
+JsonObject = dict[str, Any]  # a file of another stage, as it is
+Status = Literal["better", "worse", "mixed", "same", "unknown", "no-go"]
+Curves = dict[str, list[tuple[int, float]]]  # of each quantity the points (step, value)
+
+
+class RejectedRow(Record, frozen=True, kw_only=True):
+    """A row of the data that could not be used; row is the start of its raw text."""
+
+    source: str | None
+    line: int | None
+    reason: str | None
+    detail: str | None
+    row: str
+
+
+class DataFindings(Record, frozen=True, kw_only=True):
+    """What became of the data: data/report.json, split.json, leaks.json, and the token filter by base model."""
+
+    report: JsonObject | None
+    split: JsonObject | None
+    leaks: JsonObject | None
+    tokens: dict[str, JsonObject]
+    rejected: list[RejectedRow]
+
+
+class SettingValue(Record, frozen=True, kw_only=True):
+    """One value of a setting: how many experiments had it, and the median and the best of their validation losses."""
+
+    value: Any
+    experiments: int
+    median: float
+    best: float
+
+
+class SettingEffect(Record, frozen=True, kw_only=True):
+    """How much a setting matters: spread is how far the medians over its values lie apart, in nats per token."""
+
+    setting: str
+    spread: float
+    values: list[SettingValue]
+    left_out: int
+
+
+class ExperimentFindings(Record, frozen=True, kw_only=True):
+    """One training: its summary.json and its curves."""
+
+    name: str
+    summary: JsonObject | None
+    curves: Curves
+
+
+class TrainingFindings(Record, frozen=True, kw_only=True):
+    """The trainings that the page shows, how many are left out, and the pilot's."""
+
+    experiments: list[ExperimentFindings]
+    left_out: int
+    setting_effects: list[SettingEffect]
+    selection: JsonObject | None
+    pilot: ExperimentFindings
+
+
+class GgufFile(Record, frozen=True, kw_only=True):
+    """A GGUF file of the run."""
+
+    file: str
+    type: str
+    bytes: int
+
+
+class ModelFindings(Record, frozen=True, kw_only=True):
+    """The files of the model; ollama: the command that the Modelfile names."""
+
+    files: list[GgufFile]
+    fused: JsonObject | None
+    modelfile: str | None
+    ollama: str | None
+    card: str | None
+    served: JsonObject | None
+
+
+class Answer(Record, frozen=True, kw_only=True):
+    """A variant's answer to a test row; text is None for a row of plain text.
+
+    chrf: chrF++ of this answer, 0 to 100; exact: whether it equals the reference; bits_per_byte: of the reference.
+    """
+
+    text: str | None
+    chrf: float | None
+    exact: bool | None
+    bits_per_byte: float | None
+    stopped: bool | None
+
+
+class AnsweredRow(Record, frozen=True, kw_only=True):
+    """A test row with the answer of each variant.
+
+    cluster: the rows that depend on each other share it; change: chrF++ of the tuned variant's answer less that of the
+    base's; of a row of plain text the bits per byte of the base less those of the tuned variant.
+    """
+
+    id: str
+    prompt: str
+    reference: str
+    category: str | None
+    cluster: str
+    answers: dict[str, Answer]
+    change: float | None
+
+
+class AnsweredRows(Record, frozen=True, kw_only=True):
+    """The rows that every variant answered: those that the page shows, and how many there are."""
+
+    rows: list[AnsweredRow]
+    total: int
+    base: str | None
+    tuned: str | None
+
+
+class FreePrompt(Record, frozen=True, kw_only=True):
+    """A prompt of the configuration, which has no reference, with the answer of each variant."""
+
+    id: str
+    prompt: str
+    answers: dict[str, str]
+
+
+class ReportedVariant(Record, frozen=True, kw_only=True):
+    """A model variant, what the page calls it, and its scores."""
+
+    name: str
+    title: str
+    scores: VariantScores
+
+
+class EvaluationFindings(Record, frozen=True, kw_only=True):
+    """What was measured. base, tuned: the variants that the conclusion compares, None where they were not scored.
+
+    answered, exact: how many test rows the tuned variant answered, and how many of them as the reference does.
+    """
+
+    variants: list[ReportedVariant]
+    base: str | None
+    tuned: str | None
+    answered: int
+    exact: int
+    comparison: Comparison | None
+    answers: AnsweredRows
+    prompts: list[FreePrompt]
+
+    def scores_of(self, name: str | None) -> VariantScores | None:
+        """The scores of a variant, if it was scored."""
+        return next((variant.scores for variant in self.variants if variant.name == name), None)
+
+
+class Preference(Record, frozen=True, kw_only=True):
+    """Which model wins more questions; a question counts once however many people judged it.
+
+    share is tuned / (tuned + base) with Wilson's 95 % interval, p the exact two-sided sign test; None where every
+    question is a tie.
+    """
+
+    questions: int
+    tuned: int
+    base: int
+    ties: int
+    share: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class Agreement(Record, frozen=True, kw_only=True):
+    """How far people who judged the same questions agree.
+
+    share: pairs of votes that are alike; alpha: Krippendorff's, nominal: 1 is perfect agreement, 0 is chance.
+    """
+
+    questions: int
+    share: float
+    alpha: float | None
+
+
+class RatingMean(Record, frozen=True, kw_only=True):
+    """Mean ratings (1 to 5) by one criterion; the difference, with its 95 % interval, is of questions rated twice."""
+
+    base: float | None
+    tuned: float | None
+    questions: int
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+class RaterComment(Record, frozen=True, kw_only=True):
+    """A comment that a person wrote beside a choice (tuned, base or tie) or beside a rating of one model."""
+
+    rater: str
+    id: str
+    choice: str
+    comment: str
+
+
+class RefusedFile(Record, frozen=True, kw_only=True):
+    """A file of votes that is not counted, and why."""
+
+    file: str
+    problem: str
+    fix: str
+
+
+class HumanRatings(Record, frozen=True, kw_only=True):
+    """Everything that the files in votes/ say."""
+
+    raters: list[str]
+    votes: int
+    preference: Preference | None
+    categories: dict[str, Preference]
+    agreement: Agreement | None
+    ratings: dict[str, RatingMean] | None
+    comments: list[RaterComment]
+    refused: list[RefusedFile]
+
+
+class Command(Record, frozen=True, kw_only=True):
+    """A way to run the file to deploy."""
+
+    title: str
+    command: str
+
+
+class Conclusion(Record, frozen=True, kw_only=True):
+    """The conclusion of a run: is the file to deploy better than the base, how good is it, and how is it run.
+
+    quality: how good the answers are, whatever they are compared with; quality_is_low: whether that is a warning;
+    vs_previous: the same comparison with the run that compare_with names.
+    """
+
+    status: Status
+    sentence: str
+    quality: str | None
+    quality_is_low: bool
+    vs_previous: str | None
+    warnings: list[str]
+    file: str | None
+    bytes: int | None
+    commands: list[Command]
+
+
+class RunFindings(Record, frozen=True, kw_only=True):
+    """All that the files of a run say, but what the machine and the moment decided.
+
+    pilot: of decision.json the keys that hold no measured time; missing, damaged: the files that the page did without.
+    """
+
+    run: str
+    folder: str
+    config: JsonObject
+    data: DataFindings
+    plan: JsonObject | None
+    pilot: JsonObject | None
+    training: TrainingFindings
+    model: ModelFindings
+    fidelity: JsonObject | None
+    evaluation: EvaluationFindings
+    provenance: JsonObject | None
+    missing: list[str]
+    damaged: list[str]
+
+
+class RunReport(RunFindings, frozen=True, kw_only=True):
+    """report/report.json, written by write_report: all that the page shows but measured times and memory."""
+
+    human_ratings: HumanRatings | None
+    conclusion: Conclusion
+
+
+class ForecastRow(Record, frozen=True, kw_only=True):
+    """A quantity that was forecast, with its range, beside its outcome; ratio is outcome over forecast.
+
+    unit: bytes, seconds, nats or count.
+    """
+
+    quantity: str
+    unit: str
+    forecast: float | None
+    low: float | None
+    high: float | None
+    outcome: float | None
+    ratio: float | None
+
+
+class Measurements(Record, frozen=True, kw_only=True):
+    """What the machine and the moment decided, which the page shows and report.json leaves out.
+
+    decision: the pilot's, with its forecast of time; training: timing.json of each experiment; serving: of the serving
+    check; stages: seconds by stage.
+    """
+
+    decision: JsonObject | None
+    training: dict[str, JsonObject]
+    serving: JsonObject | None
+    stages: dict[str, float]
+
+
+class FormItem(Record, frozen=True, kw_only=True):
+    """A question of the form of blind judging with the two answers as they are shown."""
+
+    id: str
+    question: str
+    reference: str
+    left: str
+    right: str
+    category: str | None
+
+
+class Form(Record, frozen=True, kw_only=True):
+    """The form of blind judging; identical: questions that both models answered alike, which are left out."""
+
+    run: str
+    fingerprint: str
+    items: list[FormItem]
+    identical: int
+    criteria: list[str]
+
+
+class RunSummary(Record, frozen=True, kw_only=True):
+    """A run among all runs, by its report.json; split: rows of each split, sources: the data files."""
+
+    run: str
+    folder: str
+    status: Status
+    conclusion: str
+    quality: str | None
+    file: str | None
+    bytes: int | None
+    tuned: str | None
+    rows: int | None
+    metrics: dict[str, Score]
+    forgetting: float | None
+    config: JsonObject
+    base: str | None
+    split: dict[str, int] | None
+    sources: list[JsonObject]
+
+
+class DataChange(Record, frozen=True, kw_only=True):
+    """How the rows of two runs differ: moved rows stand in another split."""
+
+    added: int
+    removed: int
+    kept: int
+    moved: int
+
+
+class RunPair(Record, frozen=True, kw_only=True):
+    """A run compared with another on the rows that stand in the test splits of both."""
+
+    run: str
+    baseline: str
+    status: Status
+    sentence: str
+    rows: int
+    clusters: int
+    metrics: dict[str, MetricComparison]
+    data: DataChange
+
+
+class SettingDifference(Record, frozen=True, kw_only=True):
+    """A setting that is not the same in all runs."""
+
+    key: str
+    values: dict[str, Any]
+
+
+class CommonScores(Record, frozen=True, kw_only=True):
+    """The scores of all runs on the rows that all of them answered."""
+
+    rows: int
+    clusters: int
+    runs: dict[str, dict[str, Score]]
+
+
+class RunsReport(Record, frozen=True, kw_only=True):
+    """results/runs.json, written by compare_runs; unreadable: the runs whose report.json cannot be read."""
+
+    runs: list[RunSummary]
+    unreadable: list[str]
+    settings: list[SettingDifference]
+    comparisons: list[RunPair]
+    num_tests: int
+    common: CommonScores | None
