@@ -77,7 +77,7 @@ def test_planted_gain_is_found_on_the_common_rows_and_put_in_words(three: list[P
 
 def test_added_and_removed_rows_are_counted_by_their_content(three: list[Path]) -> None:
     data = run_comparison.collect(three, seed=1).comparisons[0].data
-    assert data == DataChange(added=10, removed=10, kept=30, moved=0)
+    assert data == DataChange(added=10, removed=10, kept=30 + 55, moved=0)  # 55: the training and validation rows
 
 
 def test_run_is_also_compared_with_the_one_it_names(three: list[Path]) -> None:
