@@ -6,15 +6,16 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from snaketune.config.sections import FewShotConfig
+from snaketune.contracts.data import Content
 from snaketune.data import sources
+from snaketune.data.deduplication import UnionFind
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
 from snaketune.data.row_formats import parse_fields
-from snaketune.data.row_keys import identify
-from snaketune.data.union_find import Clusters
+from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
@@ -57,11 +58,11 @@ def clusters(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     Such rows are not independent of each other. A question is what the data stage takes for one: the text of all turns
     before the last answer, whatever its capitals and punctuation.
     """
-    found = Clusters(len(records))
+    found = UnionFind(len(records))
     first: dict[tuple[str, object], int] = {}
     for i, record in enumerate(records):
-        identity = identify(record)
-        keys = [("question", identity.prompt), ("opening", identity.opening), ("group", record.get("group"))]
+        shared = row_keys(cast("Content", record))
+        keys = [("question", shared.prompt), ("opening", shared.opening), ("group", record.get("group"))]
         for kind, key in keys:
             if key:
                 found.join(i, first.setdefault((kind, key), i))
