@@ -9,8 +9,8 @@ import pytest
 from file_access_trace import Traced, traced_tiny
 from hypothesis import settings
 from project_copy import Project
-from snaketune.runtime.step import block_torch
 from run_copies import RunCopies
+from snaketune.runtime.step import block_torch
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
