@@ -19,7 +19,8 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     the rows that this one depends on, absent for a row that stands alone. answer to cut are absent for a plain text,
     reference to bytes for a prompt without a reference. stopped: whether the model ended the answer itself; cut: tokens
     that the prompt was truncated by. logprob: log-likelihood of the reference in nats; targets: the tokens that it sums
-    over; bytes: length of the reference in UTF-8.
+    over; bytes: length of the reference in UTF-8. custom_values: of the custom metrics and of similarity, by name; they
+    are in scores.json and never in this file.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     logprob: float | None = None
     targets: int | None = None
     bytes: int | None = None
+    custom_values: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Score(Record, frozen=True, kw_only=True):
@@ -61,9 +63,9 @@ class VariantScores(SetScores, frozen=True, kw_only=True):
 
 
 class Scores(VariantScores, frozen=True, kw_only=True):
-    """evaluation/<variant>/scores.json, written by score_answers; own: the values of custom metrics by prediction."""
+    """evaluation/<variant>/scores.json, written by score_answers; custom_values: by metric and prediction."""
 
-    own: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
+    custom_values: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
 
 
 class MetricComparison(Record, frozen=True, kw_only=True):

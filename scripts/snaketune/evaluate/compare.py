@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from snaketune.contracts.evaluate import Comparison, VariantScores
+from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
 from snaketune.evaluate import forgetting, paired_tests
-from snaketune.evaluate.metrics import Line, enabled_metrics
-from snaketune.evaluate.score import RESAMPLES, add_own
+from snaketune.evaluate.metrics import enabled_metrics
+from snaketune.evaluate.score import RESAMPLES, attach_custom_values
 from snaketune.evaluate.significance import CONFIDENCE
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
@@ -50,11 +50,13 @@ def run(
     """
     settings, seed = config["evaluate"], config["seed"]
     metrics = enabled_metrics(settings)
-    scores_of = {Path(path).parent.name: read_json(path) for path in scores}
-    lines = _read_by_variant(predictions)
-    for name, own_lines in lines.items():
-        add_own(own_lines, scores_of[name].pop("own"))
-    pairs = [paired_tests.pair_predictions(lines, *names) for names in comparison_pairs(list(lines))]
+    scores_of = {Path(path).parent.name: read_json(path, Scores) for path in scores}
+    by_variant = {
+        name: attach_custom_values(found, scores_of[name].custom_values)
+        for name, found in _read_by_variant(predictions).items()
+    }
+    variants = {name: _without_custom_values(found) for name, found in scores_of.items()}
+    pairs = [paired_tests.pair_predictions(by_variant, *names) for names in comparison_pairs(list(by_variant))]
     tested = paired_tests.compare_pairs(pairs, metrics, seed)
     limit = settings["forgetting"]["limit"]
     found = Comparison(
@@ -67,10 +69,10 @@ def run(
         num_tests=sum(len(pair.metrics) for pair in tested),
         directions={name: metric.better for name, metric in metrics.items()},
         signatures={name: metric.signature for name, metric in metrics.items() if metric.signature},
-        variants=msgspec.convert(scores_of, dict[str, VariantScores]),
+        variants=variants,
         pairs=tested,
         forgetting=forgetting.compared(_read_by_variant(general), metrics, limit, seed),
-        thresholds=checked(settings["thresholds"], scores_of, metrics),
+        thresholds=checked(settings["thresholds"], variants, metrics),
     )
     write_json(comparison, found)
     write_table(table, found)
@@ -102,5 +104,9 @@ def write_table(path: StrPath, comparison: Comparison) -> None:
         pandas.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _read_by_variant(paths: Sequence[StrPath]) -> dict[str, list[Line]]:
-    return {Path(path).parent.name: list(read_jsonl(path)) for path in paths}
+def _without_custom_values(scores: Scores) -> VariantScores:
+    return VariantScores(**{name: getattr(scores, name) for name in VariantScores.__struct_fields__})
+
+
+def _read_by_variant(paths: Sequence[StrPath]) -> dict[str, list[Prediction]]:
+    return {Path(path).parent.name: list(read_jsonl(path, Prediction)) for path in paths}

@@ -6,23 +6,21 @@ from collections.abc import Mapping
 
 import msgspec
 
-from snaketune.contracts.evaluate import Forgetting, ForgettingPair, MetricComparison, VariantScores
+from snaketune.contracts.evaluate import Forgetting, ForgettingPair, MetricComparison, Prediction
 from snaketune.evaluate import paired_tests
-from snaketune.evaluate.metrics import Line, Metric
-from snaketune.evaluate.score import add_own, scored
+from snaketune.evaluate.metrics import Metric
+from snaketune.evaluate.score import score_predictions
 
 
 def compared(
-    lines: Mapping[str, list[Line]], metrics: Mapping[str, Metric], limit: float | None, seed: int
+    predictions: Mapping[str, list[Prediction]], metrics: Mapping[str, Metric], limit: float | None, seed: int
 ) -> Forgetting | None:
     """Compare every variant with the base on the general set; None without one or without the base's answers to it."""
-    if "base" not in lines:
+    if "base" not in predictions:
         return None
     kept = {name: metric for name, metric in metrics.items() if metric.in_forgetting}
-    for found in lines.values():
-        add_own(found, {})
-    scores = {name: msgspec.convert(scored(found, kept, seed), VariantScores) for name, found in lines.items()}
-    pairs = [paired_tests.pair_predictions(lines, name, "base") for name in lines if name != "base"]
+    scores = {name: score_predictions(found, kept, seed) for name, found in predictions.items()}
+    pairs = [paired_tests.pair_predictions(predictions, name, "base") for name in predictions if name != "base"]
     return Forgetting(
         rows=scores["base"].rows,
         limit=limit,

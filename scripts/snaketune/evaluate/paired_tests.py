@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
+from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison, Prediction
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import Line, Metric
-from snaketune.evaluate.score import RESAMPLES, cluster_ids, rows_of
+from snaketune.evaluate.metrics import Metric
+from snaketune.evaluate.score import RESAMPLES, cluster_ids, row_ids
 
 ALPHA = 0.05
 POWER = 0.8
@@ -25,16 +25,16 @@ class PairedPredictions:
 
     variant: str
     baseline: str
-    predictions: list[Line]
-    baseline_predictions: list[Line]
+    predictions: list[Prediction]
+    baseline_predictions: list[Prediction]
 
 
-def pair_predictions(predictions: Mapping[str, list[Line]], variant: str, baseline: str) -> PairedPredictions:
+def pair_predictions(predictions: Mapping[str, list[Prediction]], variant: str, baseline: str) -> PairedPredictions:
     """The predictions of both on the rows that both have; EvaluationError where they had other rows to answer."""
-    of_variant = {line["id"]: line for line in predictions[variant]}
-    of_baseline = {line["id"]: line for line in predictions[baseline]}
+    of_variant = {one.id: one for one in predictions[variant]}
+    of_baseline = {one.id: one for one in predictions[baseline]}
     common = [name for name in of_baseline if name in of_variant]
-    changed = [name for name in common if of_variant[name].get("reference") != of_baseline[name].get("reference")]
+    changed = [name for name in common if of_variant[name].reference != of_baseline[name].reference]
     if not common or changed:
         raise EvaluationError(
             f"{variant} and {baseline} did not answer the same rows",
@@ -65,7 +65,7 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
         PairComparison(
             variant=pair.variant,
             baseline=pair.baseline,
-            rows=len(set(rows_of(pair.predictions))),
+            rows=len(set(row_ids(pair.predictions))),
             clusters=len(set(cluster_ids(pair.predictions))),
             metrics={metric.name: entry for (of, metric), entry in zip(tests, tested, strict=True) if of is pair},
         )
@@ -76,7 +76,7 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
 def is_comparable(metric: Metric, pair: PairedPredictions) -> bool:
     """Perplexity counts tokens, so only models that cut the answers into the same tokens may be compared by it."""
     return metric.name != "perplexity" or all(
-        a["targets"] == b["targets"] for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
+        a.targets == b.targets for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
     )
 
 

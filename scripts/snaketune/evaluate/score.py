@@ -1,4 +1,4 @@
-"""One artefact's predictions as numbers with confidence intervals: scores.json."""
+"""Scores the predictions of one model variant, with confidence intervals: scores.json."""
 
 from __future__ import annotations
 
@@ -9,49 +9,72 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from snaketune.contracts.evaluate import Prediction, Score, Scores, SetScores, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import CUSTOM, Line, Metric, enabled_metrics
+from snaketune.evaluate.metrics import Metric, enabled_metrics
 from snaketune.files import StrPath, read_jsonl, write_json
 
 RESAMPLES = 1000
 
 
 def run(*, predictions: StrPath, scores: StrPath, config: dict[str, Any]) -> None:
-    """Score a predictions.jsonl; config: what `settings.scoring` gives."""
-    lines = list(read_jsonl(predictions))
-    if not lines:
+    """Score a predictions.jsonl; config: what `step_config.scoring` gives."""
+    found = list(read_jsonl(predictions, Prediction))
+    if not found:
         raise EvaluationError("there are no answers to score", where=str(predictions))
     metrics = enabled_metrics(config["evaluate"])
-    values = own_values(lines, config["evaluate"])
-    add_own(lines, values)
+    values = custom_metric_values(found, config["evaluate"])
+    scored = score_predictions(attach_custom_values(found, values), metrics, config["seed"])
     signatures = {name: metric.signature for name, metric in metrics.items() if metric.signature}
-    write_json(scores, scored(lines, metrics, config["seed"]) | {"signatures": signatures, CUSTOM: values})
+    write_json(
+        scores,
+        Scores(
+            rows=scored.rows,
+            clusters=scored.clusters,
+            metrics=scored.metrics,
+            categories=scored.categories,
+            signatures=signatures,
+            custom_values=values,
+        ),
+    )
 
 
-def scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> dict[str, Any]:
-    """{"rows", "metrics": {name: {"value", "low", "high"}}, "categories": {name: the same two}}."""
-    names = sorted({line["category"] for line in lines if line.get("category") is not None})
-    parts = {name: [line for line in lines if line.get("category") == name] for name in names}
-    return _scored(lines, metrics, seed) | {
-        "categories": {name: _scored(part, metrics, seed) for name, part in parts.items()}
-    }
+def score_predictions(predictions: Sequence[Prediction], metrics: Mapping[str, Metric], seed: int) -> VariantScores:
+    """Every metric of the predictions with its interval, for all of them and for each category."""
+    names = sorted({one.category for one in predictions if one.category is not None})
+    parts = {name: [one for one in predictions if one.category == name] for name in names}
+    whole = _score_set(predictions, metrics, seed)
+    return VariantScores(
+        rows=whole.rows,
+        clusters=whole.clusters,
+        metrics=whole.metrics,
+        categories={name: _score_set(part, metrics, seed) for name, part in parts.items()},
+    )
 
 
-def _scored(lines: Sequence[Line], metrics: Mapping[str, Metric], seed: int) -> dict[str, Any]:
-    found = {name: measured(metric, lines, seed) for name, metric in metrics.items() if metric.scorable(lines)}
-    return {"rows": len(set(rows_of(lines))), "clusters": len(set(cluster_ids(lines))), "metrics": found}
+def _score_set(predictions: Sequence[Prediction], metrics: Mapping[str, Metric], seed: int) -> SetScores:
+    return SetScores(
+        rows=len(set(row_ids(predictions))),
+        clusters=len(set(cluster_ids(predictions))),
+        metrics={
+            name: score_with_interval(metric, predictions, seed)
+            for name, metric in metrics.items()
+            if metric.scorable(predictions)
+        },
+    )
 
 
-def measured(metric: Metric, lines: Sequence[Line], seed: int) -> dict[str, float | None]:
-    """A measure of the lines: its value and its 95 % interval, None for both ends where it cannot be known."""
-    lines = metric.scorable(lines)
-    stats = metric.row_statistics(lines)
+def score_with_interval(metric: Metric, predictions: Sequence[Prediction], seed: int) -> Score:
+    """A metric's value and its 95 % interval, None for both ends where it cannot be known."""
+    predictions = metric.scorable(predictions)
+    stats = metric.row_statistics(predictions)
     value = float(metric.aggregate(stats.sum(axis=0)))
-    low, high = _interval(metric, value, significance.sum_by_cluster(stats, cluster_ids(lines)), seed)
-    return {"value": value, "low": low, "high": high}
+    low, high = _interval(metric, value, significance.sum_by_cluster(stats, cluster_ids(predictions)), seed)
+    return Score(value=value, low=low, high=high)
 
 
 def _interval(metric: Metric, value: float, stats: np.ndarray, seed: int) -> tuple[float | None, float | None]:
@@ -65,42 +88,48 @@ def _interval(metric: Metric, value: float, stats: np.ndarray, seed: int) -> tup
     return significance.unvaried_interval(value, 0.0, metric.upper_bound, len(stats))
 
 
-def rows_of(lines: Sequence[Line]) -> list[str]:
-    """The row that each line belongs to."""
-    return [str(line.get("row", line["id"])) for line in lines]
+def row_ids(predictions: Sequence[Prediction]) -> list[str]:
+    """The row that each prediction belongs to."""
+    return [one.row or one.id for one in predictions]
 
 
-def cluster_ids(lines: Sequence[Line]) -> list[str]:
-    """The cluster that each line belongs to, the unit of all that is said of chance.
+def cluster_ids(predictions: Sequence[Prediction]) -> list[str]:
+    """The cluster that each prediction belongs to, the unit that is resampled.
 
-    Turns of one conversation, rows with the same question and rows of one group are not independent of each other.
+    Turns of one conversation, rows with the same prompt and rows of one group are not independent of each other.
     """
-    return [str(line.get("cluster", line.get("row", line["id"]))) for line in lines]
+    return [one.cluster or one.row or one.id for one in predictions]
 
 
-def own_values(lines: Sequence[Line], settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """{measure: {line id: value}} of the configuration's own functions and of similarity."""
-    answered = [line for line in lines if "answer" in line and "reference" in line]
+def custom_metric_values(predictions: Sequence[Prediction], settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """{metric: {prediction id: value}} of the custom metrics and of similarity."""
+    scorable = [one for one in predictions if one.answer is not None and one.reference is not None]
     found = {}
-    for name, own in settings["metrics"].items():
-        function = _function(own["function"], f"evaluate.metrics.{name}")
-        found[name] = {line["id"]: _called(function, line, f"evaluate.metrics.{name}") for line in answered}
-    if settings["similarity"] and answered:
+    for name, custom in settings["metrics"].items():
+        function = _function(custom["function"], f"evaluate.metrics.{name}")
+        found[name] = {one.id: _call(function, one, f"evaluate.metrics.{name}") for one in scorable}
+    if settings["similarity"] and scorable:
         from snaketune.engines.llama_cpp import embedding
 
-        pairs = [(line["answer"], line["reference"]) for line in answered]
+        pairs = [(one.answer or "", one.reference or "") for one in scorable]
         near = embedding.similarities(settings["similarity"], pairs)
-        found["similarity"] = dict(zip((line["id"] for line in answered), near, strict=True))
+        found["similarity"] = dict(zip((one.id for one in scorable), near, strict=True))
     return found
 
 
-def add_own(lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]) -> None:
-    """Put each line's own values where `metrics.measures` looks for them."""
-    for line in lines:
-        line[CUSTOM] = {name: by_id[line["id"]] for name, by_id in values.items() if line["id"] in by_id}
+def attach_custom_values(
+    predictions: Sequence[Prediction], values: Mapping[str, Mapping[str, float]]
+) -> list[Prediction]:
+    """The predictions with their values of the custom metrics, where `CustomMetric` reads them."""
+    return [
+        msgspec.structs.replace(
+            one, custom_values={name: by_id[one.id] for name, by_id in values.items() if one.id in by_id}
+        )
+        for one in predictions
+    ]
 
 
-def _function(named: str, where: str) -> Callable[[Line], Any]:
+def _function(named: str, where: str) -> Callable[[Any], Any]:
     module, name = named.split(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -114,15 +143,17 @@ def _function(named: str, where: str) -> Callable[[Line], Any]:
         ) from error
 
 
-def _called(function: Callable[[Line], Any], line: Line, where: str) -> float:
+def _call(function: Callable[[Any], Any], prediction: Prediction, where: str) -> float:
     try:
-        value = float(function(dict(line)))
+        value = float(function(msgspec.to_builtins(prediction)))
     except Exception as error:
         raise EvaluationError(
-            f"it failed on row {line['id']} ({type(error).__name__}: {error})", where=where, fix="Mend the function"
+            f"it failed on row {prediction.id} ({type(error).__name__}: {error})",
+            where=where,
+            fix="Correct the function",
         ) from error
     if not math.isfinite(value):
         raise EvaluationError(
-            f"it says {value} of row {line['id']}", where=where, why="A mean of that means nothing", fix="Mend it"
+            f"it says {value} of row {prediction.id}", where=where, why="A mean of that means nothing", fix="Correct it"
         )
     return value

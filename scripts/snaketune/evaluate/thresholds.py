@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from snaketune.contracts.evaluate import Comparison, ForgettingPair, ThresholdResult
+from snaketune.contracts.evaluate import Comparison, ForgettingPair, Score, ThresholdResult, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate.metrics import Metric, did_you_mean_metric
 from snaketune.files import StrPath, read_json, write_text
 
 
 def checked(
-    targets: Mapping[str, float], scores: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Metric]
+    targets: Mapping[str, float], scores: Mapping[str, VariantScores], metrics: Mapping[str, Metric]
 ) -> list[ThresholdResult]:
     """Hold the scores of the variant to deploy against each target."""
     variant = recommended(scores)
     return [
-        _met(name, metrics[name], limit, variant, scores[variant]["metrics"].get(name))
+        _met(name, metrics[name], limit, variant, scores[variant].metrics.get(name))
         for name, limit in checked_names(targets, metrics).items()
     ]
 
@@ -73,8 +72,8 @@ def usable_metric(name: str, metrics: Mapping[str, Metric], where: str, also: Se
     return metrics[name]
 
 
-def _met(name: str, metric: Metric, limit: float, variant: str, score: Mapping[str, float] | None) -> ThresholdResult:
-    value = None if score is None else score["value"]
+def _met(name: str, metric: Metric, limit: float, variant: str, score: Score | None) -> ThresholdResult:
+    value = None if score is None else score.value
     met = None if value is None else value >= limit if metric.better == "higher" else value <= limit
     return ThresholdResult(metric=name, limit=limit, variant=variant, value=value, met=met)
 

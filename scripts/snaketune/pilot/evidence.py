@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from snaketune.contracts.evaluate import Prediction
 from snaketune.contracts.pilot import SampledAnswer
 from snaketune.engines import load_model
 from snaketune.engines.interface import Completion, GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
@@ -237,4 +238,6 @@ def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTimin
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:
     """chrF++ (0 to 100) of each answer."""
     pairs = zip(answers, references, strict=True)
-    return METRICS["chrf"].row_scores([{"answer": answer, "reference": reference} for answer, reference in pairs])
+    return METRICS["chrf"].row_scores(
+        [Prediction(id="", prompt="", answer=answer, reference=reference) for answer, reference in pairs]
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from snaketune.contracts.evaluate import Comparison, Scores, VariantScores
+from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
 from snaketune.contracts.report import (
     Curves,
     DataFindings,
@@ -225,7 +225,7 @@ def _without_custom_values(scores: Scores) -> VariantScores:
 def _exact_answers(predictions: Sequence[JsonObject]) -> tuple[int, int]:
     """How many predictions have an answer and a reference, and how many answers equal their reference."""
     metric = METRICS["exact_match"]
-    scorable = metric.scorable(predictions)
+    scorable = metric.scorable(msgspec.convert(predictions, list[Prediction]))
     return len(scorable), round(float(metric.row_statistics(scorable)[:, 0].sum())) if scorable else 0
 
 

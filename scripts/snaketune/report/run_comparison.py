@@ -11,7 +11,7 @@ import msgspec
 
 from snaketune import files
 from snaketune.config import schema
-from snaketune.contracts.evaluate import PairComparison, VariantScores
+from snaketune.contracts.evaluate import PairComparison, Prediction
 from snaketune.contracts.report import (
     CommonScores,
     DataChange,
@@ -23,8 +23,8 @@ from snaketune.contracts.report import (
     SettingDifference,
 )
 from snaketune.evaluate import paired_tests
-from snaketune.evaluate.metrics import METRICS, Line
-from snaketune.evaluate.score import scored
+from snaketune.evaluate.metrics import METRICS
+from snaketune.evaluate.score import score_predictions
 from snaketune.files import StrPath, replacing
 from snaketune.report import conclusion, page, view_models
 from snaketune.report.run_files import RunFiles
@@ -32,7 +32,7 @@ from snaketune.report.run_files import RunFiles
 NOT_SETTINGS = ("run", "compare_with")
 STYLES = ("style.css", "human_eval.css")
 SPLITS = ("train", "valid", "test")
-Predictions = Mapping[str, Mapping[str, Line]]  # run -> prediction id -> prediction
+Predictions = Mapping[str, Mapping[str, Prediction]]  # run -> prediction id -> prediction
 
 
 def run(*, folders: Iterable[StrPath], page_file: StrPath, record: StrPath, table: StrPath, seed: int) -> RunsReport:
@@ -92,12 +92,12 @@ def _summary(folder: Path, report: RunReport) -> RunSummary:
     )
 
 
-def _predictions(summary: RunSummary) -> dict[str, Line]:
+def _predictions(summary: RunSummary) -> dict[str, Prediction]:
     """The predictions of the variant to deploy, by id."""
     if not summary.tuned:
         return {}
     lines = RunFiles(summary.folder).optional_lines(f"evaluation/{summary.tuned}/predictions.jsonl")
-    return {str(line["id"]): line for line in lines}
+    return {one.id: one for one in msgspec.convert(lines, list[Prediction])}
 
 
 def differing_settings(configs: Mapping[str, JsonObject]) -> list[SettingDifference]:
@@ -167,9 +167,7 @@ def _run_pair(newer: RunSummary, older: RunSummary, pair: PairComparison | None,
 def _pair(newer: str, older: str, predictions: Predictions) -> paired_tests.PairedPredictions | None:
     """The rows that both answered, with the same reference."""
     of_newer, of_older = predictions[newer], predictions[older]
-    common = [
-        row for row in of_older if row in of_newer and of_newer[row].get("reference") == of_older[row].get("reference")
-    ]
+    common = [row for row in of_older if row in of_newer and of_newer[row].reference == of_older[row].reference]
     if not common:
         return None
     return paired_tests.PairedPredictions(
@@ -209,12 +207,11 @@ def _common_scores(predictions: Predictions, seed: int) -> CommonScores | None:
         return None
     first = next(iter(answered.values()))
     shared = [row for row in first if all(row in found for found in answered.values())]
-    shared = [row for row in shared if len({found[row].get("reference") for found in answered.values()}) == 1]
+    shared = [row for row in shared if len({found[row].reference for found in answered.values()}) == 1]
     if not shared:
         return None
     scores = {
-        name: msgspec.convert(scored([found[row] for row in shared], METRICS, seed), VariantScores)
-        for name, found in answered.items()
+        name: score_predictions([found[row] for row in shared], METRICS, seed) for name, found in answered.items()
     }
     some = next(iter(scores.values()))
     return CommonScores(

@@ -3,10 +3,11 @@
 import csv
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from snaketune.config import schema as configuration
-from snaketune.contracts.evaluate import Comparison
+from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import compare, paired_tests, score, step_config, thresholds
 from snaketune.evaluate.metrics import METRICS, enabled_metrics
@@ -315,7 +316,8 @@ def test_a_planted_improvement_is_found_as_often_as_the_power_calculation_says(m
         base = lines(60, seed=trial)
         rng = np.random.default_rng(1000 + trial)
         tuned = [line | {"answer": line["reference"]} if rng.random() < 0.12 else line for line in base]
-        entry = paired_tests.compare_metric(metric, paired_tests.PairedPredictions("a", "b", tuned, base), seed=trial)
+        pair = paired_tests.PairedPredictions("a", "b", *(msgspec.convert(x, list[Prediction]) for x in (tuned, base)))
+        entry = paired_tests.compare_metric(metric, pair, seed=trial)
         found += entry.p < paired_tests.ALPHA
         true = 0.12 * (1 - entry.baseline)
         error = (entry.minimum_detectable_effect or 1e9) / (NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.8))

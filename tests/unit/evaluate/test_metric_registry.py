@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from snaketune.config import sections
 from snaketune.config.sections import RunConfig
+from snaketune.contracts.evaluate import Prediction
 from snaketune.errors import ConfigError
 from snaketune.evaluate import metrics, selection, step_config
 from snaketune.files import read_json
@@ -58,8 +59,9 @@ def vowel_errors() -> Iterator[type[metrics.Metric]]:
         priority = 1
         aspect = "task"
 
-        def row_value(self, prediction: metrics.Line) -> float:
-            answer, reference = (len(re.findall("[aeiouAEIOU]", prediction[key])) for key in ("answer", "reference"))
+        def row_value(self, prediction: Prediction) -> float:
+            texts = (prediction.answer or "", prediction.reference or "")
+            answer, reference = (len(re.findall("[aeiouAEIOU]", text)) for text in texts)
             return float(abs(answer - reference))
 
     metrics.register(VowelErrors)

@@ -8,6 +8,7 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import metrics, text_metrics
 from snaketune.evaluate.metrics import METRICS
 
@@ -18,15 +19,16 @@ SETTINGS = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
 
 def lines(said):
     return [
-        {
-            "id": str(i),
-            "answer": answer,
-            "reference": reference,
-            "stopped": True,
-            "logprob": -1.0,
-            "targets": 2,
-            "bytes": 4,
-        }
+        Prediction(
+            id=str(i),
+            prompt="",
+            answer=answer,
+            reference=reference,
+            stopped=True,
+            logprob=-1.0,
+            targets=2,
+            bytes=4,
+        )
         for i, (answer, reference) in enumerate(said)
     ]
 
@@ -68,7 +70,10 @@ def test_a_corpus_scored_from_many_sums_at_once_equals_each_scored_alone(said):
 
 
 def test_perplexity_is_the_exponential_of_the_mean_surprise_of_all_targets():
-    rows = [{"logprob": -3.0, "targets": 2, "bytes": 8}, {"logprob": -5.0, "targets": 6, "bytes": 8}]
+    rows = [
+        Prediction(id=str(i), prompt="", logprob=logprob, targets=targets, bytes=8)
+        for i, (logprob, targets) in enumerate([(-3.0, 2), (-5.0, 6)])
+    ]
     metric = METRICS["perplexity"]
     assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == pytest.approx(math.exp(8 / 8))
     metric = METRICS["bits_per_byte"]
@@ -121,6 +126,6 @@ def test_every_configuration_names_how_its_scores_were_made():
 def test_a_measure_of_ones_own_is_read_from_the_lines():
     own = {"right": {"function": "m:f", "better": "lower"}}
     metric = metrics.enabled_metrics(SETTINGS | {"metrics": own})["right"]
-    rows = [{"own": {"right": 1.0}}, {"own": {"right": 0.5}}]
+    rows = [Prediction(id=str(value), prompt="", custom_values={"right": value}) for value in (1.0, 0.5)]
     assert metric.better == "lower"
     assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == 0.75

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sacrebleu
+from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import paired_tests, significance
 from snaketune.evaluate.metrics import METRICS
 
@@ -20,6 +21,10 @@ OPENINGS = (
     "The {} was very sad because",
 )
 NOUNS = ("dog", "cat", "bird", "ball", "girl", "boy", "tree", "fish", "bear", "car")
+
+
+def prediction(answer, reference, name=""):
+    return Prediction(id=name, prompt="", answer=answer, reference=reference, stopped=True)
 
 
 @pytest.mark.slow
@@ -35,8 +40,8 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
         ours, theirs = [], []
         for name, pool in pools.items():
             one, other, reference = rng.choice(len(pool), 3, replace=False)
-            ours.append({"id": name, "reference": pool[reference], "answer": pool[one], "stopped": True})
-            theirs.append({"id": name, "reference": pool[reference], "answer": pool[other], "stopped": True})
+            ours.append(prediction(pool[one], pool[reference], name))
+            theirs.append(prediction(pool[other], pool[reference], name))
         (found,) = paired_tests.compare_pairs([paired_tests.PairedPredictions("a", "b", ours, theirs)], METRICS, trial)
         any_measure += any(entry.outcome != "no difference shown" for entry in found.metrics.values())
         chrf += found.metrics["chrf"].p < paired_tests.ALPHA
@@ -91,7 +96,7 @@ def wmt17(tmp_path_factory):
 def test_published_systems_score_as_sacrebleu_scores_them(wmt17):
     named, reference = wmt17
     for name, answers in named[:3]:
-        lines = [{"answer": a, "reference": r} for a, r in zip(answers, reference, strict=True)]
+        lines = [prediction(a, r) for a, r in zip(answers, reference, strict=True)]
         theirs = {
             "bleu": sacrebleu.corpus_bleu(answers, [reference]).score,
             "chrf": sacrebleu.corpus_chrf(answers, [reference], word_order=2).score,
@@ -114,10 +119,7 @@ def test_p_values_of_published_systems_are_those_of_sacrebleus_paired_test(wmt17
     _, scores = PairedTest(some, {"BLEU": sacrebleu.BLEU()}, [reference], test_type="ar", n_samples=10_000)()
     expected = {name: result.p_value for name, result in zip(scores["System"], scores["BLEU"], strict=True)}
     metric = METRICS["bleu"]
-    stats = [
-        metric.row_statistics([{"answer": a, "reference": r} for a, r in zip(s, reference, strict=True)])
-        for _, s in some
-    ]
+    stats = [metric.row_statistics([prediction(a, r) for a, r in zip(s, reference, strict=True)]) for _, s in some]
     for (name, _), ours in zip(some[1:], stats[1:], strict=True):
         p = significance.randomization_p(ours, stats[0], metric.aggregate, 10_000, 1)
         assert p == pytest.approx(expected[name], abs=0.015), name
