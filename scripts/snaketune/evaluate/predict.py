@@ -132,8 +132,8 @@ def _requests_of(
 
 def _fingerprint(variant: ModelVariant, config: PredictionConfig, requests: Requests) -> str:
     """A hash of everything that the predictions depend on."""
-    asked = {name: dataclasses.asdict(request) for name, request in requests.items()}
-    everything = canonical([variant.fingerprint(), msgspec.to_builtins(config), asked])
+    contents = {name: dataclasses.asdict(request) for name, request in requests.items()}
+    everything = canonical([variant.fingerprint(), msgspec.to_builtins(config), contents])
     return hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -262,8 +262,8 @@ class Predictor:
     def _generate(
         self, model: LanguageModel, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
     ) -> Iterator[str]:
-        asked = [GenerationRequest(*prompts[name][:2], row_seed(self.config.seed, name)) for name in names]
-        for index, new, stopped in model.generate(asked, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
+        pending = [GenerationRequest(*prompts[name][:2], row_seed(self.config.seed, name)) for name in names]
+        for index, new, stopped in model.generate(pending, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
             entry = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
             self.log.add(f"answer:{names[index]}", entry)
             yield names[index]

@@ -1,4 +1,4 @@
-"""What is asked of a model variant in the evaluation: one request for each answer to generate or reference to score."""
+"""The requests of the evaluation: one for each answer to generate or reference to score."""
 
 from __future__ import annotations
 

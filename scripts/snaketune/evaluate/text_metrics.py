@@ -18,35 +18,35 @@ def words(text: str) -> list[str]:
     return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def f1(said: Sequence[str], wanted: Sequence[str]) -> float:
-    """F1 of the words said, counted with repetition and without order; 1 where both are empty."""
-    if not said and not wanted:
+def f1(answer: Sequence[str], reference: Sequence[str]) -> float:
+    """F1 of the words of an answer, counted with repetition and without order; 1 where both are empty."""
+    if not answer and not reference:
         return 1.0
-    shared = (Counter(said) & Counter(wanted)).total()
-    return 2 * shared / (len(said) + len(wanted))
+    shared = (Counter(answer) & Counter(reference)).total()
+    return 2 * shared / (len(answer) + len(reference))
 
 
-def rouge_l(said: Sequence[str], wanted: Sequence[str]) -> float:
+def rouge_l(answer: Sequence[str], reference: Sequence[str]) -> float:
     """F1 of the longest common subsequence (Lin 2004, with precision and recall weighing the same)."""
-    if not said and not wanted:
+    if not answer and not reference:
         return 1.0
-    return 2 * common_subsequence(said, wanted) / (len(said) + len(wanted))
+    return 2 * common_subsequence(answer, reference) / (len(answer) + len(reference))
 
 
 def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
     """Length of the longest common subsequence, bit-parallel (Hyyrö 2004): one integer operation a word of `other`."""
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for i, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << i
+        positions[word] = positions.get(word, 0) | 1 << i
     everything = (1 << len(one)) - 1
     row = everything
     for word in other:
-        matched = row & places.get(word, 0)
+        matched = row & positions.get(word, 0)
         row = ((row + matched) | (row - matched)) & everything
     return len(one) - row.bit_count()
 
 
-def repetition(said: Sequence[str], order: int = 4) -> float:
+def repetition(answer: Sequence[str], order: int = 4) -> float:
     """Share of an answer's runs of `order` words that had occurred before in it; 0 for a shorter answer."""
-    runs = [tuple(said[i : i + order]) for i in range(len(said) - order + 1)]
+    runs = [tuple(answer[i : i + order]) for i in range(len(answer) - order + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
