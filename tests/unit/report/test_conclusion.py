@@ -1,0 +1,130 @@
+"""Sentences of a result say what the numbers allow: how good, what got worse too, and no contradiction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_copies import RunCopies, rescore
+from snaketune import files
+from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
+from snaketune.evaluate.metrics import METRICS
+from snaketune.report import collect, conclusion, formatting
+
+
+def entry(
+    value: float,
+    baseline: float,
+    *,
+    half: float = 0.0,
+    p: float = 0.5,
+    outcome: Outcome = "no difference shown",
+    least: float | None = None,
+) -> MetricComparison:
+    """A comparison whose interval reaches `half` to both sides of the difference."""
+    return MetricComparison(
+        value=value,
+        baseline=baseline,
+        difference=value - baseline,
+        low=value - baseline - half,
+        high=value - baseline + half,
+        test="paired approximate randomization",
+        p=p,
+        p_corrected=min(1.0, 40 * p),
+        outcome=outcome,
+        minimum_detectable_effect=least,
+    )
+
+
+def pair(rows: int = 49, clusters: int = 37, **metrics: MetricComparison) -> PairComparison:
+    return PairComparison(variant="gguf-q8_0", baseline="previous", rows=rows, clusters=clusters, metrics=metrics)
+
+
+def test_headline_that_says_better_names_what_points_the_other_way_and_that_it_is_not_significant() -> None:
+    found = pair(
+        perplexity=entry(1.81, 2.07, half=0.1, p=0.0001, outcome="better"),
+        chrf=entry(19.4, 24.8, half=9, p=0.2),
+        token_f1=entry(0.31, 0.30, half=0.2, p=0.8),
+    )
+    status, sentence = conclusion.compare_in_words("kochen-v2", "kochen", found, METRICS)
+    assert status == "better"
+    assert sentence == (
+        "kochen-v2 is better than kochen on 49 test rows (37 questions): answer perplexity 1.81 instead of 2.07 "
+        "(p < 0.001). Worse, though not significantly: chrF++ 19.4 instead of 24.8."
+    )
+
+
+def test_headline_names_style_that_got_worse() -> None:
+    found = pair(
+        exact_match=entry(0.9, 0.2, half=0.1, p=0.0001, outcome="better"),
+        stopped=entry(0.5, 1.0, half=0.1, p=0.0001, outcome="worse"),
+    )
+    _, sentence = conclusion.compare_in_words("v2", "v1", found, METRICS)
+    assert sentence.endswith("Also worse: stopped by itself 50.0 % instead of 100.0 %.")
+
+
+def test_rows_are_counted_with_their_questions_only_where_those_are_fewer() -> None:
+    assert conclusion.rows_in_words(pair(rows=49, clusters=37)) == "49 test rows (37 questions)"
+    assert conclusion.rows_in_words(pair(rows=49, clusters=49)) == "49 test rows"
+
+
+@pytest.mark.parametrize(
+    ("compared", "said"),
+    [
+        (entry(2.0, 2.73, half=0.67, p=0.03), "p = 0.030: not significant after correction for 40 tests"),
+        (entry(2.0, 2.73, half=0.9, p=0.004), "p = 0.004: no difference shown, since interval and test disagree"),
+        (entry(2.0, 2.73, half=0.9, p=0.4, least=1.5), "p = 0.40: no difference shown (1.50 would have shown)"),
+        (entry(2.0, 2.73, half=0.2, p=1 / 10_001, outcome="better"), "p < 0.001: better"),
+    ],
+)
+def test_interval_and_p_value_are_of_one_test_and_the_corrected_outcome_is_put_in_words(
+    compared: MetricComparison, said: str
+) -> None:
+    words = conclusion.difference_in_words(METRICS["perplexity"], compared, num_tests=40)
+    assert words.endswith(said)
+
+
+def test_smallest_p_value_that_permutations_can_give_is_shown_as_a_bound() -> None:
+    from snaketune.evaluate.paired_tests import PERMUTATIONS
+
+    assert formatting.format_p(1 / (PERMUTATIONS + 1)) == "p < 0.001"
+
+
+def test_difference_that_no_test_set_of_this_size_could_show_is_not_given_as_a_number() -> None:
+    words = conclusion.difference_in_words(METRICS["exact_match"], entry(0, 0, half=0.4, p=1.0, least=2.4), 40)
+    assert words.endswith("no difference shown (so few rows could not have shown any)")
+
+
+def test_better_over_no_right_answer_says_that_none_is_right(run_copies: RunCopies, tmp_path: Path) -> None:
+    run = run_copies.make(tmp_path / "kochen", rows=49, gain=0.9)
+    path = run / "evaluation/gguf-q8_0/predictions.jsonl"
+    wrong = [line | {"answer": line["reference"][:2] + " zzz"} for line in files.read_jsonl(path)]
+    files.write_jsonl(path, wrong)
+    base = run / "evaluation/base/predictions.jsonl"
+    files.write_jsonl(base, [line | {"answer": "zzzzzzzz"} for line in files.read_jsonl(base)])
+    rescore(run)
+    found = collect.collect(run).conclusion
+    assert found.status == "better"
+    assert found.quality is not None
+    assert found.quality.startswith("None of 49 answers equals its reference; chrF++ is ")
+    assert found.quality.endswith("of 100: better than its base is not yet good. Read the answers.")
+    assert found.quality_is_low
+
+
+def test_quality_of_mostly_right_answers_is_stated_without_a_warning(run_copies: RunCopies, tmp_path: Path) -> None:
+    found = collect.collect(run_copies.make(tmp_path / "good", gain=1.0)).conclusion
+    assert found.quality is not None
+    assert found.quality.startswith("All 40 answers equal their references")
+    assert not found.quality_is_low
+
+
+def test_quality_leads_with_the_metrics_that_the_configuration_names(run_copies: RunCopies, tmp_path: Path) -> None:
+    thresholds = {"evaluate": {"thresholds": {"token_f1": 0.5}}}
+    found = collect.collect(run_copies.make(tmp_path / "named", more=thresholds)).conclusion
+    assert found.quality is not None
+    assert found.quality.startswith("Token F1 is ")
+
+
+def test_rows_with_one_question_are_said_in_the_conclusion(run_copies: RunCopies, tmp_path: Path) -> None:
+    found = collect.collect(run_copies.make(tmp_path / "shared", rows=40, asked_by=4)).conclusion
+    assert "40 test rows (10 questions)" in found.sentence
