@@ -1,4 +1,4 @@
-"""Trains a pilot adapter on some of the rows, with the very trainer of the long run; snaketune.engines.mlx.train."""
+"""Train a pilot adapter on some of the rows, with the trainer of the full run; snaketune.engines.mlx.train."""
 
 import json
 from pathlib import Path
@@ -6,26 +6,22 @@ from pathlib import Path
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.engines.mlx import train
+    import msgspec
+    from snaketune.config.sections import TrainConfig
+    from snaketune.contracts.train import TrainingJob, TrainingOutputs
+    from snaketune.engines.registry import get_trainer
 
     config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
-    train.train(
-        snakemake.input.train,
-        snakemake.input.valid,
-        snakemake.input.model,
-        {
-            **config["train"],
-            **untracked["train"],
-            "epochs": 1,
-            "max_steps": config["pilot"]["max_steps"],
-            "dtype": config["model"]["dtype"],
-            "seed": config["seed"],
-            "max_nonfinite_steps": 1_000_000,  # a pilot that diverges goes on to its end, for decide_pilot to see
-        },
-        adapter=snakemake.output.adapter,
-        adapter_config=snakemake.output.adapter_config,
-        metrics=snakemake.output.metrics,
-        summary=snakemake.output.summary,
-        work=Path(snakemake.output.adapter).parent / "checkpoints",
-        rows=config["pilot"]["rows"],
+    train_config = msgspec.convert(config["train"] | untracked["train"], TrainConfig)
+    get_trainer().train(
+        TrainingJob(
+            train_tokens=snakemake.input.train,
+            valid_tokens=snakemake.input.valid,
+            model=snakemake.input.model,
+            config=train_config.for_pilot(config["pilot"]["max_steps"]),
+            dtype=config["model"]["dtype"],
+            seed=config["seed"],
+            outputs=TrainingOutputs.in_folder(Path(snakemake.output.adapter).parent),
+            num_rows=config["pilot"]["rows"],
+        )
     )

@@ -1,4 +1,4 @@
-"""Train on a share of the pilot's rows, for the learning curve; snaketune.engines.mlx.train."""
+"""Train on a fraction of the pilot's rows, for the learning curve; snaketune.engines.mlx.train."""
 
 import json
 from pathlib import Path
@@ -6,33 +6,30 @@ from pathlib import Path
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    from snaketune.engines.mlx import train as trainer
+    import msgspec
+    from snaketune.config.sections import TrainConfig
+    from snaketune.contracts.train import TrainingJob, TrainingOutputs
+    from snaketune.engines.registry import get_trainer
     from snaketune.pilot import learning_curve
     from snaketune.tokens.token_store import TokenStore
 
     config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
-    train, pilot = config["train"], config["pilot"]
-    rows, updates = learning_curve.subset_for_fraction(
+    train_config = msgspec.convert(config["train"] | untracked["train"], TrainConfig)
+    num_rows, max_steps = learning_curve.subset_for_fraction(
         config["fraction"],
-        min(pilot["rows"], len(TokenStore(snakemake.input.train))),
-        pilot["max_steps"],
-        train["batch_size"] * train["gradient_accumulation_steps"],
+        min(config["pilot"]["rows"], len(TokenStore(snakemake.input.train))),
+        config["pilot"]["max_steps"],
+        train_config.rows_per_step,
     )
-    trainer.train(
-        snakemake.input.train,
-        snakemake.input.valid,
-        snakemake.input.model,
-        {
-            **train,
-            **untracked["train"],
-            "max_steps": updates,
-            "dtype": config["model"]["dtype"],
-            "seed": config["seed"],
-        },
-        adapter=snakemake.output.adapter,
-        adapter_config=snakemake.output.adapter_config,
-        metrics=snakemake.output.metrics,
-        summary=snakemake.output.summary,
-        work=Path(snakemake.output.adapter).parent / "checkpoints",
-        rows=rows,
+    get_trainer().train(
+        TrainingJob(
+            train_tokens=snakemake.input.train,
+            valid_tokens=snakemake.input.valid,
+            model=snakemake.input.model,
+            config=train_config.for_subset(max_steps),
+            dtype=config["model"]["dtype"],
+            seed=config["seed"],
+            outputs=TrainingOutputs.in_folder(Path(snakemake.output.adapter).parent),
+            num_rows=num_rows,
+        )
     )

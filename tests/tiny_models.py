@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 from snaketune import files
 from snaketune.config import schema
+from snaketune.config.sections import TrainConfig
+from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs, TrainingSummary, ValidationMetrics
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import write_store
+from snaketune.train.callbacks import TrainingCallback
+from snaketune.train.metrics_log import read_metrics
 
 VOCABULARY = 64
 SHAPE = {
@@ -87,8 +93,8 @@ def store(path: Path, made: list[Rendered], weights: list[float] | None = None) 
     return path
 
 
-def settings(**changed: object) -> dict:
-    """The `train` section's defaults, small and quick, with `dtype` and `seed`."""
+def train_config(**changed: object) -> TrainConfig:
+    """The `train` section's defaults, small and quick."""
     quick = {
         "dropout": 0.0,
         "rank": 4,
@@ -98,14 +104,12 @@ def settings(**changed: object) -> dict:
         "eval_steps": 5,
         "early_stopping_patience": None,
         "gradient_checkpointing": False,
-        "dtype": "auto",
-        "seed": 1,
     }
-    return schema.complete({"run": "test"})["train"] | quick | changed
+    return msgspec.convert(schema.complete({"run": "test", "train": quick | changed})["train"], TrainConfig)
 
 
-class Workplace:
-    """A folder with a tiny model and stores, in which `train` runs."""
+class TrainingFolder:
+    """A folder with a tiny model and token stores, in which `train` runs."""
 
     def __init__(self, folder: Path, model: str = "llama", train: int = 24, valid: int = 7) -> None:
         self.folder = folder
@@ -113,28 +117,47 @@ class Workplace:
         self.train_store = store(folder / "train.safetensors", rows(train))
         self.valid_store = store(folder / "valid.safetensors", rows(valid, seed=1))
 
-    def arguments(self, name: str = "out", **changed: object) -> tuple[tuple, dict]:
-        out = self.folder / name
-        out.mkdir(exist_ok=True)
-        outputs = {
-            "adapter": out / "adapters.safetensors",
-            "adapter_config": out / "adapter_config.json",
-            "metrics": out / "metrics.jsonl",
-            "summary": out / "summary.json",
-            "work": out / "checkpoints",
-        }
-        return (self.train_store, self.valid_store, self.manifest, settings(**changed)), outputs
+    @classmethod
+    def reopen(cls, folder: Path) -> TrainingFolder:
+        """The same folder in another process."""
+        reopened = object.__new__(cls)
+        reopened.folder, reopened.manifest = folder, folder / "model.json"
+        reopened.train_store, reopened.valid_store = folder / "train.safetensors", folder / "valid.safetensors"
+        return reopened
 
-    def train(self, name: str = "out", rows: int | None = None, **changed: object) -> dict:
+    def job(
+        self, name: str = "out", *, num_rows: int | None = None, dtype: str = "auto", seed: int = 1, **changed: object
+    ) -> TrainingJob:
+        """A training whose outputs go into the folder `name`; changed: keys of the `train` section."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return TrainingJob(
+            train_tokens=str(self.train_store),
+            valid_tokens=str(self.valid_store),
+            model=str(self.manifest),
+            config=train_config(**changed),
+            dtype=dtype,
+            seed=seed,
+            outputs=TrainingOutputs.in_folder(self.folder / name),
+            num_rows=num_rows,
+        )
+
+    def train(self, name: str = "out", *, callback: TrainingCallback | None = None, **changed: Any) -> TrainingSummary:
+        """Train; changed: see `job`."""
         from snaketune.engines.mlx import train as trainer
 
-        given, outputs = self.arguments(name, **changed)
-        return trainer.train(*given, **outputs, rows=rows)
+        return trainer.train(self.job(name, **changed), callback)
 
     def adapter(self, name: str = "out") -> dict[str, np.ndarray]:
         from safetensors.numpy import load_file
 
         return load_file(self.folder / name / "adapters.safetensors")
 
-    def metrics(self, name: str = "out") -> list[dict]:
-        return list(files.read_jsonl(self.folder / name / "metrics.jsonl"))
+    def metrics(self, name: str = "out") -> list[StepMetrics | ValidationMetrics]:
+        return read_metrics(self.folder / name / "metrics.jsonl")
+
+    def step_metrics(self, name: str = "out") -> list[StepMetrics]:
+        return [line for line in self.metrics(name) if isinstance(line, StepMetrics)]
+
+    def validations(self, name: str = "out") -> list[tuple[int, float | None]]:
+        """(step, validation loss) of each validation."""
+        return [(one.step, one.validation_loss) for one in self.metrics(name) if isinstance(one, ValidationMetrics)]

@@ -9,27 +9,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from snaketune.runtime.step import block_torch
 
-block_torch()  # its memory would count
+block_torch()
 
-from snaketune.engines.mlx import train as trainer  # noqa: E402
+import msgspec  # noqa: E402
+from snaketune.config.sections import TrainConfig  # noqa: E402
+from snaketune.contracts.train import TrainingJob, TrainingOutputs  # noqa: E402
+from snaketune.engines import get_trainer  # noqa: E402
 from snaketune.files import read_json, read_jsonl  # noqa: E402
 
 
-def main(train: str, valid: str, manifest: str, settings: str, rows: str) -> None:
+def main(train: str, valid: str, manifest: str, config: str, rows: str) -> None:
     """rows: how many rows of the training store to use, or "all"."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
-        trainer.train(
-            train,
-            valid,
-            manifest,
-            json.loads(settings),
-            adapter=out / "adapters.safetensors",
-            adapter_config=out / "adapter_config.json",
-            metrics=out / "metrics.jsonl",
-            summary=out / "summary.json",
-            work=out / "work",
-            rows=None if rows == "all" else int(rows),
+        get_trainer().train(
+            TrainingJob(
+                train_tokens=train,
+                valid_tokens=valid,
+                model=manifest,
+                config=msgspec.json.decode(config, type=TrainConfig),
+                dtype="float32",
+                seed=1,
+                outputs=TrainingOutputs.in_folder(out),
+                num_rows=None if rows == "all" else int(rows),
+            )
         )
         found = {"timing": read_json(out / "timing.json"), "lines": list(read_jsonl(out / "timing.jsonl"))}
         print(json.dumps(found))

@@ -56,14 +56,13 @@ def write_store(rows: int, folder: Path) -> None:
 
 def open_store(_: int, folder: Path) -> None:
     from snaketune.tokens.token_store import TokenStore
-    from snaketune.train import batches, subset
+    from snaketune.train.batches import EpochSampler, MicroBatching, collate, nested_subset
 
     store = TokenStore(folder / "train.safetensors")
-    chosen = subset.first(store, len(store), 1)
-    visits = batches.Visits(store.lengths[chosen], store.weights[chosen], rows_per_update=16, seed=1, epochs=1)
-    for update in (1, visits.updates):
-        rows = chosen[visits.rows(update)]
-        batches.gather(store, rows, batches.Cutting(16, 4096))
+    indices = nested_subset(store, len(store), 1)
+    sampler = EpochSampler(store.lengths[indices], store.weights[indices], rows_per_step=16, seed=1, epochs=1)
+    for step in (1, sampler.num_steps):
+        collate(store, indices[sampler.rows(step)], MicroBatching(16, 4096))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from snaketune import files  # noqa: E402
-from snaketune.config import schema  # noqa: E402
+from snaketune.config.sections import TrainConfig, section  # noqa: E402
+from snaketune.contracts.train import TrainingJob, TrainingOutputs  # noqa: E402
+from snaketune.engines import get_trainer  # noqa: E402
 from snaketune.engines.mlx import loading, lora, pretraining  # noqa: E402
-from snaketune.engines.mlx import loss as losses  # noqa: E402
-from snaketune.engines.mlx import train as trainer  # noqa: E402
+from snaketune.engines.mlx.loss import ChunkedCrossEntropy  # noqa: E402
 from snaketune.tokens.chat_template import Renderer  # noqa: E402
 from snaketune.tokens.token_store import TokenStore, write_store  # noqa: E402
-from snaketune.train.batches import Cutting, gather  # noqa: E402
+from snaketune.train.batches import MicroBatching, collate  # noqa: E402
 
-UPDATES, BATCH, RATE = 150, 16, 1e-3
+STEPS, BATCH, RATE = 150, 16, 1e-3
 
 
 def prepare(work: Path) -> None:
@@ -40,34 +41,39 @@ def _turns(prompt: str, response: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
-def settings(seed: int) -> dict:
-    return schema.complete({"run": "bench"})["train"] | {
+def train_config() -> TrainConfig:
+    changed = {
         "rank": 8,
         "alpha": 16.0,
         "dropout": 0.0,
         "batch_size": BATCH,
         "gradient_accumulation_steps": 1,
         "gradient_checkpointing": False,
-        "max_steps": UPDATES,
+        "max_steps": STEPS,
         "learning_rate": RATE,
         "lr_scheduler": "constant",
         "warmup_steps": 0,
         "max_grad_norm": None,
         "optimizer": "adam",
-        "eval_steps": UPDATES,
+        "eval_steps": STEPS,
         "early_stopping_patience": None,
-        "dtype": "float32",
-        "seed": seed,
     }
+    return section(TrainConfig, **changed)
 
 
 def ours(work: Path, seed: int) -> float:
     out = work / f"ours-{seed}"
     out.mkdir(exist_ok=True)
-    outputs = {name: out / name for name in ("adapter", "adapter_config", "metrics", "summary", "work")}
-    stores = work / "train.safetensors", work / "valid.safetensors", work / "demo.json"
-    report = trainer.train(*stores, settings(seed), **outputs)
-    return report["best_validation_loss"]
+    job = TrainingJob(
+        train_tokens=str(work / "train.safetensors"),
+        valid_tokens=str(work / "valid.safetensors"),
+        model=str(work / "demo.json"),
+        config=train_config(),
+        dtype="float32",
+        seed=seed,
+        outputs=TrainingOutputs.in_folder(out),
+    )
+    return get_trainer().train(job).best_validation_loss
 
 
 def mlx_lm(work: Path, seed: int) -> float:
@@ -78,22 +84,24 @@ def mlx_lm(work: Path, seed: int) -> float:
     from sides import Rows
 
     model = loading.load(work / "demo", dtype="float32").model
-    lora.attach(model, settings(seed), seed)
+    lora.add_adapter(model, train_config(), seed)
     store = TokenStore(work / "train.safetensors")
     rows = [(store.row(n)[0].tolist(), int(np.argmax(store.row(n)[1]))) for n in range(len(store))]
     np.random.seed(seed)
     options = TrainingArgs(
         batch_size=BATCH,
-        iters=UPDATES,
-        steps_per_report=UPDATES,
+        iters=STEPS,
+        steps_per_report=STEPS,
         steps_per_save=10**9,
         max_seq_length=512,
         adapter_file=str(work / "mlx_lm.safetensors"),
     )
     train(model, mlx.optimizers.Adam(RATE, bias_correction=True), CacheDataset(Rows(rows)), args=options)
     model.eval()
-    valid, loss = TokenStore(work / "valid.safetensors"), losses.Loss(model)
-    total = sum(float(loss.value(gather(valid, np.array([row]), Cutting(1, 10**6)))) for row in range(len(valid)))
+    valid, loss = TokenStore(work / "valid.safetensors"), ChunkedCrossEntropy(model)
+    total = sum(
+        float(loss.value(collate(valid, np.array([row]), MicroBatching(1, 10**6)))) for row in range(len(valid))
+    )
     return total / int(valid.targets.sum())
 
 

@@ -143,14 +143,14 @@ def ours(work: Path, updates: int) -> dict[str, float]:
     import tempfile
 
     from snaketune import files
-    from snaketune.config import schema
-    from snaketune.engines.mlx import train as trainer
-    from snaketune.engines.mlx import trainer as loop
-    from snaketune.engines.mlx import training_logger
+    from snaketune.config.sections import TrainConfig, section
+    from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs
+    from snaketune.engines.mlx import loading, train, trainer
     from snaketune.tokens.chat_template import Rendered
-    from snaketune.tokens.token_store import write_store
-    from snaketune.train.batches import Cutting, Visits
-    from snaketune.train.metrics_log import Log
+    from snaketune.tokens.token_store import TokenStore, write_store
+    from snaketune.train.batches import EpochSampler, MicroBatching
+    from snaketune.train.callbacks import TrainingCallback
+    from snaketune.train.metrics_log import JsonlLog, StatusLine
 
     rows = workload.rows()
     meter = Meter()
@@ -160,7 +160,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
         write_store(out / "train.safetensors", ((one, 1.0) for one in rendered))
         write_store(out / "valid.safetensors", ((one, 1.0) for one in rendered[:1]))
         files.write_json(out / "model.json", {"folder": str(work / "model"), "files": {}})
-        settings = schema.complete({"run": "bench"})["train"] | {
+        changed = {
             "rank": workload.LORA["rank"],
             "alpha": workload.LORA["scale"] * workload.LORA["rank"],
             "dropout": workload.LORA["dropout"],
@@ -174,53 +174,60 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             "max_grad_norm": None,
             "optimizer": "adam",
             "eval_steps": 10**9,
-            "dtype": "float32",
-            "seed": 1,
         }
-        outside = Outside()
-        for owner, name in ((Visits, "rows"), (Cutting, "cut"), (loop, "gather"), (training_logger.Line, "show")):
+        job = TrainingJob(
+            train_tokens=str(out / "train.safetensors"),
+            valid_tokens=str(out / "valid.safetensors"),
+            model=str(out / "model.json"),
+            config=section(TrainConfig, **changed),
+            dtype="float32",
+            seed=1,
+            outputs=TrainingOutputs.in_folder(out),
+        )
+        outside, load = Outside(), loading.load
+        for owner, name in ((EpochSampler, "rows"), (MicroBatching, "split"), (trainer, "collate")):
             outside.time(owner, name)
-        for owner, name in ((Log, "write"), (Visits, "epoch")):
+        for owner, name in ((StatusLine, "show"), (JsonlLog, "write"), (EpochSampler, "epoch")):
             outside.time(owner, name)
-        note, begin = loop.Run._note, loop.Run.to_the_end
+        store = TokenStore(job.train_tokens)
+        sampler = EpochSampler(store.lengths, store.weights, rows_per_step=workload.BATCH, seed=1, max_steps=updates)
 
-        def begun(run):
-            noted.ready = time.process_time() - noted.loading
-            return begin(run)
+        class Measure(TrainingCallback):
+            """What the training took, without loading the model."""
 
-        def noted(run, going):
-            note(run, going)
-            taken = run.chosen[run.visits.rows(going.update)]
-            meter.update([rows[number] for number in taken], 0)
-            if going.update == 1:
-                outside.seconds = 0.0
-            if going.update == run.visits.updates:
-                told = meter.report(loss=float(going.loss), start_seconds=noted.ready)
-                noted.report = told | {"overhead": outside.seconds / told["cpu_seconds"]}
+            loading = ready = 0.0
+            report: dict[str, float]
 
-        loop.Run._note, loop.Run.to_the_end = noted, begun
-        load = loop.Run._load
+            def on_start(self, _num_steps: int) -> None:
+                self.ready = time.process_time() - self.loading
 
-        def loaded(run, folder):
+            def on_step_end(self, metrics: StepMetrics) -> None:
+                meter.update([rows[index] for index in sampler.rows(metrics.step)], 0)
+                if metrics.step == 1:
+                    outside.seconds = 0.0
+                if metrics.step == updates:
+                    figures = meter.report(loss=metrics.loss, start_seconds=self.ready)
+                    self.report = figures | {"overhead": outside.seconds / figures["cpu_seconds"]}
+
+        measure = Measure()
+
+        def timed_load(*given: Any, **more: Any) -> Any:
             before = time.process_time()
-            load(run, folder)
-            noted.loading += time.process_time() - before
+            loaded = load(*given, **more)
+            measure.loading += time.process_time() - before
+            return loaded
 
-        noted.loading = 0.0
-        loop.Run._load = loaded
-        names = ("adapter.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
-        outputs = dict(zip(("adapter", "adapter_config", "metrics", "summary"), (out / n for n in names), strict=True))
-        stores = out / "train.safetensors", out / "valid.safetensors", out / "model.json"
-        report = trainer.train(*stores, settings, work=out / "work", **outputs)
-        peak, noted.loading, before = meter.report()["peak_bytes"], 0.0, time.process_time()
-        trainer.train(*stores, settings, work=out / "work", **outputs)  # goes on from the last checkpoint, and is done
-        resumed = time.process_time() - before - noted.loading
+        loading.load = timed_load
+        report = train.train(job, measure)
+        peak, measure.loading, before = meter.report()["peak_bytes"], 0.0, time.process_time()
+        train.train(job, measure)  # resumes from the last checkpoint, and is done
+        resumed = time.process_time() - before - measure.loading
         last = {
             "peak_bytes": peak,
-            "positions_per_token": report["positions_per_token"],
+            "positions_per_token": report.positions_per_token,
             "resume_seconds": resumed,
         }
-        return noted.report | last
+        return measure.report | last
 
 
 def transformers(work: Path, updates: int) -> dict[str, float]:

@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 
 from snaketune.config.experiments import Experiment, expand
-from snaketune.config.sections import ModelConfig, RunConfig
+from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.data import sources as data_sources
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.model import manifest as base_models
 from snaketune.tokens import chat_template
-from snaketune.train.checkpoints import WITHOUT_EFFECT
 
 RESULTS = "results"
 MODELS = f"{RESULTS}/models"  # outside any run: a base is downloaded and quantized once for all
@@ -147,12 +146,14 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
 
 def tracked_train(experiment: Experiment) -> dict[str, object]:
     """The keys of `train` that change the adapter."""
-    return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key not in WITHOUT_EFFECT}
+    return {
+        key: value for key, value in msgspec.to_builtins(experiment.train).items() if key not in RESULT_NEUTRAL_KEYS
+    }
 
 
 def untracked_train(experiment: Experiment) -> dict[str, object]:
     """The keys of `train` that leave the adapter as it is, such as memory_limit; changing them trains nothing."""
-    return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key in WITHOUT_EFFECT}
+    return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key in RESULT_NEUTRAL_KEYS}
 
 
 def unquantized(model: ModelConfig) -> ModelConfig:

@@ -48,7 +48,7 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     experiments with the same settings, which would train the same thing twice.
     """
     validate = _validator()
-    hosts.check(msgspec.to_builtins(config.train))
+    hosts.check_hosts(config.train.workers, config.train.hosts)
     base = Experiment(name=MAIN, train=config.train, model=config.model)
     found: dict[str, Experiment] = {}
     used_names: set[str] = set()
@@ -118,12 +118,13 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
         sections["train"]["max_steps"] = None  # max_steps wins over epochs, and would make this override mean nothing
     if "base" in override and "revision" not in override:
         sections["model"]["revision"] = "main"  # a pinned commit belongs to the model it was written for
-    hosts.check(sections["train"], where)
-    return Experiment(
+    overridden = Experiment(
         name=name,
         train=msgspec.convert(sections["train"], TrainConfig),
         model=msgspec.convert(sections["model"], ModelConfig),
     )
+    hosts.check_hosts(overridden.train.workers, overridden.train.hosts, where)
+    return overridden
 
 
 def grid_point_name(point: Override) -> str:

@@ -1,57 +1,56 @@
-"""Where the workers of a training run: `train.workers` and `train.hosts`, checked and put as mlx.launch wants them."""
+"""Spreads worker processes over hosts: checks `train.workers` against `train.hosts` and writes mlx.launch's options."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from snaketune.errors import ConfigError
 from snaketune.files import read_json
 
-HERE = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
+Hosts = str | list[str] | None  # a hostfile of mlx.launch, addresses, or this machine
 
 
-def check(train: dict[str, Any], where: str = "train") -> None:
-    """Raises ConfigError where a `train` section's workers do not fit its hosts."""
-    count, workers = len(listed(train)), train["workers"]
+def check_hosts(workers: int, hosts: Hosts, section: str = "train") -> None:
+    """Raise ConfigError where so many workers do not fit their hosts."""
+    count = len(host_list(hosts))
     if workers % count:
         raise ConfigError(
             f"{workers} workers cannot be spread evenly over {count} hosts",
-            where=f"{where}.workers",
+            where=f"{section}.workers",
             fix=f"Set train.workers to {count}, or to a multiple of it",
         )
-    if isinstance(train["hosts"], str) and workers != count:
+    if isinstance(hosts, str) and workers != count:
         raise ConfigError(
             f"the hostfile names {count} processes, and train.workers is {workers}",
-            where=f"{where}.hosts",
+            where=f"{section}.hosts",
             fix=f"Set train.workers to {count}; a host that runs several is named several times in it",
         )
 
 
-def names(train: dict[str, Any]) -> list[str]:
-    """The host of each worker."""
-    found = listed(train)
-    return [host for host in found for _ in range(train["workers"] // len(found))]
+def worker_hosts(workers: int, hosts: Hosts) -> list[str]:
+    """The host of each worker, by rank."""
+    names = host_list(hosts)
+    return [host for host in names for _ in range(workers // len(names))]
 
 
-def launch_arguments(train: dict[str, Any]) -> list[str]:
-    """The options of mlx.launch that say where."""
-    if isinstance(train["hosts"], str):
-        return ["--hostfile", train["hosts"]]
-    found = listed(train)
-    return ["--hosts", ",".join(found), "-n", str(train["workers"] // len(found))]
+def launch_arguments(workers: int, hosts: Hosts) -> list[str]:
+    """The options of mlx.launch that say where the workers run."""
+    if isinstance(hosts, str):
+        return ["--hostfile", hosts]
+    names = host_list(hosts)
+    return ["--hosts", ",".join(names), "-n", str(workers // len(names))]
 
 
-def listed(train: dict[str, Any]) -> list[str]:
-    """The hosts as they were given; this machine where none were."""
-    given = train["hosts"]
-    if given is None:
-        return [HERE]
-    if isinstance(given, list):
-        return given
+def host_list(hosts: Hosts) -> list[str]:
+    """The hosts as they are given; this machine where none are."""
+    if hosts is None:
+        return [LOCALHOST]
+    if isinstance(hosts, list):
+        return hosts
     try:
-        found = read_json(Path(given))
-        return [host["ssh"] for host in (found["hosts"] if isinstance(found, dict) else found)]
+        content = read_json(Path(hosts))
+        return [host["ssh"] for host in (content["hosts"] if isinstance(content, dict) else content)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"this hostfile cannot be read ({type(error).__name__}: {error})",

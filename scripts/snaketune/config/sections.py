@@ -139,6 +139,10 @@ class NotifyConfig(Section, frozen=True, kw_only=True):
     command: str | None
 
 
+RESULT_NEUTRAL_KEYS = ("report_to", "notify", "save_total_limit", "memory_limit", "hosts", "worker_timeout")
+"""Keys of the section `train` that do not change what is trained."""
+
+
 class TrainConfig(Section, frozen=True, kw_only=True):
     """One training."""
 
@@ -181,16 +185,20 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         """Rows in one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps
 
-    def for_pilot(self, pilot: PilotConfig) -> TrainConfig:
-        """These settings for the pilot: one epoch or pilot.max_steps, and no end when the loss diverges.
+    def for_pilot(self, max_steps: int | None) -> TrainConfig:
+        """These settings for the pilot: one epoch or `max_steps`, and no end when the loss diverges.
 
         A pilot that diverges runs on, so that the decision sees it.
         """
-        return msgspec.structs.replace(self, epochs=1.0, max_steps=pilot.max_steps, max_nonfinite_steps=1_000_000)
+        return msgspec.structs.replace(self, epochs=1.0, max_steps=max_steps, max_nonfinite_steps=1_000_000)
 
     def for_subset(self, max_steps: int) -> TrainConfig:
         """These settings for a point of the learning curve: as many steps as the pilot on fewer rows."""
         return msgspec.structs.replace(self, max_steps=max_steps)
+
+    def for_dry_run(self, max_steps: int) -> TrainConfig:
+        """These settings for a few steps with one validation, after the last."""
+        return msgspec.structs.replace(self, max_steps=max_steps, eval_steps=max_steps, early_stopping_patience=None)
 
 
 class SelectConfig(Section, frozen=True, kw_only=True):

@@ -29,6 +29,9 @@ from snaketune.runtime.machine import DeviceInfo
 if TYPE_CHECKING:
     import numpy as np
 
+    from snaketune.contracts.train import TrainingJob, TrainingSummary
+    from snaketune.train.callbacks import TrainingCallback
+
 
 class LoglikelihoodRequest(NamedTuple):
     """A row to score. `ids` and `loss_mask` have the row's length; the first token is never scored."""
@@ -209,8 +212,14 @@ class Quantizer(Protocol):
 class Trainer(Protocol):
     """The part `train` of an engine."""
 
-    def train(self, job: Any, callback: Any = None) -> Any:
-        """Run a training; writes the job's outputs and returns its summary. A later call resumes."""
+    def train(self, job: TrainingJob, callback: TrainingCallback | None = None) -> TrainingSummary:
+        """Train as the job says, write its outputs, and return the summary, which is also in summary.json.
+
+        What is in the outputs depends on the job alone: the same bytes for the same job on the same machine, however
+        often the training was interrupted. It resumes from the newest complete checkpoint of the same job. Raises
+        TrainingError where it cannot go on (it diverged, was stopped by a signal, has no rows), ConfigError for a
+        setting that does not fit the model, ResourceError for want of memory.
+        """
         ...
 
 

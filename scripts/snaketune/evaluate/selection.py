@@ -29,8 +29,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     best_validation_loss: float | None
     base_validation_loss: float | None
     validation_tokens: int
-    best_step: int = msgspec.field(name="best_update")
-    steps: int = msgspec.field(name="updates")
+    best_step: int
+    steps: int
     trainable_parameters: int
     total_parameters: int
 

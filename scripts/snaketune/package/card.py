@@ -93,9 +93,9 @@ def _training(summary: dict[str, Any], split: dict[str, Any], train: dict[str, A
     rows = [
         ["data", sources],
         ["rows", ", ".join(f"{count:,} {name}" for name, count in split["rows"].items())],
-        ["updates", f"{summary['updates']:,}"],
+        ["steps", f"{summary['steps']:,}"],
         ["epochs", f"{summary['epochs']:.3g}"],
-        ["trained tokens", f"{summary['trained_tokens']:,}"],
+        ["target tokens", f"{summary['num_target_tokens']:,}"],
         ["validation loss", f"{summary['base_validation_loss']:.4f} to {summary['best_validation_loss']:.4f}"],
         ["learning rate", f"{train['learning_rate']:g}, {train['lr_scheduler']}"],
     ]

@@ -34,7 +34,7 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
 
 def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
     """Check that every loss and gradient norm was a number; the trainer logs null for one that was not."""
-    watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "gradient_norm") if key in line]
+    watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "grad_norm") if key in line]
     bad = sum(value is None or not math.isfinite(value) for value in watched)
     message = (
         "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
@@ -139,14 +139,14 @@ def time(hours: float, high: float, most: float) -> Criterion:
     return Criterion("time", hours, most, "pass" if hours <= most else "fail", message)
 
 
-def likely_cause(found: Sequence[Criterion], best_update: int) -> str | None:
+def likely_cause(found: Sequence[Criterion], best_step: int) -> str | None:
     """What most probably stands behind the failures, as one sentence with what to try; None after a go."""
     failed = {criterion.name for criterion in found if criterion.result == "fail"}
     if "finite" in failed:
         return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
     if "adapter norm ratio" in failed:
         return "train.learning_rate is too high, and has broken the model: try a tenth of it"
-    if best_update == 0 and failed & {"validation better than base"}:
+    if best_step == 0 and failed & {"validation better than base"}:
         if "loss fell" in failed:
             return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"
         return "training made validation worse: train.learning_rate is too high, or the pilot's rows are too few"

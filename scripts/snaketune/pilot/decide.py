@@ -20,6 +20,7 @@ from snaketune.contracts.pilot import (
     PilotForecast,
 )
 from snaketune.contracts.plan import Plan, PlannedExperiment
+from snaketune.contracts.train import TrainingSummary
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.pilot import criteria, dry_run, evidence, learning_curve
 from snaketune.pilot import forecast as pilot_forecast
@@ -51,7 +52,7 @@ class PilotFiles:
 def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_seconds: float = 0.0) -> PilotDecision:
     """Write decision.json and return it; never raises for a no-go. start_seconds: of this process until here."""
     plan = read_json(files.plan, type=Plan)
-    summary, metrics = read_json(files.summary), list(read_jsonl(files.metrics))
+    summary, metrics = read_json(files.summary, type=TrainingSummary), list(read_jsonl(files.metrics))
     planned = plan.experiments[settings.experiment]
     found = evidence.collect(files.model, Path(files.adapter).parent, TokenStore(files.valid), settings)
     forecast = pilot_forecast.forecast(
@@ -62,7 +63,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         read_json(dry_run.timing(files.dry_run), type=DryRunTiming).converter_seconds,
         dataclasses.replace(found.timing, start_seconds=found.timing.start_seconds + start_seconds),
     )
-    expected = learning_curve.expected_loss(metrics, summary["best_validation_loss"], summary["updates"], planned.steps)
+    expected = learning_curve.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)
     forecast = msgspec.structs.replace(forecast, **expected or {})
     results = evaluate_criteria(settings, metrics, found, forecast, planned)
     failed = [criterion for criterion in results if criterion.result == "fail"]
@@ -70,7 +71,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         decision="no-go" if failed else "go",
         piloted=PilotedExperiment(experiment=settings.experiment, of=len(plan.experiments)),
         reasons=[f"{criterion.name}: {criterion.message}" for criterion in failed],
-        likely_cause=criteria.likely_cause(results, summary["best_update"]),
+        likely_cause=criteria.likely_cause(results, summary.best_step),
         criteria=results,
         forecast=forecast,
         learning_curve=_learning_curve([*files.subsets, files.summary]) if files.subsets else None,

@@ -10,66 +10,56 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from snaketune.contracts.pilot import DryRun, DryRunStep, DryRunTiming
-from snaketune.engines import load_model
+from snaketune.contracts.train import TrainingJob, TrainingOutputs, TrainingSummary
+from snaketune.engines import get_trainer, load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
-from snaketune.engines.mlx import train as trainer
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import peft_export
 from snaketune.plan.duration import CONVERTER_SECONDS
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
-from snaketune.train import subset
+from snaketune.train.batches import nested_subset
 
 ROWS = 10
-UPDATES = 2
+MAX_STEPS = 2
 TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
 
 
-def run(
-    *, train: StrPath, valid: StrPath, model: StrPath, settings: dict[str, Any], report: StrPath, threads: int
-) -> DryRun:
+def run(job: TrainingJob, *, report: StrPath, threads: int) -> DryRun:
     """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
 
-    What the converter took goes into dry_run/timing.json beside it.
-
-    train, valid: token stores; model: the base's manifest; settings: the `train` section with `dtype` and `seed`.
+    job: the full training, of which ten rows and two steps are made, in a folder that is removed again. What the
+    converter took goes into dry_run/timing.json beside the report.
     """
     steps: list[DryRunStep] = []
     converter = CONVERTER_SECONDS
     with scratch(report) as folder:
-        rows = [
-            _rows(path, folder / f"{name}.safetensors", settings["seed"])
-            for name, path in (("train", train), ("valid", valid))
-        ]
-        adapter = folder / "adapters.safetensors"
-        short = settings | {"max_steps": UPDATES, "early_stopping_patience": None, "eval_steps": UPDATES}
-        summary = trainer.train(
-            rows[0],
-            rows[1],
-            model,
-            short,
-            adapter=adapter,
-            adapter_config=folder / "adapter_config.json",
-            metrics=folder / "metrics.jsonl",
-            summary=folder / "summary.json",
-            work=folder / "work",
+        short = msgspec.structs.replace(
+            job,
+            train_tokens=str(_rows(job.train_tokens, folder / "train.safetensors", job.seed)),
+            valid_tokens=str(_rows(job.valid_tokens, folder / "valid.safetensors", job.seed)),
+            config=job.config.for_dry_run(MAX_STEPS),
+            outputs=TrainingOutputs.in_folder(folder),
         )
-        _say(steps, "train", f"{summary['updates']} updates on {ROWS} rows")
-        _say(steps, "save and load", _loaded_again(model, folder, rows[1], settings["dtype"], summary))
-        if settings["method"] == "lora":
-            lora = folder / "lora.gguf"
+        summary = get_trainer().train(short)
+        _say(steps, "train", f"{summary.steps} steps on {ROWS} rows")
+        _say(steps, "save and load", _loaded_again(short, summary))
+        if job.config.method == "lora":
+            lora, adapter = folder / "lora.gguf", short.outputs.adapter
             started = time.monotonic()
-            peft_export.export_adapter(model=model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads)
+            peft_export.export_adapter(
+                model=job.model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads
+            )
             converter = time.monotonic() - started
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
-            _say(steps, "convert", f"an adapter of method {settings['method']} is converted only once it is fused")
+            _say(steps, "convert", f"an adapter of method {job.config.method} is converted only once it is fused")
     write_json(timing(report), DryRunTiming(converter_seconds=round(converter, 3)))
     found = DryRun(rows=ROWS, steps=steps)
     write_json(report, found)
@@ -84,18 +74,20 @@ def timing(report: StrPath) -> Path:
 def _rows(store: StrPath, target: Path, seed: int) -> Path:
     """The first ten rows of a store, as a store of their own."""
     rows = TokenStore(store)
-    chosen = subset.first(rows, ROWS, seed)
+    chosen = nested_subset(rows, ROWS, seed)
     pairs = (rows.row(int(row)) for row in chosen)
     write_store(target, [(Rendered(ids.tolist(), trained.tolist()), 1.0) for ids, trained in pairs])
     return target
 
 
-def _loaded_again(model: StrPath, adapter: Path, valid: Path, dtype: str, summary: dict[str, Any]) -> str:
+def _loaded_again(job: TrainingJob, summary: TrainingSummary) -> str:
     """Compare the loss that the trainer measured with that of the adapter loaded from its file."""
-    rows = TokenStore(valid)
-    loaded = load_model(Path(read_json(model)["folder"]).expanduser(), LoadOptions(dtype=dtype, adapter=adapter))
+    rows = TokenStore(job.valid_tokens)
+    base, adapter = Path(read_json(job.model)["folder"]).expanduser(), Path(job.outputs.adapter).parent
+    loaded = load_model(base, LoadOptions(dtype=job.dtype, adapter=adapter))
     found = -sum(loaded.loglikelihood(_requests(rows))) / int(rows.targets.sum())
-    expected = summary["best_validation_loss"]
+    expected = summary.best_validation_loss
+    assert expected is not None  # the base's loss is finite, or the training raises
     if not np.isclose(found, expected, rtol=TOLERANCE):
         raise TrainingError(
             f"the saved adapter has a validation loss of {found:.4f}, and had {expected:.4f} when it was trained",

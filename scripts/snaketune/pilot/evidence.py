@@ -24,7 +24,7 @@ from snaketune.files import StrPath, read_json
 from snaketune.pilot.settings import DecisionSettings
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train import subset
+from snaketune.train.batches import nested_subset
 
 T = TypeVar("T")
 SCORED_ROWS = 128  # validation rows whose log-likelihoods are compared
@@ -117,7 +117,7 @@ class _BaseResult:
 def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: DecisionSettings) -> Evidence:
     """Run base and pilot on the validation rows. model: the base's manifest; adapter: the pilot's folder."""
     folder = read_json(model)["folder"]
-    chosen = subset.first(valid, SCORED_ROWS, settings.seed)
+    chosen = nested_subset(valid, SCORED_ROWS, settings.seed)
     swaps = swapped_pairs(valid, chosen, settings.seed)
     rows = _Rows(
         [_request(*valid.row(int(row))) for row in chosen],

@@ -14,8 +14,7 @@ from snaketune.pilot.evidence import EvidenceTiming
 from snaketune.pilot.settings import DecisionSettings
 from snaketune.plan import duration
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train import subset
-from snaketune.train.batches import Visits
+from snaketune.train.batches import EpochSampler, nested_subset
 
 HOUR = 3600.0
 TUNED_PREFIXES = ("adapter", "fused", "gguf", "pilot", "previous")  # their answers are about as long as references
@@ -85,16 +84,16 @@ def forecast(
 
 def tokens_of_steps(settings: DecisionSettings, rows: TokenStore) -> list[int]:
     """Return the tokens that each of the pilot's steps reads."""
-    chosen = subset.first(rows, settings.pilot.rows, settings.seed)
-    visits = Visits(
-        rows.lengths[chosen],
-        rows.weights[chosen],
-        rows_per_update=settings.rows_per_step,
+    indices = nested_subset(rows, settings.pilot.rows, settings.seed)
+    sampler = EpochSampler(
+        rows.lengths[indices],
+        rows.weights[indices],
+        rows_per_step=settings.rows_per_step,
         seed=settings.seed,
         epochs=1,
-        updates=settings.pilot.max_steps,
+        max_steps=settings.pilot.max_steps,
     )
-    return [int((rows.lengths[chosen[visits.rows(n)]] - 1).sum()) for n in range(1, visits.updates + 1)]
+    return [int((rows.lengths[indices[sampler.rows(step)]] - 1).sum()) for step in range(1, sampler.num_steps + 1)]
 
 
 def evaluation_seconds(

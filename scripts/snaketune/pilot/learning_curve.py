@@ -29,7 +29,7 @@ def expected_loss(
     the best carries its second half's power, and two standard errors more, on to `full_updates`. None where the pilot
     is too short to have one.
     """
-    losses = [(line["update"], line["loss"]) for line in metrics if isinstance(line.get("loss"), int | float)]
+    losses = [(line["step"], line["loss"]) for line in metrics if isinstance(line.get("loss"), int | float)]
     second = [(u, value) for u, value in losses if u > updates / 2 and value > 0 and math.isfinite(value)]
     if best is None or not math.isfinite(best) or len(second) < MIN_LOSSES or full_updates <= updates:
         return None

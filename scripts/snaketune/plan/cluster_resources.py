@@ -16,7 +16,7 @@ from snaketune.contracts.pilot import PilotDecision
 from snaketune.contracts.plan import Plan
 from snaketune.errors import UserError
 from snaketune.files import StrPath, read_json
-from snaketune.train.signals import SAVED
+from snaketune.train.signals import CHECKPOINT_SAVED
 
 UNKNOWN_MB, UNKNOWN_MINUTES = 8000, 120  # before there is a plan, or a pilot to tell the speed
 LIBRARIES_MB = 1500  # the interpreter and what a step imports
@@ -64,7 +64,7 @@ def _stopped_in_order(log: Path) -> bool:
     try:
         with open(log, "rb") as words:
             words.seek(max(0, log.stat().st_size - LAST_WORDS))
-            return SAVED.encode() in words.read()
+            return CHECKPOINT_SAVED.encode() in words.read()
     except OSError:
         return False
 

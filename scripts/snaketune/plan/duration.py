@@ -46,7 +46,7 @@ def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Se
     too, and one over a resumption is meaningless; both are few, so the tenth of the gaps with the highest rates is left
     out. The validations are what the first and the last update leave of their time.
     """
-    at = {line["update"]: line["seconds"] for line in lines}
+    at = {line["step"]: line["seconds"] for line in lines}
     gaps = [(update, at[update] - at[update - 1]) for update in sorted(at) if update - 1 in at]
     rates = np.array([gap / max(1, tokens[update - 1]) for update, gap in gaps if gap > 0])
     if len(rates) < MIN_GAPS:

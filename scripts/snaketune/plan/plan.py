@@ -25,7 +25,7 @@ from snaketune.plan.advice import advice
 from snaketune.plan.architecture import Architecture
 from snaketune.runtime.machine import Machine, free_disk
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train.batches import Visits, cutting_of
+from snaketune.train.batches import EpochSampler, micro_batching_from
 
 CUT_SHARE = 0.05  # a larger share of truncated rows is worth a warning
 FEW_ROWS = 50
@@ -147,28 +147,28 @@ def dtype_bytes(folder: Path, model: ModelConfig, machine: Machine) -> int:
 def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperiment:
     """Return what one experiment will do and hold; its warnings are not there yet."""
     train, store, model = case.experiment.train, case.store, case.model
-    visits = Visits(
+    sampler = EpochSampler(
         store.lengths,
         store.weights,
-        rows_per_update=train.rows_per_step,
+        rows_per_step=train.rows_per_step,
         seed=seed,
         epochs=train.epochs,
-        updates=train.max_steps,
+        max_steps=train.max_steps,
     )
     each = dtype_bytes(case.folder, case.experiment.model, machine)
     batch = max(
         largest_batches(store, train, machine.device == "cpu"),
         key=lambda shape: memory.forecast(model, train, shape, each).total,
     )
-    times = visits.times(visits.updates)
+    times = sampler.visit_counts(sampler.num_steps)
     return PlannedExperiment(
-        steps=visits.updates,
+        steps=sampler.num_steps,
         rows_per_step=train.rows_per_step,
-        rows_seen=visits.total,
-        times_each_row_is_seen=round(visits.total / len(store), 3),
+        rows_seen=sampler.num_visits,
+        times_each_row_is_seen=round(sampler.num_visits / len(store), 3),
         num_target_tokens=int((times * store.targets).sum()),
         input_tokens=int((times * (store.lengths - 1)).sum()),
-        validations=1 + -(-visits.updates // train.eval_steps),
+        validations=1 + -(-sampler.num_steps // train.eval_steps),
         parameters=model.parameters,
         trainable_parameters=memory.trainable(model, train),
         largest_batch=batch,
@@ -187,11 +187,11 @@ def largest_batches(store: TokenStore, train: TrainConfig, cpu: bool, cut: int |
     lengths = np.minimum(store.lengths, cut or store.lengths.max())
     targets = np.minimum(store.targets, lengths - 1)
     longest = np.argsort(-store.lengths, kind="stable")[: train.rows_per_step]
-    cutting = cutting_of(msgspec.to_builtins(train), cpu)
+    batching = micro_batching_from(train, on_cpu=cpu)
     shapes = []
-    for rows in cutting.cut(longest, lengths):
+    for rows in batching.split(longest, lengths):
         count = (lengths[rows] - 1 if train.train_on_prompts else targets[rows]).sum()
-        shapes.append(BatchShape(*cutting.shape(lengths[rows] - 1), max(1, int(count))))
+        shapes.append(BatchShape(*batching.shape(lengths[rows] - 1), max(1, int(count))))
     return shapes
 
 

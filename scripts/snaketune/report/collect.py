@@ -37,8 +37,8 @@ ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32"
 TOKENS = "data/tokens/*/tokens.json"
 MAX_LISTED = 50  # rows left out that are shown one by one
 MAX_POINTS = 400  # of one curve
-CURVES = ("loss", "validation_loss", "learning_rate", "gradient_norm")
-STEP = "update"
+CURVES = ("loss", "validation_loss", "learning_rate", "grad_norm")
+STEP = "step"
 PILOT_KEYS = ("decision", "reasons", "overridden", "piloted", "likely_cause")  # of decision.json, without its times
 NAMES = {
     "base": "base model",

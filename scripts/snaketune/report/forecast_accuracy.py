@@ -38,9 +38,9 @@ def forecast_accuracy(found: RunFindings, measured: Measurements) -> list[Foreca
     outcomes = {**measured.stages, "train": timing.get("seconds"), "other_experiments": others}
     loss = row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
     rows = [
-        row("Steps", "count", planned.get("steps"), summary.get("updates")),
+        row("Steps", "count", planned.get("steps"), summary.get("steps")),
         row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
-        row("Tokens trained", "count", planned.get("num_target_tokens"), summary.get("trained_tokens")),
+        row("Tokens trained", "count", planned.get("num_target_tokens"), summary.get("num_target_tokens")),
         *_times(forecast.get("seconds") or {}, outcomes, share),
         row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), peak),
         row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), peak),

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole, ours and of this very training, or not used at all.
+"""Checkpoints that are complete and of this very training, or not used at all.
 
-A training's checkpoints live in a folder named by a fingerprint of everything that the result depends on. Each is a
-safetensors file and, written last, a JSON file with its SHA-256 and the state of the loop. Arrays are NumPy's here;
-the engine turns them into its own.
+The checkpoints of a training live in a folder named by a fingerprint of everything that its result depends on. Each is
+a safetensors file and, written last, a JSON file with the SHA-256 of its files and the trainer's state. The engine
+writes and reads the tensors.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaketune import files
 from snaketune.config.schema import canonical
-from snaketune.errors import TrainingError
+from snaketune.errors import TrainingError, UserError
+from snaketune.files import Record
+from snaketune.train.state import TrainerState
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")
-# settings of a training that change nothing of what is trained
-WITHOUT_EFFECT = ("report_to", "notify", "save_total_limit", "memory_limit", "hosts", "worker_timeout")
-Writer = Callable[[Path], None]  # writes a safetensors file under the given name
+TensorWriter = Callable[[Path], None]  # writes a safetensors file under the given name
 
 
 def fingerprint(settings: dict[str, Any], inputs: Iterable[files.StrPath], **more: Any) -> str:
@@ -32,45 +32,61 @@ def fingerprint(settings: dict[str, Any], inputs: Iterable[files.StrPath], **mor
     return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
 
-class Checkpoints:
-    """The checkpoints of one training, in `folder`; the newest `keep` stay."""
+class CheckpointMetadata(Record, frozen=True, kw_only=True):
+    """checkpoint-<step>.json: the SHA-256 of the checkpoint's files by name, and the trainer's state."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    step: int
+    files: dict[str, str]
+    state: TrainerState
+
+
+class Checkpoint(NamedTuple):
+    """A complete checkpoint: the trainer's state, and the safetensors file of weights and optimizer state."""
+
+    state: TrainerState
+    tensors: Path
+
+
+class Checkpoints:
+    """The checkpoints of one training, in `folder`; the newest `limit` stay."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, update: int, state: dict[str, Any], write: Writer, companion: Path) -> None:
+    def save(self, state: TrainerState, write: TensorWriter, best_adapter: Path) -> None:
         """Write a checkpoint; killed at any moment, it leaves the ones before it as they were.
 
-        companion: a file in the same folder without which it is worth nothing (the best adapter).
+        best_adapter: a file in the same folder without which the checkpoint is worth nothing.
         """
-        tensors = self._tensors(update)
+        tensors = self._tensors(state.step)
         with files.replacing(tensors) as temporary:
             write(temporary)
-        whole = {path.name: files.sha256(path) for path in (tensors, companion)}
-        files.write_json(self._note(update), {"update": update, "files": whole, "state": state})
-        for old in self._updates()[: -self.keep]:
-            self._note(old).unlink(missing_ok=True)
+        digests = {path.name: files.sha256(path) for path in (tensors, best_adapter)}
+        metadata = CheckpointMetadata(step=state.step, files=digests, state=state)
+        files.write_json(self._metadata_path(state.step), metadata)
+        for old in self._steps()[: -self.limit]:
+            self._metadata_path(old).unlink(missing_ok=True)
         self._remove_unnamed()
 
-    def newest(self) -> tuple[dict[str, Any], Path] | None:
-        """State and tensor file of the newest whole checkpoint; a broken one is named on stderr and removed."""
-        for update in reversed(self._updates()):
+    def newest(self) -> Checkpoint | None:
+        """The newest complete checkpoint; a broken one is named on stderr and removed."""
+        for step in reversed(self._steps()):
             try:
-                note = files.read_json(self._note(update))
-                changed = [name for name, known in note["files"].items() if files.sha256(self.folder / name) != known]
+                metadata = files.read_json(self._metadata_path(step), CheckpointMetadata)
+                changed = [
+                    name for name, digest in metadata.files.items() if files.sha256(self.folder / name) != digest
+                ]
                 if not changed:
-                    return note["state"], self._tensors(update)
+                    return Checkpoint(metadata.state, self._tensors(step))
                 problem = f"{changed[0]} is not what was written"
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, UserError) as error:
                 problem = str(error)
-            print(
-                f"snaketune: checkpoint of update {update} is broken ({problem}); an older one is used", file=sys.stderr
-            )
-            self._note(update).unlink(missing_ok=True)
+            print(f"snaketune: checkpoint of step {step} is broken ({problem}); an older one is used", file=sys.stderr)
+            self._metadata_path(step).unlink(missing_ok=True)
         return None
 
-    def remove_others(self) -> None:
+    def prune_other_trainings(self) -> None:
         """Remove the checkpoints of other trainings in the same place: their results have been replaced."""
         for other in self.folder.parent.iterdir():
             if FINGERPRINT.fullmatch(other.name) and other != self.folder:
@@ -78,30 +94,30 @@ class Checkpoints:
 
     def _remove_unnamed(self) -> None:
         """Remove the tensor files that no checkpoint names."""
-        named = {name for update in self._updates() for name in self._files(update)}
+        named = {name for step in self._steps() for name in self._files(step)}
         for file in self.folder.glob("*.safetensors"):
             if file.name not in named:
                 file.unlink()
 
-    def _files(self, update: int) -> dict[str, str]:
-        """The files of a checkpoint and their SHA-256; none where its note is broken."""
+    def _files(self, step: int) -> list[str]:
+        """The names of a checkpoint's files; none where its metadata is broken."""
         try:
-            return dict(files.read_json(self._note(update))["files"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
+            return list(files.read_json(self._metadata_path(step), CheckpointMetadata).files)
+        except (OSError, ValueError, UserError):
+            return []
 
-    def _updates(self) -> list[int]:
-        return sorted(int(note.stem.removeprefix("checkpoint-")) for note in self.folder.glob("checkpoint-*.json"))
+    def _steps(self) -> list[int]:
+        return sorted(int(path.stem.removeprefix("checkpoint-")) for path in self.folder.glob("checkpoint-*.json"))
 
-    def _note(self, update: int) -> Path:
-        return self.folder / f"checkpoint-{update:08d}.json"
+    def _metadata_path(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step:08d}.json"
 
-    def _tensors(self, update: int) -> Path:
-        return self.folder / f"checkpoint-{update:08d}.safetensors"
+    def _tensors(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step:08d}.safetensors"
 
 
-def checked(path: Path) -> Path:
-    """The path of a safetensors file, once its header and size agree; raises TrainingError for a truncated one."""
+def validate_safetensors(path: Path) -> Path:
+    """Return the path of a safetensors file whose header and size agree; raises TrainingError for a truncated one."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as content:
@@ -116,6 +132,6 @@ def checked(path: Path) -> Path:
     raise TrainingError(
         f"this safetensors file is broken ({problem})",
         where=str(path),
-        why="Half an adapter would load without a word and answer nonsense",
+        why="Half an adapter would load without an error and give wrong answers",
         fix="Delete the file and run snakemake again",
     )

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, kept until the loop is at a place where it can stop."""
+"""SIGINT and SIGTERM, deferred until the training loop can save a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import signal
 
 from snaketune.errors import TrainingError
 
-SAVED = "a checkpoint is saved"  # says of a training that it ended in order and can go on
+CHECKPOINT_SAVED = "a checkpoint is saved"  # in the message of a training that ended in order and can be resumed
 
 
-class Interrupts:
-    """While it is entered, a first signal is only remembered (`seen`); a second SIGINT interrupts at once.
+class DeferredSignals:
+    """While entered, a first signal is only recorded (`received`, 0 for none); a second SIGINT interrupts at once.
 
     A second SIGTERM does not: one that is sent to a whole process group arrives from Snakemake as well.
     """
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.received = 0
 
-    def __enter__(self) -> Interrupts:
-        self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __enter__(self) -> DeferredSignals:
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _take(self, number: int, _frame: object) -> None:
-        if self.seen and number == signal.SIGINT:
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.seen = self.seen or number
+        self.received = self.received or number
 
 
-def interrupted(number: int, update: int) -> TrainingError:
-    """What to raise once the checkpoint of `update` is written; number: the signal's."""
+def interruption_error(number: int, step: int) -> TrainingError:
+    """What to raise once the checkpoint of `step` is written; number: the signal's."""
     return TrainingError(
-        f"stopped by {signal.Signals(number).name} after update {update}; {SAVED}",
-        fix="Run snakemake again: training goes on from there",
+        f"stopped by {signal.Signals(number).name} after step {step}; {CHECKPOINT_SAVED}",
+        fix="Run snakemake again: training resumes from there",
     )

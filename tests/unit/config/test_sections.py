@@ -122,7 +122,7 @@ def test_a_section_for_a_caller_without_a_file_has_the_schemas_defaults() -> Non
 
 def test_the_pilot_trains_one_epoch_or_its_own_steps_and_survives_divergence() -> None:
     config = sections.load({"run": "a", "train": {"epochs": 7, "max_steps": 900}, "pilot": {"max_steps": 30}})
-    pilot = config.train.for_pilot(config.pilot)
+    pilot = config.train.for_pilot(config.pilot.max_steps)
     assert (pilot.epochs, pilot.max_steps) == (1, 30)
     assert pilot.max_nonfinite_steps > 30
     assert pilot.rank == config.train.rank

@@ -23,8 +23,8 @@ def summary_json(loss: float | None, **more: Any) -> dict[str, Any]:
         "best_validation_loss": loss,
         "base_validation_loss": 5.0,
         "validation_tokens": 100,
-        "best_update": 10,
-        "updates": 20,
+        "best_step": 10,
+        "steps": 20,
         "trainable_parameters": 1000,
         "total_parameters": 100_000,
         **more,
@@ -90,7 +90,7 @@ def test_a_metric_that_the_answers_do_not_have_is_refused_with_those_they_have(t
 def test_an_experiment_that_never_beat_its_base_says_so():
     assert (
         "no step of it was better than its base"
-        in selection.select({"a": summary(5.0, best_update=0), "b": summary(6.0)}, 0.001).reasons
+        in selection.select({"a": summary(5.0, best_step=0), "b": summary(6.0)}, 0.001).reasons
     )
 
 

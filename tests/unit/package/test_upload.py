@@ -110,12 +110,12 @@ def test_nothing_is_sent_without_a_repository_a_token_or_a_passed_gate(
 def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
     chain.check(tmp_path / "fidelity.json")
     files.write_json(tmp_path / "split.json", {"rows": {"train": 80, "valid": 8, "test": 12}})
-    summary = {"updates": 30, "epochs": 3.0, "trained_tokens": 1234}
+    summary = {"steps": 30, "epochs": 3.0, "num_target_tokens": 1234}
     losses = {"base_validation_loss": 3.0, "best_validation_loss": 0.5}
     files.write_json(tmp_path / "summary.json", summary | losses)
     value = {"value": 0.25, "low": 0.2, "high": 0.3}
     files.write_json(tmp_path / "comparison.json", {"artefacts": {"base": {"metrics": {"exact_match": value}}}})
-    files.write_json(tmp_path / "other.json", summary | losses | {"updates": 7})
+    files.write_json(tmp_path / "other.json", summary | losses | {"steps": 7})
     train = {"method": "lora", "learning_rate": 5e-5, "lr_scheduler": "cosine", "rank": 16, "alpha": 32.0}
     other = train | {"rank": 999, "learning_rate": 0.123}
     files.write_json(tmp_path / "selection.json", {"experiment": "small"})

@@ -17,7 +17,7 @@ def rows(mean: float, spread: float, seed: int, count: int = 60) -> np.ndarray:
 
 
 def losses(values: list[float]) -> list[dict[str, float]]:
-    return [{"update": number, "loss": value} for number, value in enumerate(values, 1)]
+    return [{"step": number, "loss": value} for number, value in enumerate(values, 1)]
 
 
 @settings(max_examples=15, deadline=None)
@@ -80,10 +80,10 @@ def test_a_falling_loss_passes_and_a_rising_one_fails():
 
 
 def test_a_loss_or_norm_that_was_not_a_number_fails():
-    good = {"update": 1, "loss": 1.0, "gradient_norm": 2.0}
+    good = {"step": 1, "loss": 1.0, "grad_norm": 2.0}
     assert criteria.finite([good]).result == "pass"
-    assert criteria.finite([good, {"update": 2, "loss": None, "gradient_norm": 1.0}]).result == "fail"
-    assert criteria.finite([good, {"update": 2, "validation_loss": None}]).result == "fail"
+    assert criteria.finite([good, {"step": 2, "loss": None, "grad_norm": 1.0}]).result == "fail"
+    assert criteria.finite([good, {"step": 2, "validation_loss": None}]).result == "fail"
 
 
 def test_an_adapter_many_times_larger_than_its_model_fails():
@@ -109,7 +109,7 @@ def test_memory_and_time_are_held_against_their_limits():
 
 
 @pytest.mark.parametrize(
-    ("failed", "best_update", "words"),
+    ("failed", "best_step", "words"),
     [
         (["finite", "loss fell"], 0, "too high"),
         (["adapter norm ratio", "prompt dependence"], 10, "too high, and has broken the model"),
@@ -119,9 +119,9 @@ def test_memory_and_time_are_held_against_their_limits():
         (["time"], 10, "pilot.max_hours"),
     ],
 )
-def test_the_likely_cause_is_that_of_the_failures_together(failed, best_update, words):
+def test_the_likely_cause_is_that_of_the_failures_together(failed, best_step, words):
     found = [criteria.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
-    assert words in criteria.likely_cause(found, best_update)
+    assert words in criteria.likely_cause(found, best_step)
 
 
 def test_a_go_has_no_cause():

@@ -12,8 +12,9 @@ import pytest
 from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
-from snaketune.config.sections import RunConfig
+from snaketune.config.sections import RunConfig, TrainConfig
 from snaketune.contracts.pilot import PilotDecision
+from snaketune.contracts.train import TrainingJob, TrainingOutputs
 from snaketune.demo import base_model, task
 from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
@@ -62,7 +63,17 @@ class Pilot:
         self.model.write_text(json.dumps({"base": "demo", "folder": str(base), "files": {}}))
         self.tried = folder / "pilot/dry_run.json"
         files.write_json(dry_run.timing(self.tried), {"converter_seconds": 4.0})
-        self.train = self.config["train"] | {"dtype": "auto", "seed": self.config["seed"]}
+
+    def job(self, folder: Path) -> TrainingJob:
+        return TrainingJob(
+            train_tokens=str(self.stores["train"]),
+            valid_tokens=str(self.stores["valid"]),
+            model=str(self.model),
+            config=msgspec.convert(self.config["train"], TrainConfig),
+            dtype="auto",
+            seed=self.config["seed"],
+            outputs=TrainingOutputs.in_folder(folder),
+        )
 
     def decided(self) -> PilotDecision:
         config, out = msgspec.convert(self.config, RunConfig), self.folder / "pilot"
@@ -81,18 +92,9 @@ class Pilot:
             machine=MACHINE,
             plan=self.folder / "plan.json",
         )
-        train.train(
-            self.stores["train"],
-            self.stores["valid"],
-            self.model,
-            self.train | {"epochs": 1, "max_steps": config.pilot.max_steps},
-            adapter=out / "adapters.safetensors",
-            adapter_config=out / "adapter_config.json",
-            metrics=out / "metrics.jsonl",
-            summary=out / "summary.json",
-            work=out / "work",
-            rows=config.pilot.rows,
-        )
+        job = self.job(out)
+        train_config = job.config.for_pilot(config.pilot.max_steps)
+        train.train(msgspec.structs.replace(job, config=train_config, num_rows=config.pilot.rows))
         return decide.run(
             decide.PilotFiles(
                 summary=out / "summary.json",
@@ -172,14 +174,7 @@ def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monk
         peft_export, "export_adapter", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF"))
     )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
-    found = dry_run.run(
-        train=pilot.stores["train"],
-        valid=pilot.stores["valid"],
-        model=pilot.model,
-        settings=pilot.train,
-        report=tmp_path / "pilot/dry_run.json",
-        threads=1,
-    )
+    found = dry_run.run(pilot.job(tmp_path / "pilot"), report=tmp_path / "pilot/dry_run.json", threads=1)
     assert [step.step for step in found.steps] == ["train", "save and load", "convert"]
     assert len(asked) == 1
     assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["dry_run", "dry_run.json"]

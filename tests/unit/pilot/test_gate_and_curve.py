@@ -99,7 +99,7 @@ def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
 
 @given(start=st.floats(0.5, 10), power=st.floats(0.05, 0.5), doublings=st.integers(1, 6))
 def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power, doublings):
-    metrics = [{"update": u, "loss": start * u**-power} for u in range(1, 101)]
+    metrics = [{"step": u, "loss": start * u**-power} for u in range(1, 101)]
     best = start * 100**-power
     full = 100 * 2**doublings
     found = learning_curve.expected_loss(metrics, best, 100, full)
@@ -108,7 +108,7 @@ def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power
 
 
 def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
-    metrics = [{"update": u, "loss": 3.0 / u} for u in range(1, 101)]
+    metrics = [{"step": u, "loss": 3.0 / u} for u in range(1, 101)]
     assert learning_curve.expected_loss(metrics[:8], 1.0, 8, 100) is None
     assert learning_curve.expected_loss(metrics, 1.0, 100, 100) is None
     assert learning_curve.expected_loss(metrics, None, 100, 1000) is None

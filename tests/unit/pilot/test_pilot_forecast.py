@@ -51,7 +51,7 @@ def forecast(tmp_path):
     """A function from experiments and settings to the forecast of a pilot whose every token took a millisecond."""
     store = tmp_path / "train.safetensors"
     write_store(store, [(Rendered(list(range(5, 26)), [False] + [True] * 20), 1.0) for _ in range(40)])
-    times = [{"update": n, "seconds": 0.5 + 0.08 * n, "peak_memory_bytes": 7} for n in range(1, 11)]
+    times = [{"step": n, "seconds": 0.5 + 0.08 * n, "peak_memory_bytes": 7} for n in range(1, 11)]
     files.write_jsonl(tmp_path / "timing.jsonl", times)
     files.write_json(tmp_path / "timing.json", {"seconds": 1.8, "resumed_from": 0, "peak_memory_bytes": 8})
     general = tmp_path / "general.jsonl"

@@ -17,7 +17,7 @@ def training(updates: int, per_token: float, validation: float, every: int, nois
     clock, lines = validation, []
     for update in range(1, updates + 1):
         clock += tokens[update - 1] * per_token * source.uniform(1 - noise, 1 + noise)
-        lines.append({"update": update, "seconds": clock})
+        lines.append({"step": update, "seconds": clock})
         if update % every == 0 or update == updates:
             clock += validation
     return {"seconds": clock, "resumed_from": 0}, lines, tokens.tolist()
@@ -35,7 +35,7 @@ def test_the_full_run_is_forecast_within_a_fifth_and_within_its_range(per_token,
 def test_a_resumed_pilot_gives_the_speed_of_its_updates():
     _, lines, tokens = training(40, 0.01, 0.5, 100, 0.05, 1)
     resumed = [
-        {**line, "seconds": line["seconds"] - (lines[19]["seconds"] if line["update"] > 20 else 0)} for line in lines
+        {**line, "seconds": line["seconds"] - (lines[19]["seconds"] if line["step"] > 20 else 0)} for line in lines
     ]
     speed = duration.measured({"seconds": 0.1, "resumed_from": 40}, resumed, tokens)
     assert speed.per_token == pytest.approx(0.01, rel=0.1)

@@ -1,6 +1,6 @@
-"""The blocks of a model, made to draw their dropout from the update's number, and to recompute their activations.
+"""Wraps transformer blocks with per-step dropout seeds and optional gradient checkpointing.
 
-Each call of a block seeds MLX's generator from (seed, update, number of the call). So dropout needs no state in a
+Each call of a block seeds MLX's generator from (seed, step, number of the call). So dropout needs no state in a
 checkpoint, and a block that runs a second time for its gradient drops the same inputs as the first time.
 """
 
@@ -14,48 +14,54 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from snaketune.engines.mlx.tensors import Tensors
 
-class Draws:
-    """Seeds for the calls of blocks within an update; each of several workers has numbers of its own."""
+BlockCall = Callable[..., Any]  # a block's `__call__`: (block, hidden states, mask, cache) as the architecture has it
 
-    def __init__(self, seed: int, worker: int = 0) -> None:
-        self._seed, self._before = seed, worker << 32
+
+class DropoutSeeds:
+    """Seeds for the calls of blocks within a step; each worker process (`rank`) has seeds of its own."""
+
+    def __init__(self, seed: int, rank: int = 0) -> None:
+        self._seed, self._first_call = seed, rank << 32
         self.start(0)
 
-    def start(self, update: int) -> None:
-        self._update, self._call = update, self._before
+    def start(self, step: int) -> None:
+        """Begin a step: its seeds depend on nothing that came before."""
+        self._step, self._call = step, self._first_call
 
     def next(self) -> int:
+        """The seed of the next call of a block."""
         self._call += 1
-        packed = struct.pack("<QQQ", self._seed, self._update, self._call)
+        packed = struct.pack("<QQQ", self._seed, self._step, self._call)
         return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
-def prepare(model: nn.Module, draws: Draws, *, recompute: bool) -> None:
-    """Change how this model's blocks are called, and no other model's; recompute: gradient checkpointing."""
+def wrap_blocks(model: nn.Module, seeds: DropoutSeeds, *, recompute: bool) -> None:
+    """Change how the blocks of this model are called, and of no other; recompute: gradient checkpointing."""
     for layer in model.layers:
         plain = type(layer)
-        called = _recomputed(plain.__call__, draws) if recompute else _seeded(plain.__call__, draws)
-        layer.__class__ = type(plain.__name__, (plain,), {"__call__": called})
+        call = _checkpointed(plain.__call__, seeds) if recompute else _seeded(plain.__call__, seeds)
+        layer.__class__ = type(plain.__name__, (plain,), {"__call__": call})
 
 
-def _seeded(call: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
+def _seeded(call: BlockCall, seeds: DropoutSeeds) -> BlockCall:
     def seeded(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        mx.random.seed(draws.next())
+        mx.random.seed(seeds.next())
         return call(layer, *args, **kwargs)
 
     return seeded
 
 
-def _recomputed(call: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
-    def recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        seed = draws.next()
+def _checkpointed(call: BlockCall, seeds: DropoutSeeds) -> BlockCall:
+    def checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        seed = seeds.next()
 
-        def again(parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        def recompute(parameters: Tensors, *args: Any, **kwargs: Any) -> Any:
             layer.update(parameters)
             mx.random.seed(seed)
             return call(layer, *args, **kwargs)
 
-        return mx.checkpoint(again)(layer.trainable_parameters(), *args, **kwargs)
+        return mx.checkpoint(recompute)(layer.trainable_parameters(), *args, **kwargs)
 
-    return recomputed
+    return checkpointed

@@ -52,7 +52,7 @@ def fuse(
     merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(merged))
     model = dequantize_model(model)
-    whole = unstack_experts(tensors.flat(model.parameters()))
+    whole = unstack_experts(tensors.flatten(model.parameters()))
     weights = {name.removeprefix(drop_prefix): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
     del model, merged, whole
     count = sum(value.size for value in weights.values())
@@ -68,7 +68,7 @@ def _lazy(base: StrPath) -> tuple[nn.Module, str]:
             f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(base), fix="Fetch it again"
         ) from error
     sizes: dict[Any, int] = {}
-    for value in tensors.flat(model.parameters()).values():
+    for value in tensors.flatten(model.parameters()).values():
         sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
     bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
     return model, "bfloat16" if bfloat else "float16"
@@ -152,7 +152,7 @@ def peft_adapter(adapter: StrPath) -> PeftAdapter:
         )
     settings = config["lora_parameters"]
     found: dict[str, np.ndarray] = {}
-    for name, value in sorted(tensors.read(folder / "adapters.safetensors").items()):
+    for name, value in sorted(tensors.load_safetensors(folder / "adapters.safetensors").items()):
         layer, _, part = name.rpartition(".")
         if part not in ("lora_a", "lora_b") or value.ndim != 2:
             raise PackageError(

@@ -1,14 +1,13 @@
-"""A training on several processes, on this machine or on others: started with `mlx.launch`, watched, ended together.
+"""Launches a training on several processes with `mlx.launch`, here or on other hosts, and watches them.
 
-A worker that dies, or that shows no sign of life, or that the others cannot wait for any longer, ends them all; the
-error names it and repeats its last words. Every worker ends by itself once it hears nothing from here.
+A worker that dies, shows no sign of life, or keeps the others waiting for too long ends them all; the error names it
+and repeats its last lines. Every worker ends by itself once it hears nothing from the launcher.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import re
 import selectors
@@ -19,68 +18,75 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snaketune import errors
 from snaketune.config import hosts
+from snaketune.contracts.train import TrainingJob
+from snaketune.engines.mlx.worker_messages import Ended, Heartbeat, Output, decode_message
 from snaketune.errors import TrainingError, UserError
-from snaketune.train.signals import Interrupts
+from snaketune.train.callbacks import TrainingCallback, WorkerProgress
+from snaketune.train.signals import DeferredSignals
 
-SILENCE = 60.0  # seconds without a sign of life
-GRACE = 10.0  # seconds for the others to end by themselves
-CHECKPOINT = 25.0  # seconds for workers to save what they have, once asked to stop
-WORD = 2.0  # seconds between signs of life to the workers
-LAST_WORDS = 5  # lines
+HEARTBEAT_TIMEOUT = 60.0  # seconds without a sign of life
+SHUTDOWN_GRACE = 10.0  # seconds for the others to end by themselves
+CHECKPOINT_GRACE = 25.0  # seconds for workers to save a checkpoint, once asked to stop
+KEEPALIVE_INTERVAL = 2.0  # seconds between signs of life to the workers
+POLL_INTERVAL = 0.2  # seconds
+LAST_LINES = 5  # that are repeated from a worker that died
 EXITED = re.compile(r"Node with rank (\d+) (?:was killed|exited with code (-?\d+))")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
-class Worker:
-    """What is known of one worker. `ended`: None, or how it says it ended, or its exit code."""
+class WorkerStatus:
+    """What is known of one worker process; times are of the monotonic clock.
+
+    last_progress: when num_collectives last changed. ended: None while it runs, or how it says it ended (see
+    `worker_messages.Ended`), or "exit" where mlx.launch says so; exit_code: then its exit code, negative for a signal.
+    """
 
     host: str
-    heard: float
-    moved: float
-    steps: int = -1
-    waiting: bool = False
+    last_heartbeat: float
+    last_progress: float
+    num_collectives: int = -1
+    is_waiting: bool = False
     ended: str | None = None
-    code: int | None = None
+    exit_code: int | None = None
     error: UserError | None = None
-    words: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=LAST_WORDS))
+    last_lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=LAST_LINES))
 
 
-def train(arguments: dict[str, Any]) -> None:
-    """Run `trainer.train_part` with these arguments in every worker of arguments["settings"].
+def train(job: TrainingJob, callback: TrainingCallback) -> None:
+    """Run `train_worker` with this job in each of `job.config.workers` processes.
 
-    Raises the error that a worker raised, or TrainingError with the name and last words of one that died or hung.
+    Raises the error that a worker raised, or TrainingError with the name and last lines of one that died or hung.
     """
-    settings = arguments["settings"]
-    names = hosts.names(settings)
-    launch = Launch(command(settings, arguments), names, settings["worker_timeout"])
+    names = hosts.worker_hosts(job.config.workers, job.config.hosts)
+    launcher = WorkerLauncher(launch_command(job), names, job.config.worker_timeout, callback)
     try:
-        launch.to_the_end()
+        launcher.run()
     finally:
-        launch.end()
+        launcher.close()
 
 
-def command(settings: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+def launch_command(job: TrainingJob) -> list[str]:
     """The command line of mlx.launch."""
-    port = free_ports(settings["workers"])
-    given = json.dumps(arguments | {"backend": "any"}, default=str)
+    port = str(free_ports(job.config.workers))
     scripts = Path(__file__).resolve().parents[3]
     return [
         str(Path(sys.executable).with_name("mlx.launch")),
-        *hosts.launch_arguments(settings),
-        *("--starting-port", str(port), "--nccl-port", str(port)),
+        *hosts.launch_arguments(job.config.workers, job.config.hosts),
+        *("--starting-port", port, "--nccl-port", port),
         *("--env", f"PYTHONPATH={scripts}"),
         "--",
-        *(sys.executable, "-m", "snaketune.engines.mlx.worker", given),
+        *(sys.executable, "-m", "snaketune.engines.mlx.worker", msgspec.json.encode(job).decode()),
     ]
 
 
 def free_ports(count: int) -> int:
-    """The first of some neighbouring ports that are free here, so that trainings can run beside each other."""
+    """The first of `count` consecutive ports that are free here, so that several trainings can run at once."""
     for first in range(32323, 60000, count):
         with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
             for port in range(first, first + count):
@@ -89,50 +95,58 @@ def free_ports(count: int) -> int:
     raise errors.ResourceError(f"no {count} ports in a row are free", where="train.workers", fix="Use fewer workers")
 
 
-class Launch:
-    """mlx.launch and the workers it started. names: the workers' hosts; timeout: seconds, see `_hung`."""
+class WorkerLauncher:
+    """mlx.launch and the workers it started.
 
-    def __init__(self, command: list[str], names: list[str], timeout: float) -> None:
+    names: the workers' hosts by rank; timeout: seconds in which some worker must make progress, see `_stall_error`.
+    """
+
+    def __init__(self, command: list[str], names: list[str], timeout: float, callback: TrainingCallback) -> None:
         now = time.monotonic()
-        self.workers = [Worker(name, heard=now, moved=now) for name in names]
-        self.timeout, self.stopped = timeout, 0
-        self.words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
+        self.workers = [WorkerStatus(name, last_heartbeat=now, last_progress=now) for name in names]
+        self.timeout, self.callback, self.stop_signal = timeout, callback, 0
+        self.launcher_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         self._selector = selectors.DefaultSelector()
-        self._rests = {}
+        self._partial_lines = {}
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             self._selector.register(stream, selectors.EVENT_READ)
-            self._rests[stream.fileno()] = b""
+            self._partial_lines[stream.fileno()] = b""
 
-    def to_the_end(self) -> None:
-        """Until every worker has ended well; raises what a person should know otherwise."""
-        word, over = 0.0, None
-        with Interrupts() as interrupts:
+    def run(self) -> None:
+        """Watch until every worker has ended well; raises the error of the training otherwise."""
+        last_keepalive, first_end = 0.0, None
+        with DeferredSignals() as signals:
             while self._selector.get_map():
                 self._read()
                 now = time.monotonic()
-                if interrupts.seen and not self.stopped:
-                    self.stopped = interrupts.seen
-                    self._tell(b"stop\n")
-                if now - word > WORD:
-                    word = now
-                    self._tell(b".\n")
-                ended = [one.ended for one in self.workers]
-                if over is None and (None not in ended or {*ended} - {None, "well"}):
-                    over = now
-                if over is not None and now - over > GRACE:
+                if signals.received and not self.stop_signal:
+                    self.stop_signal = signals.received
+                    self._send(b"stop\n")
+                if now - last_keepalive > KEEPALIVE_INTERVAL:
+                    last_keepalive = now
+                    self._send(b".\n")
+                ended = {worker.ended for worker in self.workers}
+                if first_end is None and (None not in ended or ended - {None, "well"}):
+                    first_end = now
+                if first_end is not None and now - first_end > SHUTDOWN_GRACE:
                     break
-                hung = self._hung(now)
-                if hung:
-                    raise hung
-            self._wait_for_the_last()
-        if any(one.ended != "well" for one in self.workers):
-            raise self._verdict()
+                self.callback.on_workers(self.progress())
+                stall = self._stall_error(now)
+                if stall:
+                    raise stall
+            self._wait_for_checkpoint()
+        if any(worker.ended != "well" for worker in self.workers):
+            raise self._failure()
 
-    def end(self) -> None:
-        """Leave nothing of it running here; workers elsewhere end when they hear nothing more."""
+    def progress(self) -> list[WorkerProgress]:
+        """How far each worker is."""
+        return [WorkerProgress(rank, one.host, one.num_collectives) for rank, one in enumerate(self.workers)]
+
+    def close(self) -> None:
+        """Leave no process running here; workers elsewhere end when they hear nothing more."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -142,102 +156,110 @@ class Launch:
                 assert stream is not None
                 stream.close()
 
-    def _wait_for_the_last(self) -> None:
+    def _wait_for_checkpoint(self) -> None:
         """Where a cluster ended mlx.launch together with this process, the workers are still writing a checkpoint."""
-        until = time.monotonic() + (CHECKPOINT if self.stopped else 0.0)
+        deadline = time.monotonic() + (CHECKPOINT_GRACE if self.stop_signal else 0.0)
         with contextlib.suppress(ProcessLookupError):
-            while time.monotonic() < until:
+            while time.monotonic() < deadline:
                 self.process.poll()
                 os.killpg(self.process.pid, 0)
                 time.sleep(0.1)
 
-    def _tell(self, word: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
-            os.write(self.process.stdin.fileno(), word)
+            os.write(self.process.stdin.fileno(), line)
 
     def _read(self) -> None:
-        for key, _ in self._selector.select(0.2):
+        for key, _ in self._selector.select(POLL_INTERVAL):
             data = os.read(key.fd, 65536)
             if not data:
                 self._selector.unregister(key.fileobj)
                 continue
-            *lines, self._rests[key.fd] = (self._rests[key.fd] + data).split(b"\n")
+            *lines, self._partial_lines[key.fd] = (self._partial_lines[key.fd] + data).split(b"\n")
             for line in lines:
-                self._take(line.decode(errors="replace").strip())
+                self._handle_line(line.decode(errors="replace").strip())
 
-    def _take(self, line: str) -> None:
-        """A line from a worker, or from mlx.launch."""
-        try:
-            told = json.loads(line)
-            worker = self.workers[told["worker"]]
-        except (ValueError, TypeError, KeyError, IndexError):
-            self._take_words(line)
+    def _handle_line(self, line: str) -> None:
+        """Handle a line from a worker, or from mlx.launch."""
+        message = decode_message(line)
+        if message is None or message.rank >= len(self.workers):
+            self._handle_launcher_line(line)
             return
-        worker.heard = time.monotonic()
-        if "says" in told:
-            worker.words.append(told["says"])
-            if told["worker"] == 0:
-                print(told["says"], file=sys.stderr, flush=True)
-        if "steps" in told:
-            if told["steps"] != worker.steps:
-                worker.moved = worker.heard
-            worker.steps, worker.waiting = told["steps"], told["waiting"]
-        if "ended" in told:
-            worker.ended = told["ended"]
-            if told["ended"] == "error":
-                worker.error = getattr(errors, told["kind"], TrainingError)(**told["error"])
+        worker = self.workers[message.rank]
+        worker.last_heartbeat = time.monotonic()
+        if isinstance(message, Output):
+            worker.last_lines.append(message.line)
+            if message.rank == 0:
+                print(message.line, file=sys.stderr, flush=True)
+        elif isinstance(message, Heartbeat):
+            if message.num_collectives != worker.num_collectives:
+                worker.last_progress = worker.last_heartbeat
+            worker.num_collectives, worker.is_waiting = message.num_collectives, message.is_waiting
+        else:
+            worker.ended, worker.error = message.how, to_user_error(message)
 
-    def _take_words(self, line: str) -> None:
+    def _handle_launcher_line(self, line: str) -> None:
         exited = EXITED.search(line)
         if exited:
             worker = self.workers[int(exited[1])]
-            worker.ended, worker.code = worker.ended or "exit", int(exited[2] or -signal.SIGTERM)
+            worker.ended, worker.exit_code = worker.ended or "exit", int(exited[2] or -signal.SIGTERM)
         elif line:
-            self.words.append(COLOURS.sub("", line))
+            self.launcher_lines.append(COLORS.sub("", line))
 
-    def _hung(self, now: float) -> TrainingError | None:
-        """An error that names a silent worker; or, when for `timeout` none has moved on, those the others wait for."""
-        for number, one in enumerate(self.workers):
-            if one.ended is None and now - one.heard > SILENCE:
-                return self._error(number, f"has shown no sign of life for {SILENCE:.0f} seconds")
-        going = [number for number, one in enumerate(self.workers) if one.ended is None]
-        if going and all(now - self.workers[number].moved > self.timeout for number in going):
-            late = [number for number in going if not self.workers[number].waiting] or going
+    def _stall_error(self, now: float) -> TrainingError | None:
+        """An error that names a silent worker; or, when none has made progress for `timeout`, one that others await."""
+        for rank, worker in enumerate(self.workers):
+            if worker.ended is None and now - worker.last_heartbeat > HEARTBEAT_TIMEOUT:
+                return self._error(rank, f"has shown no sign of life for {HEARTBEAT_TIMEOUT:.0f} seconds")
+        running = [rank for rank, worker in enumerate(self.workers) if worker.ended is None]
+        if running and all(now - self.workers[rank].last_progress > self.timeout for rank in running):
+            late = [rank for rank in running if not self.workers[rank].is_waiting] or running
             return self._error(late[0], f"has not moved on for {self.timeout:.0f} seconds (train.worker_timeout)")
         return None
 
-    def _verdict(self) -> UserError:
+    def _failure(self) -> UserError:
         """Why the training ended: a worker's own error before a death, and a death before what it did to others."""
-        for one in self.workers:
-            if one.error:
-                return one.error
-        if self.stopped:
+        for worker in self.workers:
+            if worker.error:
+                return worker.error
+        if self.stop_signal:
             return TrainingError(
-                f"stopped by {_signal(self.stopped)}",
-                fix="Run snakemake again: training goes on from the last checkpoint",
+                f"stopped by {_signal_name(self.stop_signal)}",
+                fix="Run snakemake again: training resumes from the last checkpoint",
             )
-        for sought in ("defect", "exit", None, "lost"):
-            for number, one in enumerate(self.workers):
-                if one.ended == sought and one.code is not None and one.code < 0:
-                    return self._error(number, f"was killed by {_signal(-one.code)}")
-                if one.ended == sought:
-                    return self._error(number, f"ended with exit code {one.code}" if one.code else "did not end well")
+        for ended in ("defect", "exit", None, "lost"):
+            for rank, worker in enumerate(self.workers):
+                if worker.ended != ended:
+                    continue
+                if worker.exit_code is not None and worker.exit_code < 0:
+                    return self._error(rank, f"was killed by {_signal_name(-worker.exit_code)}")
+                code = worker.exit_code
+                return self._error(rank, f"ended with exit code {code}" if code else "did not end well")
         raise AssertionError("all ended well")
 
-    def _error(self, number: int, what: str) -> TrainingError:
-        worker = self.workers[number]
-        words = list(worker.words) or list(self.words)
-        said = f'; its last words: "{" / ".join(words)}"' if words else "; it had said nothing"
+    def _error(self, rank: int, what: str) -> TrainingError:
+        worker = self.workers[rank]
+        lines = list(worker.last_lines) or list(self.launcher_lines)
+        output = f'; its last lines: "{" / ".join(lines)}"' if lines else "; it has printed nothing"
         return TrainingError(
-            f"worker {number} of {len(self.workers)} ({worker.host}) {what}{said}",
+            f"worker {rank} of {len(self.workers)} ({worker.host}) {what}{output}",
             where="train.workers",
-            fix="Mend that machine or take it out of train.hosts, and run snakemake again: with as many workers as "
-            "before it goes on from the last checkpoint",
+            fix="Repair that machine or take it out of train.hosts, and run snakemake again: with as many workers as "
+            "before it resumes from the last checkpoint",
         )
 
 
-def _signal(number: int) -> str:
+def to_user_error(message: Ended) -> UserError | None:
+    """The error that ended a worker, as it was raised there; None where it ended otherwise."""
+    if message.error is None:
+        return None
+    error = message.error
+    kind: type[UserError] = getattr(errors, error.kind, TrainingError)
+    return kind(error.what, where=error.where, why=error.why, fix=error.fix)
+
+
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,21 +1,26 @@
-"""One update of the trained weights: clip, decay, step; skipped as a whole where a gradient is not finite.
+"""One optimizer step: clip, decay, step; skipped as a whole where a gradient is not finite.
 
-The trained weights are kept as a few long vectors ("packed"), one for each kind of weight, which makes an update some
-twenty operations instead of a dozen for each of hundreds of small matrices. Optimizers that look at a matrix as a
-matrix get them one by one.
+The trained weights are kept as a few long vectors ("flat parameters"), one for each kind of weight, which makes a step
+some twenty operations instead of a dozen for each of hundreds of small matrices. Optimizers that need the shape of a
+matrix get the weights one by one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.optimizers
 
+from snaketune.config.sections import TrainConfig
 from snaketune.engines.mlx import tensors
-from snaketune.engines.mlx.tensors import Weights
+from snaketune.engines.mlx.capabilities import FLAT_CHUNK
+from snaketune.engines.mlx.tensors import Tensors
 
-ELEMENTWISE = {
+MLXOptimizer = mlx.optimizers.Optimizer
+ELEMENTWISE: dict[str, Callable[[float], MLXOptimizer]] = {
     "adamw": lambda rate: mlx.optimizers.Adam(rate, bias_correction=True),
     "adam": lambda rate: mlx.optimizers.Adam(rate, bias_correction=True),
     "adamax": mlx.optimizers.Adamax,
@@ -25,99 +30,104 @@ ELEMENTWISE = {
     "adagrad": mlx.optimizers.Adagrad,
     "adadelta": mlx.optimizers.AdaDelta,
 }
-MATRICES = {
+BY_MATRIX: dict[str, Callable[[float], MLXOptimizer]] = {
     "adafactor": lambda rate: mlx.optimizers.Adafactor(rate, scale_parameter=False, relative_step=False),
     "muon": lambda rate: mlx.optimizers.Muon(rate, weight_decay=0.0),
 }
-NAMES = (*ELEMENTWISE, *MATRICES)
-UNDECAYED = ("adam", "sgd")  # adamw is adam with decoupled weight decay; the others take it as adamw does
-PACKED = 1 << 19  # weights in one vector: an update holds ten temporary copies of a vector, rather than of all
-LARGE = 1 << 27  # above so many weights a packed copy costs more memory than it saves time
+NAMES = (*ELEMENTWISE, *BY_MATRIX)
+NO_WEIGHT_DECAY = ("adam", "sgd")  # adamw is adam with decoupled weight decay; the others take it as adamw does
+MAX_FLATTENED = 1 << 27  # above so many weights a flat copy costs more memory than it saves time
 
 
-class Packing:
-    """How named weights lie in packed vectors. Names of vectors begin with `matrix` where weight decay applies."""
+class FlatParameters:
+    """How named weights lie in flat vectors. Names of vectors begin with `matrix` where weight decay applies."""
 
-    def __init__(self, weights: Weights, optimizer: str) -> None:
-        apart = optimizer in MATRICES or sum(array.size for array in weights.values()) > LARGE
-        self._places: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    def __init__(self, weights: Tensors, optimizer: str) -> None:
+        self._per_tensor = optimizer in BY_MATRIX or sum(array.size for array in weights.values()) > MAX_FLATTENED
+        self._members: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
         filled: dict[str, int] = {}
         for name in sorted(weights):
             array = weights[name]
             kind = "matrix" if array.ndim >= 2 else "vector"
-            if apart:
-                where = f"{kind} {name.replace('.', '/')}"
+            if self._per_tensor:
+                vector = f"{kind} {name.replace('.', '/')}"
             else:
-                where = f"{kind} {str(array.dtype).removeprefix('mlx.core.')}"
-                filled[where] = filled.get(where, 0) + array.size
-                where = f"{where} {filled[where] // PACKED}"
-            self._places.setdefault(where, []).append((name, array.shape))
-        self._apart = apart
+                vector = f"{kind} {str(array.dtype).removeprefix('mlx.core.')}"
+                filled[vector] = filled.get(vector, 0) + array.size
+                vector = f"{vector} {filled[vector] // FLAT_CHUNK}"
+            self._members.setdefault(vector, []).append((name, array.shape))
 
-    def pack(self, weights: Weights) -> Weights:
-        if self._apart:
-            return {where: weights[places[0][0]] for where, places in self._places.items()}
+    def flatten(self, weights: Tensors) -> Tensors:
+        """Weights by name as flat vectors."""
+        if self._per_tensor:
+            return {vector: weights[members[0][0]] for vector, members in self._members.items()}
         return {
-            where: mx.concatenate([weights[name].reshape(-1) for name, _ in places])
-            for where, places in self._places.items()
+            vector: mx.concatenate([weights[name].reshape(-1) for name, _ in members])
+            for vector, members in self._members.items()
         }
 
-    def unpack(self, packed: Weights) -> Weights:
-        weights: Weights = {}
-        for where, places in self._places.items():
-            if self._apart:
-                weights[places[0][0]] = packed[where]
+    def unflatten(self, flat: Tensors) -> Tensors:
+        """Flat vectors as weights by name, in their own shapes."""
+        weights: Tensors = {}
+        for vector, members in self._members.items():
+            if self._per_tensor:
+                weights[members[0][0]] = flat[vector]
                 continue
             ends, end = [], 0
-            for _, shape in places:
-                size = 1
-                for side in shape:
-                    size *= side
-                end += size
+            for _, shape in members:
+                end += math.prod(shape)
                 ends.append(end)
-            parts = mx.split(packed[where], ends[:-1]) if len(ends) > 1 else [packed[where]]
-            weights |= {name: part.reshape(shape) for (name, shape), part in zip(places, parts, strict=True)}
+            parts = mx.split(flat[vector], ends[:-1]) if len(ends) > 1 else [flat[vector]]
+            weights |= {name: part.reshape(shape) for (name, shape), part in zip(members, parts, strict=True)}
         return weights
 
 
+class OptimizerStep(NamedTuple):
+    """The result of an optimizer step, all of it lazy: flat weights, the gradient's norm before clipping, and whether
+    the step was made (a bool scalar)."""
+
+    weights: Tensors
+    grad_norm: mx.array
+    is_finite: mx.array
+
+
 class Optimizer:
-    """MLX's optimizer of this name, with clipping by global norm and weight decay on matrices only."""
+    """MLX's optimizer of a given name, with clipping by global norm and weight decay on matrices only."""
 
-    def __init__(self, train: dict[str, Any], packed: Weights) -> None:
-        self.name, self.clip = train["optimizer"], train["max_grad_norm"]
-        self.decay = 0.0 if self.name in UNDECAYED else train["weight_decay"]
-        self.inner = (ELEMENTWISE | MATRICES)[self.name](train["learning_rate"])
-        self.inner.init(packed)
+    def __init__(self, config: TrainConfig, flat: Tensors) -> None:
+        self.name, self.max_grad_norm = config.optimizer, config.max_grad_norm
+        self.weight_decay = 0.0 if self.name in NO_WEIGHT_DECAY else config.weight_decay
+        self.inner = (ELEMENTWISE | BY_MATRIX)[self.name](config.learning_rate)
+        self.inner.init(flat)
 
-    def step(
-        self, packed: Weights, gradients: Weights, loss: mx.array, rate: float
-    ) -> tuple[Weights, mx.array, mx.array]:
-        """(new weights, the gradient's norm before clipping, whether the update was made), all still to be computed.
-
-        Where the loss or the norm is not finite, weights and optimizer state stay as they are.
-        """
-        squares = [mx.square(g.astype(mx.float32)).sum() for g in gradients.values()]
+    def step(self, flat: Tensors, gradients: Tensors, loss: mx.array, learning_rate: float) -> OptimizerStep:
+        """Make a step. Where the loss or the norm is not finite, weights and optimizer state stay as they are."""
+        squares = [mx.square(gradient.astype(mx.float32)).sum() for gradient in gradients.values()]
         norm = mx.sqrt(mx.sum(mx.stack(squares)))
-        sound = mx.isfinite(norm) & mx.isfinite(loss)
-        if self.clip is not None:
-            factor = mx.minimum(1.0, self.clip / (norm + 1e-6))
-            gradients = {name: g * factor.astype(g.dtype) for name, g in gradients.items()}
-        self.inner.learning_rate = rate
+        is_finite = mx.isfinite(norm) & mx.isfinite(loss)
+        if self.max_grad_norm is not None:
+            factor = mx.minimum(1.0, self.max_grad_norm / (norm + 1e-6))
+            gradients = {name: gradient * factor.astype(gradient.dtype) for name, gradient in gradients.items()}
+        self.inner.learning_rate = learning_rate
         before = self.state
         decayed = {
-            name: w * (1 - rate * self.decay) if self.decay and name.startswith("matrix") else w
-            for name, w in packed.items()
+            name: weight * (1 - learning_rate * self.weight_decay)
+            if self.weight_decay and name.startswith("matrix")
+            else weight
+            for name, weight in flat.items()
         }
         stepped = self.inner.apply_gradients(gradients, decayed)
         after = self.state
-        self.state = {name: mx.where(sound, after[name], old) for name, old in before.items()}
-        return {name: mx.where(sound, stepped[name], packed[name]) for name in packed}, norm, sound
+        self.load_state(flat, {name: mx.where(is_finite, after[name], old) for name, old in before.items()})
+        weights = {name: mx.where(is_finite, stepped[name], weight) for name, weight in flat.items()}
+        return OptimizerStep(weights, norm, is_finite)
 
     @property
-    def state(self) -> Weights:
-        return tensors.flat(self.inner.state)
+    def state(self) -> Tensors:
+        """MLX's optimizer state by dotted names."""
+        return tensors.flatten(self.inner.state)
 
-    @state.setter
-    def state(self, state: Weights) -> None:
-        self.inner.state = tensors.nested(state)
-        self.inner._initialized = True
+    def load_state(self, flat: Tensors, state: Tensors) -> None:
+        """Continue from a saved state of these flat weights."""
+        self.inner.state = tensors.unflatten(state)
+        self.inner.init(flat)

@@ -1,7 +1,7 @@
-"""What the processes of one training say to each other; alone, each of these hands back what it was given.
+"""Collective operations between the worker processes of a training; with a single process each is the identity.
 
-All of them call the same methods in the same order. Gradients are summed, so that every process makes the same update
-of the same weights; what must not differ by a rounding between unlike machines (weights, decisions) is the first one's.
+All processes call the same methods in the same order. Gradients are summed, so that every process makes the same step
+of the same weights; what must not differ by a rounding between unlike machines (weights, decisions) is broadcast.
 """
 
 from __future__ import annotations
@@ -11,79 +11,84 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
+import msgspec
 import numpy as np
 
-from snaketune.engines.mlx.tensors import Weights
+from snaketune.engines.mlx.tensors import Tensors
 
-Some = TypeVar("Some", Sequence[Any], np.ndarray)
-
-
-class LostError(Exception):
-    """Another process is gone, so what was asked of all cannot be had."""
+T = TypeVar("T")
+Shardable = TypeVar("Shardable", Sequence[Any], np.ndarray)
 
 
-class Workers:
-    """This process among `count`; `number` 0 writes.
+class PeerLostError(Exception):
+    """Another process is gone, so a collective operation cannot be completed."""
 
-    `steps` counts what was asked of all, and while an answer is outstanding it is `waiting`. Raises LostError when
-    another process is gone.
+
+class ProcessGroup:
+    """This process (`rank`) among `world_size`; the main process, of rank 0, writes the files.
+
+    num_collectives counts the collective operations that were begun; is_waiting: one has not been answered yet.
+    stop_signal: the number of a signal that asks this process to stop, 0 for none. Raises PeerLostError when another
+    process is gone.
     """
 
     def __init__(self, group: mx.distributed.Group | None = None) -> None:
         self._group = group
-        self.number, self.count = (group.rank(), group.size()) if group else (0, 1)
-        self.first = self.number == 0
-        self.steps, self.waiting = 0, False
-        self.asked_to_stop = 0  # a signal's number
+        self.rank, self.world_size = (group.rank(), group.size()) if group else (0, 1)
+        self.is_main = self.rank == 0
+        self.num_collectives, self.is_waiting = 0, False
+        self.stop_signal = 0
 
-    def share(self, items: Some) -> Some:
+    def shard(self, items: Shardable) -> Shardable:
         """This process's part of some rows or batches."""
-        return items[self.number :: self.count]
+        return items[self.rank :: self.world_size]
 
-    def counts(self, *counts: int) -> list[int]:
-        """Each of these summed over all."""
-        return self._numbers("sum", counts)
+    def all_reduce_counts(self, *counts: int) -> list[int]:
+        """Each count summed over all processes."""
+        return self._reduce_numbers("sum", counts)
 
-    def most(self, *numbers: int) -> list[int]:
-        """The largest of each over all."""
-        return self._numbers("max", numbers)
+    def all_reduce_max(self, *numbers: int) -> list[int]:
+        """The largest of each over all processes."""
+        return self._reduce_numbers("max", numbers)
 
-    def summed(self, arrays: Weights) -> Weights:
-        """Arrays summed over all, in fp32 on the way; they are sent one after another in the order of their names."""
+    def all_reduce(self, tensors: Tensors) -> Tensors:
+        """Tensors summed over all processes in float32; they are sent one by one in the order of their names."""
         if not self._group:
-            return arrays
-        mine = {name: one.astype(mx.float32) for name, one in sorted(arrays.items())}
-        return {name: self._all("sum", one).astype(arrays[name].dtype) for name, one in mine.items()}
+            return tensors
+        mine = {name: tensor.astype(mx.float32) for name, tensor in sorted(tensors.items())}
+        return {name: self._reduce("sum", tensor).astype(tensors[name].dtype) for name, tensor in mine.items()}
 
-    def given(self, arrays: Weights) -> Weights:
-        """The first one's arrays, to the bit; the others give theirs for names, shapes and types."""
+    def broadcast_arrays(self, tensors: Tensors) -> Tensors:
+        """The main process's tensors, to the bit; the others give theirs for names, shapes and types."""
         if not self._group:
-            return arrays
-        mine = {name: one if self.first else mx.zeros_like(one) for name, one in sorted(arrays.items())}
-        return {name: self._all("sum", one) for name, one in mine.items()}
+            return tensors
+        mine = {name: one if self.is_main else mx.zeros_like(one) for name, one in sorted(tensors.items())}
+        return {name: self._reduce("sum", tensor) for name, tensor in mine.items()}
 
-    def told(self, value: Any) -> Any:
-        """The first one's value, of JSON's kinds."""
+    def broadcast_object(self, value: T, type: Any) -> T:
+        """The main process's value of a type that msgspec knows; NaN and infinity are kept."""
         if not self._group:
             return value
-        text = json.dumps(value).encode() if self.first else b""
-        (length,) = self.counts(len(text))
-        return json.loads(bytes(self._numbers("sum", list(text) or [0] * length)))
+        text = json.dumps(msgspec.to_builtins(value)).encode() if self.is_main else b""
+        (length,) = self.all_reduce_counts(len(text))
+        content = bytes(self._reduce_numbers("sum", list(text) or [0] * length))
+        received: T = msgspec.convert(json.loads(content), type)
+        return received
 
-    def _numbers(self, what: str, numbers: Sequence[int]) -> list[int]:
+    def _reduce_numbers(self, operation: str, numbers: Sequence[int]) -> list[int]:
         if not self._group:
             return list(numbers)
-        found = self._all(what, mx.array(list(numbers), mx.int32))
-        return [int(number) for number in np.array(found)]
+        reduced = self._reduce(operation, mx.array(list(numbers), mx.int32))
+        return [int(number) for number in np.array(reduced)]
 
-    def _all(self, what: str, array: mx.array) -> mx.array:
-        together = mx.distributed.all_sum if what == "sum" else mx.distributed.all_max
+    def _reduce(self, operation: str, array: mx.array) -> mx.array:
+        reduce = mx.distributed.all_sum if operation == "sum" else mx.distributed.all_max
         mx.eval(array)  # this process's own work: only what follows is waiting
-        self.steps, self.waiting = self.steps + 1, True
+        self.num_collectives, self.is_waiting = self.num_collectives + 1, True
         try:
-            found = together(array, group=self._group)
-            mx.eval(found)
+            reduced = reduce(array, group=self._group)
+            mx.eval(reduced)
         except RuntimeError as error:
-            raise LostError(str(error)) from error
-        self.waiting = False
-        return found
+            raise PeerLostError(str(error)) from error
+        self.is_waiting = False
+        return reduced

@@ -41,7 +41,7 @@ def merge(model: nn.Module, dtype: str) -> None:
         elif "scales" in module and not name.endswith((".linear", ".embedding")):
             replaced[name] = _plain(module, dequantized_weight(module))
     model.update_modules(tree_unflatten(list(replaced.items())))
-    rounded = [(name, rounded_to(value, dtype)) for name, value in tensors.flat(model.parameters()).items()]
+    rounded = [(name, rounded_to(value, dtype)) for name, value in tensors.flatten(model.parameters()).items()]
     model.update(tree_unflatten(rounded))
 
 

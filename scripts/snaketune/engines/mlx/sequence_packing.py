@@ -1,9 +1,9 @@
-"""Several rows in one sequence, each as if it were alone: attention is causal within a row and 0 between rows.
+"""Sequence packing: several rows in one sequence, with a block-diagonal attention mask that keeps them apart.
 
-mlx-lm's models ask the cache that they are given for their mask, so a cache that keeps nothing and answers with a
-block-diagonal one isolates the rows without a change of any model. Their positions go on from row to row; rotary
-embeddings see only differences of positions, which within a row are the same. Whether a model does all that is not
-assumed but measured (`Loss.packs`).
+mlx-lm's models ask the cache that they are given for their mask, so a cache that stores nothing and returns a
+block-diagonal mask isolates the rows without a change of any model. Positions go on from row to row; rotary embeddings
+see only differences of positions, which within a row are the same. Whether a model does all that is not assumed but
+measured (`ChunkedCrossEntropy.supports_packing`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import mlx.core as mx
 
 
-class Isolated:
-    """A cache for one forward pass over a packed batch. segments: the number of each position's row, int32."""
+class BlockDiagonalMaskCache:
+    """Stands for a KV cache in one forward pass. segments: int32 (length,), the index of each position's row."""
 
     offset = 0
 
@@ -22,13 +22,15 @@ class Isolated:
         self._segments = segments
 
     def make_mask(self, length: int, window_size: int | None = None, **_: Any) -> mx.array:
-        """(length, length) bool: what each position sees of its own row, of the last `window_size` positions if given.
+        """bool (length, length): the positions of its own row that each position sees, at most `window_size` of them.
 
-        mlx-lm also says whether it must be an array; here it always is.
+        mlx-lm also says whether the mask must be an array; here it always is.
         """
-        at = mx.arange(length)
-        mask = (at[:, None] >= at[None]) & (self._segments[:, None] == self._segments[None])
-        return mask if window_size is None else mask & (at[:, None] < at[None] + window_size)
+        positions = mx.arange(length)
+        query, key = positions[:, None], positions[None]
+        mask = (query >= key) & (self._segments[:, None] == self._segments[None])
+        return mask if window_size is None else mask & (query < key + window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Return keys and values as they are: nothing came before."""
         return keys, values

@@ -1,6 +1,6 @@
-"""Training, from token stores to an adapter and its summary; the loop itself is in loop.py.
+"""Trains an adapter: from a job to its files and summary; the loop itself is `loop.Trainer`.
 
-Several workers each do a part of it; where there is one, its part is all.
+Several worker processes each run a part of it (`train_worker`); where there is one, its part is the whole.
 """
 
 from __future__ import annotations
@@ -8,107 +8,87 @@ from __future__ import annotations
 import contextlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snaketune import files
+from snaketune.config.sections import RESULT_NEUTRAL_KEYS
+from snaketune.contracts.train import TrainingJob, TrainingSummary
 from snaketune.engines.mlx import launcher, lora, memory, tensors
-from snaketune.engines.mlx.process_group import Workers
-from snaketune.engines.mlx.trainer import Run
+from snaketune.engines.mlx.process_group import ProcessGroup
+from snaketune.engines.mlx.trainer import Trainer
 from snaketune.errors import TrainingError
-from snaketune.model.manifest import read_manifest
 from snaketune.runtime import locks
 from snaketune.runtime.code_digest import code_digest
-from snaketune.tokens.token_store import TokenStore
-from snaketune.train import notifications, tracking
-from snaketune.train.checkpoints import WITHOUT_EFFECT, fingerprint
+from snaketune.train.callbacks import TrainingCallback
+from snaketune.train.checkpoints import fingerprint
+from snaketune.train.notifications import keep_awake, notify_on_exit
+from snaketune.train.tracking import NullTracker, open_tracker
 
 
-def train(
-    train_store: files.StrPath,
-    valid_store: files.StrPath,
-    manifest: files.StrPath,
-    settings: dict[str, Any],
-    *,
-    adapter: files.StrPath,
-    adapter_config: files.StrPath,
-    metrics: files.StrPath,
-    summary: files.StrPath,
-    work: files.StrPath,
-    rows: int | None = None,
-) -> dict[str, Any]:
-    """Train an adapter; write it, its config, the metrics and a summary, which is also returned.
+def train(job: TrainingJob, callback: TrainingCallback | None = None) -> TrainingSummary:
+    """Run a training, on as many processes as `job.config.workers` says; writes `job.outputs`.
 
-    train_store, valid_store: token stores; manifest: the base model's; settings: the configuration's `train` section
-    with `dtype` and `seed`; work: a folder for checkpoints; rows: how many training rows to use (subset.first), all by
-    default. timing.json and timing.jsonl, which depend on the machine and the moment, go beside the summary.
+    Raises TrainingError, ConfigError or ResourceError with what to do; a later call resumes from the last checkpoint.
     """
-    given: dict[str, Any] = {
-        "train_store": train_store,
-        "valid_store": valid_store,
-        "manifest": manifest,
-        "settings": settings,
-        "adapter": adapter,
-        "adapter_config": adapter_config,
-        "metrics": metrics,
-        "summary": summary,
-        "work": work,
-        "rows": rows,
-    }
-    with notifications.notifying(settings["notify"]["command"], str(Path(summary).parent)), notifications.awake():
-        if settings["workers"] > 1:
-            launcher.train(given)
+    folder = Path(job.outputs.summary).parent
+    callback = callback or TrainingCallback()
+    with notify_on_exit(job.config.notify.command, str(folder)), keep_awake():
+        if job.config.workers > 1:
+            launcher.train(job, callback)
         else:
-            train_part(**given, workers=Workers())
-    found: dict[str, Any] = files.read_json(summary)
-    return found
+            train_worker(job, ProcessGroup(), callback)
+    return files.read_json(job.outputs.summary, TrainingSummary)
 
 
-def train_part(
-    *,
-    train_store: files.StrPath,
-    valid_store: files.StrPath,
-    manifest: files.StrPath,
-    settings: dict[str, Any],
-    adapter: files.StrPath,
-    adapter_config: files.StrPath,
-    metrics: files.StrPath,
-    summary: files.StrPath,
-    work: files.StrPath,
-    rows: int | None,
-    workers: Workers,
-) -> None:
-    """One worker's part of `train`, which is all of it where there is one; the first of them writes."""
-    work, beside = Path(work), Path(summary).parent
-    base = read_manifest(manifest)
-    identity = fingerprint(
-        {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT},
-        [train_store, valid_store, manifest],
+def train_worker(job: TrainingJob, group: ProcessGroup, callback: TrainingCallback | None = None) -> None:
+    """Run one process's part of a training; the main process writes the files."""
+    checkpoints, folder = Path(job.outputs.checkpoints), Path(job.outputs.summary).parent
+    training_id = training_fingerprint(job)
+    assert_same_inputs(group, training_id)
+    lock = locks.hold_lock(checkpoints / "lock", f"training in {checkpoints}")
+    with lock if group.is_main else contextlib.nullcontext():
+        tracker = open_tracker(folder, training_id, job) if group.is_main else NullTracker()
+        trainer = Trainer(
+            job, checkpoints / training_id, group, tracker=tracker, callback=callback or TrainingCallback()
+        )
+        with memory.explain_out_of_memory(job.config, trainer.max_row_length):
+            summary = trainer.train()
+        if group.is_main:
+            _write_outputs(job, trainer, summary)
+
+
+def training_fingerprint(job: TrainingJob) -> str:
+    """A name for everything that the result of a training depends on; its checkpoints are found by it."""
+    settings = msgspec.to_builtins(job.config)
+    for key in RESULT_NEUTRAL_KEYS:
+        del settings[key]
+    return fingerprint(
+        settings | {"dtype": job.dtype, "seed": job.seed},
+        [job.train_tokens, job.valid_tokens, job.model],
         code=code_digest(__file__),
         versions=[version("mlx"), version("mlx-lm")],
-        rows=rows,
+        rows=job.num_rows,
     )
-    _check_same(workers, identity)
-    with locks.hold_lock(work / "lock", f"training in {work}") if workers.first else contextlib.nullcontext():
-        follower = tracking.tracker(settings["report_to"] if workers.first else None, beside, identity, settings)
-        stores = TokenStore(train_store), TokenStore(valid_store)
-        run = Run(*stores, base, settings, work / identity, rows, follower, workers)
-        with memory.explaining(settings, run.longest):
-            report = run.to_the_end()
-        if not workers.first:
-            return
-        lora.save(tensors.read(run.best_path()), run.config, Path(adapter), Path(adapter_config))
-        files.copy(run.told.metrics.path, metrics)
-        files.copy(run.told.timing.path, beside / "timing.jsonl")
-        files.write_json(beside / "timing.json", run.told.timing_report())
-        files.write_json(summary, report)
-        run.checkpoints.remove_others()
 
 
-def _check_same(workers: Workers, identity: str) -> None:
-    """Raises TrainingError in a worker that would train something else than the first."""
-    if workers.told(identity) != identity:
+def _write_outputs(job: TrainingJob, trainer: Trainer, summary: TrainingSummary) -> None:
+    """Write the best adapter, the logs and, last, the summary."""
+    outputs, folder = job.outputs, Path(job.outputs.summary).parent
+    best = tensors.load_safetensors(trainer.best_adapter_path())
+    lora.save_adapter(best, trainer.adapter_config, Path(outputs.adapter), Path(outputs.adapter_config))
+    files.copy(trainer.logger.metrics.path, outputs.metrics)
+    files.copy(trainer.logger.timing.path, folder / "timing.jsonl")
+    files.write_json(folder / "timing.json", trainer.logger.training_timing())
+    files.write_json(outputs.summary, summary)
+    trainer.checkpoints.prune_other_trainings()
+
+
+def assert_same_inputs(group: ProcessGroup, training_id: str) -> None:
+    """Raise TrainingError in a worker that would train something else than the main process."""
+    if group.broadcast_object(training_id, str) != training_id:
         raise TrainingError(
-            f"worker {workers.number} has other rows, another base, other code or other versions than worker 0",
+            f"worker {group.rank} has other rows, another base, other code or other versions than worker 0",
             where="train.hosts",
             why="Their gradients would be of different trainings",
             fix="Keep the project, its .venv and its models in folders that all hosts share",

@@ -1,293 +1,362 @@
 """The training loop, from top to bottom.
 
-Everything in it is a function of the settings, the rows and the update's number: which rows an update has, how they
-are cut, its learning rate, its dropout. So a checkpoint is weights, optimizer state and a few counters, and a run that
-was killed and started again ends in the same bytes as one that was not.
+Everything in it is a function of the job, the rows and the step: which rows a step has, how they are split, its
+learning rate, its dropout. So a checkpoint is weights, optimizer state and a few counters, and a run that was killed
+and started again ends in the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from snaketune import files
-from snaketune.engines.mlx import checkpointed_blocks, loading, lora, memory, tensors
-from snaketune.engines.mlx.loss import Loss
-from snaketune.engines.mlx.optimizer import Optimizer, Packing
-from snaketune.engines.mlx.process_group import Workers
-from snaketune.engines.mlx.tensors import Weights
-from snaketune.engines.mlx.training_logger import Going, Telling
+from snaketune.contracts.train import TrainingJob, TrainingSummary
+from snaketune.engines.mlx import checkpointed_blocks, loading, lora, memory
+from snaketune.engines.mlx.loss import ChunkedCrossEntropy
+from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
+from snaketune.engines.mlx.process_group import ProcessGroup
+from snaketune.engines.mlx.tensors import Tensors, flatten, load_safetensors, save_safetensors, unflatten
 from snaketune.errors import TrainingError
+from snaketune.model.manifest import read_manifest
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train import schedule, subset
-from snaketune.train.batches import Batch, Visits, cutting_of, gather
+from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset
+from snaketune.train.callbacks import TrainingCallback
 from snaketune.train.checkpoints import Checkpoints
-from snaketune.train.early_stopping import Best
-from snaketune.train.signals import Interrupts, interrupted
-from snaketune.train.state import Progress
+from snaketune.train.schedule import schedule_from
+from snaketune.train.signals import DeferredSignals, interruption_error
+from snaketune.train.state import EarlyStopping, TrainerState, summarize
 from snaketune.train.tracking import Tracker
+from snaketune.train.training_logger import PendingStep, TrainingLogger
 
-CHECKPOINT_SECONDS = 600.0  # a killed run loses at most so much, or what lies between two validations
+CHECKPOINT_INTERVAL = 600.0  # seconds: a killed run loses at most so much, or what lies between two validations
+VALIDATION_WINDOW = 64  # validation rows, sorted by length, that are split into micro-batches together
 
 
-class Run:
-    """One training: made ready by the constructor's stages, then `to_the_end`, the loop."""
+# (flat weights, micro-batch, the step's target tokens) -> ((what was differentiated, the loss), the gradient)
+LossAndGradient = Callable[[Tensors, Batch, int], tuple[tuple[mx.array, mx.array], Tensors]]
+
+
+class Sizes(NamedTuple):
+    """What a step trained on, over all processes."""
+
+    num_target_tokens: int
+    input_tokens: int
+    padded_tokens: int
+
+
+class Trainer:
+    """One training by one process of `group`: the constructor makes it ready, `train` runs it.
+
+    checkpoint_dir: of this very training, see `Checkpoints`. weights: what is trained, as flat vectors.
+    """
+
+    weights: Tensors
+    optimizer: Optimizer
+    loss_and_gradient: LossAndGradient
 
     def __init__(
         self,
-        train: TokenStore,
-        valid: TokenStore,
-        base: dict[str, Any],
-        settings: dict[str, Any],
-        work: Path,
-        rows: int | None,
+        job: TrainingJob,
+        checkpoint_dir: Path,
+        group: ProcessGroup,
+        *,
         tracker: Tracker,
-        workers: Workers,
+        callback: TrainingCallback,
     ) -> None:
-        self.settings, self.train, self.valid, self.workers = settings, train, valid, workers
+        self.job, self.config, self.group, self.callback = job, job.config, group, callback
+        self.train_rows, self.valid_rows = TokenStore(job.train_tokens), TokenStore(job.valid_tokens)
         self._check_rows()
-        self.chosen = subset.first(train, len(train) if rows is None else rows, settings["seed"])
-        self.visits = Visits(
-            train.lengths[self.chosen],
-            train.weights[self.chosen],
-            rows_per_update=settings["batch_size"] * settings["gradient_accumulation_steps"],
-            seed=settings["seed"],
-            epochs=settings["epochs"],
-            updates=settings["max_steps"],
-        )
-        self.longest = int(max(train.lengths.max(), valid.lengths.max()))
-        cpu = mx.default_device() == mx.cpu
-        self.cutting = cutting_of(settings, cpu)
-        self.schedule = schedule.from_settings(settings, self.visits.updates)
-        memory.limit(settings["memory_limit"])
-        with memory.explaining(settings, self.longest):
-            self._load(Path(base["folder"]).expanduser())
-        self.checkpoints = Checkpoints(work, settings["save_total_limit"])
+        self._setup_sampling()
+        memory.set_memory_limits(self.config.memory_limit)
+        with memory.explain_out_of_memory(self.config, self.max_row_length):
+            self._setup_model(Path(read_manifest(job.model)["folder"]).expanduser())
+        self.checkpoints = Checkpoints(checkpoint_dir, self.config.save_total_limit)
         self._resume()
-        self.told = Telling(work, self.progress, self.visits, tracker, writes=workers.first)
+        self.logger = TrainingLogger(
+            checkpoint_dir if group.is_main else None,
+            self.state,
+            self.sampler,
+            tracker=tracker,
+            callback=callback,
+            peak_memory=mx.get_peak_memory,
+        )
+
+    def train(self) -> TrainingSummary:
+        """Train until all steps are done, or early stopping ends it."""
+        self.last_save_time = time.monotonic()
+        self.logger.start()
+        self.callback.on_start(self.sampler.num_steps)
+        self._probe_fast_paths()
+        with DeferredSignals() as signals:
+            if self.state.base_loss is None:
+                self.evaluate()
+                self.save_checkpoint()
+            pending: PendingStep | None = None
+            while not self.is_last_step() and not self.early_stopping.should_stop:
+                previous, pending = pending, self.train_step(self.state.step + 1)
+                if previous:
+                    self.log_step(previous)  # while the step after it is being computed
+                stop_requested, checkpoint_due = self.group.all_reduce_max(
+                    signals.received or self.group.stop_signal, int(self.checkpoint_due())
+                )
+                if self.should_evaluate() or stop_requested or checkpoint_due:
+                    self.log_step(pending)
+                    pending = None
+                    if self.should_evaluate():
+                        self.evaluate()
+                    self.save_checkpoint()
+                if stop_requested and not self.is_last_step():
+                    raise interruption_error(stop_requested, self.state.step)
+        self.logger.close()
+        return self.summary()
+
+    def train_step(self, step: int) -> PendingStep:
+        """Dispatch one step: the gradient of the mean over all its target tokens, whatever its micro-batches."""
+        self.callback.on_step_begin(step)
+        self.dropout_seeds.start(step)
+        rows = self.row_indices[self.sampler.rows(step)]
+        batches = self._micro_batches(rows)
+        sizes = self._total_sizes(batches)
+        gradients: Tensors = {}
+        loss = mx.array(0.0)
+        for batch in batches:
+            (_, batch_loss), gradient = self.loss_and_gradient(self.weights, batch, sizes.num_target_tokens)
+            gradients = {name: gradients[name] + g if gradients else g for name, g in gradient.items()}
+            loss = loss + batch_loss
+            mx.async_eval(gradients, loss)
+        gradients, loss = self._all_reduce_gradients(gradients, loss)
+        learning_rate = self.schedule(step)
+        self.weights, grad_norm, is_finite = self.optimizer.step(self.weights, gradients, loss, learning_rate)
+        mx.async_eval(self.weights, self.optimizer.state, loss, grad_norm, is_finite)
+        self.state.step = step
+        self.state.rows_seen += len(rows)
+        self.state.num_target_tokens += sizes.num_target_tokens
+        self.state.input_tokens += sizes.input_tokens
+        self.state.padded_tokens += sizes.padded_tokens
+        padding_ratio = 1 - sizes.input_tokens / sizes.padded_tokens
+        return PendingStep(step, learning_rate, sizes.num_target_tokens, padding_ratio, loss, grad_norm, is_finite)
+
+    def log_step(self, pending: PendingStep) -> None:
+        """Wait for a step, count it if it was skipped, and log it."""
+        state, step = self.state, pending.step
+        if pending.is_finite:
+            state.consecutive_nonfinite = 0
+        else:
+            state.skipped_steps += 1
+            state.consecutive_nonfinite += 1
+            print(f"snaketune: step {step} is skipped: loss or gradient are not finite", file=sys.stderr)
+            if state.consecutive_nonfinite >= self.config.max_nonfinite_steps:
+                raise divergence_error(step, state.consecutive_nonfinite)
+        self.logger.log_step(pending)
+
+    def evaluate(self) -> None:
+        """Measure the mean loss per target token over all validation rows; keep the weights if it is the lowest."""
+        self.weights = self.group.broadcast_arrays(self.weights)
+        named_weights = self.flat_params.unflatten(self.weights)
+        self.model.update(unflatten(named_weights))
+        self.model.eval()
+        total, num_targets = 0.0, 0
+        for batch in self._validation_batches():
+            total += float(self.loss.value(batch))
+            num_targets += len(batch.labels)
+        self.model.train()
+        loss = self._mean_over_processes(total, num_targets)
+        if self.state.base_loss is None:
+            if not math.isfinite(loss):
+                raise base_loss_error(self.job.dtype)
+            self.state.base_loss = loss
+        self.logger.log_validation(loss)
+        if self.early_stopping.update(self.state.step, loss) and self.group.is_main:
+            with files.replacing(self.best_adapter_path()) as temporary:
+                save_safetensors(temporary, named_weights)
+        self.logger.show_best()
+
+    def save_checkpoint(self) -> None:
+        """Write weights, optimizer state and counters; the main process alone does it."""
+        self.last_save_time = time.monotonic()
+        if not self.group.is_main:
+            return
+        self.state.metrics_size = self.logger.metrics.size()
+        tensors = {f"weights {name}": array for name, array in self.weights.items()}
+        tensors |= {f"optimizer {name}": array for name, array in self.optimizer.state.items()}
+        self.checkpoints.save(self.state, lambda path: save_safetensors(path, tensors), self.best_adapter_path())
+        self.callback.on_checkpoint(self.state.step)
+
+    def summary(self) -> TrainingSummary:
+        """What summary.json holds."""
+        stop_reason = "all steps done"
+        if not self.is_last_step():
+            stop_reason = f"{self.early_stopping.patience} validations in a row without a gain"
+        return summarize(self.state, self.job, self.sampler, self.valid_rows, self.parameter_counts, stop_reason)
+
+    def is_last_step(self) -> bool:
+        return self.state.step == self.sampler.num_steps
+
+    def should_evaluate(self) -> bool:
+        return self.state.step % self.config.eval_steps == 0 or self.is_last_step()
+
+    def checkpoint_due(self) -> bool:
+        return time.monotonic() - self.last_save_time > CHECKPOINT_INTERVAL
+
+    def best_adapter_path(self) -> Path:
+        return self.checkpoints.folder / f"best-{self.early_stopping.best_step:08d}.safetensors"
+
+    @property
+    def early_stopping(self) -> EarlyStopping:
+        return self.state.early_stopping
 
     def _check_rows(self) -> None:
-        if len(self.valid) == 0:
+        if len(self.valid_rows) == 0:
             raise TrainingError(
                 "there is no row to validate on",
                 where="data.split.valid",
                 why="The best adapter is the one with the lowest validation loss",
                 fix="Raise data.split.valid or add rows",
             )
-        for store in (self.train, self.valid):
-            empty = np.flatnonzero(store.targets == 0)
-            if len(empty):
+        for store in (self.train_rows, self.valid_rows):
+            without_targets = np.flatnonzero(store.targets == 0)
+            if len(without_targets):
                 raise TrainingError(
-                    f"row {empty[0] + 1} of {len(store)} has no trained token",
+                    f"row {without_targets[0] + 1} of {len(store)} has no token with loss",
                     where=str(store.path),
-                    why="It would train nothing",
-                    fix="Leave rows without an answer out of the data",
+                    why="Nothing can be learned from it",
+                    fix="Leave rows without a response out of the data",
                 )
 
-    def _load(self, folder: Path) -> None:
-        """The model, what is trained of it, and how the gradient is taken."""
-        loaded = loading.load(folder, dtype=self.settings["dtype"])
-        self.model = loaded.model
-        self.config = lora.attach(self.model, self.settings, self.settings["seed"])
-        self.trainable, self.total = lora.sizes(self.model)
-        self.draws = checkpointed_blocks.Draws(self.settings["seed"], self.workers.number)
-        checkpointed_blocks.prepare(self.model, self.draws, recompute=self.settings["gradient_checkpointing"])
-        weights = tensors.flat(self.model.trainable_parameters())
-        self.packing = Packing(weights, self.settings["optimizer"])
-        self.weights = self.packing.pack(weights)
-        self.optimizer = Optimizer(self.settings, self.weights)
-        self.loss = Loss(self.model)
-        self.gradient = mx.value_and_grad(self._share_of_loss)
+    def _setup_sampling(self) -> None:
+        """Which rows each step has, how they are split, and each step's learning rate."""
+        config, store = self.config, self.train_rows
+        num_rows = len(store) if self.job.num_rows is None else self.job.num_rows
+        self.row_indices = nested_subset(store, num_rows, self.job.seed)
+        self.sampler = EpochSampler(
+            store.lengths[self.row_indices],
+            store.weights[self.row_indices],
+            rows_per_step=config.batch_size * config.gradient_accumulation_steps,
+            seed=self.job.seed,
+            epochs=config.epochs,
+            max_steps=config.max_steps,
+        )
+        self.max_row_length = int(max(store.lengths.max(), self.valid_rows.lengths.max()))
+        self.batching = micro_batching_from(config, on_cpu=mx.default_device() == mx.cpu)
+        self.schedule = schedule_from(config, self.sampler.num_steps)
 
-    def _share_of_loss(self, weights: Weights, batch: Batch, all_targets: int) -> tuple[mx.array, mx.array]:
-        """A micro-batch's part in the update's mean loss per target; first what is differentiated, then its value."""
-        self.model.update(tensors.nested(self.packing.unpack(weights)))
+    def _setup_model(self, folder: Path) -> None:
+        """The model, what is trained of it, and how the gradient is taken."""
+        self.model = loading.load(folder, dtype=self.job.dtype).model
+        self.adapter_config = lora.add_adapter(self.model, self.config, self.job.seed)
+        self.parameter_counts = lora.count_parameters(self.model)
+        self.dropout_seeds = checkpointed_blocks.DropoutSeeds(self.job.seed, self.group.rank)
+        checkpointed_blocks.wrap_blocks(self.model, self.dropout_seeds, recompute=self.config.gradient_checkpointing)
+        weights = flatten(self.model.trainable_parameters())
+        self.flat_params = FlatParameters(weights, self.config.optimizer)
+        self.weights = self.flat_params.flatten(weights)
+        self.optimizer = Optimizer(self.config, self.weights)
+        self.loss = ChunkedCrossEntropy(self.model)
+        self.loss_and_gradient = mx.value_and_grad(self._scaled_loss)
+
+    def _scaled_loss(self, weights: Tensors, batch: Batch, num_target_tokens: int) -> tuple[mx.array, mx.array]:
+        """A micro-batch's part in the step's mean loss; first what is differentiated, then its value."""
+        self.model.update(unflatten(self.flat_params.unflatten(weights)))
         surrogate, loss = self.loss(batch)
-        return surrogate / all_targets, loss / all_targets
+        return surrogate / num_target_tokens, loss / num_target_tokens
 
     def _resume(self) -> None:
-        """Go on from the newest whole checkpoint, or start."""
-        self.progress = Progress(
-            Best(self.settings["early_stopping_patience"], self.settings["early_stopping_min_delta"])
+        """Continue from the newest complete checkpoint, or start."""
+        config = self.config
+        self.state = TrainerState(
+            early_stopping=EarlyStopping(
+                patience=config.early_stopping_patience, min_delta=config.early_stopping_min_delta
+            )
         )
-        found = self.checkpoints.newest() if self.workers.first else None
-        if found:
-            kept = tensors.read(found[1])
-            self.weights = {name: kept[f"weights {name}"] for name in self.weights}
-            self.optimizer.state = {name: kept[f"optimizer {name}"] for name in self.optimizer.state}
-        self.weights = self.workers.given(self.weights)
-        self.optimizer.state = self.workers.given(self.optimizer.state)
-        state = self.workers.told(found[0] if found else None)
+        checkpoint = self.checkpoints.newest() if self.group.is_main else None
+        optimizer_state = self.optimizer.state
+        if checkpoint:
+            tensors = load_safetensors(checkpoint.tensors)
+            self.weights = {name: tensors[f"weights {name}"] for name in self.weights}
+            optimizer_state = {name: tensors[f"optimizer {name}"] for name in optimizer_state}
+        self.weights = self.group.broadcast_arrays(self.weights)
+        self.optimizer.load_state(self.weights, self.group.broadcast_arrays(optimizer_state))
+        state = self.group.broadcast_object(checkpoint.state if checkpoint else None, TrainerState | None)
         if state:
-            self.progress = Progress.restored(state)
-            print(f"snaketune: going on from update {self.progress.update} of {self.visits.updates}", file=sys.stderr)
+            self.state = state
+            print(f"snaketune: resuming from step {state.step} of {self.sampler.num_steps}", file=sys.stderr)
 
-    def to_the_end(self) -> dict[str, Any]:
-        """Train until the updates are done or patience is; returns the summary."""
-        self.saved = time.monotonic()
-        self.told.start()
-        progress, stopped, going = self.progress, "all updates done", None
-        self._check_loss()
-        with Interrupts() as interrupts:
-            if progress.base_loss is None:
-                self._validate()
-                self._save()
-            while progress.update < self.visits.updates:
-                if progress.best.exhausted:
-                    stopped = f"{progress.best.patience} validations in a row without a gain"
-                    break
-                before, going = going, self._update(progress.update + 1)
-                if before:
-                    self._note(before)  # while the update after it is being computed
-                validates = progress.update % self.settings["eval_steps"] == 0 or self._is_last()
-                due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
-                asked = interrupts.seen or self.workers.asked_to_stop
-                asked, late = self.workers.most(asked, int(due))
-                if validates or asked or late:
-                    self._note(going)
-                    going = None
-                    if validates:
-                        self._validate()
-                    self._save()
-                if asked and not self._is_last():
-                    raise interrupted(asked, progress.update)
-        self.told.close()
-        return progress.summary(
-            self.visits,
-            stopped,
-            trainable_parameters=self.trainable,
-            total_parameters=self.total,
-            validation_rows=len(self.valid),
-            validation_tokens=int(self.valid.targets.sum()),
-            method=self.settings["method"],
-            seed=self.settings["seed"],
+    def _probe_fast_paths(self) -> None:
+        """See on the first step's rows whether the head runs on target positions alone, and rows can be packed."""
+        unpacked = dataclasses.replace(self.batching, packed=False)
+        self.loss.probe_split_head(collate(self.train_rows, self.row_indices[:1], unpacked))
+        if self.batching.packed:
+            first_rows = self.row_indices[self.sampler.rows(1)]
+            rows = max(self.batching.split(first_rows, self.train_rows.lengths), key=len)
+            if len(rows) == 1:  # a later step may have shorter ones, which pack
+                rows = self.row_indices[np.argsort(self.train_rows.lengths[self.row_indices], kind="stable")[:2]]
+            singly = [collate(self.train_rows, rows[n : n + 1], unpacked) for n in range(len(rows))]
+            if not self.loss.supports_packing(collate(self.train_rows, rows, self.batching), singly):
+                self.batching = unpacked
+
+    def _micro_batches(self, rows: np.ndarray) -> list[Batch]:
+        """This process's part of a step's rows."""
+        parts = self.batching.split(self.group.shard(rows), self.train_rows.lengths)
+        on_prompts = self.config.train_on_prompts
+        return [collate(self.train_rows, part, self.batching, train_on_prompts=on_prompts) for part in parts]
+
+    def _total_sizes(self, batches: list[Batch]) -> Sizes:
+        return Sizes(
+            *self.group.all_reduce_counts(
+                sum(len(batch.labels) for batch in batches),
+                sum(batch.num_tokens for batch in batches),
+                sum(batch.num_positions for batch in batches),
+            )
         )
 
-    def _check_loss(self) -> None:
-        """See on the first update's rows whether the head runs on trained positions alone, and rows can be packed."""
-        alone = dataclasses.replace(self.cutting, packed=False)
-        self.loss.check(gather(self.train, self.chosen[:1], alone))
-        if self.cutting.packed:
-            rows = max(self.cutting.cut(self.chosen[self.visits.rows(1)], self.train.lengths), key=len)
-            if len(rows) == 1:  # a later update may have shorter ones, which pack
-                rows = self.chosen[np.argsort(self.train.lengths[self.chosen], kind="stable")[:2]]
-            singly = [gather(self.train, rows[n : n + 1], alone) for n in range(len(rows))]
-            if not self.loss.packs(gather(self.train, rows, self.cutting), singly):
-                self.cutting = alone
+    def _all_reduce_gradients(self, gradients: Tensors, loss: mx.array) -> tuple[Tensors, mx.array]:
+        """The sums over all processes; one that had no row of a short last step adds nothing."""
+        mine = gradients or {name: mx.zeros_like(weights) for name, weights in self.weights.items()}
+        return self.group.all_reduce(mine), self.group.all_reduce({"loss": loss})["loss"]
 
-    def _is_last(self) -> bool:
-        return self.progress.update == self.visits.updates
-
-    def _update(self, update: int) -> Going:
-        """Set one update going: the gradient of the mean over all its targets, whatever its micro-batches."""
-        self.draws.start(update)
-        rows = self.chosen[self.visits.rows(update)]
-        parts, prompts = (
-            self.cutting.cut(self.workers.share(rows), self.train.lengths),
-            self.settings["train_on_prompts"],
-        )
-        batches = [gather(self.train, part, self.cutting, prompts=prompts) for part in parts]
-        targets, read, positions = self.workers.counts(
-            sum(len(batch.targets) for batch in batches),
-            sum(batch.tokens for batch in batches),
-            sum(batch.positions for batch in batches),
-        )
-        gradients: Weights = {}
-        loss = mx.array(0.0)
-        for batch in batches:
-            (_, share), found = self.gradient(self.weights, batch, targets)
-            gradients = {name: gradients[name] + one if gradients else one for name, one in found.items()}
-            loss = loss + share
-            mx.async_eval(gradients, loss)
-        gradients, loss = self._summed(gradients, loss)
-        rate = self.schedule(update)
-        self.weights, norm, sound = self.optimizer.step(self.weights, gradients, loss, rate)
-        mx.async_eval(self.weights, self.optimizer.state, loss, norm, sound)
-        self.progress.update = update
-        self.progress.rows_seen += len(rows)
-        self.progress.trained_tokens += targets
-        self.progress.read_tokens += read
-        self.progress.positions += positions
-        return Going(update, rate, targets, 1 - read / positions, loss, norm, sound)
-
-    def _summed(self, gradients: Weights, loss: mx.array) -> tuple[Weights, mx.array]:
-        """The same over all workers; one that had no row of a short last update adds nothing."""
-        mine = gradients or {name: mx.zeros_like(one) for name, one in self.weights.items()}
-        return self.workers.summed(mine), self.workers.summed({"loss": loss})["loss"]
-
-    def _note(self, going: Going) -> None:
-        """Wait for an update, count it if it was skipped, and say how it went."""
-        progress, update = self.progress, going.update
-        if going.sound.item():
-            progress.skipped_in_a_row = 0
-        else:
-            progress.skipped += 1
-            progress.skipped_in_a_row += 1
-            print(f"snaketune: update {update} is skipped: loss or gradient are not finite", file=sys.stderr)
-            if progress.skipped_in_a_row >= self.settings["max_nonfinite_steps"]:
-                raise diverged(update, progress.skipped_in_a_row)
-        self.told.update(going)
-
-    def _validate(self) -> None:
-        """The mean loss over every target of every validation row; the weights are kept if they are the best so far."""
-        self.weights = self.workers.given(self.weights)
-        progress, named = self.progress, self.packing.unpack(self.weights)
-        self.model.update(tensors.nested(named))
-        self.model.eval()
-        total, targets = 0.0, 0
-        for batch in self._validation_batches():
-            total += float(self.loss.value(batch))
-            targets += len(batch.targets)
-        self.model.train()
-        loss = self._mean(total, targets)
-        if progress.base_loss is None:
-            progress.base_loss = loss
-        self.told.validation(loss)
-        if progress.best.offer(progress.update, loss) and self.workers.first:
-            with files.replacing(self.best_path()) as temporary:
-                tensors.write(temporary, named)
-        self.told.best()
-
-    def _mean(self, total: float, targets: int) -> float:
-        """The mean over all workers' targets of their total losses."""
-        if self.workers.count == 1:
-            return total / targets
-        (targets,) = self.workers.counts(targets)
-        found: float = self.workers.told(self.workers.summed({"loss": mx.array(total)})["loss"].item() / targets)
-        return found
+    def _mean_over_processes(self, total: float, num_targets: int) -> float:
+        """The mean loss per target token from each process's total."""
+        if self.group.world_size == 1:
+            return total / num_targets
+        (num_targets,) = self.group.all_reduce_counts(num_targets)
+        mean = float(self.group.all_reduce({"loss": mx.array(total)})["loss"]) / num_targets
+        return self.group.broadcast_object(mean, float)
 
     def _validation_batches(self) -> Iterator[Batch]:
-        order, cutting = np.argsort(self.valid.lengths, kind="stable"), dataclasses.replace(self.cutting, packed=False)
-        for start in range(0, len(order), 64):
-            for part in self.workers.share(cutting.cut(order[start : start + 64], self.valid.lengths)):
-                yield gather(self.valid, part, cutting)
-
-    def best_path(self) -> Path:
-        return self.checkpoints.folder / f"best-{self.progress.best.update:08d}.safetensors"
-
-    def _save(self) -> None:
-        self.saved = time.monotonic()
-        if not self.workers.first:
-            return
-        self.progress.metrics_size = self.told.metrics.size()
-        kept = {f"weights {name}": array for name, array in self.weights.items()}
-        kept |= {f"optimizer {name}": array for name, array in self.optimizer.state.items()}
-        state = self.progress.state()
-        self.checkpoints.save(state["update"], state, lambda path: tensors.write(path, kept), self.best_path())
+        """This process's part of the validation rows, sorted by length."""
+        lengths, unpacked = self.valid_rows.lengths, dataclasses.replace(self.batching, packed=False)
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), VALIDATION_WINDOW):
+            window = order[start : start + VALIDATION_WINDOW]
+            for part in self.group.shard(unpacked.split(window, lengths)):
+                yield collate(self.valid_rows, part, unpacked)
 
 
-def diverged(update: int, times: int) -> TrainingError:
+def divergence_error(step: int, times: int) -> TrainingError:
+    """What to raise after so many steps in a row that were not finite."""
     return TrainingError(
-        f"loss or gradient were not finite {times} times in a row, up to update {update}",
+        f"loss or gradient were not finite {times} times in a row, up to step {step}",
         where="train.learning_rate",
         why="Nothing can be learned from that; the last good checkpoint is kept",
         fix="Lower train.learning_rate (to a third of it, at first), set train.max_grad_norm to 0.5, and use "
         "model.dtype bfloat16 or float32 rather than float16",
+    )
+
+
+def base_loss_error(dtype: str) -> TrainingError:
+    """What to raise where the base model cannot be measured before the first step."""
+    return TrainingError(
+        "the base model's validation loss is not finite",
+        where="model.dtype",
+        why="No step could be told to be better than it",
+        fix=f"Use model.dtype bfloat16 or float32 (it is {dtype} now), or check the base model's weights",
     )

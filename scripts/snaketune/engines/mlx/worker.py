@@ -1,104 +1,106 @@
-"""One process of a training on several: `python -m snaketune.engines.mlx.worker ARGUMENTS`, started by launching.py.
+"""Runs one process of a training on several: `python -m snaketune.engines.mlx.worker JOB`, started by the launcher.
 
-It speaks in lines of JSON on its standard output, each with its number: what it says to a person, that it is alive and
-how far it is, and how it ended. From its standard input it hears that whoever started it is alive, and `stop`.
+On standard output it sends messages (`worker_messages`): what it prints, that it is alive and how far it is, and how it
+ended. On standard input it hears that the launcher is alive, and `stop`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from typing import Any
 
 from snaketune.runtime.step import block_torch
 
-block_torch()  # before mlx-lm imports transformers
+block_torch()
 
 import mlx.core as mx  # noqa: E402
+import msgspec  # noqa: E402
 
+from snaketune.contracts.train import TrainingJob  # noqa: E402
 from snaketune.engines.mlx import train  # noqa: E402
-from snaketune.engines.mlx.process_group import LostError, Workers  # noqa: E402
+from snaketune.engines.mlx.process_group import PeerLostError, ProcessGroup  # noqa: E402
+from snaketune.engines.mlx.worker_messages import Ended, Heartbeat, Message, Output, describe_error  # noqa: E402
 from snaketune.errors import UserError  # noqa: E402
 
-BEAT = 1.0  # seconds between signs of life
-SILENCE = 60.0  # seconds after which whoever started this is taken as gone, and then to stop in good order
-RANKS = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # known before the others are found
-ABANDONED = 70
+HEARTBEAT_INTERVAL = 1.0  # seconds
+HEARTBEAT_TIMEOUT = 60.0  # seconds of silence after which the launcher counts as gone, and training stops in good order
+RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # known before the other processes are found
+EXIT_ORPHANED = 70
 
 
-class Voice(io.TextIOBase):
-    """What stands for stderr: whole lines, each sent with this worker's number."""
+def send(message: Message) -> None:
+    """Send a message to the launcher, in one write, so that lines of several threads do not mix."""
+    with contextlib.suppress(OSError):  # the launcher is gone
+        os.write(1, msgspec.json.encode(message) + b"\n")
 
-    def __init__(self, number: int) -> None:
-        self._number, self._rest = number, ""
+
+class LogForwarder(io.TextIOBase):
+    """Stands for stderr: sends whole lines to the launcher."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank, self._partial_line = rank, ""
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._partial_line = (self._partial_line + text).split("\n")
         for line in lines:
-            self.send(says=line)
+            send(Output(rank=self._rank, line=line))
         return len(text)
 
-    def send(self, **fields: Any) -> None:
-        line = json.dumps({"worker": self._number, **fields}) + "\n"
-        with contextlib.suppress(OSError):  # nobody hears it any more
-            os.write(1, line.encode())  # at once, so that lines of several threads do not mix
 
+class HeartbeatThreads:
+    """Sends signs of life to the launcher, and ends this process when the launcher is gone."""
 
-class Life:
-    """Signs of life to whoever started this, and an end of this process when they are gone."""
+    def __init__(self, rank: int) -> None:
+        self.rank, self.group = rank, ProcessGroup()
+        # None where standard input goes to the main process alone: the others never hear anything
+        self._last_heard: float | None = None
+        for loop in (self._send_heartbeats, self._listen):
+            threading.Thread(target=loop, daemon=True).start()
 
-    def __init__(self, voice: Voice) -> None:
-        self.voice, self.workers = voice, Workers()
-        self._heard: float | None = None  # where standard input goes to the first process alone, the others never hear
-        for work in (self._beat, self._listen):
-            threading.Thread(target=work, daemon=True).start()
-
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
-            self.voice.send(steps=self.workers.steps, waiting=self.workers.waiting)
-            time.sleep(BEAT)
-            silence = 0.0 if self._heard is None else time.monotonic() - self._heard
-            if silence > SILENCE:
-                self.workers.asked_to_stop = signal.SIGTERM
-            if silence > 2 * SILENCE:
-                os._exit(ABANDONED)
+            group = self.group
+            send(Heartbeat(rank=self.rank, num_collectives=group.num_collectives, is_waiting=group.is_waiting))
+            time.sleep(HEARTBEAT_INTERVAL)
+            silence = 0.0 if self._last_heard is None else time.monotonic() - self._last_heard
+            if silence > HEARTBEAT_TIMEOUT:
+                self.group.stop_signal = signal.SIGTERM
+            if silence > 2 * HEARTBEAT_TIMEOUT:
+                os._exit(EXIT_ORPHANED)
 
     def _listen(self) -> None:
         while line := os.read(0, 4096):
-            self._heard = time.monotonic()
+            self._last_heard = time.monotonic()
             if b"stop" in line:
-                self.workers.asked_to_stop = signal.SIGTERM
-        if self._heard is not None:
-            self.workers.asked_to_stop = signal.SIGTERM
+                self.group.stop_signal = signal.SIGTERM
+        if self._last_heard is not None:
+            self.group.stop_signal = signal.SIGTERM
 
 
 def main() -> None:
-    number = next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
-    voice = Voice(number)
-    sys.stderr = voice
-    life = Life(voice)
-    given = json.loads(sys.argv[1])
+    rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+    sys.stderr = LogForwarder(rank)
+    heartbeat = HeartbeatThreads(rank)
     try:
-        workers = Workers(mx.distributed.init(strict=True, backend=given.pop("backend")))
-        workers.asked_to_stop, life.workers = life.workers.asked_to_stop, workers
-        train.train_part(**given, workers=life.workers)
-        voice.send(ended="well")
+        job = msgspec.json.decode(sys.argv[1], type=TrainingJob)
+        group = ProcessGroup(mx.distributed.init(strict=True, backend="any"))
+        group.stop_signal, heartbeat.group = heartbeat.group.stop_signal, group
+        train.train_worker(job, group)
+        send(Ended(rank=rank, how="well"))
         return
     except UserError as error:
-        told = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
-        voice.send(ended="error", kind=type(error).__name__, error=told)
-    except (LostError, KeyboardInterrupt) as error:
-        voice.send(ended="lost", error=str(error))
+        send(Ended(rank=rank, how="error", error=describe_error(error)))
+    except (PeerLostError, KeyboardInterrupt):
+        send(Ended(rank=rank, how="lost"))
     except Exception:
         traceback.print_exc()
-        voice.send(ended="defect")
+        send(Ended(rank=rank, how="defect"))
     os._exit(1)  # at once: an orderly end would wait for the others
 
 

@@ -13,9 +13,9 @@ from mlx_lm.tuner import utils as tuner
 from mlx_lm.tuner.callbacks import TrainingCallback
 from snaketune.engines.mlx import lora
 from snaketune.tokens.chat_template import Rendered
-from snaketune.train import batches
+from snaketune.train.batches import EpochSampler
 
-LENGTH, BATCH, UPDATES, RATE = 24, 4, 20, 5e-3
+LENGTH, BATCH, STEPS, RATE, SEED = 24, 4, 20, 5e-3, 1
 
 
 class Losses(TrainingCallback):
@@ -27,13 +27,13 @@ class Losses(TrainingCallback):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_losses_are_those_of_mlx_lm_on_rows_of_equal_length(tmp_path, accumulation):
+def test_losses_equal_mlx_lms_on_rows_of_equal_length(tmp_path, accumulation):
     """Every row is exactly as long as the limit, so that no padding is trained, and all have as many targets."""
     random = np.random.default_rng(4)
-    rows = [random.integers(3, tiny_models.VOCABULARY, LENGTH).tolist() for _ in range(BATCH * UPDATES)]
-    place = tiny_models.Workplace(tmp_path)
-    made = [Rendered(ids, [at >= 9 for at in range(LENGTH)]) for ids in rows]
-    place.train_store = tiny_models.store(tmp_path / "equal.safetensors", made)
+    rows = [random.integers(3, tiny_models.VOCABULARY, LENGTH).tolist() for _ in range(BATCH * STEPS)]
+    folder = tiny_models.TrainingFolder(tmp_path)
+    rendered = [Rendered(ids, [at >= 9 for at in range(LENGTH)]) for ids in rows]
+    folder.train_store = tiny_models.store(tmp_path / "equal.safetensors", rendered)
     changed = {
         "batch_size": BATCH // accumulation,
         "gradient_accumulation_steps": accumulation,
@@ -41,27 +41,24 @@ def test_losses_are_those_of_mlx_lm_on_rows_of_equal_length(tmp_path, accumulati
         "max_grad_norm": None,
     }
     changed |= {"optimizer": "adam", "learning_rate": RATE, "lr_scheduler": "constant", "warmup_steps": 0}
-    place.train(**changed)
-    ours = [row["loss"] for row in place.metrics() if "loss" in row]
+    folder.train(**changed)
+    ours = [line.loss for line in folder.step_metrics()]
 
     model, _ = utils.load_model(tmp_path / "model")
-    settings = tiny_models.settings(**changed)
-    lora.attach(model, settings, seed=settings["seed"])
-    order = batches.Visits(
-        np.full(len(rows), LENGTH), np.ones(len(rows)), rows_per_update=BATCH, seed=settings["seed"], epochs=1
-    )
-    in_order = [[rows[row] for row in order.rows(update)] for update in range(1, UPDATES + 1)]
+    lora.add_adapter(model, tiny_models.train_config(**changed), seed=SEED)
+    sampler = EpochSampler(np.full(len(rows), LENGTH), np.ones(len(rows)), rows_per_step=BATCH, seed=SEED, epochs=1)
+    in_order = [[rows[row] for row in sampler.rows(step)] for step in range(1, STEPS + 1)]
 
     def same_rows(**_):
-        for update in in_order:
+        for step in in_order:
             for part in range(0, BATCH, BATCH // accumulation):
-                few = update[part : part + BATCH // accumulation]
+                few = step[part : part + BATCH // accumulation]
                 yield mx_array(few), mx_array([[9, LENGTH]] * len(few))
 
     losses = Losses()
     options = theirs.TrainingArgs(
         batch_size=BATCH // accumulation,
-        iters=UPDATES * accumulation,
+        iters=STEPS * accumulation,
         steps_per_report=accumulation,
         steps_per_save=10**9,
         max_seq_length=LENGTH,
@@ -95,11 +92,11 @@ def mx_array(values):
         (utils.save_config, ["config", "config_path"]),
     ],
 )
-def test_a_function_of_mlx_lm_has_the_parameters_that_are_used(function, parameters):
+def test_mlx_lm_function_has_the_parameters_that_the_trainer_uses(function, parameters):
     known = list(inspect.signature(function).parameters)
     assert [one for one in known if one in parameters] == parameters
 
 
-def test_the_layers_of_a_mixture_of_experts_have_their_names():
+def test_mixture_of_experts_layers_have_the_names_that_the_trainer_uses():
     assert switch_layers.SwitchLinear
     assert switch_layers.QuantizedSwitchLinear

@@ -10,56 +10,44 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from snaketune import files
 from snaketune.engines.mlx import tensors, train
-from snaketune.engines.mlx import trainer as loop
 from snaketune.errors import TrainingError
-from snaketune.train import signals
+from snaketune.train.signals import DeferredSignals
+from training_callbacks import SignalAt, StopAt, Stopped
 
 OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
 CHILD = Path(__file__).with_name("killable_training.py")
 
 
 @pytest.fixture
-def place(tmp_path):
-    return tiny_models.Workplace(tmp_path)
+def folder(tmp_path):
+    return tiny_models.TrainingFolder(tmp_path)
 
 
-def written(place, name):
-    return {one: (place.folder / name / one).read_bytes() for one in OUTPUTS}
-
-
-class Stopped(BaseException):
-    """As sudden as a kill, but within the process."""
+def written(folder, name):
+    return {one: (folder.folder / name / one).read_bytes() for one in OUTPUTS}
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_stopped_at_any_update_it_goes_on_and_ends_in_the_same_bytes(place, monkeypatch, optimizer, method):
-    changed = {"epochs": 3, "batch_size": 4, "dropout": 0.2, "eval_steps": 2, "gradient_accumulation_steps": 1}
-    changed |= {"optimizer": optimizer, "method": method, "learning_rate": 1e-3}
-    place.train("whole", **changed)
-    update = loop.Run._update
-    for stop in (1, 2, 5, 8, 9, 18):
-
-        def stopping(run, number, stop=stop):
-            if number == stop:
-                raise Stopped
-            return update(run, number)
-
-        monkeypatch.setattr(loop.Run, "_update", stopping)
+def test_training_stopped_at_any_step_resumes_and_ends_in_the_same_bytes(folder, optimizer, method):
+    settings = {"epochs": 3, "batch_size": 4, "dropout": 0.2, "eval_steps": 2, "gradient_accumulation_steps": 1}
+    settings |= {"optimizer": optimizer, "method": method, "learning_rate": 1e-3}
+    folder.train("whole", **settings)
+    for step in (1, 2, 5, 8, 9, 18):
         with pytest.raises(Stopped):
-            place.train("stopped", **changed)
-    monkeypatch.setattr(loop.Run, "_update", update)
-    place.train("stopped", **changed)
-    assert written(place, "whole") == written(place, "stopped")
+            folder.train("stopped", callback=StopAt(step), **settings)
+    folder.train("stopped", **settings)
+    assert written(folder, "whole") == written(folder, "stopped")
 
 
 @pytest.mark.parametrize("where", ["replace", "write_json"])
-def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(place, monkeypatch, where):
-    changed = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 2}
-    place.train("whole", **changed)
-    owner = os if where == "replace" else loop.files
-    true = getattr(owner, where)
+def test_training_stopped_while_a_checkpoint_is_written_resumes_from_the_one_before(folder, monkeypatch, where):
+    settings = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 2}
+    folder.train("whole", **settings)
+    owner = os if where == "replace" else files
+    original = getattr(owner, where)
     stops = 0
     for count in range(1, 9, 2):
         calls = iter(range(1, 1000))
@@ -67,130 +55,113 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(pl
         def stopping(*given, calls=calls, count=count):
             if next(calls) == count:
                 raise Stopped
-            return true(*given)
+            return original(*given)
 
         monkeypatch.setattr(owner, where, stopping)
         try:
-            place.train("stopped", **changed)
+            folder.train("stopped", **settings)
         except Stopped:
             stops += 1
-        monkeypatch.setattr(owner, where, true)
+        monkeypatch.setattr(owner, where, original)
     assert stops > 1
-    place.train("stopped", **changed)
-    assert written(place, "whole") == written(place, "stopped")
+    folder.train("stopped", **settings)
+    assert written(folder, "whole") == written(folder, "stopped")
 
 
-def child(place, name):
+def child(folder, name):
     """The command and environment of a training that can be killed."""
     tests = CHILD.parents[3]
     path = os.pathsep.join([str(tests), str(tests.parent / "scripts")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
-    return {"args": [sys.executable, CHILD, place.folder, name], "env": environment, "text": True}
+    return {"args": [sys.executable, CHILD, folder.folder, name], "env": environment, "text": True}
 
 
-def killed_at_random(place, name, moments, seed):
+def killed_at_random(folder, name, moments, seed):
     """Kill a training that many times at random moments after it began to load, and then let it end."""
     chance = random.Random(seed)
     for _ in range(moments):
-        running = subprocess.Popen(**child(place, name), stderr=subprocess.PIPE)
+        running = subprocess.Popen(**child(folder, name), stderr=subprocess.PIPE)
         running.stderr.readline()  # it has validated, or goes on
         time.sleep(chance.uniform(0, 0.4))
         running.kill()
         running.communicate()
-    ended = subprocess.run(**child(place, name), capture_output=True, check=False)
+    ended = subprocess.run(**child(folder, name), capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stderr
 
 
-def test_killed_it_ends_in_the_same_bytes(place):
-    subprocess.run(**child(place, "whole"), check=True, capture_output=True)
-    assert "going on from update" in killed_at_random(place, "killed", 1, seed=0)
-    assert written(place, "whole") == written(place, "killed")
+def test_killed_training_ends_in_the_same_bytes(folder):
+    subprocess.run(**child(folder, "whole"), check=True, capture_output=True)
+    assert "resuming from step" in killed_at_random(folder, "killed", 1, seed=0)
+    assert written(folder, "whole") == written(folder, "killed")
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(place):
-    subprocess.run(**child(place, "whole"), check=True, capture_output=True)
+def test_training_killed_at_twenty_random_moments_ends_in_the_same_bytes(folder):
+    subprocess.run(**child(folder, "whole"), check=True, capture_output=True)
     for turn in range(4):
-        killed_at_random(place, f"killed-{turn}", 5, seed=turn + 1)
-        assert written(place, "whole") == written(place, f"killed-{turn}")
+        killed_at_random(folder, f"killed-{turn}", 5, seed=turn + 1)
+        assert written(folder, "whole") == written(folder, f"killed-{turn}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_a_checkpoint_and_a_word(place, monkeypatch, number):
-    changed = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 100}
-    place.train("whole", **changed)
-    update = loop.Run._update
-
-    def signalled(run, one):
-        if one == 5 and not run.told.resumed_from:
-            os.kill(os.getpid(), number)
-        return update(run, one)
-
-    monkeypatch.setattr(loop.Run, "_update", signalled)
-    with pytest.raises(TrainingError, match=f"stopped by {number.name} after update 5; a checkpoint is saved"):
-        place.train("signalled", **changed)
-    assert (place.folder / "signalled" / "checkpoints").rglob("checkpoint-00000005.json")
-    place.train("signalled", **changed)
-    assert written(place, "whole") == written(place, "signalled")
+def test_signal_ends_the_training_with_a_checkpoint_and_a_message(folder, number):
+    settings = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 100}
+    folder.train("whole", **settings)
+    with pytest.raises(TrainingError, match=f"stopped by {number.name} after step 5; a checkpoint is saved"):
+        folder.train("signaled", callback=SignalAt(5, number), **settings)
+    assert list((folder.folder / "signaled" / "checkpoints").rglob("checkpoint-00000005.json"))
+    folder.train("signaled", **settings)
+    assert written(folder, "whole") == written(folder, "signaled")
 
 
-def test_a_second_sigint_interrupts_at_once_and_a_second_sigterm_does_not():
-    with signals.Interrupts() as received:
+def test_second_sigint_interrupts_at_once_and_a_second_sigterm_does_not():
+    with DeferredSignals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # to a process group, and from Snakemake as well
-        assert received.seen == signal.SIGTERM
+        assert signals.received == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def stopped_once(place, monkeypatch, at=6, **changed):
-    """Leave a training behind that was stopped at an update."""
-    update = loop.Run._update
-
-    def stopping(run, number):
-        if number == at:
-            raise Stopped
-        return update(run, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_update", stopping)
-        with pytest.raises(Stopped):
-            place.train(**changed)
+def stop_once(folder, step=6, **settings):
+    """Leave a training behind that was stopped at a step."""
+    with pytest.raises(Stopped):
+        folder.train(callback=StopAt(step), **settings)
 
 
 QUICK = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 2}
 
 
 @pytest.mark.parametrize("what", ["settings", "rows", "base"])
-def test_a_checkpoint_of_something_else_is_never_gone_on_from(place, monkeypatch, capsys, what):
-    stopped_once(place, monkeypatch, **QUICK)
-    changed = dict(QUICK)
+def test_checkpoint_of_another_training_is_never_resumed_from(folder, capsys, what):
+    stop_once(folder, **QUICK)
+    settings = dict(QUICK)
     if what == "settings":
-        changed["alpha"] = 9.0
+        settings["alpha"] = 9.0
     elif what == "rows":
-        tiny_models.store(place.train_store, tiny_models.rows(24, seed=9))
+        tiny_models.store(folder.train_store, tiny_models.rows(24, seed=9))
     else:
-        place.manifest.write_text(place.manifest.read_text() + "\n")
+        folder.manifest.write_text(folder.manifest.read_text() + "\n")
     capsys.readouterr()
-    place.train(**changed)
-    assert "going on from" not in capsys.readouterr().err
-    assert len([one for one in (place.folder / "out" / "checkpoints").iterdir() if one.is_dir()]) == 1
+    folder.train(**settings)
+    assert "resuming from" not in capsys.readouterr().err
+    assert len([one for one in (folder.folder / "out" / "checkpoints").iterdir() if one.is_dir()]) == 1
 
 
-def test_a_checkpoint_of_other_code_is_never_gone_on_from(place, monkeypatch, capsys):
-    stopped_once(place, monkeypatch, **QUICK)
+def test_checkpoint_of_other_code_is_never_resumed_from(folder, monkeypatch, capsys):
+    stop_once(folder, **QUICK)
     monkeypatch.setattr(train, "code_digest", lambda *_: "other")
     capsys.readouterr()
-    place.train(**QUICK)
-    assert "going on from" not in capsys.readouterr().err
+    folder.train(**QUICK)
+    assert "resuming from" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "note"])
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(place, monkeypatch, capsys, damage):
-    place.train("whole", **QUICK)
-    stopped_once(place, monkeypatch, **QUICK)
-    newest = max((place.folder / "out" / "checkpoints").glob("*/checkpoint-*.safetensors"))
+def test_broken_checkpoint_is_named_and_the_one_before_it_used(folder, capsys, damage):
+    folder.train("whole", **QUICK)
+    stop_once(folder, **QUICK)
+    newest = max((folder.folder / "out" / "checkpoints").glob("*/checkpoint-*.safetensors"))
     content = newest.read_bytes()
     if damage == "truncated":
         newest.write_bytes(content[:-40])
@@ -199,39 +170,39 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(place, monkeypa
     else:
         newest.with_suffix(".json").write_text("{")
     capsys.readouterr()
-    place.train(**QUICK)
-    said = capsys.readouterr().err
-    assert "checkpoint of update 4 is broken" in said
-    assert "going on from update 2" in said
-    assert written(place, "whole") == written(place, "out")
+    folder.train(**QUICK)
+    stderr = capsys.readouterr().err
+    assert "checkpoint of step 4 is broken" in stderr
+    assert "resuming from step 2" in stderr
+    assert written(folder, "whole") == written(folder, "out")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_checkpoint_whose_best_adapter_is_broken_is_not_used(place, capsys, damage):
-    place.train("whole", **QUICK)
-    place.train(**QUICK)
-    best = next((place.folder / "out" / "checkpoints").glob("*/best-*.safetensors"))
+def test_checkpoint_whose_best_adapter_is_broken_is_not_used(folder, capsys, damage):
+    folder.train("whole", **QUICK)
+    folder.train(**QUICK)
+    best = next((folder.folder / "out" / "checkpoints").glob("*/best-*.safetensors"))
     content = best.read_bytes()
     best.unlink()
     if damage == "truncated":
         best.write_bytes(content[:-10])
     capsys.readouterr()
-    place.train(**QUICK)
-    assert "checkpoint of update 12 is broken" in capsys.readouterr().err
-    assert written(place, "whole") == written(place, "out")
+    folder.train(**QUICK)
+    assert "checkpoint of step 12 is broken" in capsys.readouterr().err
+    assert written(folder, "whole") == written(folder, "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4, b"\xff" * 64, None])
-def test_a_broken_safetensors_file_is_recognised(place, content):
-    place.train(**QUICK)
-    adapter = place.folder / "out" / "adapters.safetensors"
-    assert tensors.read(adapter)
+def test_broken_safetensors_file_is_recognized(folder, content):
+    folder.train(**QUICK)
+    adapter = folder.folder / "out" / "adapters.safetensors"
+    assert tensors.load_safetensors(adapter)
     adapter.write_bytes(adapter.read_bytes()[:-1] if content is None else content)
     with pytest.raises(TrainingError, match="safetensors file is broken"):
-        tensors.read(adapter)
+        tensors.load_safetensors(adapter)
 
 
-def test_so_many_checkpoints_are_kept_as_were_asked_for(place):
-    place.train(**QUICK, save_total_limit=3)
-    kept = sorted((place.folder / "out" / "checkpoints").glob("*/checkpoint-*.safetensors"))
-    assert [int(one.stem[-3:]) for one in kept] == [8, 10, 12]
+def test_save_total_limit_is_how_many_checkpoints_remain(folder):
+    folder.train(**QUICK, save_total_limit=3)
+    files_left = sorted((folder.folder / "out" / "checkpoints").glob("*/checkpoint-*.safetensors"))
+    assert [int(one.stem[-3:]) for one in files_left] == [8, 10, 12]

@@ -1,4 +1,4 @@
-"""What is trained of a model, and that mlx-lm loads it back."""
+"""Adapters: which layers get one, its scale and size, and that mlx-lm loads what is written."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from mlx_lm.utils import load_model
 from snaketune import files
 from snaketune.engines.mlx import loading, lora, tensors
 from snaketune.engines.mlx import quantize as quantizing
-from snaketune.engines.mlx.loss import Loss
+from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.errors import ConfigError, ModelError
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train.batches import Cutting, gather
+from snaketune.train.batches import MicroBatching, collate
 
 
 def loaded(tmp_path, name="llama"):
@@ -19,13 +19,13 @@ def loaded(tmp_path, name="llama"):
     return loading.load(tmp_path / name).model
 
 
-def test_scale_is_alpha_over_rank_and_over_its_root_for_rslora():
-    assert lora.scale(tiny_models.settings(rank=16, alpha=32.0)) == 2
-    assert lora.scale(tiny_models.settings(rank=16, alpha=32.0, rslora=True)) == 8
+def test_lora_scale_is_alpha_over_rank_and_over_its_root_for_rslora():
+    assert lora.lora_scale(tiny_models.train_config(rank=16, alpha=32.0)) == 2
+    assert lora.lora_scale(tiny_models.train_config(rank=16, alpha=32.0, rslora=True)) == 8
 
 
 def test_all_linear_names_every_linear_layer_of_a_block(tmp_path):
-    assert lora.keys(loaded(tmp_path), "all-linear") == [
+    assert lora.resolve_target_modules(loaded(tmp_path), "all-linear") == [
         "mlp.down_proj",
         "mlp.gate_proj",
         "mlp.up_proj",
@@ -36,37 +36,39 @@ def test_all_linear_names_every_linear_layer_of_a_block(tmp_path):
     ]
 
 
-def test_short_names_and_paths_name_the_same_layers(tmp_path):
+def test_target_modules_take_short_names_and_paths(tmp_path):
     model = loaded(tmp_path)
-    assert lora.keys(model, ["v_proj", "q_proj"]) == lora.keys(model, ["self_attn.q_proj", "self_attn.v_proj"])
+    assert lora.resolve_target_modules(model, ["v_proj", "q_proj"]) == lora.resolve_target_modules(
+        model, ["self_attn.q_proj", "self_attn.v_proj"]
+    )
 
 
-def test_an_unknown_target_is_answered_with_the_nearest_one(tmp_path):
+def test_unknown_target_module_error_suggests_the_nearest_one(tmp_path):
     with pytest.raises(ConfigError, match=r'no linear layer "q_porj"; did you mean "q_proj"\?'):
-        lora.keys(loaded(tmp_path), ["q_porj"])
+        lora.resolve_target_modules(loaded(tmp_path), ["q_porj"])
 
 
-def test_only_the_last_layers_are_trained_when_so_many_are_named(tmp_path):
+def test_num_layers_trains_the_last_layers_only(tmp_path):
     model = loaded(tmp_path)
-    lora.attach(model, tiny_models.settings(num_layers=1), seed=1)
-    assert {name.split(".")[2] for name in tensors.flat(model.trainable_parameters())} == {"1"}
+    lora.add_adapter(model, tiny_models.train_config(num_layers=1), seed=1)
+    assert {name.split(".")[2] for name in tensors.flatten(model.trainable_parameters())} == {"1"}
 
 
-def test_the_numbers_of_parameters_are_those_of_the_matrices(tmp_path):
+def test_parameter_counts_are_those_of_the_matrices(tmp_path):
     model = loaded(tmp_path)
-    _, plain = lora.sizes(model)
-    assert plain == sum(one.size for one in tensors.flat(model.parameters()).values())
-    lora.attach(model, tiny_models.settings(rank=4, target_modules=["q_proj"]), seed=1)
-    trainable, total = lora.sizes(model)
+    _, plain = lora.count_parameters(model)
+    assert plain == sum(one.size for one in tensors.flatten(model.parameters()).values())
+    lora.add_adapter(model, tiny_models.train_config(rank=4, target_modules=["q_proj"]), seed=1)
+    trainable, total = lora.count_parameters(model)
     assert trainable == 2 * 4 * (32 + 32)
     assert total == plain + trainable
 
 
-def test_quantizing_does_not_change_the_number_of_parameters(tmp_path):
+def test_quantized_model_has_as_many_parameters_as_before(tmp_path):
     manifest = tiny_models.write_model(tmp_path / "model")
-    _, plain = lora.sizes(loading.load(tmp_path / "model").model)
+    _, plain = lora.count_parameters(loading.load(tmp_path / "model").model)
     quantize(manifest, tmp_path / "q")
-    assert lora.sizes(loading.load(tmp_path / "q").model)[1] == plain
+    assert lora.count_parameters(loading.load(tmp_path / "q").model)[1] == plain
 
 
 def quantize(manifest, folder, **changed):
@@ -103,27 +105,27 @@ def test_a_mode_with_other_bits_than_it_has_is_refused(tmp_path):
 def test_full_training_of_a_quantized_base_is_refused(tmp_path):
     quantize(tiny_models.write_model(tmp_path / "model"), tmp_path / "q")
     with pytest.raises(ConfigError, match="full training needs a base that is not quantized"):
-        lora.attach(loading.load(tmp_path / "q").model, tiny_models.settings(method="full"), seed=1)
+        lora.add_adapter(loading.load(tmp_path / "q").model, tiny_models.train_config(method="full"), seed=1)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
-@pytest.mark.parametrize("way", ["lora", "qlora", "dora", "qdora", "full"])
-def test_every_method_trains_and_mlx_lm_loads_what_it_wrote(tmp_path, architecture, way):
-    place = tiny_models.Workplace(tmp_path, model=architecture, train=8, valid=3)
-    if way.startswith("q"):
-        place.manifest = quantize(place.manifest, tmp_path / "q")
-    rate = 1e-3 if way == "full" else 1e-2
-    report = place.train(
-        method=way.removeprefix("q"),
+@pytest.mark.parametrize("kind", ["lora", "qlora", "dora", "qdora", "full"])
+def test_adapter_of_every_method_has_its_loss_when_mlx_lm_loads_it(tmp_path, architecture, kind):
+    folder = tiny_models.TrainingFolder(tmp_path, model=architecture, train=8, valid=3)
+    if kind.startswith("q"):
+        folder.manifest = quantize(folder.manifest, tmp_path / "q")
+    rate = 1e-3 if kind == "full" else 1e-2
+    report = folder.train(
+        method=kind.removeprefix("q"),
         epochs=6,
         batch_size=8,
         gradient_accumulation_steps=1,
         learning_rate=rate,
         warmup_steps=0,
     )
-    assert report["best_validation_loss"] < report["base_validation_loss"]
-    model, _ = load_model(tmp_path / ("q" if way.startswith("q") else "model"))
+    assert report.best_validation_loss < report.base_validation_loss
+    model, _ = load_model(tmp_path / ("q" if kind.startswith("q") else "model"))
     load_adapters(model, str(tmp_path / "out"))
-    store = TokenStore(place.valid_store)
-    total = float(Loss(model).value(gather(store, np.arange(3), Cutting(3, 1000))))
-    assert total / store.targets.sum() == pytest.approx(report["best_validation_loss"], rel=1e-4)
+    store = TokenStore(folder.valid_store)
+    total = float(ChunkedCrossEntropy(model).value(collate(store, np.arange(3), MicroBatching(3, 1000))))
+    assert total / store.targets.sum() == pytest.approx(report.best_validation_loss, rel=1e-4)

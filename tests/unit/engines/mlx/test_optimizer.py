@@ -1,4 +1,4 @@
-"""One update of the trained weights."""
+"""One optimizer step: its result, what it leaves alone, and its state."""
 
 import mlx.core as mx
 import mlx.optimizers
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 from snaketune.engines.mlx import tensors
-from snaketune.engines.mlx.optimizer import NAMES, Optimizer, Packing
+from snaketune.engines.mlx.optimizer import NAMES, FlatParameters, Optimizer
 
 WEIGHTS = {
     "a.lora_a": mx.array([[1.0, -2.0], [3.0, 4.0]]),
@@ -21,13 +21,19 @@ GRADIENTS = {
 
 
 def stepped(times=1, gradients=GRADIENTS, loss=1.0, **changed):
-    train = tiny_models.settings(**{"max_grad_norm": None, "weight_decay": 0.0} | changed)
-    packing = Packing(WEIGHTS, train["optimizer"])
-    packed = packing.pack(WEIGHTS)
-    optimizer = Optimizer(train, packed)
+    config = tiny_models.train_config(**{"max_grad_norm": None, "weight_decay": 0.0} | changed)
+    flat_params = FlatParameters(WEIGHTS, config.optimizer)
+    flat, gradients = flat_params.flatten(WEIGHTS), flat_params.flatten(gradients)
+    optimizer = Optimizer(config, flat)
     for _ in range(times):
-        packed, norm, sound = optimizer.step(packed, packing.pack(gradients), mx.array(loss), train["learning_rate"])
-    return packing.unpack(packed), float(norm), bool(sound), optimizer
+        flat, norm, is_finite = optimizer.step(flat, gradients, mx.array(loss), config.learning_rate)
+    return flat_params.unflatten(flat), float(norm), bool(is_finite), optimizer
+
+
+def new_optimizer(name="adamw"):
+    flat_params = FlatParameters(WEIGHTS, name)
+    config = tiny_models.train_config(optimizer=name, max_grad_norm=None, weight_decay=0.0)
+    return Optimizer(config, flat_params.flatten(WEIGHTS)), flat_params
 
 
 def close(first, second):
@@ -35,7 +41,7 @@ def close(first, second):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_weights_step_as_mlx_steps_them_one_by_one(name):
+def test_flat_parameters_step_as_mlx_steps_them_one_by_one(name):
     makers = {
         "adam": lambda rate: mlx.optimizers.Adam(rate, bias_correction=True),
         "adamw": lambda rate: mlx.optimizers.AdamW(rate, weight_decay=0.0, bias_correction=True),
@@ -49,25 +55,25 @@ def test_packed_weights_step_as_mlx_steps_them_one_by_one(name):
         "adamax": mlx.optimizers.Adamax,
     }
     plain = makers[name](0.01)
-    tree = tensors.nested(WEIGHTS)
+    tree = tensors.unflatten(WEIGHTS)
     for _ in range(3):
-        tree = plain.apply_gradients(tensors.nested(GRADIENTS), tree)
+        tree = plain.apply_gradients(tensors.unflatten(GRADIENTS), tree)
     ours, *_ = stepped(times=3, optimizer=name, learning_rate=0.01)
-    assert close(ours, tensors.flat(tree))
+    assert close(ours, tensors.flatten(tree))
 
 
-def test_the_gradient_is_clipped_by_its_norm_over_all_weights():
+def test_gradient_is_clipped_by_its_norm_over_all_weights():
     norm = np.sqrt(sum(float((one * one).sum()) for one in GRADIENTS.values()))
-    clipped, told, *_ = stepped(optimizer="sgd", max_grad_norm=1.0, learning_rate=0.1)
-    assert told == pytest.approx(norm, rel=1e-6)
+    clipped, reported, *_ = stepped(optimizer="sgd", max_grad_norm=1.0, learning_rate=0.1)
+    assert reported == pytest.approx(norm, rel=1e-6)
     assert close(clipped, {name: WEIGHTS[name] - 0.1 * one / norm for name, one in GRADIENTS.items()})
 
 
-def test_a_gradient_below_the_limit_is_not_changed():
+def test_gradient_below_max_grad_norm_is_not_changed():
     assert close(stepped(optimizer="sgd", max_grad_norm=100.0)[0], stepped(optimizer="sgd")[0])
 
 
-def test_weight_decay_shrinks_matrices_and_no_vectors():
+def test_weight_decay_shrinks_matrices_but_not_vectors():
     nothing = {name: mx.zeros_like(one) for name, one in GRADIENTS.items()}
     decayed, *_ = stepped(gradients=nothing, weight_decay=0.5, learning_rate=0.1)
     assert close(decayed, {"a.lora_a": 0.95 * WEIGHTS["a.lora_a"], "a.m": WEIGHTS["a.m"]})
@@ -75,19 +81,26 @@ def test_weight_decay_shrinks_matrices_and_no_vectors():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["gradient", "loss"])
-def test_an_update_that_is_not_finite_changes_neither_weights_nor_state(bad, where):
+def test_nonfinite_step_changes_neither_weights_nor_state(bad, where):
     gradients = GRADIENTS | ({"a.m": mx.array([1.0, bad, 1.0])} if where == "gradient" else {})
-    weights, _, sound, optimizer = stepped(gradients=gradients, loss=bad if where == "loss" else 1.0, weight_decay=0.1)
-    assert not sound
+    weights, _, is_finite, optimizer = stepped(
+        gradients=gradients, loss=bad if where == "loss" else 1.0, weight_decay=0.1
+    )
+    assert not is_finite
     assert close(weights, WEIGHTS)
-    fresh = Optimizer(tiny_models.settings(), Packing(WEIGHTS, "adamw").pack(WEIGHTS)).state
+    fresh = new_optimizer()[0].state
     del fresh["learning_rate"]
     assert close(optimizer.state, fresh)
 
 
-def test_state_survives_being_taken_out_and_put_back():
-    _, _, _, optimizer = stepped(times=2)
-    kept = optimizer.state
-    other = Optimizer(tiny_models.settings(), Packing(WEIGHTS, "adamw").pack(WEIGHTS))
-    other.state = kept
-    assert close(other.state, kept)
+@pytest.mark.parametrize("name", NAMES)
+def test_optimizer_goes_on_from_a_loaded_state_as_without_the_break(name):
+    straight, *_ = stepped(times=3, optimizer=name)
+    weights, _, _, optimizer = stepped(times=2, optimizer=name)
+    resumed, flat_params = new_optimizer(name)
+    flat = flat_params.flatten(weights)
+    resumed.load_state(flat, optimizer.state)
+    flat, *_ = resumed.step(
+        flat, flat_params.flatten(GRADIENTS), mx.array(1.0), tiny_models.train_config().learning_rate
+    )
+    assert all(mx.array_equal(flat_params.unflatten(flat)[name], straight[name]).item() for name in straight)

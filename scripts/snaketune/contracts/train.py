@@ -1,0 +1,162 @@
+"""What training takes and leaves: the job, and one record for each of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snaketune.config.sections import TrainConfig
+from snaketune.files import Record, StrPath
+
+
+class TrainingOutputs(Record, frozen=True, kw_only=True):
+    """Paths of what a training writes. timing.json and timing.jsonl go beside the summary.
+
+    checkpoints: a folder for checkpoints, kept for a later start.
+    """
+
+    adapter: str
+    adapter_config: str
+    metrics: str
+    summary: str
+    checkpoints: str
+
+    @classmethod
+    def in_folder(cls, folder: StrPath) -> TrainingOutputs:
+        """The outputs under the names that they have in a run's folder."""
+        names = {
+            "adapter": "adapters.safetensors",
+            "adapter_config": "adapter_config.json",
+            "metrics": "metrics.jsonl",
+            "summary": "summary.json",
+            "checkpoints": "checkpoints",
+        }
+        return cls(**{field: str(Path(folder) / name) for field, name in names.items()})
+
+
+class TrainingJob(Record, frozen=True, kw_only=True):
+    """One training, complete and as JSON: what `train` takes, and what each worker process is sent.
+
+    train_tokens, valid_tokens: token stores; model: the base model's manifest; dtype: `auto`, `float32`, `bfloat16` or
+    `float16`; num_rows: train on a nested subset of so many rows (`nested_subset`), on all of them by default.
+    """
+
+    train_tokens: str
+    valid_tokens: str
+    model: str
+    config: TrainConfig
+    dtype: str
+    seed: int
+    outputs: TrainingOutputs
+    num_rows: int | None = None
+
+
+class VisitCounts(Record, frozen=True, kw_only=True):
+    """How often the rows were seen: the row seen least, the row seen most, and the mean over all rows."""
+
+    least: int
+    most: int
+    mean: float | None
+
+
+class TrainingSummary(Record, frozen=True, kw_only=True):
+    """summary.json, written by the training: the same bytes for the same training, whenever and however it ran.
+
+    Losses are in nats per target token; null where one was not finite. `rows` are the training's distinct rows,
+    `rows_seen` counts their visits. `validation_tokens` are the target tokens of the validation split.
+    `positions_per_token` is 1 without padding. `best_step` is 0 where no step was better than the base model.
+    """
+
+    steps: int
+    planned_steps: int
+    epochs: float | None
+    rows: int
+    rows_seen: int
+    times_each_row_was_seen: VisitCounts
+    num_target_tokens: int
+    positions_per_token: float | None
+    base_validation_loss: float | None
+    best_validation_loss: float | None
+    best_step: int
+    skipped_steps: int
+    stop_reason: str
+    trainable_parameters: int
+    total_parameters: int
+    validation_rows: int
+    validation_tokens: int
+    method: str
+    seed: int
+
+
+class StepMetrics(Record, frozen=True, kw_only=True):
+    """A line of metrics.jsonl, one for each optimizer step. It holds no clock.
+
+    loss: mean over the step's target tokens, nats; grad_norm: before clipping; both null where not finite.
+    epoch: how many epochs are done after the step; padding_ratio: padded positions / all positions.
+    """
+
+    step: int
+    epoch: float | None
+    loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    num_target_tokens: int
+    padding_ratio: float | None
+
+
+class ValidationMetrics(Record, frozen=True, kw_only=True):
+    """A line of metrics.jsonl, one for each validation: mean loss over its target tokens, nats. Step 0 is the base."""
+
+    step: int
+    validation_loss: float | None
+
+
+class StepTiming(Record, frozen=True, kw_only=True):
+    """A line of timing.jsonl: seconds since the start or the last resumption, and the peak of the engine's memory."""
+
+    step: int
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class TimingForecast(Record, frozen=True, kw_only=True):
+    """What the pilot forecast for the training: whole seconds of it, and the peak of the engine's memory."""
+
+    seconds: float
+    peak_memory_bytes: int
+
+
+class TrainingTiming(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """timing.json: what depends on the machine and the moment. It describes the last resumption alone.
+
+    tokens_per_second counts target tokens; resumed_from: the step that the last start resumed from, 0 for none.
+    forecast: for the experiment that the pilot tried.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    peak_resident_bytes: int
+    resumed_from: int
+    forecast: TimingForecast | None = None
+
+
+class LoraParameters(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """mlx-lm's description of an adapter; empty after a training of the model's own weights.
+
+    scale: what the product of the two matrices is multiplied by; keys: paths of the adapted layers inside a block.
+    """
+
+    rank: int | None = None
+    scale: float | None = None
+    dropout: float | None = None
+    keys: list[str] | None = None
+
+
+class AdapterConfig(Record, frozen=True, kw_only=True):
+    """adapter_config.json in mlx-lm's own format; num_layers: -1 for all, otherwise so many of the last ones."""
+
+    fine_tune_type: str
+    num_layers: int
+    lora_parameters: LoraParameters

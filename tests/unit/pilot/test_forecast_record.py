@@ -1,0 +1,26 @@
+"""The pilot's forecast of a training stands beside what it took."""
+
+from snaketune import files
+from snaketune.contracts.train import TimingForecast, TrainingTiming
+from snaketune.pilot.forecast_record import record_forecast
+
+
+def test_forecast_is_recorded_for_the_experiment_that_the_pilot_tried_only(tmp_path):
+    timing, decision = tmp_path / "timing.json", tmp_path / "decision.json"
+    forecast = {"seconds": {"train": 9.5}, "memory_bytes": 70}
+    files.write_json(decision, {"piloted": {"experiment": "main", "of": 2}, "forecast": forecast})
+    took = TrainingTiming(
+        seconds=8.0,
+        cpu_seconds=7.0,
+        tokens_per_second=3.0,
+        peak_memory_bytes=60,
+        peak_resident_bytes=90,
+        resumed_from=0,
+    )
+    files.write_json(timing, took)
+    record_forecast(timing, decision, "other")
+    assert files.read_json(timing, TrainingTiming) == took
+    record_forecast(timing, decision, "main")
+    recorded = files.read_json(timing, TrainingTiming)
+    assert recorded.forecast == TimingForecast(seconds=9.5, peak_memory_bytes=70)
+    assert recorded.seconds == 8.0
