@@ -9,7 +9,7 @@ with step.running(snakemake.log[0]):
     import msgspec
     from snaketune.config.sections import TrainConfig
     from snaketune.contracts.train import TrainingJob, TrainingOutputs
-    from snaketune.engines.registry import get_trainer
+    from snaketune.engines import get_trainer
     from snaketune.pilot import forecast_record
     from snaketune.train import loss_plot
 

@@ -146,7 +146,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path
     assert "| Exact match (higher is better) | 0.25 (0.2 to 0.3) |" in said
     assert "| rows | 80 train, 8 valid, 12 test |" in said
     assert "| data | mine.jsonl, someone/questions |" in said
-    assert "| updates | 30 |" in said
+    assert "| steps | 30 |" in said
     assert "| rank, alpha | 16, 32 |" in said
     assert "| learning rate | 5e-05, cosine |" in said
     assert "999" not in said
