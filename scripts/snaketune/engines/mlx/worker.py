@@ -17,7 +17,7 @@ import traceback
 
 from snaketune.runtime.step import block_torch
 
-block_torch()
+block_torch()  # before mlx-lm imports transformers
 
 import mlx.core as mx  # noqa: E402
 import msgspec  # noqa: E402
