@@ -1,4 +1,4 @@
-"""Try the whole chain on ten rows before the pilot: snaketune.pilot.dry_run."""
+"""Try the whole chain on ten rows before the pilot (snaketune.pilot.dry_run)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train an adapter on all training rows; snaketune.engines.mlx.train."""
+"""Train an adapter on all training rows (snaketune.engines.get_trainer)."""
 
 import json
 from pathlib import Path
