@@ -199,7 +199,7 @@ def _downloaded(source: SourceConfig, where: str) -> list[tuple[str, str]]:
         raise DataError(f'the data set {name} has no revision "{source.revision}"', where=f"{where}.revision") from None
     except errors.RepositoryNotFoundError:
         raise DataError(
-            f"the hub knows no data set {name}, or you may not see it",
+            f"data set {name} was not found on the hub, or you do not have access",
             where=f"{where}.hub",
             fix="Check the name; if it is private or gated, accept its terms and log in with `hf auth login`",
         ) from None

@@ -11,53 +11,23 @@ from snaketune.model.manifest import SMALL, WEIGHTS, is_local, local_files, writ
 
 
 def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: str | None = None) -> str:
-    """Bring a hub model's small files, or its weights too, into `folder`; returns the commit it stands at.
+    """Download a Hub model's small files, or its weights too, into `folder`; returns the commit.
 
     commit: the exact commit to take instead of the `revision` of the `model` section. A download that was cut off
-    goes on where it stopped. Raises ModelError that says what to do: log in, accept a licence, mend a name.
+    resumes. Raises ModelError that says what to do: log in, accept a license, correct a name.
     """
     import huggingface_hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
     base = model["base"]
     revision = commit or model["revision"]
-    page = f"{constants.ENDPOINT}/{base}"
     try:
         commit = commit or huggingface_hub.model_info(base, revision=revision).sha
         huggingface_hub.snapshot_download(
             base, revision=commit, local_dir=folder, allow_patterns=[*SMALL, *(WEIGHTS if weights else ())]
         )
-    except errors.GatedRepoError:
-        raise ModelError(
-            f"the hub asks for your consent to the licence of {base}",
-            where="model.base",
-            fix=f"Accept it on {page}, then log in with `hf auth login` and run snakemake again",
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise ModelError(
-            f'{base} has no revision "{revision}"', where="model.revision", fix=f"See {page}/commits/main"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ModelError(
-            f"the hub knows no model {base}, or you may not see it",
-            where="model.base",
-            fix=f"Check the name on {page}; if it is private, log in with `hf auth login`",
-        ) from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no"
-        forbidden = status in (401, 403)
-        raise ModelError(
-            f"the hub refused {base} (status {status})",
-            where="model.base",
-            fix=f"Accept the licence on {page} and log in with `hf auth login`" if forbidden else "Try again later",
-        ) from None
-    except (OSError, errors.HTTPError) as error:
-        raise ModelError(
-            f"{base} is not on this machine and the hub cannot be reached ({type(error).__name__})",
-            where="model.base",
-            fix="Connect and run snakemake again (the download goes on where it stopped), or set model.base to a "
-            "folder that holds a copy",
-        ) from None
+    except (OSError, errors.HTTPError) as error:  # the Hub's own errors are of these, too
+        raise _download_error(error, base, revision) from None
     if weights and not any(Path(folder).glob(WEIGHTS[0])):
         raise ModelError(
             f"{base} has no safetensors weights",
@@ -66,6 +36,42 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
             fix="Choose a conversion of it, for instance under mlx-community/",
         )
     return str(commit)
+
+
+def _download_error(error: Exception, base: str, revision: str) -> ModelError:
+    """What a failed download means to the user."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{base}"
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"the hub asks for your consent to the license of {base}",
+            where="model.base",
+            fix=f"Accept it on {page}, then log in with `hf auth login` and run snakemake again",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(
+            f'{base} has no revision "{revision}"', where="model.revision", fix=f"See {page}/commits/main"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"model {base} was not found on the hub, or you do not have access",
+            where="model.base",
+            fix=f"Check the name on {page}; if it is private, log in with `hf auth login`",
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code if error.response is not None else "no"
+        forbidden = status in (401, 403)
+        return ModelError(
+            f"the hub refused {base} (status {status})",
+            where="model.base",
+            fix=f"Accept the license on {page} and log in with `hf auth login`" if forbidden else "Try again later",
+        )
+    return ModelError(
+        f"{base} is not on this machine and the hub cannot be reached ({type(error).__name__})",
+        where="model.base",
+        fix="Connect and run snakemake again (the download resumes), or set model.base to a folder that holds a copy",
+    )
 
 
 def fetch_config(model: dict[str, Any], manifest: StrPath) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_a_split_is_fetched_at_the_commit_of_its_revision_and_nothing_else_is(en
 
 def test_a_data_set_that_is_not_there_or_no_network_is_said_in_words(endpoint: str, tmp_path: Path) -> None:
     for where, name, words in (
-        (endpoint, "org/missing", "knows no data set org/missing"),
+        (endpoint, "org/missing", "data set org/missing was not found"),
         ("http://127.0.0.1:9", "org/rows", "cannot be fetched"),
     ):
         done = read(where, tmp_path, name)

@@ -103,7 +103,7 @@ def test_a_hub_model_is_fetched_at_the_commit_its_revision_stands_at(endpoint: s
     ("base", "revision", "words"),
     [
         ("org/gated", "main", ["consent", "hf auth login", "org/gated"]),
-        ("org/missing", "main", ["no model org/missing", "hf auth login"]),
+        ("org/missing", "main", ["model org/missing was not found", "hf auth login"]),
         ("org/name", "nowhere", ['no revision "nowhere"', "model.revision"]),
     ],
 )
