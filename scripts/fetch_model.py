@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
+from snaketune.config.sections import BaseConfig
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.model.download import fetch_model
 
-    fetch_model(json.loads(snakemake.params.config)["model"], snakemake.output.manifest)
+    fetch_model(msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import families
 from snaketune import files
+from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import Fidelity
 from snaketune.engines.llama_cpp import quantize as quantizing
 from snaketune.model.manifest import write_manifest
@@ -56,7 +57,7 @@ def make_chain(
     rows = families.conversations()
     files.write_jsonl(folder / "test.jsonl", rows)
     families.adapt(chain.base, folder / "adapter", rows=rows, kind=kind)
-    settings = {"base": str(chain.base), "revision": "main"}
+    settings = BaseConfig(base=str(chain.base), revision="main")
     write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
     fused_model.fuse_model(
         folder / "base.json",

@@ -39,6 +39,14 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     quantize: QuantizeConfig | None
 
 
+class BaseConfig(Section, frozen=True, kw_only=True):
+    """The part of `model` that says which base it is, and how it is quantized."""
+
+    base: str
+    revision: str
+    quantize: QuantizeConfig | None = None
+
+
 class FieldOfRow(Section, frozen=True, kw_only=True):
     """Names the field of a row that holds its category or group."""
 

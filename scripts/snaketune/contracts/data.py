@@ -205,3 +205,33 @@ class ModelFile(Record, frozen=True, kw_only=True):
 
     bytes: int
     sha256: str
+
+
+class QuantizeRecord(Record, frozen=True, kw_only=True):
+    """How a base was quantized."""
+
+    bits: int
+    group_size: int
+    mode: str
+
+
+class ReadAs(Record, frozen=True, kw_only=True):
+    """The chat template and number format of the experiment that was chosen."""
+
+    chat_template: str | None
+    dtype: str
+
+
+class ModelManifest(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """results/models/<key>.json, <key>.config.json and model/base.json: a base model, described by its files.
+
+    Steps depend on it, never on the folder. commit: of a Hub model; read_as: in model/base.json only.
+    """
+
+    base: str
+    revision: str | None
+    commit: str | None
+    folder: str
+    quantize: QuantizeRecord | None
+    files: dict[str, ModelFile]
+    read_as: ReadAs | None = None

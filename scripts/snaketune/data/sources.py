@@ -7,7 +7,7 @@ import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from snaketune.config.sections import SourceConfig
 from snaketune.errors import ConfigError, DataError
@@ -168,6 +168,12 @@ def missing_file_error(path: str, where: str) -> DataError:
 CARD = "README.md"
 
 
+class Card(TypedDict, total=False):
+    """The part of a data set's card that names its files; written by a stranger."""
+
+    configs: list[Any]
+
+
 def download_split(source: SourceConfig, where: str) -> list[tuple[str, str]]:
     """The files of the split, downloaded: (local path, name that records.jsonl gives it).
 
@@ -212,7 +218,7 @@ def _downloaded(source: SourceConfig, where: str) -> list[tuple[str, str]]:
     return [(str(folder / one), f"{name}@{str(info.sha)[:12]}/{one}") for one in wanted]
 
 
-def select_data_files(names: Iterable[str], card: dict[str, Any], source: SourceConfig, where: str) -> list[str]:
+def select_data_files(names: Iterable[str], card: Card, source: SourceConfig, where: str) -> list[str]:
     """The data files of the wanted split: as the data set's card says, or else by the split's name in theirs."""
     wanted, subset = source.hub_split, source.subset
     files = [name for name in names if data_suffix(name) in FORMATS_BY_SUFFIX and not name.startswith(".")]
@@ -253,7 +259,7 @@ def _patterns(data_files: Any, wanted: str) -> list[str]:
     return found
 
 
-def _card(folder: Path) -> dict[str, Any]:
+def _card(folder: Path) -> Card:
     """The YAML head of a data set's card, or nothing."""
     import yaml
 
@@ -262,4 +268,5 @@ def _card(folder: Path) -> dict[str, Any]:
         head = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError):
         return {}
-    return head if isinstance(head, dict) else {}
+    configs = head.get("configs") if isinstance(head, dict) else None
+    return {"configs": configs} if isinstance(configs, list) else {}

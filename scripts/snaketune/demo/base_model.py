@@ -53,7 +53,7 @@ def write_tokenizer(folder: Path, known: list[int], seed: int) -> Any:
     return tokenizer
 
 
-def write_config(folder: Path) -> dict[str, Any]:
+def write_config(folder: Path) -> dict[str, object]:
     """Write config.json of a 0.7-million-parameter llama that fits the tokenizer; returns it."""
     config = {
         "architectures": ["LlamaForCausalLM"],

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from snaketune.contracts.data import ModelManifest
 from snaketune.engines.sampling import Sampling
 from snaketune.files import StrPath
 from snaketune.runtime.machine import DeviceInfo
@@ -201,7 +202,7 @@ class Quantizer(Protocol):
 
     def quantize_base(
         self, manifest: StrPath, model: dict[str, Any], folder: StrPath, quantized_manifest: StrPath
-    ) -> dict[str, Any]:
+    ) -> ModelManifest:
         """Quantize the base of a manifest as `model["quantize"]` says, into `folder`, and write its manifest.
 
         Raises ModelError for a base that is quantized already and for sizes that the engine does not have.

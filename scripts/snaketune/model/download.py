@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from snaketune.config.sections import BaseConfig
+from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json
 from snaketune.model.manifest import SMALL, WEIGHTS, is_local, local_files, write_manifest
 
 
-def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: str | None = None) -> str:
+def fetch(model: BaseConfig, folder: str | Path, *, weights: bool, commit: str | None = None) -> str:
     """Download a Hub model's small files, or its weights too, into `folder`; returns the commit.
 
     commit: the exact commit to take instead of the `revision` of the `model` section. A download that was cut off
@@ -19,8 +20,8 @@ def fetch(model: dict[str, Any], folder: str | Path, *, weights: bool, commit: s
     import huggingface_hub
     from huggingface_hub import errors
 
-    base = model["base"]
-    revision = commit or model["revision"]
+    base = model.base
+    revision = commit or model.revision
     try:
         commit = commit or huggingface_hub.model_info(base, revision=revision).sha
         huggingface_hub.snapshot_download(
@@ -74,7 +75,7 @@ def _download_error(error: Exception, base: str, revision: str) -> ModelError:
     )
 
 
-def fetch_config(model: dict[str, Any], manifest: StrPath) -> dict[str, Any]:
+def fetch_config(model: BaseConfig, manifest: StrPath) -> ModelManifest:
     """Write the manifest of a base's small files (configuration, tokenizer, template), fetched if need be.
 
     manifest: `<models>/<key>.config.json`; a hub model's files go to `<models>/<key>/`.
@@ -85,20 +86,20 @@ def fetch_config(model: dict[str, Any], manifest: StrPath) -> dict[str, Any]:
     return write_manifest(manifest, model, str(folder), patterns=SMALL, commit=commit)
 
 
-def fetch_model(model: dict[str, Any], manifest: StrPath) -> dict[str, Any]:
+def fetch_model(model: BaseConfig, manifest: StrPath) -> ModelManifest:
     """Write the manifest of the whole base, weights included: `<models>/<key>.json`.
 
     A hub model is taken at the commit that `<key>.config.json` beside it names, so that both describe one state.
     """
     folder, commit = _folder(model, _here(manifest, ".json")), None
     if _is_hub(model):
-        commit = read_json(Path(manifest).with_suffix(".config.json"))["commit"]
+        commit = read_json(Path(manifest).with_suffix(".config.json"), ModelManifest).commit
         fetch(model, folder, weights=True, commit=commit)
     return write_manifest(manifest, model, str(folder), patterns=SMALL + WEIGHTS, commit=commit)
 
 
-def _is_hub(model: dict[str, Any]) -> bool:
-    return model["base"] != "demo" and not is_local(model["base"])
+def _is_hub(model: BaseConfig) -> bool:
+    return model.base != "demo" and not is_local(model.base)
 
 
 def _here(manifest: StrPath, ending: str) -> Path:
@@ -106,8 +107,8 @@ def _here(manifest: StrPath, ending: str) -> Path:
     return Path(str(manifest).removesuffix(ending))
 
 
-def _folder(model: dict[str, Any], here: Path) -> Path:
-    if model["base"] != "demo" and is_local(model["base"]):
-        local_files(model["base"])
-        return Path(model["base"]).expanduser()
+def _folder(model: BaseConfig, here: Path) -> Path:
+    if model.base != "demo" and is_local(model.base):
+        local_files(model.base)
+        return Path(model.base).expanduser()
     return here

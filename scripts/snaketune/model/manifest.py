@@ -12,7 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from snaketune.config.sections import ModelConfig, QuantizeConfig
+import msgspec
+
+from snaketune.config.sections import BaseConfig, ModelConfig, QuantizeConfig
+from snaketune.contracts.data import ModelFile, ModelManifest, QuantizeRecord
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
 from snaketune.model import untrusted_files
@@ -81,8 +84,8 @@ def local_files(base: str) -> list[str]:
 
 
 def write_manifest(
-    path: StrPath, model: dict[str, Any], folder: str, *, patterns: tuple[str, ...], commit: str | None = None
-) -> dict[str, Any]:
+    path: StrPath, model: BaseConfig, folder: str, *, patterns: tuple[str, ...], commit: str | None = None
+) -> ModelManifest:
     """Describe the files of `folder` that match `patterns` by size and SHA-256, and write that to `path`.
 
     The files stay in `folder`. Raises ModelError for what cannot be trusted in them.
@@ -90,14 +93,15 @@ def write_manifest(
     root = Path(folder).expanduser()
     names = sorted({found.name for pattern in patterns for found in root.glob(pattern)})
     untrusted_files.check(root, names)
-    manifest = {
-        "base": model["base"],
-        "revision": None if model["base"] == "demo" or is_local(model["base"]) else model["revision"],
-        "commit": commit,
-        "folder": folder,
-        "quantize": model.get("quantize"),
-        "files": {name: {"bytes": (root / name).stat().st_size, "sha256": sha256(root / name)} for name in names},
-    }
+    quantized = msgspec.convert(model.quantize, QuantizeRecord, from_attributes=True) if model.quantize else None
+    manifest = ModelManifest(
+        base=model.base,
+        revision=None if model.base == "demo" or is_local(model.base) else model.revision,
+        commit=commit,
+        folder=folder,
+        quantize=quantized,
+        files={name: ModelFile(bytes=(root / name).stat().st_size, sha256=sha256(root / name)) for name in names},
+    )
     write_json(path, manifest)
     return manifest
 

@@ -73,7 +73,7 @@ def _check_config(path: Path) -> None:
         )
 
 
-def check_safetensors(path: Path) -> dict[str, dict[str, Any]]:
+def check_safetensors(path: Path) -> dict[str, dict[str, object]]:
     """The header of a safetensors file (name -> dtype, shape, data_offsets), held against the file's size.
 
     The format: eight bytes of length, that many bytes of JSON, then the tensors without gap or overlap

@@ -178,12 +178,12 @@ class Renderer:
         import jinja2
 
         try:
-            said = self._render(
+            rendered = self._render(
                 [{"role": "system", "content": PROBE}, {"role": "user", "content": "a"}], None, generation=True
             )
         except jinja2.TemplateError:
             return False
-        return PROBE in said
+        return PROBE in rendered
 
     def _span(
         self, messages: list[Message], turn: int, tools: list[Any] | None, whole: str, cursor: int
@@ -292,7 +292,7 @@ def settled(template: str | None) -> str | None:
     """
     if not template:
         return None
-    template = NOW.sub(lambda asked: repr(DAY.strftime(asked[2])), template)
+    template = NOW.sub(lambda call: repr(DAY.strftime(call[2])), template)
     fixed = "{%- set enable_thinking = false -%}"
     return fixed + template if "enable_thinking" in template and not template.startswith(fixed) else template
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snaketune.config.sections import ModelConfig
+from snaketune.config.sections import BaseConfig, ModelConfig
 from snaketune.errors import ModelError
 from snaketune.model import download
 from snaketune.model import manifest as base
@@ -54,7 +54,7 @@ def test_each_template_gives_the_tokens_of_one_base_a_key_of_their_own() -> None
 
 def test_a_manifest_describes_every_file_and_a_changed_size_is_found(folder: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "base-x.json"
-    download.fetch_model(MODEL | {"base": str(folder)}, manifest)
+    download.fetch_model(BaseConfig(base=str(folder), revision="main"), manifest)
     assert set(base.read_manifest(manifest)["files"]) == {"config.json", "tokenizer.json", "model.safetensors"}
     (folder / "model.safetensors").write_bytes(b"1234")
     with pytest.raises(ModelError, match=r"model\.safetensors has 4 bytes instead of 10"):
@@ -65,15 +65,15 @@ def test_a_manifest_describes_every_file_and_a_changed_size_is_found(folder: Pat
 
 
 def test_the_manifest_of_the_small_files_does_not_need_the_weights_content(folder: Path, tmp_path: Path) -> None:
-    made = download.fetch_config(MODEL | {"base": str(folder)}, tmp_path / "x.config.json")
-    assert set(made["files"]) == {"config.json", "tokenizer.json"}
+    made = download.fetch_config(BaseConfig(base=str(folder), revision="main"), tmp_path / "x.config.json")
+    assert set(made.files) == {"config.json", "tokenizer.json"}
 
 
 def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (folder / "extra.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(ModelError, match=r"extra\.json is a link"):
-        download.fetch_model(MODEL | {"base": str(folder)}, tmp_path / "x.json")
+        download.fetch_model(BaseConfig(base=str(folder), revision="main"), tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(("name", "words"), [("./nowhere", "no folder"), ("/", "no model in Hugging Face format")])

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from snaketune.config.sections import BaseConfig
 from snaketune.errors import ModelError
 from snaketune.model import manifest as base
 from snaketune.model import untrusted_files
@@ -128,7 +129,7 @@ def change(path: Path, **values: object) -> None:
 
 
 def manifest(folder: Path) -> None:
-    section = {"base": str(folder), "revision": "main"}
+    section = BaseConfig(base=str(folder), revision="main")
     base.write_manifest(folder.parent / "base.json", section, str(folder), patterns=base.SMALL + base.WEIGHTS)
 
 

@@ -128,9 +128,9 @@ def open_text(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes
     """
     with open_decompressed(path) as content:
         head = content.peek(1 << 16)[: 1 << 16]  # type: ignore[attr-defined]
-        for start, kind, mend in BINARY:
+        for start, kind, fix in BINARY:
             if head.startswith(start):
-                raise DataError(f"this is {kind}, not text", where=path, fix=mend)
+                raise DataError(f"this is {kind}, not text", where=path, fix=fix)
         zeros = head.count(0)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff") and container in ("csv", "tsv"):
             yield _Recoded(content), b""  # type: ignore[misc]
@@ -165,8 +165,8 @@ class _Recoded:
 
 
 def too_long_row(number: int, beginning: bytes) -> RawRow:
-    said = f"the row is longer than {LONGEST_LINE >> 20} MiB; its first {LONG_LINE_PREFIX} bytes are kept here"
-    return RawRow(number, beginning[:LONG_LINE_PREFIX], Rejection("too-long", said))
+    detail = f"the row is longer than {LONGEST_LINE >> 20} MiB; its first {LONG_LINE_PREFIX} bytes are kept here"
+    return RawRow(number, beginning[:LONG_LINE_PREFIX], Rejection("too-long", detail))
 
 
 def not_utf8(raw: bytes) -> Rejection | None:

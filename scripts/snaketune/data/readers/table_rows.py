@@ -153,8 +153,8 @@ def _chunk_rows(chunk: list[tuple[int, str]], names: list[str], delimiter: str) 
         elif wrong := not_utf8(raw):
             yield RawRow(number, raw, wrong)
         elif further is not None:
-            said = f"{len(present)} cells under {len(names)} column names; a comma too many?"
-            yield RawRow(number, raw, Rejection("unknown-format", said))
+            detail = f"{len(present)} cells under {len(names)} column names; a comma too many?"
+            yield RawRow(number, raw, Rejection("unknown-format", detail))
         else:
             yield RawRow(number, raw, dict(zip(names, present, strict=False)))
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
 from snaketune import files
+from snaketune.config.sections import BaseConfig
+from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
 from snaketune.model import manifest as base
 
@@ -20,13 +23,14 @@ BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "nvfp4": (4,), "mxfp8": (8,
 
 def quantize_base(
     manifest: files.StrPath, model: dict[str, Any], folder: files.StrPath, quantized_manifest: files.StrPath
-) -> dict[str, Any]:
+) -> ModelManifest:
     """Quantize the base of `manifest` as `model["quantize"]` says, into `folder`, and write its manifest.
 
     Tokenizer and settings are copied as they are. Layers whose width is no multiple of the group size stay as they
     are, as in mlx-lm. Raises ModelError for a base that is quantized already.
     """
     wanted = model["quantize"]
+    described = msgspec.convert({key: model[key] for key in ("base", "revision", "quantize")}, BaseConfig)
     _check(wanted)
     source = Path(base.read_manifest(manifest)["folder"]).expanduser()
     loaded, config = load_model(source, lazy=True)
@@ -48,7 +52,7 @@ def quantize_base(
                     shutil.copyfile(file, staged / file.name)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staged, target)
-    return base.write_manifest(quantized_manifest, model, str(folder), patterns=base.SMALL + base.WEIGHTS)
+    return base.write_manifest(quantized_manifest, described, str(folder), patterns=base.SMALL + base.WEIGHTS)
 
 
 def _check(wanted: dict[str, Any]) -> None:
