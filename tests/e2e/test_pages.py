@@ -12,7 +12,7 @@ from typing import Any
 import browser
 import pytest
 from run_copies import HOSTILE, RunCopies
-from snaketune.report import collect, human_eval, human_ratings, page, run_comparison
+from snaketune.report import collect, human_eval, page, run_comparison
 
 pytestmark = [
     pytest.mark.e2e,
@@ -273,7 +273,7 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
     _keys(chromium, "s")
     exported = _exported(chromium)
     assert exported.name == "votes-jessy-v1-Ada.json"
-    found = human_ratings.aggregate_votes([exported], form, seed=1)
+    found = human_eval.aggregate_votes([exported], form, seed=1)
     assert found.refused == []
     assert found.raters == ["Ada"]
     assert found.preference.tuned == 5
@@ -305,7 +305,7 @@ def test_answers_are_rated_by_keyboard_with_a_comment(chromium: Any, run: Path) 
     assert len(ratings) == 1
     assert [ratings[0][name] for name in human_eval.CRITERIA] == [5, 4, 3, 2, 1]
     assert ratings[0]["comment"] == "well said 1 2 3"
-    assert human_ratings.aggregate_votes([exported], form, seed=1).ratings["overall"].questions == 0
+    assert human_eval.aggregate_votes([exported], form, seed=1).ratings["overall"].questions == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -29,7 +29,7 @@ from snaketune.contracts.report import (
 )
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath
-from snaketune.report import answers, conclusion, experiment_overview, human_eval, human_ratings
+from snaketune.report import answers, conclusion, experiment_overview, human_eval
 from snaketune.report.forecast_accuracy import stage_seconds
 from snaketune.report.run_files import RunFiles
 
@@ -55,9 +55,7 @@ def collect(folder: StrPath, declared: Iterable[StrPath] | None = None) -> RunRe
     run = RunFiles(folder, declared)
     found = _findings(run)
     paths = run.glob("votes/*.json")
-    ratings = (
-        human_ratings.aggregate_votes(paths, human_eval.form(found), found.config.get("seed", 1)) if paths else None
-    )
+    ratings = human_eval.aggregate_votes(paths, human_eval.form(found), found.config.get("seed", 1)) if paths else None
     fields = msgspec.structs.asdict(found)
     return RunReport(**fields, human_ratings=ratings, conclusion=conclusion.conclude(found))
 

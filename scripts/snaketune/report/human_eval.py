@@ -1,4 +1,4 @@
-"""The form for blind judging: two answers in a random order without names, or one to rate; and its hidden order.
+"""Blind judging: the form with two answers in a random order without names, and the votes that come back.
 
 The page holds neither names nor an order to find them by: which side shows the tuned model is derived from the form's
 fingerprint when the votes are read back (see aggregate_votes), and never written anywhere.
@@ -7,15 +7,89 @@ fingerprint when the votes are read back (see aggregate_votes), and never writte
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
 
 from snaketune.config.schema import canonical
-from snaketune.contracts.report import AnsweredRow, Form, FormItem, RunFindings
+from snaketune.contracts.report import (
+    Agreement,
+    AnsweredRow,
+    Form,
+    FormItem,
+    HumanRatings,
+    Preference,
+    RaterComment,
+    RatingMean,
+    RefusedFile,
+    RunFindings,
+)
+from snaketune.errors import EvaluationError
+from snaketune.evaluate import significance
+from snaketune.files import StrPath
+from snaketune.report.run_files import replace_lone_surrogates
 
 MOST = 100  # questions; more than a person judges with care
 CRITERIA = ("accuracy", "relevance", "coherence", "completeness", "overall")
 FILE_KIND = "snaketune votes"
+RESAMPLES = 1000
+LARGEST = 20_000_000  # bytes of a votes file
+Side = Literal["left", "right"]
+Value = TypeVar("Value")
+
+
+class PreferenceEntry(msgspec.Struct):
+    """A choice in a votes file."""
+
+    id: str
+    choice: Literal["left", "right", "tie"]
+    comment: str = ""
+
+
+class RatingEntry(msgspec.Struct):
+    """The ratings of one answer in a votes file, 1 to 5 by each criterion."""
+
+    id: str
+    side: Side
+    accuracy: Literal[1, 2, 3, 4, 5]
+    relevance: Literal[1, 2, 3, 4, 5]
+    coherence: Literal[1, 2, 3, 4, 5]
+    completeness: Literal[1, 2, 3, 4, 5]
+    overall: Literal[1, 2, 3, 4, 5]
+    comment: str = ""
+
+
+class VotesFile(msgspec.Struct):
+    """What a person saves from the form."""
+
+    rater: str
+    preferences: list[PreferenceEntry]
+    ratings: list[RatingEntry]
+
+
+class Vote(msgspec.Struct):
+    """A person's choice between the models behind the two sides: tuned, base or tie."""
+
+    rater: str
+    id: str
+    choice: str
+    comment: str
+
+
+class Rating(msgspec.Struct):
+    """A person's ratings of the answer of one model, tuned or base."""
+
+    rater: str
+    id: str
+    model: str
+    values: dict[str, int]
+    comment: str
 
 
 def form(found: RunFindings) -> Form:
@@ -68,3 +142,227 @@ def _pair(row: AnsweredRow, base: str | None, tuned: str | None) -> list[str]:
 def tuned_is_left(fingerprint: str, item: str) -> bool:
     """Which side of an item shows the tuned model: a fair coin that only the form's fingerprint decides."""
     return hashlib.sha256(f"{fingerprint}\0{item}".encode()).digest()[0] & 1 == 1
+
+
+def aggregate_votes(paths: Iterable[StrPath], form: Form, seed: int) -> HumanRatings:
+    """Everything that the votes in some files say about the run whose form they were given on.
+
+    A file that cannot be counted is refused as a whole, and named.
+    """
+    counted, refused = _read_all(sorted(map(Path, paths)), form)
+    votes = [vote for file in counted.values() for vote in _votes(file, form)]
+    ratings = [rating for file in counted.values() for rating in _ratings(file, form)]
+    return HumanRatings(
+        raters=sorted(counted),
+        votes=len(votes),
+        preference=preference(votes),
+        categories=_preference_by_category(votes, form),
+        agreement=agreement(votes),
+        ratings=rating_means(ratings, seed),
+        comments=[
+            *(RaterComment(rater=v.rater, id=v.id, choice=v.choice, comment=v.comment) for v in votes if v.comment),
+            *(RaterComment(rater=r.rater, id=r.id, choice=r.model, comment=r.comment) for r in ratings if r.comment),
+        ],
+        refused=refused,
+    )
+
+
+def _read_all(paths: Iterable[Path], form: Form) -> tuple[dict[str, VotesFile], list[RefusedFile]]:
+    """The files that count, by rater, and those that do not."""
+    counted: dict[str, VotesFile] = {}
+    refused = []
+    for path in paths:
+        try:
+            file = read(path, form)
+            if file.rater in counted:
+                raise EvaluationError(
+                    f'there are two files of the rater "{file.rater}"',
+                    where=str(path),
+                    fix="Keep the later one, or give each rater a name of their own",
+                )
+            counted[file.rater] = file
+        except EvaluationError as error:
+            refused.append(RefusedFile(file=path.name, problem=error.what, fix=error.fix))
+    return counted, refused
+
+
+def read(path: Path, form: Form) -> VotesFile:
+    """A votes file, checked; EvaluationError for one that is damaged, or of another run or other answers."""
+    where, again = str(path), "Export it again from this run's human_eval.html"
+    content = _object(path, again)
+    if content.get("kind") != FILE_KIND or content.get("version") != 1:
+        raise EvaluationError("this is not a file of votes", where=where, fix=again)
+    if content.get("run") != form.run:
+        raise EvaluationError(
+            f'these votes are for the run "{content.get("run")}"',
+            where=where,
+            fix="Put them into that run's votes folder",
+        )
+    if content.get("fingerprint") != form.fingerprint:
+        raise EvaluationError(
+            "these votes were given on other answers: this run has been evaluated anew since",
+            where=where,
+            fix="Judge again with the present human_eval.html, or remove the file",
+        )
+    known = {item.id for item in form.items}
+    rater = content.get("rater")
+    return VotesFile(
+        rater=rater if isinstance(rater, str) and rater.strip() else path.stem,
+        preferences=_entries(
+            content, "preferences", PreferenceEntry, known, "a choice in it is none of left, right, tie", path
+        ),
+        ratings=_entries(content, "ratings", RatingEntry, known, "a rating in it is not from 1 to 5", path),
+    )
+
+
+def _object(path: Path, again: str) -> dict[str, object]:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError
+        content = replace_lone_surrogates(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        raise EvaluationError(
+            "this is not a file of votes: it cannot be read as JSON", where=str(path), fix=again
+        ) from None
+    if not isinstance(content, dict):
+        raise EvaluationError("this is not a file of votes", where=str(path), fix=again)
+    return content
+
+
+def _entries(
+    content: dict[str, object], key: str, type: type[Value], known: set[str], invalid: str, path: Path
+) -> list[Value]:
+    """The entries of a list in a votes file; each must be of a question of the form, and valid."""
+    again = "Export it again from this run's human_eval.html"
+    found = content.get(key, [])
+    given = found if isinstance(found, list) else [found]
+    entries = [entry for entry in given if isinstance(entry, dict) and entry.get("id") in known]
+    if len(entries) < len(given):
+        raise EvaluationError("it has a vote for a question that was not asked", where=str(path), fix=again)
+    try:
+        return [msgspec.convert({**entry, "comment": str(entry.get("comment") or "")}, type) for entry in entries]
+    except msgspec.ValidationError:
+        raise EvaluationError(invalid, where=str(path), fix=again) from None
+
+
+def _votes(file: VotesFile, form: Form) -> list[Vote]:
+    """A rater's preferences with the sides turned into what they hid; of two for one question the later counts."""
+    chosen = {entry.id: entry for entry in file.preferences}
+    models = {
+        item: "tie" if entry.choice == "tie" else _model(form, item, entry.choice) for item, entry in chosen.items()
+    }
+    return [Vote(file.rater, item, models[item], entry.comment) for item, entry in chosen.items()]
+
+
+def _ratings(file: VotesFile, form: Form) -> list[Rating]:
+    chosen = {(entry.id, entry.side): entry for entry in file.ratings}
+    return [
+        Rating(
+            file.rater, item, _model(form, item, side), {name: getattr(entry, name) for name in CRITERIA}, entry.comment
+        )
+        for (item, side), entry in chosen.items()
+    ]
+
+
+def _model(form: Form, item: str, side: Side) -> str:
+    return "tuned" if (side == "left") == tuned_is_left(form.fingerprint, item) else "base"
+
+
+def _preference_by_category(votes: Sequence[Vote], form: Form) -> dict[str, Preference]:
+    categories = {item.id: item.category for item in form.items}
+    found = {
+        name: preference([vote for vote in votes if categories[vote.id] == name])
+        for name in sorted({category for category in categories.values() if category})
+    }
+    return {name: preferred for name, preferred in found.items() if preferred}
+
+
+def preference(votes: Sequence[Vote]) -> Preference | None:
+    """Which model wins more questions.
+
+    A question counts once however many judged it, for the model that more of them preferred: two votes on one question
+    are not two independent observations.
+    """
+    if not votes:
+        return None
+    by_question: dict[str, Counter[str]] = defaultdict(Counter)
+    for vote in votes:
+        by_question[vote.id][vote.choice] += 1
+    leads = [counts["tuned"] - counts["base"] for counts in by_question.values()]
+    tuned, base = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
+    decided = tuned + base
+    low, high = significance.wilson_interval(tuned, decided) if decided else (None, None)
+    return Preference(
+        questions=len(by_question),
+        tuned=tuned,
+        base=base,
+        ties=len(by_question) - decided,
+        share=tuned / decided if decided else None,
+        low=low,
+        high=high,
+        p=significance.mcnemar_p([lead > 0 for lead in leads], [lead < 0 for lead in leads]) if decided else None,
+    )
+
+
+def agreement(votes: Sequence[Vote]) -> Agreement | None:
+    """How far raters of the same questions agree; None with fewer than two raters."""
+    units: dict[str, list[str]] = defaultdict(list)
+    for vote in votes:
+        units[vote.id].append(vote.choice)
+    shared = [choices for choices in units.values() if len(choices) > 1]
+    if not shared:
+        return None
+    pairs = [(a, b) for choices in shared for i, a in enumerate(choices) for b in choices[i + 1 :]]
+    return Agreement(
+        questions=len(shared),
+        share=sum(a == b for a, b in pairs) / len(pairs),
+        alpha=krippendorff_alpha(shared, lambda a, b: float(a != b)),
+    )
+
+
+def krippendorff_alpha(units: Sequence[Sequence[Value]], distance: Callable[[Value, Value], float]) -> float | None:
+    """Krippendorff's alpha of values given to the same units; None where all values are the same.
+
+    1 less observed over expected disagreement (Krippendorff 2004, chapter 11); units with one value say nothing.
+    """
+    shared = [values for values in units if len(values) > 1]
+    counts = Counter(value for values in shared for value in values)
+    total = counts.total()
+    observed = sum(
+        sum(distance(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j) / (len(values) - 1)
+        for values in shared
+    )
+    expected = sum(n * m * distance(a, b) for a, n in counts.items() for b, m in counts.items()) / max(total - 1, 1)
+    return 1 - observed / expected if expected else None
+
+
+def rating_means(ratings: Sequence[Rating], seed: int) -> dict[str, RatingMean] | None:
+    """Mean ratings by criterion.
+
+    Differences are of questions whose both answers were rated, each the mean over its raters, with the 95 % bootstrap
+    interval over questions; None in place of what too few ratings cannot give.
+    """
+    return {name: _rating_mean(name, ratings, seed) for name in CRITERIA} if ratings else None
+
+
+def _rating_mean(criterion: str, ratings: Sequence[Rating], seed: int) -> RatingMean:
+    by_question: dict[str, dict[str, list[int]]] = defaultdict(lambda: {"base": [], "tuned": []})
+    for rating in ratings:
+        by_question[rating.id][rating.model].append(rating.values[criterion])
+    base, tuned = ([value for given in by_question.values() for value in given[name]] for name in ("base", "tuned"))
+    both = [given for given in by_question.values() if given["base"] and given["tuned"]]
+    gaps = np.array([np.mean(given["tuned"]) - np.mean(given["base"]) for given in both])
+    low = high = None
+    if len(gaps) > 1:
+        sums = significance.bootstrap_sums(np.stack([gaps, np.ones(len(gaps))], axis=1), RESAMPLES, seed)
+        low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gaps))
+        if low == high:
+            low, high = significance.unvaried_interval(low, -4.0, 4.0, len(gaps))
+    return RatingMean(
+        base=float(np.mean(base)) if base else None,
+        tuned=float(np.mean(tuned)) if tuned else None,
+        questions=len(gaps),
+        difference=float(gaps.mean()) if len(gaps) else None,
+        low=low,
+        high=high,
+    )

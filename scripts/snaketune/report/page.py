@@ -13,9 +13,9 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune import files
-from snaketune.contracts.report import Measurements, RunFindings, RunReport
+from snaketune.contracts.report import JsonObject, Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
-from snaketune.report import collect, experiment_overview, formatting, human_eval, older_report, view_models
+from snaketune.report import collect, experiment_overview, formatting, human_eval, view_models
 from snaketune.report.formatting import no_break
 
 RESOURCES = (
@@ -30,6 +30,13 @@ RESOURCES = (
     "../../../report/sections",
 )
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
+OLDER_PAGE = "index-older.html"
+TOP = '<header class="top"'
+OLDER_WARNING = (
+    '<p class="caution bad" id="older">This report is older than the configuration. It was made with other settings; '
+    "with the present ones the pilot said no-go, and nothing was trained. "
+    '<a href="../pilot/index.html">The pilot and its reasons</a></p>'
+)
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 
 
@@ -77,10 +84,24 @@ def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None 
     """Write the pilot's page, after a go and after a no-go alike."""
     report = collect.collect(folder, declared)
     values = _with_pictures(view_models.pilot_values(report, collect.measurements(folder)))
-    older = older_report.set_aside(folder, values["pilot"])
+    older = set_older_report_aside(folder, values["pilot"])
     styles = ("style.css", "human_eval.css")
     files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, **values))
     return report
+
+
+def set_older_report_aside(folder: StrPath, decision: JsonObject) -> str | None:
+    """After a no-go that ends the run, rename the report of the run in `folder` and let it say that it is older.
+
+    Returns the name of the older report, if there is one. The report of the present settings will be made under its
+    own name, once there is one.
+    """
+    current, older = Path(folder, "report/index.html"), Path(folder, "report", OLDER_PAGE)
+    if decision.get("decision") == "no-go" and not decision.get("overridden") and current.is_file():
+        html = current.read_text(encoding="utf-8")
+        files.write_text(older, html.replace(TOP, f"{OLDER_WARNING}\n{TOP}", 1))
+        current.unlink()
+    return OLDER_PAGE if older.is_file() and not current.is_file() else None
 
 
 def _with_pictures(values: view_models.Values) -> view_models.Values:

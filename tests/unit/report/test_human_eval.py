@@ -25,7 +25,7 @@ from snaketune.contracts.report import (
     TrainingFindings,
 )
 from snaketune.files import write_json
-from snaketune.report import human_eval, human_ratings
+from snaketune.report import human_eval
 
 
 def findings(rows: int = 40, run: str = "jessy-v1", asked_by: int = 1) -> RunFindings:
@@ -102,7 +102,7 @@ def _votes(form: Form, rater: str, prefers: dict[str, str], **changed: Any) -> d
 def _tallied(folder: Path, form: Form, *files: dict[str, Any]) -> HumanRatings:
     for number, content in enumerate(files):
         write_json(folder / f"votes-{number}.json", content)
-    return human_ratings.aggregate_votes(sorted(folder.glob("*.json")), form, seed=1)
+    return human_eval.aggregate_votes(sorted(folder.glob("*.json")), form, seed=1)
 
 
 def test_the_form_says_nowhere_which_side_is_tuned() -> None:
@@ -200,7 +200,7 @@ def test_arbitrary_bytes_are_refused_and_do_not_stop_the_report(tmp_path: Path) 
     form = human_eval.form(findings())
     for number, content in enumerate((b"", b"\xff\xfe", b"[1, 2]", b"[" * 100_000, b"null")):
         (tmp_path / f"odd-{number}.json").write_bytes(content)
-    found = human_ratings.aggregate_votes(tmp_path.glob("*.json"), form, seed=1)
+    found = human_eval.aggregate_votes(tmp_path.glob("*.json"), form, seed=1)
     assert len(found.refused) == 5
     assert found.preference is None
 
@@ -237,10 +237,10 @@ def test_alpha_is_one_for_agreement_and_about_zero_for_chance() -> None:
     def differs(a: str, b: str) -> float:
         return float(a != b)
 
-    assert human_ratings.krippendorff_alpha([["x", "x"], ["y", "y", "y"]], differs) == 1
+    assert human_eval.krippendorff_alpha([["x", "x"], ["y", "y", "y"]], differs) == 1
     rng = random.Random(1)
     chance = [[rng.choice("xyz") for _ in range(3)] for _ in range(400)]
-    assert human_ratings.krippendorff_alpha(chance, differs) == pytest.approx(0, abs=0.06)
+    assert human_eval.krippendorff_alpha(chance, differs) == pytest.approx(0, abs=0.06)
 
 
 def test_alpha_equals_krippendorffs_own_example() -> None:
@@ -252,4 +252,4 @@ def test_alpha_equals_krippendorffs_own_example() -> None:
         "1 2 3 3 2 4 4 1 2 5 1 *".split(),
     ]
     units = [[one for one in unit if one != "*"] for unit in zip(*observers, strict=True)]
-    assert human_ratings.krippendorff_alpha(units, lambda a, b: float(a != b)) == pytest.approx(0.743, abs=5e-4)
+    assert human_eval.krippendorff_alpha(units, lambda a, b: float(a != b)) == pytest.approx(0.743, abs=5e-4)
