@@ -1,4 +1,4 @@
-"""Train an adapter on all training rows (snaketune.engines.get_trainer)."""
+"""Train an adapter on all training rows (snaketune.engines)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train on a fraction of the pilot's rows, for the learning curve (snaketune.engines.get_trainer)."""
+"""Train on a fraction of the pilot's rows, for the learning curve (snaketune.engines)."""
 
 import json
 from pathlib import Path
