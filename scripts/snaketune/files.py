@@ -38,6 +38,15 @@ def scratch(beside: StrPath) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder near `target`; on success it takes the target's place, on failure it is removed."""
+    with scratch(target) as temporary:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+
+
 def remove_abandoned(folder: StrPath) -> None:
     """Remove what processes that were killed left half-made in `folder` and below it."""
     for path in Path(folder).rglob(".*.tmp"):

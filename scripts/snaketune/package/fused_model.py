@@ -8,10 +8,6 @@ model is written as a model of its own.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +44,7 @@ def fuse_model(
     renderer = Renderer(base["folder"], options["chat_template"])
     target = Path(folder)
     config = files.read_json(Path(base["folder"]) / "config.json")
-    with atomic_folder(target) as temporary:
+    with files.atomic_folder(target) as temporary:
         written = get_exporter().fuse(
             base["folder"],
             Path(adapter).parent,
@@ -76,15 +72,6 @@ def fuse_model(
     )
     files.write_json(manifest, record)
     return record
-
-
-@contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder near `target`; on success it takes the target's place, on failure it is removed."""
-    with files.scratch(target) as temporary:
-        yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
 
 
 def _facts(path: Path) -> FileFacts:

@@ -12,7 +12,6 @@ from snaketune.engines import get_exporter
 from snaketune.files import StrPath, replacing
 from snaketune.model.manifest import read_manifest
 from snaketune.package import gguf_conversion
-from snaketune.package.fused_model import atomic_folder
 
 
 def export_adapter(*, model: StrPath, adapter: StrPath, peft: StrPath, lora: StrPath, threads: int = 1) -> None:
@@ -23,7 +22,7 @@ def export_adapter(*, model: StrPath, adapter: StrPath, peft: StrPath, lora: Str
     base = read_manifest(model)
     exported = get_exporter().peft_adapter(Path(adapter).parent)
     config = exported.config | {"base_model_name_or_path": base["base"]}
-    with atomic_folder(Path(peft)) as folder:
+    with files.atomic_folder(Path(peft)) as folder:
         save_file(exported.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         files.write_json(folder / "adapter_config.json", config)
         _convert(folder, base["folder"], lora, threads)

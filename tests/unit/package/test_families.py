@@ -56,7 +56,7 @@ def test_a_family_is_the_same_model_in_every_file(family: str, bits: int | None,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_a_fused_family_loads_in_transformers_and_says_the_same(family: str, tmp_path: Path) -> None:
+def test_fused_family_has_the_same_distributions_in_transformers(family: str, tmp_path: Path) -> None:
     import json
     import subprocess
     import sys

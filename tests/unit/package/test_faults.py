@@ -150,7 +150,7 @@ def test_an_end_token_that_llama_cpp_does_not_know_is_caught(chain: Chain, tmp_p
     assert ("stops", "gguf-f16") in failed(chain.check(tmp_path / "f.json", ggufs=[bad]))
 
 
-def test_answers_that_part_where_the_adapter_was_sure_are_told_from_near_ties(chain: Chain, tmp_path: Path) -> None:
+def test_divergence_margin_separates_a_lost_adapter_from_near_ties(chain: Chain, tmp_path: Path) -> None:
     right = chain.check(tmp_path / "right.json", ggufs=[]).variants["fused"]
     base = mx.load(str(chain.base / "model.safetensors"))
     manifest = with_weights(chain, tmp_path, lambda name, value: base[name].astype(value.dtype))
@@ -159,7 +159,7 @@ def test_answers_that_part_where_the_adapter_was_sure_are_told_from_near_ties(ch
     assert wrong.divergence_margin > 0.1 > (right.divergence_margin or 0.0)
 
 
-def test_a_right_chain_passes_the_gate(chain: Chain, tmp_path: Path) -> None:
+def test_fidelity_gate_passes_an_undamaged_chain(chain: Chain, tmp_path: Path) -> None:
     record = chain.check(tmp_path / "f.json")
     assert failed(record) == set()
     assert "passed" in fidelity.require_passed(tmp_path / "f.json")

@@ -23,7 +23,7 @@ from snaketune.engines.llama_cpp import convertible, quantize
 from snaketune.engines.mlx import capabilities, export, tensors
 from snaketune.engines.mlx import loading as mlx_loading
 from snaketune.errors import ConfigError, ModelError, PackageError
-from snaketune.package import fused_model, gguf_conversion, gguf_file, peft_export, tokenizer_files
+from snaketune.package import gguf_conversion, gguf_file, peft_export, tokenizer_files
 
 SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "package.yaml"
 IDS = list(range(5, 40))
@@ -34,7 +34,7 @@ def test_the_schema_offers_exactly_the_types_of_the_installed_llama_cpp() -> Non
     assert set(offered) == set(quantize.types())
 
 
-def test_a_misspelt_type_is_answered_with_the_nearest(chain: Chain, tmp_path: Path) -> None:
+def test_misspelled_gguf_type_is_refused_with_the_nearest_name(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='did you mean "q4_k_m"'):
         quantize.quantize(chain.gguf("f16"), tmp_path / "x.gguf", "q4_km", threads=1)
     with pytest.raises(ConfigError, match="importance matrix"):
@@ -111,7 +111,7 @@ def test_a_failed_fuse_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "fused" / "old").touch()
 
     def fail() -> None:
-        with fused_model.atomic_folder(tmp_path / "fused") as folder:
+        with files.atomic_folder(tmp_path / "fused") as folder:
             (folder / "new").touch()
             raise ValueError("planted")
 
@@ -170,7 +170,7 @@ def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["dora", "full"])
-def test_an_adapter_that_is_no_lora_says_that_it_cannot_be_exported(kind: str, chain: Chain, tmp_path: Path) -> None:
+def test_exporting_an_adapter_that_is_no_lora_is_refused(kind: str, chain: Chain, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(chain.folder / "adapter", adapter)
     config = files.read_json(adapter / "adapter_config.json") | {"fine_tune_type": kind}
@@ -235,7 +235,7 @@ def test_a_pretokenizer_is_named_only_where_its_rule_is_exactly_llama_cpps(
     assert convertible.pretokenizer(tmp_path) == name
 
 
-def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: Path) -> None:
+def test_base_that_the_converter_does_not_know_is_refused_before_training(tmp_path: Path) -> None:
     tiny_tokenizers.write_bpe(tmp_path, split=r"\w+|\W+", special=["<e>"], begin=None, end="<e>", template=None)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalM"]}', encoding="utf-8")
     with pytest.raises(ModelError, match='did you mean "LlamaForCausalLM"'):
@@ -252,7 +252,7 @@ def test_what_the_converter_does_not_know_is_refused_before_training(tmp_path: P
     assert len(convertible.tokenizer_hashes()) > 50
 
 
-def test_a_broken_folder_fails_with_the_converters_own_words(tmp_path: Path) -> None:
+def test_converting_a_broken_folder_fails_with_the_converters_last_lines(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchForCausalLM"]}', encoding="utf-8")
     with pytest.raises(PackageError, match="NoSuchForCausalLM"):
         gguf_conversion.convert(tmp_path, tmp_path / "x.gguf", name="x")
@@ -280,7 +280,7 @@ def test_converting_holds_little_more_than_one_copy_of_the_model(
     assert int(said.stdout) * unit < 1.3 * size
 
 
-def test_a_model_read_layer_by_layer_says_the_same(quantized_chain: Chain) -> None:
+def test_streamed_model_has_the_distributions_of_the_model_in_memory(quantized_chain: Chain) -> None:
     base, adapter = quantized_chain.base, quantized_chain.folder / "adapter"
     rows, positions = [IDS, IDS[:20]], [range(35), range(3, 20)]
     streamed, whole = (
@@ -292,7 +292,7 @@ def test_a_model_read_layer_by_layer_says_the_same(quantized_chain: Chain) -> No
     assert [np.abs(one - other).max() < 1e-3 for one, other in zip(streamed, whole, strict=True)] == [True, True]
 
 
-def test_the_head_of_a_gguf_says_what_is_in_it(chain: Chain) -> None:
+def test_gguf_header_names_architecture_template_and_parameters(chain: Chain) -> None:
     head = gguf_file.read(chain.gguf("f16"))
     assert head.metadata["general.architecture"] == "llama"
     assert head.metadata["general.name"] == "tiny"

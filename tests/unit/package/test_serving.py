@@ -41,7 +41,7 @@ def predictions(chain: Chain, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_server_gives_the_evaluations_answers_alone_and_eight_at_once(chain: Chain, tmp_path: Path) -> None:
+def test_server_gives_the_evaluations_answers_in_sequence_and_eight_at_once(chain: Chain, tmp_path: Path) -> None:
     path = predictions(chain, tmp_path / "predictions.jsonl")
     requests = serving.replay_requests(path, chain.folder / "test.jsonl", SETTINGS.num_prompts)
     serving.check(chain.gguf("q8_0"), requests, SETTINGS, tmp_path / "served.json")
@@ -58,7 +58,7 @@ def test_the_server_gives_the_evaluations_answers_alone_and_eight_at_once(chain:
     assert timing.concurrent.tokens_per_second > 0
 
 
-def test_a_file_that_cannot_be_loaded_ends_with_the_servers_words(tmp_path: Path) -> None:
+def test_serving_a_damaged_gguf_is_recorded_with_the_servers_last_lines(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing else")
     request = ReplayRequest([{"role": "user", "content": "a"}], "b")
     (tmp_path / "timing.json").write_text("of an earlier run")
@@ -80,7 +80,7 @@ def test_a_port_in_use_is_named() -> None:
                 pass
 
 
-def test_a_server_that_hangs_is_an_error_within_its_timeout() -> None:
+def test_hanging_server_is_an_error_within_its_timeout() -> None:
     with socket.socket() as silent:
         silent.bind((serving.HOST, 0))
         silent.listen()
@@ -88,7 +88,9 @@ def test_a_server_that_hangs_is_an_error_within_its_timeout() -> None:
             serving.ask(silent.getsockname()[1], [{"role": "user", "content": "a"}], 4, timeout=0.3)
 
 
-def test_without_ollama_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_without_ollama_installed_is_recorded_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     ollama.register(OllamaModel("mine:v1", "Modelfile"), "p", "r", SETTINGS, tmp_path / "ollama.json")
     found = files.read_json(tmp_path / "ollama.json", OllamaCheck)

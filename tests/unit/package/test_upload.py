@@ -107,7 +107,7 @@ def test_nothing_is_sent_without_a_repository_a_token_or_a_passed_gate(
     assert hub.told == []
 
 
-def test_the_card_says_what_was_measured_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
+def test_model_card_holds_what_was_measured_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
     chain.check(tmp_path / "fidelity.json")
     files.write_json(tmp_path / "split.json", {"rows": {"train": 80, "valid": 8, "test": 12}})
     summary = {"steps": 30, "epochs": 3.0, "num_target_tokens": 1234}

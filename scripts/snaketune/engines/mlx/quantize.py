@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,15 +42,13 @@ def quantize_base(
     loaded, config = quantize_model(loaded, config, wanted["group_size"], wanted["bits"], mode=wanted["mode"])
     mx.eval(loaded.parameters())
     target = Path(folder)
-    with files.scratch(target) as staged:
+    with files.atomic_folder(target) as staged:
         save_model(staged, loaded)
         save_config(config, config_path=staged / "config.json")
         for pattern in base.SMALL:
             for file in source.glob(pattern):
                 if file.name not in ("config.json", "model.safetensors.index.json"):
                     shutil.copyfile(file, staged / file.name)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(staged, target)
     return base.write_manifest(quantized_manifest, described, str(folder), patterns=base.SMALL + base.WEIGHTS)
 
 

@@ -27,7 +27,7 @@ def said(llama, prompts, sampling=GREEDY, stop_ids=frozenset({1}), seeds=None, l
     return {number: (new, stopped) for number, new, stopped in generation.generate(llama, requests, stop_ids, sampling)}
 
 
-def test_greedy_answers_equal_llama_cpps_own(prompts, llama, stories_gguf):
+def test_greedy_completions_equal_llama_cpps_own(prompts, llama, stories_gguf):
     from llama_cpp import Llama
 
     plain = Llama(str(stories_gguf), n_ctx=512, verbose=False, n_threads=1)
@@ -41,7 +41,7 @@ def test_greedy_answers_equal_llama_cpps_own(prompts, llama, stories_gguf):
         assert found[number][0] == expected
 
 
-def test_answers_end_at_any_stop_token_or_at_the_limit(prompts, llama):
+def test_completions_end_at_any_stop_token_or_at_the_limit(prompts, llama):
     free = said(llama, prompts[:1], stop_ids=set())[0]
     assert len(free[0]) == 20
     assert not free[1]
@@ -50,13 +50,13 @@ def test_answers_end_at_any_stop_token_or_at_the_limit(prompts, llama):
     assert stopped[0] == free[0][: free[0].index(free[0][7])]
 
 
-def test_the_same_question_gets_the_same_answer_wherever_it_stands(prompts, llama):
+def test_completions_do_not_depend_on_the_order_of_prompts(prompts, llama):
     found = said(llama, prompts)
     assert found[2] == found[4]
     assert said(llama, prompts[::-1])[0] == found[4]
 
 
-def test_a_drawn_answer_depends_on_its_seed_alone(prompts, llama):
+def test_sampled_completion_depends_on_its_seed_alone(prompts, llama):
     sampling = Sampling(temperature=1.0, top_p=0.95, top_k=50)
     found = said(llama, prompts, sampling, seeds=[7, 8, 9, 10, 9])
     assert found[2] == found[4]
@@ -66,7 +66,7 @@ def test_a_drawn_answer_depends_on_its_seed_alone(prompts, llama):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gemma3", "qwen3", "phi3"])
-def test_together_after_a_shared_beginning_as_alone(family, tmp_path):
+def test_batched_generation_with_a_shared_prefix_equals_single_prompts(family, tmp_path):
     import families
     import numpy as np
     from snaketune.package import gguf_conversion
@@ -82,7 +82,7 @@ def test_together_after_a_shared_beginning_as_alone(family, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_adapter_over_the_file_speaks_in_its_answers(tmp_path):
+def test_gguf_lora_over_a_gguf_changes_its_completions(tmp_path):
     import families
     from snaketune.files import write_json
     from snaketune.package import gguf_conversion, peft_export

@@ -38,7 +38,7 @@ def test_the_perplexity_of_the_f16_file_is_within_a_percent_of_mlx_lms(rows, lla
     assert 1 < ours < 10
 
 
-def test_scores_are_log_softmax_of_llama_cpps_own_logits(rows, stories_gguf):
+def test_loglikelihood_equals_log_softmax_of_llama_cpps_own_logits(rows, stories_gguf):
     from llama_cpp import Llama
 
     plain = Llama(str(stories_gguf), n_ctx=512, logits_all=True, verbose=False, n_threads=1)
@@ -54,13 +54,13 @@ def test_scores_are_log_softmax_of_llama_cpps_own_logits(rows, stories_gguf):
     assert next(loglikelihood.loglikelihoods(small, [rows[1]])) == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_was_read_before_changes_no_score(rows, llama):
+def test_loglikelihood_does_not_depend_on_the_rows_scored_before(rows, llama):
     alone = [next(loglikelihood.loglikelihoods(llama, [row])) for row in rows]
     together = list(loglikelihood.loglikelihoods(llama, [*rows, *reversed(rows)]))
     assert together == pytest.approx([*alone, *reversed(alone)], rel=1e-3)
 
 
-def test_only_targets_count(rows, llama):
+def test_loglikelihood_counts_only_masked_tokens(rows, llama):
     ids, _ = rows[0]
     none, first, both = ([i in places for i in range(len(ids))] for places in ((), (5,), (5, 9)))
     found = list(loglikelihood.loglikelihoods(llama, [(ids, none), (ids, first), (ids, both)]))

@@ -55,7 +55,7 @@ def alone(model, prompt, limit, stop_ids):
 
 
 @pytest.mark.parametrize("family", ["llama-bpe", "qwen3", "gemma3"])
-def test_greedy_answers_do_not_depend_on_batching_or_on_sharing_a_beginning(family, tiny):
+def test_greedy_completions_do_not_depend_on_batching_or_a_shared_prefix(family, tiny):
     model, vocabulary = tiny(family)
     for shared in (0, 80):  # gemma3's window is 64 here
         prompts = prompts_of(vocabulary, shared)
@@ -65,7 +65,7 @@ def test_greedy_answers_do_not_depend_on_batching_or_on_sharing_a_beginning(fami
         assert together[0][1]
 
 
-def test_a_drawn_answer_depends_on_its_own_seed_alone(tiny):
+def test_sampled_completion_depends_on_its_own_seed_alone(tiny):
     model, vocabulary = tiny("llama-bpe")
     prompts = prompts_of(vocabulary, count=6)
     sampling = Sampling(temperature=1.0, top_p=0.9, top_k=40)
@@ -77,14 +77,14 @@ def test_a_drawn_answer_depends_on_its_own_seed_alone(tiny):
     assert {number: (new, stopped) for number, new, stopped in again} != together
 
 
-def test_a_strong_repetition_penalty_lets_no_token_come_twice(tiny):
+def test_strong_repetition_penalty_lets_no_token_repeat(tiny):
     model, vocabulary = tiny("llama-bpe")
     penalised = Sampling(repetition_penalty=1e6, repetition_context=500)
     for new, _ in said(model, prompts_of(vocabulary, 30), penalised, stop_ids=set()).values():
         assert len(set(new)) == len(new)
 
 
-def test_each_prompt_keeps_its_own_limit(tiny):
+def test_each_request_keeps_its_own_max_new_tokens(tiny):
     model, vocabulary = tiny("llama-bpe")
     prompts = prompts_of(vocabulary, count=5)
     asked = [GenerationRequest(prompt, limit) for limit, prompt in enumerate(prompts, 1)]

@@ -44,7 +44,7 @@ def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
 
 
 @pytest.mark.parametrize("family", ["llama-bpe", "qwen3", "gemma2", "gemma3"])
-def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeypatch):
+def test_loglikelihood_does_not_depend_on_chunks_or_a_shared_prefix(family, tmp_path, monkeypatch):
     model = loading.load(families.build(tmp_path / "m", family)).model
     vocabulary = json.loads((tmp_path / "m" / "config.json").read_text())["vocab_size"]
     rng = np.random.default_rng(1)
@@ -61,6 +61,6 @@ def test_chunks_and_a_shared_beginning_change_no_score(family, tmp_path, monkeyp
     assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
-def test_a_row_without_targets_scores_nothing(tmp_path):
+def test_loglikelihood_of_a_row_without_masked_tokens_is_zero(tmp_path):
     model = loading.load(families.build(tmp_path / "m", "llama-bpe")).model
     assert list(loglikelihood.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]
