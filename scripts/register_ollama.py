@@ -1,18 +1,17 @@
-"""Create the model in Ollama and repeat the evaluation's requests (snaketune.package.ollama)."""
+"""Create the model in Ollama and repeat the evaluation's requests (snaketune.package.serving)."""
 
 import json
 
-from snaketune.package import ollama
-from snaketune.package.serving import ReplaySettings
+from snaketune.package import serving
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     config = json.loads(snakemake.params.config)
-    ollama.register(
-        ollama.OllamaModel(f"{config['package']['name']}:{config['run']}", snakemake.input.modelfile),
+    serving.register_ollama(
+        serving.OllamaModel(f"{config['package']['name']}:{config['run']}", snakemake.input.modelfile),
         snakemake.input.predictions,
         snakemake.input.rows,
-        ReplaySettings(
+        serving.ReplaySettings(
             num_prompts=config["package"]["fidelity"]["num_prompts"],
             max_new_tokens=config["evaluate"]["max_new_tokens"],
             timeout=config["package"]["serve_timeout"],

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 import numpy as np
 
+from snaketune.contracts.data import DataRecord, Message
 from snaketune.contracts.package import VariantFidelity
 from snaketune.engines.interface import GenerationRequest, LanguageModel
 from snaketune.engines.sampling import Sampling
@@ -53,7 +53,7 @@ class ProbeSet:
     compared_positions: list[list[int]]
     prompts: list[list[int]]
     texts: list[str]
-    conversations: list[list[dict[str, Any]]]
+    conversations: list[list[Message]]
     stop_ids: frozenset[int]
     limits: ProbeLimits
     uses_tools: bool = False
@@ -85,9 +85,7 @@ class ProbeResult:
     top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
 
 
-def make_probes(
-    renderer: Renderer, rows: Sequence[dict[str, Any]], limits: ProbeLimits, *, vocab_size: int
-) -> ProbeSet:
+def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLimits, *, vocab_size: int) -> ProbeSet:
     """Take rows evenly from the test rows, at most MAX_TOKENS of each, and their prompts."""
     if not limits.in_memory:
         limits = replace(limits, rows=min(limits.rows, STREAMED_ROWS), prompts=0)
@@ -111,7 +109,7 @@ def make_probes(
     )
 
 
-def _prompt(renderer: Renderer, row: dict[str, Any]) -> list[int]:
+def _prompt(renderer: Renderer, row: DataRecord) -> list[int]:
     """The conversation up to its last response, at most MAX_TOKENS of it."""
     messages = row["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")

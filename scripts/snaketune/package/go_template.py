@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-Messages = list[dict[str, Any]]
+from snaketune.contracts.data import Message
+
+Messages = list[Message]
 Render = Callable[[Messages], str]
 SYSTEM = "zqsystemzq"
 
@@ -136,5 +137,5 @@ def _turns(count: int, question: str = "zqu{}zq", answer: str = "zqa{}zq") -> Me
     return turns[:-1]
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}

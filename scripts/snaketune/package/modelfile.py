@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from snaketune import files
 from snaketune.config.sections import OllamaConfig
+from snaketune.contracts.data import DataRecord
 from snaketune.contracts.package import FusedManifest
 from snaketune.files import StrPath
 from snaketune.package import gguf_file, go_template
@@ -81,7 +81,7 @@ def trained_with(rows: StrPath) -> tuple[str | None, bool]:
     return (texts.pop() if len(texts) == 1 else None), tools
 
 
-def uses_tools(row: dict[str, Any]) -> bool:
+def uses_tools(row: DataRecord) -> bool:
     """Whether a row offers tools, calls one or has the answer of one."""
     turns = row.get("messages", [])
     return bool(row.get("tools")) or any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns)

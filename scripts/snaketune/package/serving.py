@@ -1,10 +1,15 @@
-"""Whether a GGUF can be served: llama-cpp-python's OpenAI-compatible server, with requests in sequence and at once."""
+"""Serving the finished model: llama-cpp-python's HTTP server and Ollama repeat the evaluation's requests.
+
+`check` serves a GGUF with llama-cpp-python's OpenAI-compatible server, with requests in sequence and at once;
+`register_ollama` creates the model in Ollama under the run's tag.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import statistics
 import subprocess
@@ -15,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+from urllib.parse import urlparse
 
 from snaketune import files
-from snaketune.contracts.package import ServingCheck, ServingLatency, ServingTiming
+from snaketune.contracts.data import Message
+from snaketune.contracts.package import OllamaCheck, ServingCheck, ServingLatency, ServingTiming
 from snaketune.errors import PackageError, ResourceError
 from snaketune.files import StrPath
 
@@ -27,6 +34,9 @@ CONCURRENT = 8
 LAST_LINES = 12  # of the server's output in a message
 CONTEXT_MULTIPLE = 256  # llama.cpp rounds a context up to it
 TEMPLATE_BYTES = 32  # more than a chat template puts around a message
+OLLAMA_MISSING = (
+    "`ollama` is not installed here, so the model was not created in it; https://ollama.com/download has it.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class ReplaySettings:
 class ReplayRequest:
     """A conversation that ends with a user's turn, and the answer that the evaluation got."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     answer: str
 
     def max_tokens(self, max_new_tokens: int) -> int:
@@ -206,7 +216,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, until: float, output: IO[
         time.sleep(0.1)
 
 
-def ask(port: int, messages: Sequence[dict[str, Any]], max_tokens: int, timeout: float) -> TimedResponse:
+def ask(port: int, messages: Sequence[Message], max_tokens: int, timeout: float) -> TimedResponse:
     """The likeliest answer, streamed; raises PackageError when the server fails or hangs."""
     body = {"messages": list(messages), "temperature": 0, "top_k": 1, "max_tokens": max_tokens, "stream": True}
     body |= {"repeat_penalty": 1.0}
@@ -255,3 +265,68 @@ def _memory(pid: int) -> int | None:
         return 1024 * int(output.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None
+
+
+@dataclass(frozen=True)
+class OllamaModel:
+    """The name under which the model is created, its Modelfile, and where Ollama listens."""
+
+    name: str
+    modelfile: StrPath
+    address: str = "http://127.0.0.1:11434"
+
+
+def register_ollama(
+    model: OllamaModel, predictions: StrPath, rows: StrPath, settings: ReplaySettings, registered: StrPath
+) -> None:
+    """`ollama create`, then greedy answers through Ollama's API, compared with the evaluation's; writes what was found.
+
+    Where `ollama` is not installed, that is all that is written.
+    """
+    if shutil.which("ollama") is None:
+        files.write_json(registered, OllamaCheck(model=None, message=OLLAMA_MISSING.strip()))
+        return
+    created = subprocess.run(
+        ["ollama", "create", model.name, "-f", str(model.modelfile)], capture_output=True, text=True, check=False
+    )
+    if created.returncode:
+        last_line = (created.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise PackageError(
+            f"`ollama create {model.name}` failed: {last_line}",
+            where=str(model.modelfile),
+            fix="See that Ollama is running (`ollama serve`), and new enough for this model's family",
+        )
+    requests = replay_requests(predictions, rows, settings.num_prompts)
+    answers = [ask_ollama(model, request.messages, settings.max_new_tokens, settings.timeout) for request in requests]
+    same = sum(a.strip() == b.answer.strip() for a, b in zip(answers, requests, strict=True))
+    record = OllamaCheck(
+        model=model.name,
+        message=f"{same} of {len(requests)} answers through Ollama are those of the evaluation",
+        file=Path(model.modelfile).name,
+        prompts=len(requests),
+        same=same,
+    )
+    files.write_json(registered, record)
+
+
+def ask_ollama(model: OllamaModel, messages: list[Message], max_tokens: int, timeout: float) -> str:
+    """The likeliest answer through /api/chat. Raises ResourceError when nothing answers there."""
+    options = {"temperature": 0, "top_k": 1, "num_predict": max_tokens, "repeat_penalty": 1.0}
+    body = {"model": model.name, "messages": messages, "stream": False, "options": options}
+    url = urlparse(model.address)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+    try:
+        connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise PackageError(f"Ollama answers with HTTP {response.status}: {content[:300]!r}", where=model.name)
+        return json.loads(content)["message"]["content"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        raise ResourceError(
+            f"Ollama does not answer ({type(error).__name__}: {error})",
+            where=model.address,
+            fix="Start it with `ollama serve` and run snakemake again",
+        ) from error
+    finally:
+        connection.close()

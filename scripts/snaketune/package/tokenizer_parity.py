@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import jinja2
 
+from snaketune.contracts.data import Message
 from snaketune.contracts.package import TokenDifference, TokenParity
 from snaketune.engines.interface import GGUFModel
 from snaketune.package.go_template import ChatFormat
@@ -70,9 +70,7 @@ def bos_token_parity(gguf: GGUFModel, renderer: Renderer) -> tuple[int | None, i
     return renderer.tokenizer.bos_token_id if expected else None, gguf.bos_token() if found else None
 
 
-def template_differences(
-    template: str | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
-) -> int:
+def template_differences(template: str | None, renderer: Renderer, conversations: Sequence[list[Message]]) -> int:
     """How many conversations the chat template in a GGUF renders differently from the one that was trained with."""
     if not conversations:
         return 0
@@ -89,7 +87,7 @@ def template_differences(
 
 
 def format_differences(
-    found: ChatFormat | None, renderer: Renderer, conversations: Sequence[list[dict[str, Any]]]
+    found: ChatFormat | None, renderer: Renderer, conversations: Sequence[list[Message]]
 ) -> int | None:
     """How many prompts the Modelfile's template renders differently from the renderer; None without a template.
 
@@ -100,7 +98,7 @@ def format_differences(
     begin = renderer.tokenizer.bos_token or ""
     different = 0
     for messages in conversations:
-        turns = [{**message, "content": (message["content"] or "").strip()} for message in messages]
+        turns: list[Message] = [{**message, "content": (message["content"] or "").strip()} for message in messages]
         while turns and turns[-1]["role"] != "user":
             turns.pop()
         if turns:

@@ -20,9 +20,8 @@ from snaketune.engines import load_gguf
 from snaketune.engines.interface import GenerationRequest, LoadOptions
 from snaketune.engines.sampling import Sampling
 from snaketune.errors import PackageError, ResourceError
-from snaketune.package import ollama, serving
-from snaketune.package.ollama import OllamaModel
-from snaketune.package.serving import ReplayRequest, ReplaySettings
+from snaketune.package import serving
+from snaketune.package.serving import OllamaModel, ReplayRequest, ReplaySettings
 from snaketune.tokens.chat_template import Renderer
 
 SETTINGS = ReplaySettings(num_prompts=10, max_new_tokens=12, timeout=100)
@@ -92,7 +91,7 @@ def test_register_without_ollama_installed_is_recorded_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    ollama.register(OllamaModel("mine:v1", "Modelfile"), "p", "r", SETTINGS, tmp_path / "ollama.json")
+    serving.register_ollama(OllamaModel("mine:v1", "Modelfile"), "p", "r", SETTINGS, tmp_path / "ollama.json")
     found = files.read_json(tmp_path / "ollama.json", OllamaCheck)
     assert found.model is None
     assert found.message.startswith("`ollama` is not installed")
@@ -129,7 +128,7 @@ def registered(folder: Path, address: str) -> OllamaCheck:
     files.write_jsonl(folder / "rows.jsonl", rows)
     files.write_jsonl(folder / "p.jsonl", [{"id": "one", "answer": "1"}, {"id": "two", "answer": "2"}])
     model = OllamaModel("mine:v1", folder / "Modelfile", address)
-    ollama.register(model, folder / "p.jsonl", folder / "rows.jsonl", SETTINGS, folder / "ollama.json")
+    serving.register_ollama(model, folder / "p.jsonl", folder / "rows.jsonl", SETTINGS, folder / "ollama.json")
     return files.read_json(folder / "ollama.json", OllamaCheck)
 
 
