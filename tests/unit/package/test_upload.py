@@ -114,7 +114,7 @@ def test_model_card_holds_what_was_measured_and_nothing_else(chain: Chain, tmp_p
     losses = {"base_validation_loss": 3.0, "best_validation_loss": 0.5}
     files.write_json(tmp_path / "summary.json", summary | losses)
     value = {"value": 0.25, "low": 0.2, "high": 0.3}
-    files.write_json(tmp_path / "comparison.json", {"artefacts": {"base": {"metrics": {"exact_match": value}}}})
+    files.write_json(tmp_path / "comparison.json", {"variants": {"base": {"metrics": {"exact_match": value}}}})
     files.write_json(tmp_path / "other.json", summary | losses | {"steps": 7})
     train = {"method": "lora", "learning_rate": 5e-5, "lr_scheduler": "cosine", "rank": 16, "alpha": 32.0}
     other = train | {"rank": 999, "learning_rate": 0.123}
