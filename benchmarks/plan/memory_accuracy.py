@@ -17,7 +17,7 @@ import accuracy
 import made_models
 from snaketune.config import schema as configuration
 from snaketune.config.sections import TrainConfig, section
-from snaketune.plan import architecture, memory
+from snaketune.plan import architecture, resources
 from snaketune.plan.plan import largest_batches
 from snaketune.tokens.token_store import TokenStore
 
@@ -71,7 +71,7 @@ def one(folder: Path, size: str, length: int, changed: dict[str, Any]) -> tuple[
     settings = configuration.complete({"run": "bench", "train": given})["train"]
     shape = architecture.read(json.loads((model / "config.json").read_text()))
     forecast = max(
-        memory.forecast(shape, section(TrainConfig, **given), batch, 4).total
+        resources.forecast_memory(shape, section(TrainConfig, **given), batch, 4).total
         for batch in largest_batches(TokenStore(train), section(TrainConfig, **given), cpu=True)
     )
     done = made_models.trained(train, valid, manifest, settings)

@@ -11,7 +11,7 @@ from typing import Any
 import accuracy
 from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
-from snaketune.plan import architecture, memory
+from snaketune.plan import architecture, resources
 
 
 def shape(
@@ -106,7 +106,7 @@ def table() -> str:
         model = model.with_bits(bits) if bits else model
         train = section(TrainConfig, **{"dropout": 0.1, **given})
         batch = BatchShape(rows, length, rows * length // 2)
-        parts = memory.forecast(model, train, batch, 2)
+        parts = resources.forecast_memory(model, train, batch, 2)
         plain = parts.total - parts.logits + 4 * batch.positions * model.vocab_size * 2
         held = parts.activations + parts.attention
         figures = " | ".join(f"{size / 1e9:.1f}" for size in (parts.weights, held, parts.total, plain))

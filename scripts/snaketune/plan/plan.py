@@ -20,8 +20,7 @@ from snaketune.engines.llama_cpp.convertible import check_convertible
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
-from snaketune.plan import architecture, disk, memory
-from snaketune.plan.advice import advice
+from snaketune.plan import architecture, resources
 from snaketune.plan.architecture import Architecture
 from snaketune.runtime.machine import Machine, free_disk
 from snaketune.tokens.token_store import TokenStore
@@ -85,8 +84,8 @@ def run(
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)
     _check_memory(cases, experiments, machine)
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
-    stages = disk.forecast(bases, settings.gguf, max((case.model for case in cases), key=_parameters))
-    disk.check(stages, free_disk(plan), str(Path(plan).parent))
+    stages = resources.forecast_disk(bases, settings.gguf, max((case.model for case in cases), key=_parameters))
+    resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
     rows = {split: counts.rows for split, counts in cases[0].splits.items()}
     result = Plan(machine=machine, rows=rows, experiments=experiments, disk=stages)
     write_json(plan, result)
@@ -158,7 +157,7 @@ def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperimen
     each = dtype_bytes(case.folder, case.experiment.model, machine)
     batch = max(
         largest_batches(store, train, machine.device == "cpu"),
-        key=lambda shape: memory.forecast(model, train, shape, each).total,
+        key=lambda shape: resources.forecast_memory(model, train, shape, each).total,
     )
     times = sampler.visit_counts(sampler.num_steps)
     return PlannedExperiment(
@@ -170,10 +169,10 @@ def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperimen
         input_tokens=int((times * (store.lengths - 1)).sum()),
         validations=1 + -(-sampler.num_steps // train.eval_steps),
         parameters=model.parameters,
-        trainable_parameters=memory.trainable(model, train),
+        trainable_parameters=resources.trainable(model, train),
         largest_batch=batch,
         dtype_bytes=each,
-        memory=memory.forecast(model, train, batch, each),
+        memory=resources.forecast_memory(model, train, batch, each),
         usable_memory=int(train.memory_limit * 1e9) if train.memory_limit else machine.usable_memory,
         warnings=[],
     )
@@ -229,7 +228,7 @@ def _check_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperimen
     name, usable = case.experiment.name, planned.usable_memory
     source = machine.memory_source if usable == machine.usable_memory else "train.memory_limit"
     cpu = machine.device == "cpu"
-    steps = advice(
+    steps = resources.advice(
         case.model,
         case.experiment.train,
         lambda train, cut: largest_batches(case.store, train, cpu, cut),

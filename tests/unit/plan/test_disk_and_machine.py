@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from snaketune.config.sections import TrainConfig, section
 from snaketune.errors import ResourceError
-from snaketune.plan import architecture, disk
+from snaketune.plan import architecture, resources
 from snaketune.runtime import machine
 
 MODEL = architecture.read(
@@ -22,24 +22,28 @@ TRAIN = section(TrainConfig)
 
 
 def test_stages_add_up_and_a_base_that_is_here_takes_nothing():
-    there, absent = (disk.forecast([(MODEL, TRAIN, gone)], ["q8_0", "q4_k_m"], MODEL) for gone in (False, True))
+    there, absent = (
+        resources.forecast_disk([(MODEL, TRAIN, gone)], ["q8_0", "q4_k_m"], MODEL) for gone in (False, True)
+    )
     assert there.base == 0
     assert absent.base == MODEL.parameters * 2
     assert 2 * absent.total == sum(msgspec.structs.astuple(absent))
 
 
 def test_every_gguf_type_that_is_asked_for_is_counted_and_f16_once():
-    one, two = (disk.forecast([(MODEL, TRAIN, False)], types, MODEL).gguf for types in (["q8_0"], ["q8_0", "q4_k_m"]))
+    one, two = (
+        resources.forecast_disk([(MODEL, TRAIN, False)], types, MODEL).gguf for types in (["q8_0"], ["q8_0", "q4_k_m"])
+    )
     assert one == pytest.approx(MODEL.parameters * 8.5 / 8, rel=1e-6)
     assert two > one
-    assert disk.forecast([(MODEL, TRAIN, False)], ["f16"], MODEL).gguf == 0
+    assert resources.forecast_disk([(MODEL, TRAIN, False)], ["f16"], MODEL).gguf == 0
 
 
 def test_a_full_disk_is_told_before_anything_is_written():
-    stages = disk.forecast([(MODEL, TRAIN, True)], ["q8_0"], MODEL)
-    disk.check(stages, 2 * stages.total, "results/a")
+    stages = resources.forecast_disk([(MODEL, TRAIN, True)], ["q8_0"], MODEL)
+    resources.check_disk(stages, 2 * stages.total, "results/a")
     with pytest.raises(ResourceError, match=r"results/a: this run needs .* GB of disk, and 0\.1 GB are free"):
-        disk.check(stages, 10**8, "results/a")
+        resources.check_disk(stages, 10**8, "results/a")
 
 
 @pytest.mark.parametrize(

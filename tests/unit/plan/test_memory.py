@@ -13,8 +13,7 @@ from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
 from snaketune.engines.mlx import generation, loss, optimizer
-from snaketune.plan import architecture, memory
-from snaketune.plan.advice import advice
+from snaketune.plan import architecture, resources
 
 SMALL = {
     "hidden_size": 64,
@@ -44,12 +43,12 @@ def batch_of(train: TrainConfig, length: int) -> BatchShape:
 
 
 def total(train: TrainConfig, batch: BatchShape, number: int = 4, model: Any = MODEL) -> int:
-    return memory.forecast(model, train, batch, number).total
+    return resources.forecast_memory(model, train, batch, number).total
 
 
 @given(train=TRAINS, length=st.integers(1, 2048), number=st.sampled_from([2, 4]))
 def test_the_parts_add_up_to_the_total_and_none_is_negative(train, length, number):
-    parts = memory.forecast(MODEL, train, batch_of(train, length), number)
+    parts = resources.forecast_memory(MODEL, train, batch_of(train, length), number)
     sizes = msgspec.structs.astuple(parts)
     assert sum(sizes) == 2 * parts.total
     assert min(sizes) >= 0
@@ -70,13 +69,15 @@ def test_checkpointing_saves_activations_where_there_are_many_layers():
 
 
 def test_full_training_holds_more_than_four_copies_of_the_model():
-    weights = memory.weight_bytes(MODEL, 4)
+    weights = resources.weight_bytes(MODEL, 4)
     assert total(replace(TRAIN, method="full"), BatchShape(1, 8, 4)) > 4 * weights
 
 
 def test_only_the_last_layers_keep_activations_where_only_they_are_trained():
     parts = {
-        n: memory.forecast(MODEL, replace(TRAIN, num_layers=n, gradient_checkpointing=False), BatchShape(4, 64, 128), 4)
+        n: resources.forecast_memory(
+            MODEL, replace(TRAIN, num_layers=n, gradient_checkpointing=False), BatchShape(4, 64, 128), 4
+        )
         for n in (1, 3)
     }
     assert parts[1].activations * 3 == parts[3].activations
@@ -96,7 +97,7 @@ def even(length):
 @given(train=TRAINS, length=st.integers(64, 2048), share=st.floats(0.2, 0.95))
 def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, share):
     usable = int(share * total(train, *even(length)(train, None)))
-    steps = advice(MODEL, train, even(length), 4, usable)
+    steps = resources.advice(MODEL, train, even(length), 4, usable)
     totals = [bytes_after for _, bytes_after in steps]
     assert totals == sorted(totals, reverse=True)
     assert all(after > usable for after in totals[:-1])
@@ -104,7 +105,7 @@ def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, s
 
 def test_advice_names_the_smallest_change_first():
     train = replace(TRAIN, batch_size=8, gradient_accumulation_steps=2, gradient_checkpointing=False)
-    words, after = advice(MODEL, train, even(256), 4, int(0.8 * total(train, BatchShape(8, 256, 1024))))[0]
+    words, after = resources.advice(MODEL, train, even(256), 4, int(0.8 * total(train, BatchShape(8, 256, 1024))))[0]
     assert words.startswith("train.batch_size 4 with gradient_accumulation_steps 4")
     assert after == total(replace(train, batch_size=4, gradient_accumulation_steps=4), BatchShape(4, 256, 512))
 
@@ -113,7 +114,7 @@ def test_advice_names_the_smallest_change_first():
 def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
     large = architecture.read({**SMALL, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 32000})
     model = large.with_bits(4.5) if quantized else large
-    assert memory.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
+    assert resources.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
 
 
 def test_the_sizes_that_forecasts_count_with_are_those_of_the_engine():

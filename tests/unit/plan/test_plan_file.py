@@ -19,9 +19,8 @@ from snaketune.contracts.plan import BatchShape, Plan
 from snaketune.demo import base_model, task
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import read_json
-from snaketune.plan import architecture, memory
+from snaketune.plan import architecture, resources
 from snaketune.plan import plan as forecast
-from snaketune.plan.advice import advice
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
@@ -208,11 +207,11 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
 
     def total(model, train, lengths):
         shapes = forecast.largest_batches(stored(lengths), train, True)
-        return max(memory.forecast(model, train, shape, 4).total for shape in shapes)
+        return max(resources.forecast_memory(model, train, shape, 4).total for shape in shapes)
 
     usable = int(share * total(model, train, lengths))
     store = stored(lengths)
-    steps = advice(model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable)
+    steps = resources.advice(model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable)
     if not steps or steps[-1][1] > usable:
         return
     for words, _ in steps:
