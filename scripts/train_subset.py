@@ -10,12 +10,12 @@ with step.running(snakemake.log[0]):
     from snaketune.config.sections import TrainConfig
     from snaketune.contracts.train import TrainingJob, TrainingOutputs
     from snaketune.engines import get_trainer
-    from snaketune.pilot import learning_curve
     from snaketune.tokens.token_store import TokenStore
+    from snaketune.train.batches import subset_for_fraction
 
     config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     train_config = msgspec.convert(config["train"] | untracked["train"], TrainConfig)
-    num_rows, max_steps = learning_curve.subset_for_fraction(
+    num_rows, max_steps = subset_for_fraction(
         config["fraction"],
         min(config["pilot"]["rows"], len(TokenStore(snakemake.input.train))),
         config["pilot"]["max_steps"],

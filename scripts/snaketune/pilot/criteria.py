@@ -1,4 +1,4 @@
-"""What a pilot must show before hours are spent: one function for each criterion.
+"""What a pilot must show before hours are spent, one function for each criterion, and the gate that asks for it.
 
 A result is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
 questions); only `fail` leads to a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
@@ -7,19 +7,30 @@ questions); only `fail` leads to a no-go. Confidence intervals are 95 % percenti
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snaketune.contracts.pilot import Criterion, PilotedExperiment
+from snaketune.contracts.pilot import Criterion, PilotDecision, PilotedExperiment
+from snaketune.errors import NoGoError
 from snaketune.evaluate import significance
+from snaketune.files import StrPath, read_json, write_text
 
 RESAMPLES = 2000
 MIN_ROWS = 8  # a bootstrap over fewer message nothing
 MIN_LOSSES = 6
 MAX_ADAPTER_RATIO = 3.0
 HOUR = 3600.0
+GO = "go\n"
+REPORT, OLDER_REPORT = "report/index.html", "report/older.html"
+OLDER = (
+    '<p role="alert" style="margin:0;padding:1em;background:#fde68a;color:#000">This report is older than the last '
+    'pilot, whose decision was no-go: <a href="../pilot/index.html">the pilot\'s page</a>. It describes the model '
+    "that was trained before, not the present configuration.</p>"
+)
 
 
 def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -177,3 +188,33 @@ def table(criteria: Sequence[Criterion]) -> str:
     """Return the criteria as lines for a terminal."""
     width = max(len(criterion.name) for criterion in criteria)
     return "\n".join(f"  {criterion.result:<8}{criterion.name:<{width}}  {criterion.message}" for criterion in criteria)
+
+
+def write_go_or_raise(decision: StrPath, on_no_go: str, go: StrPath) -> None:
+    """Write `go` after a go, or after a no-go that the configuration overrides; else raise NoGoError.
+
+    A report that this run already has then moves aside and says at its top that it is older.
+    """
+    made = read_json(decision, type=PilotDecision)
+    if made.decision == "no-go":
+        lines = table(made.criteria)
+        if on_no_go == "stop":
+            older = _set_report_aside(Path(decision).parents[1])
+            raise NoGoError(
+                f"the pilot's decision{experiment_note(made.piloted)} is no-go",
+                where="pilot",
+                why=f"\n{lines}\n{older}",
+                fix=f"Likely: {made.likely_cause}. Or go on all the same with `pilot.on_no_go: continue`",
+            )
+        print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{lines}", file=sys.stderr)
+    write_text(go, GO)
+
+
+def _set_report_aside(run: Path) -> str:
+    """Rename an earlier report of the run and mark it as older; a sentence that says so, empty where there is none."""
+    report = run / REPORT
+    if not report.is_file():
+        return ""
+    write_text(run / OLDER_REPORT, report.read_text(encoding="utf-8").replace("<body>", f"<body>{OLDER}", 1))
+    report.unlink()
+    return f"The report of the training before is now {run / OLDER_REPORT}\n"

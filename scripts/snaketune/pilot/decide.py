@@ -22,10 +22,9 @@ from snaketune.contracts.pilot import (
 from snaketune.contracts.plan import Plan, PlannedExperiment
 from snaketune.contracts.train import TrainingSummary
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
-from snaketune.pilot import criteria, dry_run, evidence, learning_curve
+from snaketune.pilot import criteria, dry_run, evidence
 from snaketune.pilot import forecast as pilot_forecast
-from snaketune.pilot.evidence import Evidence
-from snaketune.pilot.settings import DecisionSettings
+from snaketune.pilot.evidence import DecisionSettings, Evidence
 from snaketune.tokens.token_store import TokenStore
 
 
@@ -63,7 +62,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         read_json(dry_run.timing(files.dry_run), type=DryRunTiming).converter_seconds,
         dataclasses.replace(found.timing, start_seconds=found.timing.start_seconds + start_seconds),
     )
-    expected = learning_curve.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)
+    expected = pilot_forecast.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)
     forecast = msgspec.structs.replace(forecast, **expected or {})
     results = evaluate_criteria(settings, metrics, found, forecast, planned)
     failed = [criterion for criterion in results if criterion.result == "fail"]
@@ -109,4 +108,6 @@ def evaluate_criteria(
 def _learning_curve(summaries: Sequence[StrPath]) -> LearningCurve:
     """Return whether more rows would help, from the summaries of the subsets and of the whole pilot."""
     found = [read_json(path) for path in summaries]
-    return learning_curve.assess([(summary["rows"], summary["best_validation_loss"]) for summary in found])
+    return pilot_forecast.assess_learning_curve(
+        [(summary["rows"], summary["best_validation_loss"]) for summary in found]
+    )

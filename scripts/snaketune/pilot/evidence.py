@@ -14,14 +14,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from snaketune.config.sections import ModelConfig, PilotConfig
 from snaketune.contracts.evaluate import Prediction
 from snaketune.contracts.pilot import SampledAnswer
 from snaketune.engines import load_model
 from snaketune.engines.interface import Completion, GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.sampling import Sampling
 from snaketune.evaluate.metrics import METRICS
-from snaketune.files import StrPath, read_json
-from snaketune.pilot.settings import DecisionSettings
+from snaketune.files import Record, StrPath, read_json
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import nested_subset
@@ -29,6 +29,27 @@ from snaketune.train.batches import nested_subset
 T = TypeVar("T")
 SCORED_ROWS = 128  # validation rows whose log-likelihoods are compared
 METRIC = "chrF++"
+
+
+class DecisionSettings(Record, frozen=True, kw_only=True):
+    """The settings that the pilot's decision depends on.
+
+    experiment: the one that the pilot trained, whose `model` section and rows in a step follow.
+
+    The rest are settings of later stages, for the forecast only. general_rows: the file of evaluate.forgetting.rows.
+    """
+
+    experiment: str
+    pilot: PilotConfig
+    rows_per_step: int
+    model: ModelConfig
+    seed: int
+    max_rows: int
+    max_new_tokens: int
+    general_rows: str | None
+    variants: list[str]
+    gguf: list[str]
+    threads: int
 
 
 class Exchange(NamedTuple):

@@ -253,3 +253,8 @@ def collate(store: TokenStore, rows: np.ndarray, batching: MicroBatching, *, tra
         sum(lengths),
         segments,
     )
+
+
+def subset_for_fraction(fraction: float, rows: int, max_steps: int | None, rows_per_step: int) -> tuple[int, int]:
+    """Return (rows, steps) of the training on a fraction of the pilot's rows: as many steps as the pilot makes."""
+    return max(1, round(fraction * rows)), max_steps or -(-rows // rows_per_step)

@@ -20,7 +20,7 @@ from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
 from snaketune.package import peft_export
 from snaketune.pilot import decide, dry_run
-from snaketune.pilot.settings import DecisionSettings
+from snaketune.pilot.evidence import DecisionSettings
 from snaketune.plan import plan
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Renderer

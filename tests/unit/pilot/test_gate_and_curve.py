@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from snaketune.contracts.pilot import PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.errors import NoGoError
 from snaketune.files import write_json
-from snaketune.pilot import criteria, gate, learning_curve
+from snaketune.pilot import criteria, forecast
+from snaketune.train.batches import subset_for_fraction
 
 FORECAST = PilotForecast(
     hours=20.0,
@@ -51,14 +52,14 @@ def decision(tmp_path):
 
 def test_after_a_go_the_file_is_always_the_same(decision):
     made, go = decision("go")
-    gate.write_go_or_raise(made, "stop", go)
+    criteria.write_go_or_raise(made, "stop", go)
     assert go.read_text() == "go\n"
 
 
 def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
     made, go = decision("no-go")
     with pytest.raises(NoGoError) as caught:
-        gate.write_go_or_raise(made, "stop", go)
+        criteria.write_go_or_raise(made, "stop", go)
     assert not go.exists()
     said = str(caught.value)
     assert "fail    time" in said
@@ -73,7 +74,7 @@ def test_older_report_is_set_aside_and_says_so_after_a_no_go(decision, tmp_path)
     page.parent.mkdir()
     page.write_text("<html><body><p>rank 8</p></body></html>")
     with pytest.raises(NoGoError, match=r"report of the training before is now .*report/older\.html"):
-        gate.write_go_or_raise(made, "stop", go)
+        criteria.write_go_or_raise(made, "stop", go)
     assert not page.exists()
     older = page.with_name("older.html").read_text()
     assert "older than the last pilot" in older
@@ -86,13 +87,13 @@ def test_report_stays_where_it_is_after_a_go_or_an_overridden_no_go(decision, tm
     page.write_text("<html><body></body></html>")
     for word, on_no_go in (("go", "stop"), ("no-go", "continue")):
         made, go = decision(word)
-        gate.write_go_or_raise(made, on_no_go, go)
+        criteria.write_go_or_raise(made, on_no_go, go)
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
 
 def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
     made, go = decision("no-go")
-    gate.write_go_or_raise(made, "continue", go)
+    criteria.write_go_or_raise(made, "continue", go)
     assert go.read_text() == "go\n"
     assert "overridden" in capsys.readouterr().err
 
@@ -102,16 +103,16 @@ def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power
     metrics = [{"step": u, "loss": start * u**-power} for u in range(1, 101)]
     best = start * 100**-power
     full = 100 * 2**doublings
-    found = learning_curve.expected_loss(metrics, best, 100, full)
+    found = forecast.expected_loss(metrics, best, 100, full)
     assert found["validation_loss"] == pytest.approx(start * full**-power, rel=0.02, abs=1e-3)
     assert found["validation_loss_low"] <= found["validation_loss"] <= found["validation_loss_high"]
 
 
 def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
     metrics = [{"step": u, "loss": 3.0 / u} for u in range(1, 101)]
-    assert learning_curve.expected_loss(metrics[:8], 1.0, 8, 100) is None
-    assert learning_curve.expected_loss(metrics, 1.0, 100, 100) is None
-    assert learning_curve.expected_loss(metrics, None, 100, 1000) is None
+    assert forecast.expected_loss(metrics[:8], 1.0, 8, 100) is None
+    assert forecast.expected_loss(metrics, 1.0, 100, 100) is None
+    assert forecast.expected_loss(metrics, None, 100, 1000) is None
 
 
 @pytest.mark.parametrize(
@@ -125,17 +126,17 @@ def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
     ],
 )
 def test_the_curve_says_whether_more_rows_would_help(points, expected):
-    assert learning_curve.assess(points).more_data_helps == expected
+    assert forecast.assess_learning_curve(points).more_data_helps == expected
 
 
 def test_a_doubling_is_measured_between_the_last_two_parts():
-    found = learning_curve.assess([(100, 9.0), (250, 2.0), (1000, 1.0)])
+    found = forecast.assess_learning_curve([(100, 9.0), (250, 2.0), (1000, 1.0)])
     assert found.per_doubling == pytest.approx(1 / math.log2(4))
 
 
-@given(share=st.floats(0.01, 1), rows=st.integers(1, 5000), per_update=st.integers(1, 64))
-def test_every_part_makes_as_many_updates_as_the_pilot(share, rows, per_update):
-    part, updates = learning_curve.subset_for_fraction(share, rows, None, per_update)
+@given(share=st.floats(0.01, 1), rows=st.integers(1, 5000), per_step=st.integers(1, 64))
+def test_every_part_makes_as_many_updates_as_the_pilot(share, rows, per_step):
+    part, updates = subset_for_fraction(share, rows, None, per_step)
     assert 1 <= part <= rows
-    assert updates == math.ceil(rows / per_update)
-    assert learning_curve.subset_for_fraction(share, rows, 7, per_update)[1] == 7
+    assert updates == math.ceil(rows / per_step)
+    assert subset_for_fraction(share, rows, 7, per_step)[1] == 7

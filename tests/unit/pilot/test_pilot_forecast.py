@@ -10,8 +10,7 @@ from snaketune.config.sections import ModelConfig, PilotConfig, section
 from snaketune.contracts.pilot import PilotForecast
 from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
 from snaketune.pilot import forecast as pilot_forecast
-from snaketune.pilot.evidence import EvidenceTiming, SampleTiming
-from snaketune.pilot.settings import DecisionSettings
+from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming, SampleTiming
 from snaketune.plan import duration
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered

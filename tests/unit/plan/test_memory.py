@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
-from snaketune.engines.mlx import generation, loss, optimizer
+from snaketune.engines.mlx import generation
 from snaketune.plan import architecture, resources
 
 SMALL = {
@@ -117,8 +117,5 @@ def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
     assert resources.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
 
 
-def test_the_sizes_that_forecasts_count_with_are_those_of_the_engine():
-    facts = get_capabilities()
-    assert facts.LOSS_SLICE_BYTES == loss.SLICE_BYTES
-    assert facts.FLAT_CHUNK == optimizer.PACKED
-    assert facts.COMPLETION_BATCH == generation.BATCH
+def test_forecasts_count_with_as_many_completions_at_once_as_the_engine_generates():
+    assert get_capabilities().COMPLETION_BATCH == generation.BATCH
