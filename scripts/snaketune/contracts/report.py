@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from snaketune.contracts.data import DataReport, LeakReport, SplitReport
 from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, VariantScores
+from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
+from snaketune.contracts.plan import Plan
 from snaketune.files import Record
 
 JsonObject = dict[str, Any]  # a file of another stage, as it is
@@ -25,9 +28,9 @@ class RejectedRow(Record, frozen=True, kw_only=True):
 class DataFindings(Record, frozen=True, kw_only=True):
     """What became of the data: data/report.json, split.json, leaks.json, and the token filter by base model."""
 
-    report: JsonObject | None
-    split: JsonObject | None
-    leaks: JsonObject | None
+    report: DataReport | None
+    split: SplitReport | None
+    leaks: LeakReport | None
     tokens: dict[str, JsonObject]
     rejected: list[RejectedRow]
 
@@ -80,11 +83,11 @@ class ModelFindings(Record, frozen=True, kw_only=True):
     """The files of the model; ollama: the command that the Modelfile names."""
 
     files: list[GgufFile]
-    fused: JsonObject | None
+    fused: FusedManifest | None
     modelfile: str | None
     ollama: str | None
     card: str | None
-    served: JsonObject | None
+    served: ServingCheck | None
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -265,11 +268,11 @@ class RunFindings(Record, frozen=True, kw_only=True):
     folder: str
     config: JsonObject
     data: DataFindings
-    plan: JsonObject | None
+    plan: Plan | None
     pilot: JsonObject | None
     training: TrainingFindings
     model: ModelFindings
-    fidelity: JsonObject | None
+    fidelity: Fidelity | None
     evaluation: EvaluationFindings
     provenance: JsonObject | None
     missing: list[str]
@@ -307,7 +310,7 @@ class Measurements(Record, frozen=True, kw_only=True):
 
     decision: JsonObject | None
     training: dict[str, JsonObject]
-    serving: JsonObject | None
+    serving: ServingTiming | None
     stages: dict[str, float]
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from snaketune.contracts.data import DataReport, LeakReport, SplitReport
 from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
+from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
+from snaketune.contracts.plan import Plan
 from snaketune.contracts.report import (
     Curves,
     DataFindings,
@@ -68,7 +71,7 @@ def measurements(folder: StrPath) -> Measurements:
     return Measurements(
         training={name: timing for name, timing in training.items() if timing},
         decision=run.optional_json("pilot/decision.json"),
-        serving=run.optional_json("model/timing.json"),
+        serving=run.optional_record("model/timing.json", ServingTiming),
         stages=stage_seconds(run.folder),
     )
 
@@ -86,11 +89,11 @@ def _findings(run: RunFiles) -> RunFindings:
         folder=run.folder.as_posix(),
         config=config,
         data=_data(run),
-        plan=run.json("plan.json"),
+        plan=run.record("plan.json", Plan),
         pilot=_only(run.json("pilot/decision.json"), PILOT_KEYS),
         training=_training(run),
         model=_model(run),
-        fidelity=run.json("model/fidelity.json"),
+        fidelity=run.record("model/fidelity.json", Fidelity),
         evaluation=_evaluation(run, config),
         provenance=run.json("run.json"),
         missing=run.missing,
@@ -105,9 +108,9 @@ def _only(found: JsonObject | None, keys: Iterable[str]) -> JsonObject | None:
 def _data(run: RunFiles) -> DataFindings:
     tokens = {path.parent.name: run.json(path.relative_to(run.folder).as_posix()) for path in run.glob(TOKENS)}
     return DataFindings(
-        report=run.json("data/report.json"),
-        split=run.json("data/split.json"),
-        leaks=run.json("data/leaks.json"),
+        report=run.record("data/report.json", DataReport),
+        split=run.record("data/split.json", SplitReport),
+        leaks=run.record("data/leaks.json", LeakReport),
         tokens={base: _first_verdicts(found) for base, found in tokens.items() if found},
         rejected=[
             RejectedRow(
@@ -176,11 +179,11 @@ def _model(run: RunFiles) -> ModelFindings:
             GgufFile(file=path.as_posix(), type=path.stem.removeprefix(f"{run.name}-"), bytes=path.stat().st_size)
             for path in run.glob("model/*.gguf")
         ],
-        fused=run.json("model/fused.json"),
+        fused=run.record("model/fused.json", FusedManifest),
         modelfile=modelfile.as_posix() if modelfile else None,
         ollama=_ollama_command(modelfile) if modelfile else None,
         card=card.as_posix() if card else None,
-        served=run.optional_json("model/served.json"),
+        served=run.optional_record("model/served.json", ServingCheck),
     )
 
 

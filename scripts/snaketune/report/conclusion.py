@@ -10,7 +10,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
+from snaketune.contracts.package import Fidelity
 from snaketune.contracts.report import Command, Conclusion, GgufFile, RunFindings, RunReport, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.report.formatting import (
@@ -290,8 +292,8 @@ def _overlap_share(name: str | None, scores: SetScores, metrics: Metrics) -> flo
 def warnings(found: RunFindings) -> Iterable[str]:
     """What a reader must know beside the conclusion: gates that failed or were overridden, and other doubts."""
     yield from _of_pilot(found)
-    yield from _of_fidelity(found.fidelity or {})
-    yield from _of_leaks(found.data.leaks or {})
+    yield from _of_fidelity(found.fidelity)
+    yield from _of_leaks(found.data.leaks)
     yield from _of_prompt(found)
     yield from _of_forgetting(found)
     yield from _of_thresholds(found)
@@ -306,17 +308,16 @@ def _of_pilot(found: RunFindings) -> Iterable[str]:
             yield f"The latest pilot said no-go ({_reasons(pilot)}): this report is older, of another configuration."
 
 
-def _of_fidelity(fidelity: Mapping[str, Any]) -> Iterable[str]:
+def _of_fidelity(fidelity: Fidelity | None) -> Iterable[str]:
     """The checks that failed."""
-    if fidelity.get("passed") is False:
-        failed = [check for check in fidelity.get("checks", []) if not check.get("passed")]
-        said = "; ".join(f"{check['variant']}: {check['message']}" for check in failed)
-        yield f"The files are not proven to be the model that was trained. {said}."
+    if fidelity and not fidelity.passed:
+        failed = "; ".join(f"{check.variant}: {check.message}" for check in fidelity.checks if not check.passed)
+        yield f"The files are not proven to be the model that was trained. {failed}."
 
 
-def _of_leaks(leaks: Mapping[str, Any]) -> Iterable[str]:
-    if leaks.get("pairs"):
-        counts = (f"{count} of {leaks['rows'][name]} {name} rows" for name, count in leaks["affected"].items() if count)
+def _of_leaks(leaks: LeakReport | None) -> Iterable[str]:
+    if leaks and leaks.pairs:
+        counts = (f"{count} of {leaks.rows[name]} {name} rows" for name, count in leaks.affected.items() if count)
         yield f"{', '.join(counts)} repeat or belong with rows of another split: the scores may be inflated."
 
 

@@ -24,25 +24,25 @@ def forecast_accuracy(found: RunFindings, measured: Measurements) -> list[Foreca
     other stages those of Snakemake's benchmark files, of the last time that each step ran; all of them one job after
     another.
     """
-    plans = (found.plan or {}).get("experiments") or {}
+    plans = found.plan.experiments if found.plan else {}
     forecast = (measured.decision or {}).get("forecast") or {}
     piloted = ((found.pilot or {}).get("piloted") or {}).get("experiment")
     name = piloted if piloted in plans else next(iter(plans), None)
     trained = _experiment(found, name)
     summary = (trained.summary if trained else None) or {}
     timing = measured.training.get(trained.name, {}) if trained else {}
-    planned = plans.get(name, {})
+    planned = plans[name] if name is not None else None
     share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
     peak = timing.get("peak_memory_bytes")
     others = _others(found, trained, measured)
     outcomes = {**measured.stages, "train": timing.get("seconds"), "other_experiments": others}
     loss = row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
     rows = [
-        row("Steps", "count", planned.get("steps"), summary.get("steps")),
-        row("Rows seen", "count", planned.get("rows_seen"), summary.get("rows_seen")),
-        row("Tokens trained", "count", planned.get("num_target_tokens"), summary.get("num_target_tokens")),
+        row("Steps", "count", planned and planned.steps, summary.get("steps")),
+        row("Rows seen", "count", planned and planned.rows_seen, summary.get("rows_seen")),
+        row("Tokens trained", "count", planned and planned.num_target_tokens, summary.get("num_target_tokens")),
         *_times(forecast.get("seconds") or {}, outcomes, share),
-        row("Peak memory, by the plan", "bytes", (planned.get("memory") or {}).get("total"), peak),
+        row("Peak memory, by the plan", "bytes", planned and planned.memory.total, peak),
         row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), peak),
         msgspec.structs.replace(
             loss, low=forecast.get("validation_loss_low"), high=forecast.get("validation_loss_high")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from snaketune.contracts.data import LengthReport
 from snaketune.contracts.report import ExperimentFindings
-from snaketune.contracts.report import JsonObject as LengthFindings
 
 # Matplotlib knows no CSS; each line is drawn in a color of its own that is then exchanged for a variable of the page.
 INK, FAINT = "#010203", "#010204"
@@ -84,16 +84,16 @@ def _legend_rows(names: Sequence[str]) -> int:
     return -(-len(names) // _columns(names))
 
 
-def lengths(found: LengthFindings, name: str) -> str:
+def lengths(found: LengthReport, name: str) -> str:
     """Rows by length as data/report.json counts them: `unit`, and `histogram` with `from`, `to` and `rows`."""
-    classes = found.get("histogram") or []
+    classes = found.histogram
     if not sum(each["rows"] for each in classes):
         return ""
 
     def draw(axes: Any) -> None:
         axes.bar(range(len(classes)), [each["rows"] for each in classes], 0.84, color=SERIES[0], linewidth=0)
         axes.set_xticks(range(len(classes)), [f"{each['from']}+" for each in classes])
-        axes.set_xlabel(f"{found.get('unit', 'characters')} of question and answer together")
+        axes.set_xlabel(f"{found.unit} of question and answer together")
         axes.set_xlim(-0.7, max(len(classes), FEWEST_CLASSES) - 0.3)
         axes.set_ylabel("rows")
 

@@ -87,7 +87,7 @@ def _summary(folder: Path, report: RunReport) -> RunSummary:
         forgetting=forgotten.ratio if forgotten else None,
         config=report.config,
         base=(report.config.get("model") or {}).get("base"),
-        split=(report.data.split or {}).get("rows"),
+        split=report.data.split.rows if report.data.split else None,
         sources=(report.provenance or {}).get("sources", []),
     )
 

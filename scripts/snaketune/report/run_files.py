@@ -66,6 +66,10 @@ class RunFiles:
             self.damaged.append(relative)
             return None
 
+    def optional_record(self, relative: str, type: type[T]) -> T | None:
+        """As `record`, of a file that a run need not have."""
+        return self.record(relative, type) if self.path(relative) else None
+
     def optional_json(self, relative: str) -> JsonObject | None:
         """As `json`, of a file that a run need not have."""
         return self.json(relative) if self.path(relative) else None

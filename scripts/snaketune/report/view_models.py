@@ -329,16 +329,16 @@ def settings_of(report: RunReport) -> dict[str, JsonObject]:
 def plan_warnings(report: RunReport) -> dict[str, list[str]]:
     """The experiments that a warning of the plan is about, by its words."""
     experiments: dict[str, list[str]] = {}
-    for name, plan in ((report.plan or {}).get("experiments") or {}).items():
-        for warning in plan.get("warnings") or []:
+    for name, plan in (report.plan.experiments if report.plan else {}).items():
+        for warning in plan.warnings:
             experiments.setdefault(warning, []).append(name)
     return experiments
 
 
 def gains(report: RunReport) -> dict[str, float]:
     """Share of the adapter's gain in answer likelihood that each variant keeps."""
-    variants = (report.fidelity or {}).get("variants") or {}
-    sums = {name: variant.get("answer_logprob") for name, variant in variants.items()}
+    variants = report.fidelity.variants if report.fidelity else {}
+    sums = {name: variant.answer_logprob for name, variant in variants.items()}
     base, adapter = sums.get("base"), sums.get("adapter")
     if base is None or adapter is None or adapter <= base:
         return {}
@@ -349,7 +349,7 @@ def gains(report: RunReport) -> dict[str, float]:
 
 def lengths(report: RunReport) -> str:
     """How long the kept rows are, as a picture."""
-    return plots.lengths((report.data.report or {}).get("lengths") or {}, "lengths")
+    return plots.lengths(report.data.report.lengths, "lengths") if report.data.report else ""
 
 
 def _reasons() -> dict[str, str]:
