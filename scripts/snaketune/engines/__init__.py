@@ -4,8 +4,8 @@ A part of an engine is imported when it is asked for, so a process that renders 
 keeps another out. A code digest follows these functions (`ENGINE_PARTS` in runtime/code_digest.py): a module that
 imports `get_exporter` from here depends on the module `export` of each engine that has one.
 
-To add an engine: a package here with the modules that `interface` lists, `device.py` of runtime/ if it knows other
-memory, its name in schemas/, and an environment file in envs/.
+To add an engine: a package here with the modules that `interface` lists, its name in schemas/, and an environment file
+in envs/.
 """
 
 from __future__ import annotations

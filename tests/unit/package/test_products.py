@@ -69,7 +69,7 @@ def test_fusing_twice_gives_the_same_bytes_in_shards_of_any_size(chain: Chain, t
     one, other = (
         mlx_loading.open_lazily(_with_config(chain, tmp_path / name), dtype="float32").model for name in ("a", "b")
     )
-    ours, theirs = tensors.flat(one.parameters()), tensors.flat(other.parameters())
+    ours, theirs = tensors.flatten(one.parameters()), tensors.flatten(other.parameters())
     assert ours.keys() == theirs.keys()
     assert all((np.array(ours[name]) == np.array(theirs[name])).all() for name in ours)
 
@@ -94,7 +94,7 @@ def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain
     config = files.read_json(folder / "config.json")
     assert "quantization" not in config
     assert "quantization_config" not in config
-    weights = tensors.flat(mlx_loading.open_lazily(folder).model.parameters())
+    weights = tensors.flatten(mlx_loading.open_lazily(folder).model.parameters())
     assert {str(value.dtype) for value in weights.values()} <= {"mlx.core.bfloat16", "mlx.core.float32"}
     assert not any(name.endswith((".scales", ".biases")) for name in weights)
 
