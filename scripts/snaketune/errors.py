@@ -1,14 +1,31 @@
-"""What a person can mend, as exceptions: raised where the mistake is known, shown in one place (`step.py`).
+"""What a person can fix, as exceptions: raised where the mistake is known, shown in one place (`step.py`).
 
 A `UserError` carries the four things a person needs at midnight: what is wrong, where, why it matters, what to do.
 Anything else that escapes a step is a defect of ours and keeps its traceback.
+
+A full disk, a read-only folder and a lack of memory reach a step as many kinds of exception, since each library that
+writes files has messages of its own; `to_resource_error` turns them all into a ResourceError.
 """
 
 from __future__ import annotations
 
+import errno
+import re
+from pathlib import Path
+
+DISK_FULL = re.compile(
+    r"no space left|disk quota|file too large|os error (27|28|122)\b|unable to write \d+ bytes", re.I
+)
+NOT_WRITABLE = re.compile(r"read-only file system|permission denied|operation not permitted|os error (1|13|30)\b", re.I)
+OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|cannot allocate memory|unable to allocate|failed to allocate|os error 12\b", re.I
+)
+DISK_FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE_CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 class UserError(Exception):
-    """A mistake in the input, the settings or the machine that its owner can mend.
+    """A mistake in the input, the settings or the machine that its owner can fix.
 
     what: one sentence, without a final full stop; where: `file:line` or a configuration key such as
     `train.learning_rate`; why: what would go wrong if it were ignored; fix: what to do now.
@@ -61,3 +78,49 @@ class BusyError(UserError):
 
 class NoGoError(UserError):
     """The pilot's decision: a criterion was not met, and the configuration says to stop then."""
+
+
+def to_resource_error(error: BaseException, log: str | Path) -> ResourceError | None:
+    """Return the error for a failure of the machine, None for anything else; log: that of the failed step."""
+    code = error.errno if isinstance(error, OSError) else None
+    place = getattr(error, "filename", None) or Path(log).parent.parent
+    if code in DISK_FULL_CODES:
+        return _disk_full(place)
+    if code in NOT_WRITABLE_CODES:
+        return _not_writable(place)
+    if code == errno.ENOMEM or isinstance(error, MemoryError):
+        return _out_of_memory(place)
+    return message_to_resource_error(str(error), place)
+
+
+def message_to_resource_error(message: str, place: str | Path) -> ResourceError | None:
+    """Return the same for the message of a library or another program; place: the file or folder in question."""
+    for pattern, error in ((DISK_FULL, _disk_full), (OUT_OF_MEMORY, _out_of_memory), (NOT_WRITABLE, _not_writable)):
+        if pattern.search(message):
+            return error(place)
+    return None
+
+
+def _disk_full(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "the disk is full",
+        where=str(place),
+        why="What this step was writing is removed; what was finished before it is kept",
+        fix="Make room (plan.json says how much a run needs) and run snakemake again",
+    )
+
+
+def _out_of_memory(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "there is not enough memory",
+        where=str(place),
+        fix="Close other programs, or lower train.batch_size, data.max_length or threads, and run snakemake again",
+    )
+
+
+def _not_writable(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "this file or folder cannot be read or written",
+        where=str(place),
+        fix="Change its permissions (chmod, chown), or mount it writable, and run snakemake again",
+    )

@@ -13,9 +13,8 @@ import tempfile
 from pathlib import Path
 
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
-from snaketune.errors import PackageError, ResourceError
+from snaketune.errors import PackageError, ResourceError, message_to_resource_error
 from snaketune.files import StrPath, replacing
-from snaketune.runtime import os_errors
 
 RESOURCES = ("converter_process.py",)
 PROCESS = Path(__file__).with_name(RESOURCES[0])
@@ -67,7 +66,7 @@ def run_converter(
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()][-LAST_LINES:]
-        raise os_errors.from_message(_last_line(lines), str(source)) or PackageError(
+        raise message_to_resource_error(_last_line(lines), str(source)) or PackageError(
             f"llama.cpp's {script} failed: {_last_line(lines)}",
             where=str(source),
             why="\n".join(["Its last lines were:", *lines]) + "\n",

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from snaketune.errors import UserError
+from snaketune.errors import UserError, to_resource_error
 from snaketune.runtime import locks
-from snaketune.runtime.os_errors import to_resource_error
 
 
 class _Tee(io.TextIOBase):
