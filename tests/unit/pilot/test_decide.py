@@ -15,7 +15,7 @@ from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig, TrainConfig
 from snaketune.contracts.pilot import PilotDecision
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
-from snaketune.demo import base_model, task
+from snaketune.demo import task
 from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
 from snaketune.package import peft_export
@@ -39,8 +39,8 @@ def base(tmp_path_factory):
     from mlx_lm.models import llama
 
     folder = tmp_path_factory.mktemp("base")
-    base_model.write_tokenizer(folder, task.numbers(1)["train"], 1)
-    shape = base_model.write_config(folder)
+    task.write_tokenizer(folder, task.numbers(1)["train"], 1)
+    shape = task.write_config(folder)
     mx.random.seed(0)
     weights = dict(tree_flatten(llama.Model(llama.ModelArgs.from_dict(shape)).parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})

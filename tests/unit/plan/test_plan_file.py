@@ -16,7 +16,7 @@ from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig, TrainConfig, section
 from snaketune.contracts.plan import BatchShape, Plan
-from snaketune.demo import base_model, task
+from snaketune.demo import task
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import read_json
 from snaketune.plan import architecture, resources
@@ -42,8 +42,8 @@ MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that t
 def model(tmp_path_factory):
     """The demo's base without its weights."""
     folder = tmp_path_factory.mktemp("demo")
-    base_model.write_tokenizer(folder, task.numbers(1)["train"], 1)
-    base_model.write_config(folder)
+    task.write_tokenizer(folder, task.numbers(1)["train"], 1)
+    task.write_config(folder)
     return folder
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from snaketune.config.sections import FilterConfig
-from snaketune.demo import base_model
+from snaketune.demo import task
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.tokenize import FILTER_REASONS, TokenFilter, filtered_row
 
@@ -12,8 +12,8 @@ from snaketune.tokens.tokenize import FILTER_REASONS, TokenFilter, filtered_row
 @pytest.fixture(scope="module")
 def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     folder = tmp_path_factory.mktemp("base")
-    base_model.write_tokenizer(folder, list(range(1, 40)), 1)
-    base_model.write_config(folder)
+    task.write_tokenizer(folder, list(range(1, 40)), 1)
+    task.write_config(folder)
     return Renderer(folder)
 
 

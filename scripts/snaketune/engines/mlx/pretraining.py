@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models import llama
 
-from snaketune.demo import base_model, task
+from snaketune.demo import task
 from snaketune.files import replacing
 
 UPDATES = 900
@@ -27,8 +27,8 @@ def build_demo(folder: str | Path, seed: int) -> None:
     folder = Path(folder)
     known = task.numbers(seed)
     known_numbers = sorted(known["train"] + known["valid"])
-    tokenizer = base_model.write_tokenizer(folder, known_numbers, seed)
-    config = base_model.write_config(folder)
+    tokenizer = task.write_tokenizer(folder, known_numbers, seed)
+    config = task.write_config(folder)
     model = llama.Model(llama.ModelArgs.from_dict(config))
     _initialise(model, seed)
     _pretrain(model, tokenizer, known_numbers, seed)
@@ -71,7 +71,7 @@ def _pretrain(model: nn.Module, tokenizer: Any, known: list[int], seed: int) -> 
 
 def _batch(tokenizer: Any, pairs: list[tuple[str, str]]) -> tuple[mx.array, mx.array]:
     """Ids (rows x longest, int32) and target weights (the same shape, 1 on the right-hand side and the end)."""
-    begin, end = (base_model.SPECIAL.index(token) for token in ("<s>", "</s>"))
+    begin, end = (task.SPECIAL.index(token) for token in ("<s>", "</s>"))
     lefts = [[begin, *encoding.ids] for encoding in tokenizer.encode_batch([left for left, _ in pairs])]
     rights = [[*encoding.ids, end] for encoding in tokenizer.encode_batch([right for _, right in pairs])]
     ids = np.zeros((len(pairs), max(len(a) + len(b) for a, b in zip(lefts, rights, strict=True))), np.int32)
