@@ -18,6 +18,7 @@ import numpy as np
 
 from snaketune.contracts.pilot import LearningCurve, LearningCurvePoint, PilotForecast
 from snaketune.contracts.plan import Plan, PlannedExperiment
+from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
 from snaketune.plan import duration
@@ -35,18 +36,19 @@ MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than thi
 class PilotTimes:
     """The pilot's timing.json, and the lines of its timing.jsonl."""
 
-    whole: dict[str, Any]
-    steps: list[dict[str, Any]]
+    whole: TrainingTiming
+    steps: list[StepTiming]
 
     @classmethod
     def read(cls, summary: StrPath) -> PilotTimes:
         """Read both from beside the pilot's summary."""
         beside = Path(summary)
-        return cls(read_json(beside.with_name("timing.json")), list(read_jsonl(beside.with_name("timing.jsonl"))))
+        steps = read_jsonl(beside.with_name("timing.jsonl"), type=StepTiming)
+        return cls(read_json(beside.with_name("timing.json"), type=TrainingTiming), list(steps))
 
     @property
     def peak_memory_bytes(self) -> int:
-        return max(int(line["peak_memory_bytes"]) for line in [self.whole, *self.steps])
+        return max([self.whole.peak_memory_bytes, *(timing.peak_memory_bytes for timing in self.steps)])
 
 
 def forecast(

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.engines import get_capabilities
 
 BASE_UNCERTAINTY = 0.1
@@ -39,25 +39,25 @@ class Speed:
     relative_error: float
 
 
-def measured(timing: dict[str, Any], lines: Sequence[dict[str, Any]], tokens: Sequence[int]) -> Speed:
+def measured(timing: TrainingTiming, lines: Sequence[StepTiming], tokens: Sequence[int]) -> Speed:
     """The speed of a training, from its timing.json, its timing.jsonl and the tokens that each update read.
 
     An update's time is the gap between its line and the one before. A gap over a validation or a checkpoint holds that
     too, and one over a resumption is meaningless; both are few, so the tenth of the gaps with the highest rates is left
     out. The validations are what the first and the last update leave of their time.
     """
-    at = {line["step"]: line["seconds"] for line in lines}
+    at = {line.step: line.seconds for line in lines}
     gaps = [(update, at[update] - at[update - 1]) for update in sorted(at) if update - 1 in at]
     rates = np.array([gap / max(1, tokens[update - 1]) for update, gap in gaps if gap > 0])
     if len(rates) < MIN_GAPS:
-        return Speed(timing["seconds"] / max(1, sum(tokens)), 0.0, 1.0)
+        return Speed(timing.seconds / max(1, sum(tokens)), 0.0, 1.0)
     rates = rates[rates <= np.quantile(rates, 1 - TRIMMED_FRACTION)]
     per_token = float(rates.mean())
     blocks = np.array([block.mean() for block in np.array_split(rates, min(BLOCKS, len(rates)))])
     relative_error = BASE_UNCERTAINTY + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
-    whole = timing["resumed_from"] == 0
+    whole = timing.resumed_from == 0
     ends = [at[1] - tokens[0] * per_token] if 1 in at else []
-    ends += [timing["seconds"] - at[max(at)]] if whole else []
+    ends += [timing.seconds - at[max(at)]] if whole else []
     return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, relative_error)
 
 

@@ -9,6 +9,7 @@ from snaketune import files
 from snaketune.config.sections import ModelConfig, PilotConfig, section
 from snaketune.contracts.pilot import PilotForecast
 from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
+from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.pilot import forecast as pilot_forecast
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming, SampleTiming
 from snaketune.plan import duration
@@ -50,9 +51,17 @@ def forecast(tmp_path):
     """A function from experiments and settings to the forecast of a pilot whose every token took a millisecond."""
     store = tmp_path / "train.safetensors"
     write_store(store, [(Rendered(list(range(5, 26)), [False] + [True] * 20), 1.0) for _ in range(40)])
-    times = [{"step": n, "seconds": 0.5 + 0.08 * n, "peak_memory_bytes": 7} for n in range(1, 11)]
+    times = [StepTiming(step=n, seconds=0.5 + 0.08 * n, cpu_seconds=0.1 * n, peak_memory_bytes=7) for n in range(1, 11)]
     files.write_jsonl(tmp_path / "timing.jsonl", times)
-    files.write_json(tmp_path / "timing.json", {"seconds": 1.8, "resumed_from": 0, "peak_memory_bytes": 8})
+    whole = TrainingTiming(
+        seconds=1.8,
+        cpu_seconds=1.7,
+        tokens_per_second=400.0,
+        peak_memory_bytes=8,
+        peak_resident_bytes=9,
+        resumed_from=0,
+    )
+    files.write_json(tmp_path / "timing.json", whole)
     general = tmp_path / "general.jsonl"
     general.write_text('{"text": "one"}\n' * 10)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.engines import get_capabilities
 from snaketune.plan import duration
 
@@ -17,10 +19,21 @@ def training(updates: int, per_token: float, validation: float, every: int, nois
     clock, lines = validation, []
     for update in range(1, updates + 1):
         clock += tokens[update - 1] * per_token * source.uniform(1 - noise, 1 + noise)
-        lines.append({"step": update, "seconds": clock})
+        lines.append(StepTiming(step=update, seconds=clock, cpu_seconds=clock, peak_memory_bytes=1))
         if update % every == 0 or update == updates:
             clock += validation
-    return {"seconds": clock, "resumed_from": 0}, lines, tokens.tolist()
+    return whole_timing(clock), lines, tokens.tolist()
+
+
+def whole_timing(seconds: float, resumed_from: int = 0) -> TrainingTiming:
+    return TrainingTiming(
+        seconds=seconds,
+        cpu_seconds=seconds,
+        tokens_per_second=1.0,
+        peak_memory_bytes=1,
+        peak_resident_bytes=1,
+        resumed_from=resumed_from,
+    )
 
 
 @given(per_token=st.floats(1e-5, 1e-1), validation=st.floats(0, 50), noise=st.floats(0, 0.3), seed=st.integers(0, 999))
@@ -28,16 +41,14 @@ def test_the_full_run_is_forecast_within_a_fifth_and_within_its_range(per_token,
     speed = duration.measured(*training(60, per_token, validation, 100, noise, seed))
     timing, _, tokens = training(600, per_token, validation, 50, noise, seed + 1)
     forecast = duration.training_seconds(speed, sum(tokens), 1 + 600 // 50)
-    assert forecast == pytest.approx(timing["seconds"], rel=0.2)
-    assert abs(forecast - timing["seconds"]) <= speed.relative_error * forecast + 1e-6
+    assert forecast == pytest.approx(timing.seconds, rel=0.2)
+    assert abs(forecast - timing.seconds) <= speed.relative_error * forecast + 1e-6
 
 
 def test_a_resumed_pilot_gives_the_speed_of_its_updates():
     _, lines, tokens = training(40, 0.01, 0.5, 100, 0.05, 1)
-    resumed = [
-        {**line, "seconds": line["seconds"] - (lines[19]["seconds"] if line["step"] > 20 else 0)} for line in lines
-    ]
-    speed = duration.measured({"seconds": 0.1, "resumed_from": 40}, resumed, tokens)
+    resumed = [replace(line, seconds=line.seconds - (lines[19].seconds if line.step > 20 else 0)) for line in lines]
+    speed = duration.measured(whole_timing(0.1, resumed_from=40), resumed, tokens)
     assert speed.per_token == pytest.approx(0.01, rel=0.1)
 
 
