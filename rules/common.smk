@@ -90,6 +90,12 @@ def tracked(**sections):
     return lambda wildcards: params_json(sections, wildcards)
 
 
+def tracked_record(record):
+    """The same for one typed record."""
+    text = configuration.canonical(msgspec.to_builtins(record))
+    return lambda wildcards: text
+
+
 def untracked(**sections):
     """What a step is told and does not become stale by. Snakemake compares no params that are functions of the input."""
     return lambda wildcards, input: params_json(sections, wildcards)

@@ -91,7 +91,7 @@ rule score_answers:
     conda:
         "../envs/gguf.yaml"
     params:
-        config=tracked(**evaluate_settings.scoring(CONFIG)),
+        config=tracked_record(evaluate_settings.scoring_config(this_run.config)),
         code=code("score_answers", "gguf"),
     script:
         scripts("score_answers")
@@ -117,7 +117,7 @@ rule compare_scores:
     conda:
         "../envs/report.yaml"
     params:
-        config=tracked(**evaluate_settings.comparing(CONFIG)),
+        config=tracked_record(evaluate_settings.comparison_config(this_run.config)),
         code=code("compare_scores", "report"),
     script:
         scripts("compare_scores")

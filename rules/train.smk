@@ -89,7 +89,7 @@ rule score_experiment:
             predict=lambda wildcards: evaluate_settings.prediction_config(
                 this_run.config, experiment_of(wildcards).model, "adapter"
             ),
-            score=evaluate_settings.scoring(CONFIG),
+            score=evaluate_settings.scoring_config(this_run.config),
         ),
         code=code("score_experiment", "gguf"),
     script:

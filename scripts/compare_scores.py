@@ -1,8 +1,8 @@
 """Compare the variants with each other by paired tests (snaketune.evaluate.compare)."""
 
-import json
-
+import msgspec
 from snaketune.evaluate import compare
+from snaketune.evaluate.step_config import ComparisonConfig
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
@@ -12,5 +12,5 @@ with step.running(snakemake.log[0]):
         general=snakemake.input.get("general", []),
         comparison=snakemake.output.comparison,
         table=snakemake.output.table,
-        config=json.loads(snakemake.params.config),
+        config=msgspec.json.decode(snakemake.params.config, type=ComparisonConfig),
     )

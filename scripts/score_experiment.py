@@ -7,7 +7,7 @@ from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.evaluate import predict, score
-    from snaketune.evaluate.step_config import PredictionConfig
+    from snaketune.evaluate.step_config import PredictionConfig, ScoringConfig
     from snaketune.evaluate.variants import ModelVariant
 
     config = json.loads(snakemake.params.config)
@@ -18,4 +18,8 @@ with step.running(snakemake.log[0]):
         msgspec.convert(config["predict"], PredictionConfig),
         threads=snakemake.threads,
     )
-    score.run(predictions=snakemake.output.predictions, scores=snakemake.output.scores, config=config["score"])
+    score.run(
+        predictions=snakemake.output.predictions,
+        scores=snakemake.output.scores,
+        config=msgspec.convert(config["score"], ScoringConfig),
+    )

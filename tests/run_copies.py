@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from project_copy import Project
+from snaketune.config import sections
 from snaketune.config.schema import canonical
 from snaketune.evaluate import compare, score, step_config
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
@@ -198,7 +199,7 @@ def _evaluated(variants: tuple[str, ...], texts: tuple[str, ...], config: str) -
         for path, scored, other, text, more in zip(predictions, scores, general, texts[::2], texts[1::2], strict=True):
             write_text(path, text)
             write_text(other, more)
-            score.run(predictions=path, scores=scored, config=step_config.scoring(given))
+            score.run(predictions=path, scores=scored, config=step_config.scoring_config(sections.load(given)))
         comparison = Path(folder, "comparison.json")
         compare.run(
             predictions=predictions,
@@ -206,7 +207,7 @@ def _evaluated(variants: tuple[str, ...], texts: tuple[str, ...], config: str) -
             general=general,
             comparison=comparison,
             table=Path(folder, "comparison.csv"),
-            config=step_config.comparing(given),
+            config=step_config.comparison_config(sections.load(given)),
         )
         found = {name: path.read_text(encoding="utf-8") for name, path in zip(variants, scores, strict=True)}
         return found | {"comparison": comparison.read_text(encoding="utf-8")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -13,6 +12,7 @@ from snaketune.evaluate import forgetting, paired_tests
 from snaketune.evaluate.metrics import enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, attach_custom_values
 from snaketune.evaluate.significance import CONFIDENCE
+from snaketune.evaluate.step_config import ComparisonConfig
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
 
@@ -41,15 +41,15 @@ def run(
     scores: Sequence[StrPath],
     comparison: StrPath,
     table: StrPath,
-    config: dict[str, Any],
+    config: ComparisonConfig,
     general: Sequence[StrPath] = (),
 ) -> None:
-    """Compare variants, each named by the folder that holds its files; config: what `settings.comparing` gives.
+    """Compare variants, each named by the folder that holds its files.
 
     general: the variants' answers to the general set; table: the pairs as CSV.
     """
-    settings, seed = config["evaluate"], config["seed"]
-    metrics = enabled_metrics(settings)
+    seed = config.seed
+    metrics = enabled_metrics(config.settings)
     scores_of = {Path(path).parent.name: read_json(path, Scores) for path in scores}
     by_variant = {
         name: attach_custom_values(found, scores_of[name].custom_values)
@@ -58,7 +58,7 @@ def run(
     variants = {name: _without_custom_values(found) for name, found in scores_of.items()}
     pairs = [paired_tests.pair_predictions(by_variant, *names) for names in comparison_pairs(list(by_variant))]
     tested = paired_tests.compare_pairs(pairs, metrics, seed)
-    limit = settings["forgetting"]["limit"]
+    limit = config.forgetting.limit
     found = Comparison(
         confidence=CONFIDENCE,
         alpha=paired_tests.ALPHA,
@@ -72,7 +72,7 @@ def run(
         variants=variants,
         pairs=tested,
         forgetting=forgetting.compared(_read_by_variant(general), metrics, limit, seed),
-        thresholds=checked(settings["thresholds"], variants, metrics),
+        thresholds=checked(config.thresholds, variants, metrics),
     )
     write_json(comparison, found)
     write_table(table, found)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from snaketune.config.schema import did_you_mean
+from snaketune.config.sections import CustomMetricConfig, EvaluateConfig
 from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import text_metrics
 
@@ -454,19 +455,32 @@ class Similarity(CustomMetric):
         self.label = "Semantic similarity"
 
 
-def enabled_metrics(settings: Mapping[str, Any]) -> dict[str, Metric]:
+class MetricSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of `evaluate` that say which metrics there are and how they are computed."""
+
+    bleu_tokenizer: str = "13a"
+    metrics: dict[str, CustomMetricConfig] = {}
+    similarity: str | None = None
+
+    @classmethod
+    def of(cls, evaluate: EvaluateConfig) -> MetricSettings:
+        """Take the keys from a configuration's section."""
+        return cls(bleu_tokenizer=evaluate.bleu_tokenizer, metrics=evaluate.metrics, similarity=evaluate.similarity)
+
+
+def enabled_metrics(settings: MetricSettings) -> dict[str, Metric]:
     """The metrics of a configuration, by name: the registry, its custom metrics, and similarity where it has a model.
 
-    settings: `evaluate` (bleu_tokenizer, metrics, similarity). What custom functions and the embedding model say of
-    each row is read from the predictions, where `scoring` has put it.
+    The values of custom functions and of the embedding model are read from the predictions, to which
+    `attach_custom_values` has added them.
     """
     found = dict(METRICS)
-    if settings["bleu_tokenizer"] != "13a":
-        found["bleu"] = Bleu(settings["bleu_tokenizer"])
-    for name, own in settings["metrics"].items():
-        found[name] = CustomMetric(name, own["better"], own["function"])
-    if settings["similarity"]:
-        found["similarity"] = Similarity(settings["similarity"])
+    if settings.bleu_tokenizer != "13a":
+        found["bleu"] = Bleu(settings.bleu_tokenizer)
+    for name, custom in settings.metrics.items():
+        found[name] = CustomMetric(name, custom.better, custom.function)
+    if settings.similarity:
+        found["similarity"] = Similarity(settings.similarity)
     return found
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from snaketune.config.schema import canonical
+from snaketune.contracts.data import DataRecord
 from snaketune.contracts.evaluate import Prediction
 from snaketune.engines.context_window import context_length, sliding_windows, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
@@ -115,7 +116,7 @@ def _build_requests(
 
 
 def _requests_of(
-    records: list[dict[str, Any]], source: StrPath, renderer: Renderer, prefix: Messages, config: PredictionConfig
+    records: list[DataRecord], source: StrPath, renderer: Renderer, prefix: Messages, config: PredictionConfig
 ) -> Requests:
     if not records:
         raise EvaluationError(

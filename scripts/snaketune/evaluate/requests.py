@@ -6,10 +6,9 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from snaketune.config.sections import FewShotConfig
-from snaketune.contracts.data import Content
+from snaketune.contracts.data import DataRecord, Message
 from snaketune.data import sources
 from snaketune.data.deduplication import UnionFind
 from snaketune.data.readers import dispatch
@@ -20,7 +19,7 @@ from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer
 
-Messages = list[dict[str, Any]]
+Messages = list[Message]
 MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the answer
 
 
@@ -45,14 +44,14 @@ class EvalRequest:
     cluster: str | None = None
 
 
-def sample_rows(records: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+def sample_rows(records: Sequence[DataRecord], count: int, seed: int) -> list[DataRecord]:
     """At most `count` rows, drawn without replacement, in the order of the file."""
     if len(records) <= count:
         return list(records)
     return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), count))]
 
 
-def clusters(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+def clusters(records: Sequence[DataRecord]) -> dict[str, str]:
     """The cluster of each row that shares its question or its group with another: the id of the cluster's first row.
 
     Such rows are not independent of each other. A question is what the data stage takes for one: the text of all turns
@@ -61,7 +60,7 @@ def clusters(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     found = UnionFind(len(records))
     first: dict[tuple[str, object], int] = {}
     for i, record in enumerate(records):
-        shared = row_keys(cast("Content", record))
+        shared = row_keys(record)
         keys = [("question", shared.prompt), ("opening", shared.opening), ("group", record.get("group"))]
         for kind, key in keys:
             if key:
@@ -70,7 +69,7 @@ def clusters(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {str(records[i]["id"]): str(records[root]["id"]) for root, rows in members.items() for i in rows}
 
 
-def row_requests(record: dict[str, Any], renderer: Renderer, prefix: Messages, turns: str) -> Iterator[EvalRequest]:
+def row_requests(record: DataRecord, renderer: Renderer, prefix: Messages, turns: str) -> Iterator[EvalRequest]:
     """The requests of one row: for its last assistant turn or, with `turns` = all, for each of them.
 
     Each is rendered as the last turn of the conversation up to it, as the model would be prompted; earlier turns are
@@ -135,9 +134,9 @@ def few_shot_messages(
             why="It would be the base once more",
             fix="Set evaluate.few_shot.system, or num_examples above 0, or leave `prompted` out of evaluate.models",
         )
-    system = [{"role": "system", "content": config.system}] if config.system else []
+    system: Messages = [{"role": "system", "content": config.system}] if config.system else []
     examples = sample_exchanges(read_jsonl(train), config.num_examples, seed) if train is not None else []
-    probe = [{"role": "user", "content": "?"}]
+    probe: Messages = [{"role": "user", "content": "?"}]
     prefix, count = system, 0
     for count in range(len(examples), 0, -1):
         prefix = system + [message for exchange in examples[:count] for message in exchange]
@@ -155,7 +154,7 @@ def few_shot_messages(
     return prefix
 
 
-def sample_exchanges(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[Messages]:
+def sample_exchanges(records: Iterable[DataRecord], count: int, seed: int) -> list[Messages]:
     """Up to `count` prompts with their answers from the training rows, drawn by seed: single exchanges only."""
     exchanges = []
     for record in records:
@@ -165,10 +164,10 @@ def sample_exchanges(records: Iterable[dict[str, Any]], count: int, seed: int) -
     return random.Random(seed).sample(exchanges, min(count, len(exchanges)))
 
 
-def general_records(path: StrPath) -> list[dict[str, Any]]:
+def general_records(path: StrPath) -> list[DataRecord]:
     """The rows of the general set, in any row format of the data; DataError names the line of one that is unusable."""
     name = str(path)
-    found = []
+    found: list[DataRecord] = []
     for row in dispatch.rows(name, sources.file_format(name, "auto")):
         try:
             if isinstance(row.parsed, Rejection):
@@ -181,18 +180,20 @@ def general_records(path: StrPath) -> list[dict[str, Any]]:
                 fix="Correct it or take it out, or set evaluate.forgetting.rows to another file, or to null",
             ) from None
         category = row.parsed.get("category")
-        found.append({"id": f"general-{row.line}", **content} | ({"category": str(category)} if category else {}))
+        record = DataRecord(id=f"general-{row.line}", **content)
+        if category:
+            record["category"] = str(category)
+        found.append(record)
     return found
 
 
-def as_plain_text(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def as_plain_text(records: list[DataRecord]) -> list[DataRecord]:
     """The rows for a base without a chat template, which cannot be prompted: their turns, one on each line."""
-    return [
-        {key: record[key] for key in ("id", "category") if key in record}
-        | {
-            "text": record["text"]
-            if "text" in record
-            else "\n".join(turn["content"] or "" for turn in record["messages"])
-        }
-        for record in records
-    ]
+    texts = []
+    for record in records:
+        text = record["text"] if "text" in record else "\n".join(turn["content"] or "" for turn in record["messages"])
+        kept = DataRecord(id=record["id"], text=text)
+        if "category" in record:
+            kept["category"] = record["category"]
+        texts.append(kept)
+    return texts

@@ -15,20 +15,21 @@ import numpy as np
 from snaketune.contracts.evaluate import Prediction, Score, Scores, SetScores, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import Metric, enabled_metrics
+from snaketune.evaluate.metrics import Metric, MetricSettings, enabled_metrics
+from snaketune.evaluate.step_config import ScoringConfig
 from snaketune.files import StrPath, read_jsonl, write_json
 
 RESAMPLES = 1000
 
 
-def run(*, predictions: StrPath, scores: StrPath, config: dict[str, Any]) -> None:
-    """Score a predictions.jsonl; config: what `step_config.scoring` gives."""
+def run(*, predictions: StrPath, scores: StrPath, config: ScoringConfig) -> None:
+    """Score a predictions.jsonl."""
     found = list(read_jsonl(predictions, Prediction))
     if not found:
         raise EvaluationError("there are no answers to score", where=str(predictions))
-    metrics = enabled_metrics(config["evaluate"])
-    values = custom_metric_values(found, config["evaluate"])
-    scored = score_predictions(attach_custom_values(found, values), metrics, config["seed"])
+    metrics = enabled_metrics(config.settings)
+    values = custom_metric_values(found, config.settings)
+    scored = score_predictions(attach_custom_values(found, values), metrics, config.seed)
     signatures = {name: metric.signature for name, metric in metrics.items() if metric.signature}
     write_json(
         scores,
@@ -101,18 +102,18 @@ def cluster_ids(predictions: Sequence[Prediction]) -> list[str]:
     return [one.cluster or one.row or one.id for one in predictions]
 
 
-def custom_metric_values(predictions: Sequence[Prediction], settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+def custom_metric_values(predictions: Sequence[Prediction], settings: MetricSettings) -> dict[str, dict[str, float]]:
     """{metric: {prediction id: value}} of the custom metrics and of similarity."""
     scorable = [one for one in predictions if one.answer is not None and one.reference is not None]
     found = {}
-    for name, custom in settings["metrics"].items():
-        function = _function(custom["function"], f"evaluate.metrics.{name}")
+    for name, custom in settings.metrics.items():
+        function = _function(custom.function, f"evaluate.metrics.{name}")
         found[name] = {one.id: _call(function, one, f"evaluate.metrics.{name}") for one in scorable}
-    if settings["similarity"] and scorable:
+    if settings.similarity and scorable:
         from snaketune.engines.llama_cpp import embedding
 
         pairs = [(one.answer or "", one.reference or "") for one in scorable]
-        near = embedding.similarities(settings["similarity"], pairs)
+        near = embedding.similarities(settings.similarity, pairs)
         found["similarity"] = dict(zip((one.id for one in scorable), near, strict=True))
     return found
 

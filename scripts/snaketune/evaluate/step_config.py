@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from snaketune.config.schema import did_you_mean
-from snaketune.config.sections import FewShotConfig, GenerationConfig, ModelConfig, RunConfig, Section
+from snaketune.config.sections import FewShotConfig, ForgettingConfig, GenerationConfig, ModelConfig, RunConfig, Section
 from snaketune.contracts.selection import SelectionMetric
 from snaketune.errors import ConfigError
-from snaketune.evaluate.metrics import METRICS, enabled_metrics
+from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
 from snaketune.evaluate.thresholds import checked_names, usable_metric
 from snaketune.files import sha256
 
-SCORING = ("bleu_tokenizer", "metrics", "similarity")
-COMPARING = (*SCORING, "thresholds", "forgetting")
 LOSS = "validation_loss"  # what select.metric names by default; it needs no answers
 
 
@@ -50,7 +46,7 @@ def check_metrics(config: RunConfig) -> None:
             raise ConfigError(
                 f"{name} is a metric of snaketune's own", where=f"evaluate.metrics.{name}", fix="Choose another name"
             )
-    metrics = enabled_metrics(msgspec.to_builtins(config.evaluate))
+    metrics = enabled_metrics(MetricSettings.of(config.evaluate))
     for where, names in (
         ("select.metric", [config.select.metric]),
         ("evaluate.thresholds", list(config.evaluate.thresholds)),
@@ -70,7 +66,7 @@ def selection_metric(config: RunConfig) -> SelectionMetric:
     """What select.metric names; validation_loss is no metric of answers."""
     if config.select.metric == LOSS:
         return SelectionMetric(name=LOSS, label="validation loss", better="lower")
-    metric = enabled_metrics(msgspec.to_builtins(config.evaluate))[config.select.metric]
+    metric = enabled_metrics(MetricSettings.of(config.evaluate))[config.select.metric]
     assert metric.better != "neither"  # check_metrics has refused it
     return SelectionMetric(name=metric.name, label=metric.in_sentence, better=metric.better)
 
@@ -131,22 +127,45 @@ def prediction_config(config: RunConfig, model: ModelConfig, variant: str) -> Pr
     )
 
 
-def scoring(config: dict[str, Any]) -> dict[str, Any]:
-    """What the scores of given predictions depend on, the files of the configuration's own measures among it."""
-    own = {name: _own_code(one["function"]) for name, one in config["evaluate"]["metrics"].items()}
-    return {"evaluate": _only(config, SCORING), "seed": config["seed"], "own": own}
+class ScoringConfig(Section, frozen=True, kw_only=True):
+    """What the scores of given predictions depend on; custom_code: a hash of the file of each custom metric."""
+
+    settings: MetricSettings
+    custom_code: dict[str, str | None]
+    seed: int
 
 
-def comparing(config: dict[str, Any]) -> dict[str, Any]:
+def scoring_config(config: RunConfig) -> ScoringConfig:
+    """The settings of the scores of all variants."""
+    custom = config.evaluate.metrics
+    return ScoringConfig(
+        settings=MetricSettings.of(config.evaluate),
+        custom_code={name: _custom_code(one.function) for name, one in custom.items()},
+        seed=config.seed,
+    )
+
+
+class ComparisonConfig(Section, frozen=True, kw_only=True):
     """What the comparison of given predictions depends on."""
-    return {"evaluate": _only(config, COMPARING), "seed": config["seed"]}
+
+    settings: MetricSettings
+    thresholds: dict[str, float]
+    forgetting: ForgettingConfig
+    seed: int
 
 
-def _own_code(function: str) -> str | None:
+def comparison_config(config: RunConfig) -> ComparisonConfig:
+    """The settings of the comparison of all variants."""
+    evaluate = config.evaluate
+    return ComparisonConfig(
+        settings=MetricSettings.of(evaluate),
+        thresholds=evaluate.thresholds,
+        forgetting=evaluate.forgetting,
+        seed=config.seed,
+    )
+
+
+def _custom_code(function: str) -> str | None:
     """The hash of the file that a function lies in, where that is below the folder snakemake runs in."""
     path = Path(function.split(":")[0].replace(".", "/")).with_suffix(".py")
     return sha256(path) if path.is_file() else None
-
-
-def _only(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: config["evaluate"][key] for key in keys}

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.evaluate.metrics import Metric, enabled_metrics
+import msgspec
 
-DEFAULTS: dict[str, Any] = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
+from snaketune.evaluate.metrics import Metric, MetricSettings, enabled_metrics
 
 
 def metrics_of(config: Mapping[str, Any]) -> dict[str, Metric]:
     """The metrics of a run by its configuration, of which an older run may lack parts."""
-    return enabled_metrics(DEFAULTS | (config.get("evaluate") or {}))
+    return enabled_metrics(msgspec.convert(config.get("evaluate") or {}, MetricSettings))
 
 
 def format_value(metric: Metric, value: float | None) -> str:

@@ -6,11 +6,11 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from snaketune.config import schema as configuration
+from snaketune.config import sections
 from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import compare, paired_tests, score, step_config, thresholds
-from snaketune.evaluate.metrics import METRICS, enabled_metrics
+from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
 from snaketune.evaluate.significance import NORMAL
 from snaketune.files import read_json, write_jsonl
 
@@ -38,7 +38,7 @@ def lines(rows=40, right=0.0, logprob=-20.0, seed=0, **more):
 
 
 def config(**evaluate):
-    return configuration.complete({"run": "x", "evaluate": evaluate})
+    return sections.load({"run": "x", "evaluate": evaluate})
 
 
 def run(folder, artefacts, general=None, **evaluate):
@@ -48,7 +48,7 @@ def run(folder, artefacts, general=None, **evaluate):
         score.run(
             predictions=folder / name / "predictions.jsonl",
             scores=folder / name / "scores.json",
-            config=step_config.scoring(whole),
+            config=step_config.scoring_config(whole),
         )
     for name, found in (general or {}).items():
         write_jsonl(folder / name / "general.jsonl", found)
@@ -58,7 +58,7 @@ def run(folder, artefacts, general=None, **evaluate):
         general=[folder / name / "general.jsonl" for name in general or {}],
         comparison=folder / "comparison.json",
         table=folder / "comparison.csv",
-        config=step_config.comparing(whole),
+        config=step_config.comparison_config(whole),
     )
     return read_json(folder / "comparison.json", Comparison)
 
@@ -271,9 +271,8 @@ def test_targets_are_met_or_not_by_the_recommended_file(tmp_path):
     ],
 )
 def test_a_target_that_cannot_be_meant_is_refused(given, said):
-    whole = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
     with pytest.raises(ConfigError, match=said):
-        thresholds.checked_names(given, enabled_metrics(whole))
+        thresholds.checked_names(given, enabled_metrics(MetricSettings()))
 
 
 def test_what_was_forgotten_is_measured_on_the_general_set_and_may_be_limited(tmp_path):

@@ -8,13 +8,13 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snaketune.config.sections import CustomMetricConfig
 from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import metrics, text_metrics
 from snaketune.evaluate.metrics import METRICS
 
 texts = st.text(alphabet="ab cd.,é ", max_size=25)
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6)
-SETTINGS = {"bleu_tokenizer": "13a", "metrics": {}, "similarity": None}
 
 
 def lines(said):
@@ -117,15 +117,15 @@ def test_going_in_circles_counts_as_repetition():
 
 
 def test_every_configuration_names_how_its_scores_were_made():
-    found = metrics.enabled_metrics(SETTINGS | {"bleu_tokenizer": "char"})
+    found = metrics.enabled_metrics(metrics.MetricSettings(bleu_tokenizer="char"))
     assert "tok:char" in found["bleu"].signature
     assert "version:" in found["ter"].signature
     assert "nw:2" in found["chrf"].signature
 
 
 def test_a_measure_of_ones_own_is_read_from_the_lines():
-    own = {"right": {"function": "m:f", "better": "lower"}}
-    metric = metrics.enabled_metrics(SETTINGS | {"metrics": own})["right"]
+    custom = {"right": CustomMetricConfig(function="m:f", better="lower")}
+    metric = metrics.enabled_metrics(metrics.MetricSettings(metrics=custom))["right"]
     rows = [Prediction(id=str(value), prompt="", custom_values={"right": value}) for value in (1.0, 0.5)]
     assert metric.better == "lower"
     assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == 0.75

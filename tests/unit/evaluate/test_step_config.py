@@ -1,10 +1,9 @@
 """Each step depends on the settings that it reads, and on no others."""
 
-import msgspec
 import pytest
 from snaketune.config import sections
 from snaketune.errors import ConfigError
-from snaketune.evaluate import step_config
+from snaketune.evaluate import metrics, step_config
 
 
 def config(**given):
@@ -16,11 +15,11 @@ def predicting(given, variant):
 
 
 def scoring(given):
-    return step_config.scoring(msgspec.to_builtins(given))
+    return step_config.scoring_config(given)
 
 
 def comparing(given):
-    return step_config.comparing(msgspec.to_builtins(given))
+    return step_config.comparison_config(given)
 
 
 def test_a_target_changes_neither_answers_nor_scores():
@@ -39,8 +38,8 @@ def test_what_the_prompted_base_is_given_changes_its_answers_alone():
 def test_every_setting_belongs_to_a_step():
     known = {
         *(set(step_config.PredictionConfig.__struct_fields__) - {"chat_template", "dtype", "seed"}),
-        *step_config.SCORING,
-        *step_config.COMPARING,
+        *metrics.MetricSettings.__struct_fields__,
+        *(set(step_config.ComparisonConfig.__struct_fields__) - {"settings", "seed"}),
         "models",
         "on_missed_threshold",
     }
