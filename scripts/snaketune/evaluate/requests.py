@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from snaketune.config.sections import FewShotConfig
 from snaketune.contracts.data import DataRecord, Message
@@ -180,7 +181,7 @@ def general_records(path: StrPath) -> list[DataRecord]:
                 fix="Correct it or take it out, or set evaluate.forgetting.rows to another file, or to null",
             ) from None
         category = row.parsed.get("category")
-        record = DataRecord(id=f"general-{row.line}", **content)
+        record = cast(DataRecord, {"id": f"general-{row.line}", **content})
         if category:
             record["category"] = str(category)
         found.append(record)

@@ -73,7 +73,7 @@ def _keeping_words() -> Iterator[list[str]]:
     """Keep what llama.cpp would print, a line for every tensor, for the case that it fails."""
     words: list[str] = []
 
-    @llama_cpp.llama_log_callback
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def keep(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         line = text.decode("utf-8", errors="replace").strip()
         if line:
