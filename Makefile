@@ -35,6 +35,7 @@ lint: setup-dev ## ruff, mypy, layers of imports, snakefmt, snakemake --lint
 	@ruff format --check --quiet .
 	@mypy
 	@lint-imports --no-logo
+	@$(PYTHON) tests/structure.py
 	@snakefmt --check --compact-diff Snakefile rules
 	@snakemake --lint
 

@@ -21,9 +21,9 @@ def checked(
     ]
 
 
-def recommended(artefacts: Iterable[str]) -> str:
+def recommended(variants: Iterable[str]) -> str:
     """The first GGUF, or what comes nearest to it."""
-    names = list(artefacts)
+    names = list(variants)
     ggufs = [name for name in names if name.startswith("gguf-")]
     return next(name for name in [*ggufs, "fused", "adapter", "pilot", *names] if name in names)
 

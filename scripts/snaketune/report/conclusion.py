@@ -151,8 +151,8 @@ def _other_side(status: str, compared: Comparisons, metrics: Metrics) -> Iterabl
         if compared[name].outcome == "no difference shown" and _points_to_worse(find(name, metrics), compared[name])
     ]
     if against:
-        said = _phrases(against[:MOST_NOT_SIGNIFICANT], compared, metrics)
-        yield f"Worse, though not significantly: {said}."
+        text = _phrases(against[:MOST_NOT_SIGNIFICANT], compared, metrics)
+        yield f"Worse, though not significantly: {text}."
 
 
 def _points_to_worse(metric: Metric, entry: MetricComparison) -> bool:
@@ -242,12 +242,12 @@ def absolute_quality(found: RunFindings, status: Status) -> tuple[str | None, bo
     if overlap:
         parts.append(_score_phrase(overlap, scores, metrics) + _of_scale(find(overlap, metrics)))
     is_low = evaluation.exact < LOW_SHARE * evaluation.answered and _overlap_share(overlap, scores, metrics) < LOW_SHARE
-    said = "; ".join(parts)
-    said = said[0].upper() + said[1:]
+    text = "; ".join(parts)
+    text = text[0].upper() + text[1:]
     if not is_low:
-        return f"{said}.", False
+        return f"{text}.", False
     tail = ": better than its base is not yet good. Read the answers." if status == "better" else ". Read the answers."
-    return said + tail, True
+    return text + tail, True
 
 
 def _cared_about(found: RunFindings, scores: SetScores, metrics: Metrics) -> list[str]:
@@ -255,8 +255,8 @@ def _cared_about(found: RunFindings, scores: SetScores, metrics: Metrics) -> lis
     comparison = found.evaluation.comparison
     named = [result.metric for result in comparison.thresholds] if comparison else []
     named += [name for name in scores.metrics if find(name, metrics).aspect == "task" and name in metrics]
-    said = {"exact_match", "chrf"}
-    return [name for name in dict.fromkeys(named) if name in scores.metrics and name not in said]
+    text = {"exact_match", "chrf"}
+    return [name for name in dict.fromkeys(named) if name in scores.metrics and name not in text]
 
 
 def _exact_phrase(exact: int, answered: int) -> str:
@@ -360,8 +360,8 @@ def _of_thresholds(found: RunFindings) -> Iterable[str]:
     missed = [result for result in (comparison.thresholds if comparison else []) if not result.met]
     if missed:
         named = [(find(result.metric, metrics), result.value) for result in missed]
-        said = ", ".join(f"{metric.in_sentence} {format_value(metric, value)}" for metric, value in named)
-        yield f"{len(missed)} of the configuration's thresholds not met: {said}."
+        text = ", ".join(f"{metric.in_sentence} {format_value(metric, value)}" for metric, value in named)
+        yield f"{len(missed)} of the configuration's thresholds not met: {text}."
 
 
 def _file(found: RunFindings) -> GgufFile | None:

@@ -102,16 +102,16 @@ def form(found: RunFindings) -> Form:
     differing = [row for row in rows if len(set(_pair(row, base, tuned))) > 1]
     if len(differing) > MOST:
         chosen = sorted(random.Random(found.config.get("seed", 1)).sample(range(len(differing)), MOST))
-        asked = [differing[i] for i in chosen]
+        shown = [differing[i] for i in chosen]
     else:
-        asked = differing
-    texts = [[row.id, *_pair(row, base, tuned)] for row in asked]
+        shown = differing
+    texts = [[row.id, *_pair(row, base, tuned)] for row in shown]
     identity = canonical([found.run, found.config.get("seed"), base, tuned, texts])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return Form(
         run=found.run,
         fingerprint=fingerprint,
-        items=[_item(row, _pair(row, base, tuned), fingerprint) for row in asked],
+        items=[_item(row, _pair(row, base, tuned), fingerprint) for row in shown],
         identical=len(rows) - len(differing),
         criteria=list(CRITERIA),
     )

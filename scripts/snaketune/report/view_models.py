@@ -252,10 +252,10 @@ def _pair_in_words(pair: PairComparison, metrics: Metrics) -> str:
             parts.append(f"{outcome} in {conclusion.listed(names)}")
     rest = sum(entry.outcome not in ("better", "worse") for entry in pair.metrics.values())
     if not parts:
-        said = f"no difference that {conclusion.rows_in_words(pair)} could show"
+        text = f"no difference that {conclusion.rows_in_words(pair)} could show"
     else:
-        said = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
-    words = f"{collect.title(pair.variant)}, against {collect.title(pair.baseline)}: {said}."
+        text = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
+    words = f"{collect.title(pair.variant)}, against {collect.title(pair.baseline)}: {text}."
     return words[0].upper() + words[1:]
 
 

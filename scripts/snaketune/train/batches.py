@@ -121,13 +121,13 @@ class EpochSampler:
         random = np.random.default_rng([self._seed, 1, epoch])
         random.shuffle(rows)
         run_length = min(SORTED_RUN_LENGTH, self._rows_per_step)
-        dealt = []
+        groups = []
         for start in range(0, len(rows), SORT_WINDOW):
             window = rows[start : start + SORT_WINDOW]
             window = window[np.argsort(self._lengths[window], kind="stable")]
             runs = [window[first : first + run_length] for first in range(0, len(window), run_length)]
-            dealt += [runs[index] for index in random.permutation(len(runs))]
-        return np.concatenate(dealt) if dealt else rows
+            groups += [runs[index] for index in random.permutation(len(runs))]
+        return np.concatenate(groups) if groups else rows
 
 
 def nested_subset(store: TokenStore, num_rows: int, seed: int) -> np.ndarray:
