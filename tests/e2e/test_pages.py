@@ -282,7 +282,7 @@ def test_a_vote_is_cast_by_keyboard_kept_exported_and_read_back(chromium: Any, r
 
     (run / "votes").mkdir(exist_ok=True)
     (run / "votes" / exported.name).write_bytes(exported.read_bytes())
-    html = page.render(collect.collect(run))
+    html = page.render(collect.collect(run), collect.measurements(run))
     assert "What people preferred" in html
 
 
