@@ -199,7 +199,6 @@ rule pass_pilot:
 rule write_pilot_report:
     """Write the pilot's page, after a go and after a no-go."""
     input:
-        f"{RUN}/config.json",
         rules.validate_rows.output.report,
         rules.forecast_run.output.plan,
         rules.train_pilot.output.metrics,
@@ -212,6 +211,7 @@ rule write_pilot_report:
     conda:
         "../envs/report.yaml"
     params:
+        config=tracked(base=PILOT.model.base),
         code=code("write_pilot_report", "report"),
     script:
         scripts("write_pilot_report")

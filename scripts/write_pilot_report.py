@@ -1,5 +1,6 @@
 """Write the pilot's page, after a go and after a no-go (snaketune.report.page)."""
 
+import json
 from pathlib import Path
 
 from snaketune.report import page
@@ -10,4 +11,5 @@ with step.running(snakemake.log[0]):
         folder=Path(snakemake.output.page).parents[1],
         page=snakemake.output.page,
         declared=list(snakemake.input),
+        base=json.loads(snakemake.params.config)["base"],
     )

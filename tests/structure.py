@@ -48,11 +48,11 @@ def counts() -> list[Count]:
     patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in ("__init__.py", "hooks.py"))
     circles = import_circles()
     return [
-        Count("dict[str, Any] slots in signatures", slots, 56, 40, untyped),
+        Count("dict[str, Any] slots in signatures", slots, 39, 40, untyped),
         Count("modules", len(modules), 141, 110, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),
-        Count(f"functions with over {MAX_PARAMETERS} parameters", len(wide), 1, 0, wide),
+        Count(f"functions with over {MAX_PARAMETERS} parameters", len(wide), 0, 0, wide),
         Count("Snakemake patches", len(patches), 5, 6, patches),
     ]
 

@@ -47,7 +47,7 @@ def _reported(run: Path) -> Path:
         form=folder / "human_eval.html",
         table=folder / "experiments.csv",
     )
-    page.pilot(folder=run, page=run / "pilot/index.html")
+    page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     return run
 
 

@@ -106,7 +106,13 @@ def test_one_more_value_trains_what_is_new_and_the_page_shows_all(grid: Project,
     assert done.returncode == 0, done.stdout
     assert trained(done.stdout) == 1
     folder = project.folder / "results/tiny"
-    page.run(folder=folder, page=tmp_path / "index.html", record=tmp_path / "report.json", form=tmp_path / "form.html", table=tmp_path / "t.csv")
+    page.run(
+        folder=folder,
+        page=tmp_path / "index.html",
+        record=tmp_path / "report.json",
+        form=tmp_path / "form.html",
+        table=tmp_path / "t.csv",
+    )
     html = (tmp_path / "index.html").read_text()
     names = {one["name"] for one in json.loads((tmp_path / "report.json").read_text())["training"]["experiments"]}
     assert names >= {*NAMES, "rank-6"}

@@ -5,149 +5,197 @@ https://github.com/huggingface/hub-docs/blob/main/modelcard.md
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import yaml
 
 from snaketune import files
+from snaketune.config.sections import Section, SourceConfig
+from snaketune.contracts.data import SplitReport
+from snaketune.contracts.evaluate import Comparison, Score
+from snaketune.contracts.package import Fidelity, FusedManifest
+from snaketune.contracts.selection import Selection
+from snaketune.contracts.train import TrainingSummary
 from snaketune.evaluate.metrics import METRICS, by_priority, find
 from snaketune.files import StrPath
 
+METHODS = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}
 
-def write(
-    *,
-    manifest: StrPath,
-    fidelity: StrPath,
-    split: StrPath,
-    selection: StrPath,
-    comparison: StrPath | None,
-    config: dict[str, Any],
-    card: StrPath,
-) -> None:
-    """Write the card.
 
-    manifest: fused.json; fidelity: fidelity.json; split: data/split.json; selection: selection.json; comparison:
-    evaluation/comparison.json, or None where nothing was evaluated; config: {"run", "package": {"license", "language",
-    "gguf"}, "experiments": [{"experiment", "train", "summary": path of its summary.json}], "data": {"sources"}}. Only
-    what these files say is in the card, and of the experiments only the chosen one.
-    """
-    chosen = files.read_json(selection)["experiment"]
-    (trained,) = (one for one in config["experiments"] if one["experiment"] == chosen)
-    train, summary = trained["train"], files.read_json(trained["summary"])
-    fused = files.read_json(manifest)
-    proven = files.read_json(fidelity)
+class StatedTraining(Section, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The keys of `train` that the card states; it is decoded from all that change the adapter."""
+
+    method: Literal["lora", "dora", "full"]
+    rank: int
+    alpha: float
+    learning_rate: float
+    lr_scheduler: str
+
+
+class CardExperiment(Section, frozen=True, kw_only=True):
+    """One experiment; summary: the path of its summary.json."""
+
+    experiment: str
+    train: StatedTraining
+    summary: str
+
+
+class CardPackage(Section, frozen=True, kw_only=True):
+    """The part of `package` that the card depends on."""
+
+    gguf: list[str]
+    name: str
+    license: str | None
+    language: list[str]
+
+
+class CardData(Section, frozen=True, kw_only=True):
+    """The part of `data` that the card depends on."""
+
+    sources: list[SourceConfig]
+
+
+class CardConfig(Section, frozen=True, kw_only=True):
+    """The settings that the card depends on, with all experiments: only the chosen one is in the card."""
+
+    run: str
+    experiments: list[CardExperiment]
+    package: CardPackage
+    data: CardData
+
+
+@dataclass(frozen=True)
+class CardInputs:
+    """Paths: fused.json, fidelity.json, split.json, selection.json and comparison.json."""
+
+    manifest: StrPath
+    fidelity: StrPath
+    split: StrPath
+    selection: StrPath
+    comparison: StrPath
+
+
+def write(inputs: CardInputs, config: CardConfig, card: StrPath) -> None:
+    """Write the card. Only what the files say is in it, and of the experiments only the chosen one."""
+    chosen = files.read_json(inputs.selection, Selection).experiment
+    (trained,) = (one for one in config.experiments if one.experiment == chosen)
+    summary = files.read_json(trained.summary, TrainingSummary)
+    fused = files.read_json(inputs.manifest, FusedManifest)
+    fidelity = files.read_json(inputs.fidelity, Fidelity)
+    split = files.read_json(inputs.split, SplitReport)
     parts = [
-        _metadata(fused, config),
-        f"# {config['run']}\n\n{_about(fused, train, config)}",
-        "## Files\n\n" + _files(proven),
-        "## Training\n\n" + _training(summary, files.read_json(split), train, config),
+        _metadata(fused, config.package),
+        f"# {config.run}\n\n{_about(fused, trained.train, config.package)}",
+        "## Files\n\n" + _files(fidelity),
+        "## Training\n\n" + _training(summary, split, trained.train, config.data.sources),
     ]
-    if comparison is not None:
-        table = score_table(files.read_json(comparison))
-        if table:
-            parts.append("## Measured on the test rows\n\n" + table)
-    parts.append("## Limits\n\n" + _limits(proven))
+    table = score_table(files.read_json(inputs.comparison, Comparison))
+    if table:
+        parts.append("## Measured on the test rows\n\n" + table)
+    parts.append("## Limits\n\n" + _limits(fidelity))
     files.write_text(card, "\n\n".join(parts) + "\n")
 
 
-def _metadata(fused: dict[str, Any], config: dict[str, Any]) -> str:
+def _metadata(fused: FusedManifest, package: CardPackage) -> str:
     """The block that the hub reads. A base on the own disk has no page to link to, so it is left out."""
-    package = config["package"]
-    facts: dict[str, Any] = {"library_name": "mlx", "pipeline_tag": "text-generation", "tags": ["mlx", "gguf", "lora"]}
-    if fused.get("revision"):
-        facts["base_model"] = fused["base"]
+    facts: dict[str, str | list[str]] = {
+        "library_name": "mlx",
+        "pipeline_tag": "text-generation",
+        "tags": ["mlx", "gguf", "lora"],
+    }
+    if fused.revision:
+        facts["base_model"] = fused.base
         facts["base_model_relation"] = "finetune"
-    if package.get("license"):
-        facts["license"] = package["license"]
-    if package.get("language"):
-        facts["language"] = package["language"]
+    if package.license:
+        facts["license"] = package.license
+    if package.language:
+        facts["language"] = package.language
     return "---\n" + yaml.safe_dump(facts, sort_keys=True, allow_unicode=True) + "---"
 
 
-def _about(fused: dict[str, Any], train: dict[str, Any], config: dict[str, Any]) -> str:
-    base = fused["base"] + (f" at revision {fused['revision']}" if fused.get("revision") else "")
-    method = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}[train["method"]]
-    said = [f"{base}, tuned with {method} and merged; {fused['parameters']:,} parameters in {fused['dtype']}."]
-    if not config["package"].get("license"):
-        said.append("No license was stated when it was made; that of the base and of the data applies.")
-    return " ".join(said)
+def _about(fused: FusedManifest, train: StatedTraining, package: CardPackage) -> str:
+    base = fused.base + (f" at revision {fused.revision}" if fused.revision else "")
+    method = METHODS[train.method]
+    sentences = [f"{base}, tuned with {method} and merged; {fused.parameters:,} parameters in {fused.dtype}."]
+    if not package.license:
+        sentences.append("No license was stated when it was made; that of the base and of the data applies.")
+    return " ".join(sentences)
 
 
-def _files(proven: dict[str, Any]) -> str:
+def _files(fidelity: Fidelity) -> str:
+    retained = {check.variant: check.value for check in reversed(fidelity.checks) if check.check == "gain"}
     rows = []
-    for name, facts in proven["variants"].items():
-        if not name.startswith("gguf-") or "kl" not in facts:
+    for name, facts in fidelity.variants.items():
+        if not name.startswith("gguf-") or facts.kl is None:
             continue
-        types = ", ".join(f"{count} {kind}" for kind, count in facts["tensor_types"].items())
-        kept = next((c["value"] for c in proven["checks"] if c["check"] == "gain" and c["variant"] == name), None)
-        share = "not measurable" if kept is None else f"{kept:.1%}"
-        same = f"{facts['greedy_same']} of {facts['greedy_total']}"
-        rows.append([name.removeprefix("gguf-"), _size(facts["bytes"]), types, f"{facts['kl']:.2g}", same, share])
+        types = ", ".join(f"{count} {kind}" for kind, count in (facts.tensor_types or {}).items())
+        gain = retained.get(name)
+        share = "not measurable" if gain is None else f"{gain:.1%}"
+        same = f"{facts.greedy_same} of {facts.greedy_total}"
+        rows.append([name.removeprefix("gguf-"), _size(facts.bytes or 0), types, f"{facts.kl:.2g}", same, share])
     head = ["type", "size", "tensors", "KL to the 16-bit model", "same greedy answers", "share of the gain kept"]
     return _table(head, rows)
 
 
-def _training(summary: dict[str, Any], split: dict[str, Any], train: dict[str, Any], config: dict[str, Any]) -> str:
-    sources = ", ".join(_source(source) for source in config["data"]["sources"])
+def _training(summary: TrainingSummary, split: SplitReport, train: StatedTraining, sources: list[SourceConfig]) -> str:
+    before, after = (_number(loss, ".4f") for loss in (summary.base_validation_loss, summary.best_validation_loss))
     rows = [
-        ["data", sources],
-        ["rows", ", ".join(f"{count:,} {name}" for name, count in split["rows"].items())],
-        ["steps", f"{summary['steps']:,}"],
-        ["epochs", f"{summary['epochs']:.3g}"],
-        ["target tokens", f"{summary['num_target_tokens']:,}"],
-        ["validation loss", f"{summary['base_validation_loss']:.4f} to {summary['best_validation_loss']:.4f}"],
-        ["learning rate", f"{train['learning_rate']:g}, {train['lr_scheduler']}"],
+        ["data", ", ".join(_source(source) for source in sources)],
+        ["rows", ", ".join(f"{count:,} {name}" for name, count in split.rows.items())],
+        ["steps", f"{summary.steps:,}"],
+        ["epochs", _number(summary.epochs, ".3g")],
+        ["target tokens", f"{summary.num_target_tokens:,}"],
+        ["validation loss", f"{before} to {after}"],
+        ["learning rate", f"{train.learning_rate:g}, {train.lr_scheduler}"],
     ]
-    if train["method"] != "full":
-        rows.append(["rank, alpha", f"{train['rank']}, {train['alpha']:g}"])
+    if train.method != "full":
+        rows.append(["rank, alpha", f"{train.rank}, {train.alpha:g}"])
     return _table(["", ""], rows)
 
 
-def _source(source: dict[str, Any]) -> str:
+def _number(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)
+
+
+def _source(source: SourceConfig) -> str:
     """The name of a data source that may be published: a hub id, or a file's name without its folder."""
-    return Path(source["path"]).name if source.get("path") else source["hub"]
+    return Path(source.path).name if source.path else source.hub or ""
 
 
-def score_table(comparison: dict[str, Any]) -> str:
+def score_table(comparison: Comparison) -> str:
     """A table of metrics (all but those of style) and variants, with 95 % intervals where the comparison has them."""
-    variants = comparison.get("variants", {})
-    directions = comparison.get("directions", {})
-    known = dict.fromkeys(name for found in variants.values() for name in _metrics(found))
+    measured: Mapping[str, Mapping[str, Score]] = {name: scores.metrics for name, scores in comparison.variants.items()}
+    known = dict.fromkeys(name for scores in measured.values() for name in scores)
     rows = []
     for name in by_priority(known, METRICS):
         metric = find(name, METRICS)
         if metric.aspect != "style":
-            label = f"{metric.label} ({directions.get(name, metric.better)} is better)"
-            rows.append([label, *(_value(_metrics(found).get(name)) for found in variants.values())])
-    return _table(["", *variants], rows) if rows else ""
+            label = f"{metric.label} ({comparison.directions.get(name, metric.better)} is better)"
+            rows.append([label, *(_value(scores.get(name)) for scores in measured.values())])
+    return _table(["", *measured], rows) if rows else ""
 
 
-def _metrics(found: dict[str, Any]) -> dict[str, Any]:
-    return found.get("metrics", found)
-
-
-def _value(found: dict[str, Any] | None) -> str:
-    if not found or found.get("value") is None:
+def _value(score: Score | None) -> str:
+    if score is None:
         return ""
-    value = f"{found['value']:.4g}"
-    if found.get("low") is None or found.get("high") is None:
+    value = f"{score.value:.4g}"
+    if score.low is None or score.high is None:
         return value
-    return f"{value} ({found['low']:.4g} to {found['high']:.4g})"
+    return f"{value} ({score.low:.4g} to {score.high:.4g})"
 
 
-def _limits(proven: dict[str, Any]) -> str:
-    said = [
-        f"All files were compared with the trained adapter on {proven['rows']} test rows "
-        f"({proven['answer_tokens']:,} answer tokens); the checks "
-        + ("passed." if proven["passed"] else "FAILED: " + "; ".join(_failed(proven)) + ".")
-    ]
-    said.append("It was tuned on the data above and measured on rows like them; how it does elsewhere is not known.")
-    return "\n\n".join(said)
-
-
-def _failed(proven: dict[str, Any]) -> list[str]:
-    return [f"{check['variant']}: {check['message']}" for check in proven["checks"] if not check["passed"]]
+def _limits(fidelity: Fidelity) -> str:
+    failed = [f"{check.variant}: {check.message}" for check in fidelity.checks if not check.passed]
+    compared = (
+        f"All files were compared with the trained adapter on {fidelity.rows} test rows "
+        f"({fidelity.answer_tokens:,} answer tokens); the checks "
+        + ("passed." if fidelity.passed else "FAILED: " + "; ".join(failed) + ".")
+    )
+    reach = "It was tuned on the data above and measured on rows like them; how it does elsewhere is not known."
+    return f"{compared}\n\n{reach}"
 
 
 def _size(count: int) -> str:

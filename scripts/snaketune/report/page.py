@@ -80,13 +80,13 @@ def write_form(found: RunFindings, path: StrPath) -> None:
     )
 
 
-def pilot(*, folder: StrPath, page: StrPath, declared: Iterable[StrPath] | None = None) -> RunReport:
-    """Write the pilot's page, after a go and after a no-go alike."""
+def pilot(*, folder: StrPath, page: StrPath, base: str, declared: Iterable[StrPath] | None = None) -> RunReport:
+    """Write the pilot's page, after a go and after a no-go alike; base: the name of the base model that it tried."""
     report = collect.collect(folder, declared)
     values = _with_pictures(view_models.pilot_values(report, collect.measurements(folder)))
     older = set_older_report_aside(folder, values["pilot"])
     styles = ("style.css", "human_eval.css")
-    files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, **values))
+    files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, base=base, **values))
     return report
 
 

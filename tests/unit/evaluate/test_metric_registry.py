@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from snaketune.config import sections
 from snaketune.config.sections import RunConfig
-from snaketune.contracts.evaluate import Prediction
+from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError
 from snaketune.evaluate import metrics, selection, step_config
 from snaketune.files import read_json
@@ -84,7 +84,8 @@ def test_a_metric_of_one_class_is_on_the_page_in_the_card_in_selection_and_in_th
     assert (threshold["metric"], threshold["met"]) == ("vowel_errors", True)
     assert "Write 90 for 90 points" in str(refusal(evaluate={"thresholds": {"vowel_errors": 0.9}}))
 
-    assert "| Vowel errors (lower is better) |" in card.score_table(read_json(run / "evaluation/comparison.json"))
+    comparison = read_json(run / "evaluation/comparison.json", Comparison)
+    assert "| Vowel errors (lower is better) |" in card.score_table(comparison)
 
     assert winner("vowel_errors", {"zebra": 3.0, "ant": 5.0}) == "zebra"
 

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from loopback import Handler, Server, serving
 from packaged_models import Chain
 from snaketune import files
-from snaketune.config.sections import UploadConfig
+from snaketune.config import sections
+from snaketune.config.sections import DataConfig, TrainConfig, UploadConfig
+from snaketune.contracts.data import SplitReport
+from snaketune.contracts.evaluate import Comparison, Score, VariantScores
 from snaketune.contracts.package import Fidelity, UploadRecord
+from snaketune.contracts.selection import Selection
+from snaketune.contracts.train import TrainingSummary, VisitCounts
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.package import card, upload
 
@@ -107,36 +113,90 @@ def test_nothing_is_sent_without_a_repository_a_token_or_a_passed_gate(
     assert hub.told == []
 
 
+def write_measurements(folder: Path) -> None:
+    """Write what a card is made of, but for the fused model and its fidelity; the experiment `small` was chosen."""
+    split = SplitReport(
+        rows={"train": 80, "valid": 8, "test": 12},
+        shares={"train": 0.8, "valid": 0.08, "test": 0.12},
+        method="grouped",
+        seed=1,
+        clusters=0,
+        clustered_rows=0,
+        declared_rows=0,
+        categories={},
+        warnings=[],
+    )
+    files.write_json(folder / "split.json", split)
+    summary = TrainingSummary(
+        steps=30,
+        planned_steps=30,
+        epochs=3.0,
+        rows=80,
+        rows_seen=240,
+        times_each_row_was_seen=VisitCounts(least=3, most=3, mean=3.0),
+        num_target_tokens=1234,
+        positions_per_token=1.0,
+        base_validation_loss=3.0,
+        best_validation_loss=0.5,
+        best_step=30,
+        skipped_steps=0,
+        stop_reason="done",
+        trainable_parameters=10,
+        total_parameters=100,
+        validation_rows=8,
+        validation_tokens=64,
+        method="lora",
+        seed=1,
+    )
+    files.write_json(folder / "summary.json", summary)
+    files.write_json(folder / "other.json", msgspec.structs.replace(summary, steps=7))
+    selection = Selection(experiment="small", metric="validation_loss", reasons=[], experiments=[])
+    files.write_json(folder / "selection.json", selection)
+    metrics = {"exact_match": Score(value=0.25, low=0.2, high=0.3)}
+    comparison = Comparison(
+        confidence=0.95,
+        alpha=0.05,
+        power=0.8,
+        resamples=1000,
+        permutations=1000,
+        correction="Holm",
+        num_tests=0,
+        directions={},
+        signatures={},
+        variants={"base": VariantScores(rows=12, clusters=12, metrics=metrics, categories={})},
+        pairs=[],
+        forgetting=None,
+        thresholds=[],
+    )
+    files.write_json(folder / "comparison.json", comparison)
+
+
 def test_model_card_holds_what_was_measured_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
     chain.check(tmp_path / "fidelity.json")
-    files.write_json(tmp_path / "split.json", {"rows": {"train": 80, "valid": 8, "test": 12}})
-    summary = {"steps": 30, "epochs": 3.0, "num_target_tokens": 1234}
-    losses = {"base_validation_loss": 3.0, "best_validation_loss": 0.5}
-    files.write_json(tmp_path / "summary.json", summary | losses)
-    value = {"value": 0.25, "low": 0.2, "high": 0.3}
-    files.write_json(tmp_path / "comparison.json", {"variants": {"base": {"metrics": {"exact_match": value}}}})
-    files.write_json(tmp_path / "other.json", summary | losses | {"steps": 7})
-    train = {"method": "lora", "learning_rate": 5e-5, "lr_scheduler": "cosine", "rank": 16, "alpha": 32.0}
-    other = train | {"rank": 999, "learning_rate": 0.123}
-    files.write_json(tmp_path / "selection.json", {"experiment": "small"})
-    experiments = [
-        {"experiment": "wide", "train": other, "summary": str(tmp_path / "other.json")},
-        {"experiment": "small", "train": train, "summary": str(tmp_path / "summary.json")},
-        {"experiment": "alone", "train": other, "summary": str(tmp_path / "other.json")},
-    ]
+    write_measurements(tmp_path)
+    train = sections.section(TrainConfig, learning_rate=5e-5, rank=16, alpha=32.0)
+    other = sections.section(TrainConfig, learning_rate=0.123, rank=999)
+    experiments = [("wide", other, "other.json"), ("small", train, "summary.json"), ("alone", other, "other.json")]
+    sources = [{"path": "somewhere/mine.jsonl"}, {"hub": "someone/questions"}]
+    tracked = {
+        "run": "v1",
+        "package": {"gguf": ["q4_k_m"], "name": "v1", "license": "apache-2.0", "language": ["en", "haw"]},
+        "experiments": [
+            {"experiment": name, "train": msgspec.to_builtins(settings), "summary": str(tmp_path / summary)}
+            for name, settings, summary in experiments
+        ],
+        "data": {"sources": msgspec.to_builtins(sections.section(DataConfig, sources=sources).sources)},
+    }
     card.write(
-        manifest=chain.folder / "fused.json",
-        fidelity=tmp_path / "fidelity.json",
-        split=tmp_path / "split.json",
-        selection=tmp_path / "selection.json",
-        comparison=tmp_path / "comparison.json",
-        config={
-            "run": "v1",
-            "package": {"license": "apache-2.0", "language": ["en", "haw"]},
-            "experiments": experiments,
-            "data": {"sources": [{"path": "somewhere/mine.jsonl"}, {"path": None, "hub": "someone/questions"}]},
-        },
-        card=tmp_path / "README.md",
+        card.CardInputs(
+            manifest=chain.folder / "fused.json",
+            fidelity=tmp_path / "fidelity.json",
+            split=tmp_path / "split.json",
+            selection=tmp_path / "selection.json",
+            comparison=tmp_path / "comparison.json",
+        ),
+        msgspec.convert(tracked, card.CardConfig),
+        tmp_path / "README.md",
     )
     said = (tmp_path / "README.md").read_text(encoding="utf-8")
     metadata = yaml.safe_load(said.split("---\n")[1])

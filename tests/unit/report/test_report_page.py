@@ -150,7 +150,7 @@ def test_report_of_other_settings_says_after_a_no_go_that_it_is_older(run: Path)
     assert "older than the configuration" not in before
     no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "overridden": False}
     files.write_json(run / "pilot/decision.json", no_go)
-    page.pilot(folder=run, page=run / "pilot/index.html")
+    page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     older = (run / "report/index-older.html").read_text(encoding="utf-8")
     assert "This report is older than the configuration" in older
     assert older.index("This report is older") < older.index("<h1>")
@@ -164,7 +164,7 @@ def test_report_stays_where_it_is_after_a_go_and_after_an_overridden_no_go(run: 
     write_page(run)
     for decision in ({"decision": "go"}, {"decision": "no-go", "overridden": True}):
         files.write_json(run / "pilot/decision.json", {"reasons": [], "criteria": []} | decision)
-        page.pilot(folder=run, page=run / "pilot/index.html")
+        page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
         assert (run / "report/index.html").is_file()
         assert "older" not in (run / "pilot/index.html").read_text(encoding="utf-8")
 
@@ -213,7 +213,7 @@ def test_text_rows_have_no_answers_and_are_still_shown(run_copies: RunCopies, tm
 
 
 def test_pilot_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
-    page.pilot(folder=run, page=run / "pilot/index.html")
+    page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     html = html_text.unescape((run / "pilot/index.html").read_text(encoding="utf-8")).replace("\u00a0", " ")
     assert "The pilot says go" in html
     criteria = files.read_json(run / "pilot/decision.json")["criteria"]
@@ -221,7 +221,7 @@ def test_pilot_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
     assert all(criterion["message"] in html for criterion in criteria)
     no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "likely_cause": "a low rate"}
     files.write_json(run / "pilot/decision.json", no_go)
-    page.pilot(folder=run, page=run / "pilot/index.html")
+    page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     html = (run / "pilot/index.html").read_text(encoding="utf-8")
     assert "The pilot says no: loss fell: it did not" in html
 

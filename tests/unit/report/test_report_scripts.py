@@ -67,7 +67,7 @@ def test_compare_runs_takes_the_reports_of_the_runs(run: Path, tmp_path: Path) -
 
 def test_write_pilot_report_needs_no_more_than_the_decision(run: Path) -> None:
     inputs = {"decision": str(run / "pilot/decision.json"), "config": str(run / "config.json")}
-    _run("write_pilot_report", run, inputs, {"page": run / "pilot/index.html"})
+    _run("write_pilot_report", run, inputs, {"page": run / "pilot/index.html"}, config='{"base":"tiny-base"}')
     assert "The pilot says go" in (run / "pilot/index.html").read_text(encoding="utf-8")
 
 
