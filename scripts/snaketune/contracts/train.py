@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import msgspec
 
 from snaketune.config.sections import TrainConfig
 from snaketune.files import Record, StrPath
@@ -48,6 +51,25 @@ class TrainingJob(Record, frozen=True, kw_only=True):
     seed: int
     outputs: TrainingOutputs
     num_rows: int | None = None
+
+    @classmethod
+    def from_json(
+        cls, config: str, untracked: str, *, train_tokens: str, valid_tokens: str, model: str, folder: StrPath
+    ) -> TrainingJob:
+        """The job that a training step's settings describe, on all rows; its results go into `folder`.
+
+        config, untracked: JSON objects. Both have a part of the section `train`; config also has model.dtype and seed.
+        """
+        tracked, others = json.loads(config), json.loads(untracked)
+        return cls(
+            train_tokens=train_tokens,
+            valid_tokens=valid_tokens,
+            model=model,
+            config=msgspec.convert(tracked["train"] | others["train"], TrainConfig),
+            dtype=tracked["model"]["dtype"],
+            seed=tracked["seed"],
+            outputs=TrainingOutputs.in_folder(folder),
+        )
 
 
 class VisitCounts(Record, frozen=True, kw_only=True):
