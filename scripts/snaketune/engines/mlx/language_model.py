@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
@@ -32,7 +33,11 @@ class MLXModel:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._batched = generation.supports_ragged_prefill(model)
+
+    @functools.cached_property
+    def _batched(self) -> bool:
+        """Measured at the first generation, since it takes forward passes that scoring has no use for."""
+        return generation.supports_ragged_prefill(self.model)
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """The log-probability of each row's masked tokens, in nats."""
