@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -48,7 +49,8 @@ def _signal_steps(results: Path) -> None:
     signaled: set[int] = set()
     while True:
         for pid in _running_steps(results) - signaled:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself since
+                os.kill(pid, signal.SIGTERM)
             signaled.add(pid)
         time.sleep(SIGNAL_INTERVAL)
 
