@@ -19,7 +19,8 @@ LIBRARY = ROOT / "scripts" / "snaketune"
 PATCHES = ROOT / "rules" / "snakemake_patches"
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
-UNTYPED = re.compile(r"\b(?:dict|Mapping|MutableMapping)\[str, Any\]")
+# the aliases of report/ count as what they stand for
+UNTYPED = re.compile(r"\b(?:(?:dict|Mapping|MutableMapping)\[str, Any\]|JsonObject\b|Values\b)")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -48,7 +49,7 @@ def counts() -> list[Count]:
     patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in ("__init__.py", "hooks.py"))
     circles = import_circles()
     return [
-        Count("dict[str, Any] slots in signatures", slots, 39, 40, untyped),
+        Count("dict[str, Any] slots in signatures", slots, 69, 40, untyped),
         Count("modules", len(modules), 141, 110, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),
