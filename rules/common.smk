@@ -15,6 +15,7 @@ from snaketune.runtime.code_digest import code_digest
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.run_definition import (
+    DEMO_FILES,
     MODELS,
     RESULTS,
     SPLITS,
@@ -125,6 +126,13 @@ def omit(section, *keys):
 def one_of(names):
     """A regular expression for one of some names."""
     return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
+def base_files(key, weights):
+    """What an unquantized base is read from, as far as it lies on this machine."""
+    if this_run.unquantized_bases[key].base == "demo":
+        return DEMO_FILES
+    return exit_on_user_error(lambda: this_run.base_files(key, weights=weights))
 
 
 def experiment_of(wildcards):

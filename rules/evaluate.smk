@@ -4,43 +4,8 @@
 # leaves   evaluation/<variant>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
 #          prompts of one's own; evaluation/comparison.json; evaluation/thresholds.passed, where a missed threshold stops
 # steps    generate_answers, score_answers, compare_scores, pass_thresholds
-# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
-#          rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
+# reads    GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
-GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
-
-
-def variant_inputs(wildcards):
-    """What a variant is made of; `adapter` and `adapter_config` are the two files of the adapter's folder."""
-    inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": ancient(rules.pass_pilot.output.go)}
-    if GENERAL_SET:
-        inputs["general"] = GENERAL_SET
-    if wildcards.variant.startswith("gguf-"):
-        inputs["gguf"] = this_run.gguf(wildcards.variant.removeprefix("gguf-"))
-    elif wildcards.variant == "prompted":
-        inputs["train"] = rules.split_rows.output.train
-    elif wildcards.variant == "fused":
-        inputs["fused"] = rules.fuse_adapter.output.manifest
-    elif wildcards.variant == "previous":
-        inputs["fused"] = exit_on_user_error(evaluate_settings.previous_model, this_run.config)
-    elif wildcards.variant == "pilot":
-        inputs["model"] = manifest(PILOT.model)
-        inputs["adapter"] = rules.train_pilot.output.adapter
-        inputs["adapter_config"] = rules.train_pilot.output.adapter_config
-    elif wildcards.variant == "adapter":
-        inputs["adapter"] = rules.select_experiment.output.adapter
-        inputs["adapter_config"] = rules.select_experiment.output.adapter_config
-    return inputs
-
-
-def answer_files(folder):
-    """What generate_answers writes there."""
-    outputs = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
-    if GENERAL_SET:
-        outputs["general"] = ensure(f"{folder}/general.jsonl", non_empty=True)
-    if CONFIG["evaluate"]["prompts"]:
-        outputs["prompts"] = f"{folder}/prompts.jsonl"
-    return outputs
 
 
 rule evaluate:

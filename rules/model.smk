@@ -7,26 +7,10 @@
 # reads    rules.split_rows (data.smk); plan.json, by its name, since the plan stands behind the tokens
 
 
-def base_files(key, weights):
-    """What an unquantized base is read from, as far as it lies on this machine."""
-    if this_run.unquantized_bases[key].base == "demo":
-        return rules.build_demo.output
-    return exit_on_user_error(lambda: this_run.base_files(key, weights=weights))
-
-
 rule build_demo:
     """Pretrain the demo's tiny base model."""
     output:
-        expand(
-            f"{MODELS}/demo/{{file}}",
-            file=[
-                "config.json",
-                "generation_config.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                "model.safetensors",
-            ],
-        ),
+        DEMO_FILES,
     log:
         logs("build_demo", MODELS),
     benchmark:

@@ -21,6 +21,16 @@ from snaketune.tokens import chat_template
 
 RESULTS = "results"
 MODELS = f"{RESULTS}/models"  # outside any run: a base is downloaded and quantized once for all
+DEMO_FILES = [
+    f"{MODELS}/demo/{file}"
+    for file in (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+    )
+]
 SPLITS = ("train", "valid", "test")
 
 

@@ -1,0 +1,40 @@
+# What goes into and out of the rule that answers the test rows, by variant; apart from evaluate.smk because
+# `snakemake --lint` wants rules and functions in files of their own.
+#
+# gives    GENERAL_SET, variant_inputs, answer_files
+# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
+#          rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
+GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
+
+
+def variant_inputs(wildcards):
+    """What a variant is made of; `adapter` and `adapter_config` are the two files of the adapter's folder."""
+    inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": ancient(rules.pass_pilot.output.go)}
+    if GENERAL_SET:
+        inputs["general"] = GENERAL_SET
+    if wildcards.variant.startswith("gguf-"):
+        inputs["gguf"] = this_run.gguf(wildcards.variant.removeprefix("gguf-"))
+    elif wildcards.variant == "prompted":
+        inputs["train"] = rules.split_rows.output.train
+    elif wildcards.variant == "fused":
+        inputs["fused"] = rules.fuse_adapter.output.manifest
+    elif wildcards.variant == "previous":
+        inputs["fused"] = exit_on_user_error(evaluate_settings.previous_model, this_run.config)
+    elif wildcards.variant == "pilot":
+        inputs["model"] = manifest(PILOT.model)
+        inputs["adapter"] = rules.train_pilot.output.adapter
+        inputs["adapter_config"] = rules.train_pilot.output.adapter_config
+    elif wildcards.variant == "adapter":
+        inputs["adapter"] = rules.select_experiment.output.adapter
+        inputs["adapter_config"] = rules.select_experiment.output.adapter_config
+    return inputs
+
+
+def answer_files(folder):
+    """What generate_answers writes there."""
+    outputs = {"predictions": ensure(f"{folder}/predictions.jsonl", non_empty=True)}
+    if GENERAL_SET:
+        outputs["general"] = ensure(f"{folder}/general.jsonl", non_empty=True)
+    if CONFIG["evaluate"]["prompts"]:
+        outputs["prompts"] = f"{folder}/prompts.jsonl"
+    return outputs
