@@ -7,8 +7,7 @@ from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.evaluate import predict, score
-    from snaketune.evaluate.step_config import PredictionConfig, ScoringConfig
-    from snaketune.evaluate.variants import ModelVariant
+    from snaketune.evaluate.step_config import ModelVariant, PredictionConfig, ScoringConfig
 
     config = json.loads(snakemake.params.config)
     predict.run(

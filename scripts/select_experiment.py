@@ -1,7 +1,7 @@
 """Choose the experiment that goes on, and put its adapter in place (snaketune.evaluate.selection)."""
 
 import msgspec
-from snaketune.contracts.selection import SelectionConfig
+from snaketune.contracts.evaluate import SelectionConfig
 from snaketune.evaluate import selection
 from snaketune.runtime import step
 

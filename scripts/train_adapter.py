@@ -8,7 +8,7 @@ with step.running(snakemake.log[0]):
     from snaketune.contracts.train import TrainingJob
     from snaketune.engines import get_trainer
     from snaketune.pilot import forecast_record
-    from snaketune.train import loss_plot
+    from snaketune.train import metrics_log
 
     job = TrainingJob.from_json(
         snakemake.params.config,
@@ -22,4 +22,4 @@ with step.running(snakemake.log[0]):
     timing = Path(snakemake.output.summary).with_name("timing.json")
     decision = Path(snakemake.input.go).with_name("decision.json")
     forecast_record.record_forecast(timing, decision, snakemake.wildcards.experiment)
-    loss_plot.draw_loss(snakemake.output.metrics, snakemake.output.curve)
+    metrics_log.draw_loss(snakemake.output.metrics, snakemake.output.curve)

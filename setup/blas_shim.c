@@ -1,6 +1,6 @@
 /* MLX's Linux CPU wheel brings the reference BLAS, ten times slower than it need be. libmlx calls three of its
  * functions; this library gives them to scipy-openblas32, whose own symbols carry a prefix. It is loaded before MLX
- * (scripts/snaketune/engines/mlx/blas.py), so that the dynamic linker finds these first.
+ * (scripts/snaketune/engines/mlx/capabilities.py), so that the dynamic linker finds these first.
  */
 typedef int blasint;
 

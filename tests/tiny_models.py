@@ -14,8 +14,7 @@ from snaketune.config.sections import TrainConfig
 from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs, TrainingSummary, ValidationMetrics
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import write_store
-from snaketune.train.callbacks import TrainingCallback
-from snaketune.train.metrics_log import read_metrics
+from snaketune.train.metrics_log import TrainingCallback, read_metrics
 
 VOCABULARY = 64
 SHAPE = {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 import psutil
-from snaketune.train.callbacks import TrainingCallback, WorkerProgress
+from snaketune.train.metrics_log import TrainingCallback, WorkerProgress
 
 
 class Stopped(BaseException):

@@ -36,8 +36,8 @@ def llama(folder: Path, threads: int, kind: str) -> Any:
 
 def batched(engine: Callable[..., Iterable[tuple[int, list[int], bool]]], model: Any, asked: list[list[int]]) -> Any:
     """Our own way."""
+    from snaketune.engines.decoding import Sampling
     from snaketune.engines.interface import GenerationRequest
-    from snaketune.engines.sampling import Sampling
 
     requests = [GenerationRequest(prompt, NEW, seed) for seed, prompt in enumerate(asked)]
     found = engine(model, requests, set(), Sampling())
@@ -119,8 +119,6 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
     asked, rows = workload.prompts(PROMPTS, shared), workload.rows(ROWS)
     scored = sum(sum(targets) for _, targets in rows)
     if how.startswith("llama"):
-        from snaketune.engines.llama_cpp import generation, loglikelihood
-
         kind = "q8_0" if "q8" in what else "f32"
         if how == "llama-eval":
             from llama_cpp import Llama
@@ -130,24 +128,24 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         else:
             model = llama(folder, threads, kind)
         ways: dict[str, Callable[[], Any]] = {
-            "llama-ours": lambda: batched(generation.generate, model, asked),
+            "llama-ours": lambda: batched(inference.generate, model, asked),
             "llama-own": lambda: llama_cpp_python(model, asked),
-            "llama-score": lambda: list(loglikelihood.loglikelihoods(model, rows)),
+            "llama-score": lambda: list(inference.loglikelihoods(model, rows)),
             "llama-eval": lambda: llama_eval(model, rows),
         }
     else:
-        from snaketune.engines.mlx import generation, loglikelihood  # type: ignore[assignment]
+        from snaketune.engines.mlx import inference  # type: ignore[assignment]
 
         if how == "unshared":
-            from snaketune.engines import context_window
+            from snaketune.engines import decoding
 
-            context_window.MIN_SHARED_PREFIX = 10**9
+            decoding.MIN_SHARED_PREFIX = 10**9
         model = mlx(folder)
         ways = {
-            "ours": lambda: batched(generation.generate, model, asked),
-            "unshared": lambda: batched(generation.generate, model, asked),
+            "ours": lambda: batched(inference.generate, model, asked),
+            "unshared": lambda: batched(inference.generate, model, asked),
             "one-by-one": lambda: one_by_one(model, asked),
-            "score": lambda: list(loglikelihood.loglikelihoods(model, rows)),
+            "score": lambda: list(inference.loglikelihoods(model, rows)),
             "whole": lambda: whole_logits(model, rows),
             "padded": lambda: padded_batches(model, rows),
         }

@@ -113,9 +113,9 @@ def mlx_lm(work: Path, updates: int) -> dict[str, float]:
 def mlx_lm_fast(work: Path, updates: int) -> dict[str, float]:
     """The same with the fast BLAS under it."""
     sys.path.insert(0, str(SCRIPTS))
-    from snaketune.engines.mlx import blas
+    from snaketune.engines.mlx import capabilities
 
-    blas.preload()
+    capabilities.preload()
     return mlx_lm(work, updates)
 
 
@@ -149,8 +149,7 @@ def ours(work: Path, updates: int) -> dict[str, float]:
     from snaketune.tokens.chat_template import Rendered
     from snaketune.tokens.token_store import TokenStore, write_store
     from snaketune.train.batches import EpochSampler, MicroBatching
-    from snaketune.train.callbacks import TrainingCallback
-    from snaketune.train.metrics_log import JsonlLog, StatusLine
+    from snaketune.train.metrics_log import JsonlLog, StatusLine, TrainingCallback
 
     rows = workload.rows()
     meter = Meter()

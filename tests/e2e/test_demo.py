@@ -108,7 +108,7 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
 def test_nothing_of_the_training_path_imports_torch() -> None:
     code = (
         "from snaketune.runtime.step import block_torch; block_torch()\n"
-        "import sys, snaketune.engines.mlx.train, snaketune.engines.mlx.generation, snaketune.evaluate.predict\n"
+        "import sys, snaketune.engines.mlx.train, snaketune.engines.mlx.inference, snaketune.evaluate.predict\n"
         "assert not sys.modules.get('torch'), 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True, timeout=120)

@@ -209,7 +209,7 @@ NO_LONGER_WANTED = {"train.method": {"export_adapter"}, "grid": {"train_adapter:
 # file: jobs that read it only with other settings or data, so that the traced run could not see it
 NOT_TRACED: dict[str, set[str]] = {
     "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV, Excel and Parquet
-    "scripts/snaketune/engines/llama_cpp/embedding.py": SCORES,  # semantic similarity
+    "scripts/snaketune/engines/llama_cpp/gguf_model.py": SCORES,  # semantic similarity
     # only for the types of arguments; it is loaded where there is an adapter
     "scripts/snaketune/contracts/train.py": {"forecast_run", "generate_answers:base", "generate_answers:prompted"}
     | {"score_answers:base", "score_answers:prompted"},

@@ -15,9 +15,15 @@ import numpy as np
 
 from snaketune.config.sections import LeakageConfig
 from snaketune.contracts.data import SPLITS, DataRecord, LeakingRow, LeakPair, LeakReport
-from snaketune.data.deduplication import CLUSTER_THRESHOLD_WHEN_OFF, SPLIT_CODES, RowIndex, content_order, keys_by
+from snaketune.data.deduplication import (
+    CLUSTER_THRESHOLD_WHEN_OFF,
+    SPLIT_CODES,
+    RowIndex,
+    content_order,
+    keys_by,
+    row_keys,
+)
 from snaketune.data.minhash import NearDuplicateIndex, Shingles
-from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError
 from snaketune.files import StrPath, read_json, write_json
 

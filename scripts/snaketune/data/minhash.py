@@ -56,7 +56,7 @@ class Shingles:
         return self._count
 
     def add(self, prompt_text: str, response_text: str) -> None:
-        """Add the next row: its folded prompts and responses (see row_keys.fold)."""
+        """Add the next row: its folded prompts and responses (see deduplication.fold)."""
         by_words = self.kind == "words" or (self.kind == "auto" and not _is_unspaced(response_text))
         self._texts[by_words] += (prompt_text, response_text)
         self._rows[by_words].append(self._count)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from snaketune.config.sections import FieldOfRow, SourceConfig, ValidationConfig
 from snaketune.contracts.data import Content
+from snaketune.data.deduplication import first_control_char
 from snaketune.data.readers.raw_row import Rejection, json_type_name
 from snaketune.data.row_formats import Fields, parse_fields
-from snaketune.data.row_keys import first_control_char
 
 
 class RecordBuilder:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from snaketune.contracts.data import Content, Message
+from snaketune.data.deduplication import is_blank
 from snaketune.data.readers.raw_row import Rejection, json_type_name
-from snaketune.data.row_keys import is_blank
 
 Fields = Mapping[str, object]  # a row as it was parsed: its own names, any JSON values
 

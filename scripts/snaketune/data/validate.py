@@ -19,13 +19,18 @@ from snaketune.config.sections import SourceConfig, ValidationConfig
 from snaketune.contracts.data import DataReport, Rejected
 from snaketune.data import report as data_report
 from snaketune.data import sources
-from snaketune.data.deduplication import SPLIT_CODES, RowIndex, cluster_and_deduplicate, free_copies_of_pinned_rows
+from snaketune.data.deduplication import (
+    SPLIT_CODES,
+    RowIndex,
+    cluster_and_deduplicate,
+    free_copies_of_pinned_rows,
+    row_keys,
+)
 from snaketune.data.minhash import Shingles
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import RawRow, Rejection
 from snaketune.data.records import RecordBuilder, with_cluster
 from snaketune.data.report import SourceCounts
-from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
 

@@ -4,9 +4,8 @@ An engine is a package beside this file (`mlx`, `llama_cpp`) with one module for
 
     language_model.py    load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py -> GGUFModel)
     train.py             Trainer: train
-    export.py            Exporter: fuse, peft_adapter
+    export.py            Exporter: fuse, peft_adapter; Quantizer: quantize_base
     reference_merge.py   ReferenceMerger: load
-    quantize.py          Quantizer: quantize_base
     capabilities.py      Capabilities: what fits and what does not, the device
 
 A part is a module, so that a step depends on the parts that it uses and on no others: a change of an engine's
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from snaketune.contracts.data import ModelManifest
-from snaketune.engines.sampling import Sampling
+from snaketune.engines.decoding import Sampling
 from snaketune.files import StrPath
 from snaketune.runtime.machine import DeviceInfo
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from snaketune.contracts.train import TrainingJob, TrainingSummary
-    from snaketune.train.callbacks import TrainingCallback
+    from snaketune.train.metrics_log import TrainingCallback
 
 
 class LoglikelihoodRequest(NamedTuple):

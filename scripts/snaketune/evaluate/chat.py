@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from snaketune.engines.context_window import context_length, truncate_left
+from snaketune.engines.decoding import Sampling, context_length, truncate_left
 from snaketune.engines.interface import GenerationRequest
-from snaketune.engines.sampling import Sampling
 from snaketune.errors import EvaluationError, UserError
-from snaketune.evaluate.variants import ModelVariant
+from snaketune.evaluate.step_config import ModelVariant
 from snaketune.files import read_json
 from snaketune.model.manifest import read_as
 from snaketune.runtime.step import block_torch

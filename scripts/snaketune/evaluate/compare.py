@@ -1,20 +1,193 @@
-"""The variants against each other: differences with intervals, paired tests and what may be concluded."""
+"""The variants against each other: differences with intervals, paired tests, forgetting, and what may be concluded.
+
+A pair of variants answers the same rows: is one better, by how much, how surely, and what would have been noticed.
+Forgetting is what the tuned variants can no longer do: their scores on the general set against the base's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
-from snaketune.evaluate import forgetting, paired_tests
-from snaketune.evaluate.metrics import enabled_metrics
-from snaketune.evaluate.score import RESAMPLES, attach_custom_values
+from snaketune.contracts.evaluate import (
+    Comparison,
+    Forgetting,
+    ForgettingPair,
+    MetricComparison,
+    Outcome,
+    PairComparison,
+    Prediction,
+    Scores,
+    VariantScores,
+)
+from snaketune.errors import EvaluationError
+from snaketune.evaluate import significance
+from snaketune.evaluate.metrics import Metric, enabled_metrics
+from snaketune.evaluate.score import RESAMPLES, attach_custom_values, cluster_ids, row_ids, score_predictions
 from snaketune.evaluate.significance import CONFIDENCE
 from snaketune.evaluate.step_config import ComparisonConfig
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
+
+
+def compared(
+    predictions: Mapping[str, list[Prediction]], metrics: Mapping[str, Metric], limit: float | None, seed: int
+) -> Forgetting | None:
+    """Compare every variant with the base on the general set; None without one or without the base's answers to it."""
+    if "base" not in predictions:
+        return None
+    kept = {name: metric for name, metric in metrics.items() if metric.in_forgetting}
+    scores = {name: score_predictions(found, kept, seed) for name, found in predictions.items()}
+    pairs = [pair_predictions(predictions, name, "base") for name in predictions if name != "base"]
+    return Forgetting(
+        rows=scores["base"].rows,
+        limit=limit,
+        variants=scores,
+        pairs=[
+            ForgettingPair(
+                **msgspec.structs.asdict(pair), ratio=ratio, within_limit=None if limit is None else ratio <= limit
+            )
+            for pair in compare_pairs(pairs, kept, seed)
+            for ratio in [_ratio(pair.metrics)]
+        ],
+    )
+
+
+def _ratio(metrics: Mapping[str, MetricComparison]) -> float:
+    """Perplexity over the base's; of other tokens, per byte: 2 to the power of the difference in bits."""
+    if "perplexity" in metrics:
+        return metrics["perplexity"].value / metrics["perplexity"].baseline
+    return float(2 ** metrics["bits_per_byte"].difference)
+
+
+ALPHA = 0.05
+POWER = 0.8
+PERMUTATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class PairedPredictions:
+    """The predictions of two variants on the same rows, in the same order."""
+
+    variant: str
+    baseline: str
+    predictions: list[Prediction]
+    baseline_predictions: list[Prediction]
+
+
+def pair_predictions(predictions: Mapping[str, list[Prediction]], variant: str, baseline: str) -> PairedPredictions:
+    """The predictions of both on the rows that both have; EvaluationError where they had other rows to answer."""
+    of_variant = {one.id: one for one in predictions[variant]}
+    of_baseline = {one.id: one for one in predictions[baseline]}
+    common = [name for name in of_baseline if name in of_variant]
+    changed = [name for name in common if of_variant[name].reference != of_baseline[name].reference]
+    if not common or changed:
+        raise EvaluationError(
+            f"{variant} and {baseline} did not answer the same rows",
+            where=f"evaluation/{variant}",
+            why="They cannot be compared",
+            fix="Delete both predictions.jsonl and run snakemake again",
+        )
+    return PairedPredictions(
+        variant, baseline, [of_variant[name] for name in common], [of_baseline[name] for name in common]
+    )
+
+
+def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metric], seed: int) -> list[PairComparison]:
+    """Compare every pair by every metric; the outcomes are corrected for all the tests made here together."""
+    tests = [
+        (pair, metric)
+        for pair in pairs
+        for metric in metrics.values()
+        if metric.better != "neither" and metric.scorable(pair.predictions) and is_comparable(metric, pair)
+    ]
+    single = [compare_metric(metric, pair, seed, tests=len(tests)) for pair, metric in tests]
+    corrected = significance.holm([entry.p for entry in single])
+    tested = [
+        msgspec.structs.replace(entry, p_corrected=p, outcome=_outcome(metric, entry, p))
+        for (_, metric), entry, p in zip(tests, single, corrected, strict=True)
+    ]
+    return [
+        PairComparison(
+            variant=pair.variant,
+            baseline=pair.baseline,
+            rows=len(set(row_ids(pair.predictions))),
+            clusters=len(set(cluster_ids(pair.predictions))),
+            metrics={metric.name: entry for (of, metric), entry in zip(tests, tested, strict=True) if of is pair},
+        )
+        for pair in pairs
+    ]
+
+
+def is_comparable(metric: Metric, pair: PairedPredictions) -> bool:
+    """Perplexity counts tokens, so only models that cut the answers into the same tokens may be compared by it."""
+    return metric.name != "perplexity" or all(
+        a.targets == b.targets for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
+    )
+
+
+def compare_metric(metric: Metric, pair: PairedPredictions, seed: int, tests: int = 1) -> MetricComparison:
+    """Compare two variants by one metric; tests: among how many the level ALPHA is shared out.
+
+    p_corrected and outcome are those of this test alone until `compare_pairs` sets them.
+    """
+    predictions, baseline_predictions = metric.scorable(pair.predictions), metric.scorable(pair.baseline_predictions)
+    clusters = cluster_ids(predictions)
+    ours = significance.sum_by_cluster(metric.row_statistics(predictions), clusters)
+    theirs = significance.sum_by_cluster(metric.row_statistics(baseline_predictions), clusters)
+    value, baseline = float(metric.aggregate(ours.sum(axis=0))), float(metric.aggregate(theirs.sum(axis=0)))
+    sums = significance.bootstrap_sums(np.hstack([ours, theirs]), RESAMPLES, seed)
+    width = ours.shape[1]
+    differences: np.ndarray = metric.aggregate(sums[:, :width]) - metric.aggregate(sums[:, width:])
+    low, high = _interval(metric, value - baseline, differences, len(ours))
+    exact = metric.is_proportion and len(ours) == len(predictions)
+    if exact:
+        p = significance.mcnemar_p(ours[:, 0].tolist(), theirs[:, 0].tolist())
+    else:
+        p = significance.randomization_p(ours, theirs, metric.aggregate, PERMUTATIONS, seed)
+    error = float(differences.std(ddof=1))
+    least = significance.minimum_detectable_effect(error, alpha=ALPHA, power=POWER, tests=tests)
+    if exact:
+        least = max(least, significance.fewest_discordant(ALPHA / tests) / len(ours))
+    found = MetricComparison(
+        value=value,
+        baseline=baseline,
+        difference=value - baseline,
+        low=low,
+        high=high,
+        test="McNemar, exact" if exact else "paired approximate randomization",
+        p=p,
+        p_corrected=p,
+        outcome="no difference shown",
+        minimum_detectable_effect=least or None,
+    )
+    return msgspec.structs.replace(found, outcome=_outcome(metric, found, p))
+
+
+def _interval(
+    metric: Metric, difference: float, differences: np.ndarray, clusters: int
+) -> tuple[float | None, float | None]:
+    if differences.min() < differences.max():
+        return significance.percentile_interval(differences, clusters)
+    if metric.upper_bound is None:
+        return None, None
+    return significance.unvaried_interval(difference, -metric.upper_bound, metric.upper_bound, clusters)
+
+
+def _outcome(metric: Metric, entry: MetricComparison, p: float) -> Outcome:
+    """Better or worse only where test and interval agree.
+
+    The test alone also notices another length of the answers, by which a metric of the whole corpus may differ where
+    hardly a row does.
+    """
+    if p >= ALPHA or (entry.low is not None and entry.high is not None and entry.low <= 0 <= entry.high):
+        return "no difference shown"
+    return "better" if (entry.difference > 0) == (metric.better == "higher") else "worse"
+
 
 COLUMNS = (
     "variant",
@@ -56,22 +229,22 @@ def run(
         for name, found in _read_by_variant(predictions).items()
     }
     variants = {name: _without_custom_values(found) for name, found in scores_of.items()}
-    pairs = [paired_tests.pair_predictions(by_variant, *names) for names in comparison_pairs(list(by_variant))]
-    tested = paired_tests.compare_pairs(pairs, metrics, seed)
+    pairs = [pair_predictions(by_variant, *names) for names in comparison_pairs(list(by_variant))]
+    tested = compare_pairs(pairs, metrics, seed)
     limit = config.forgetting.limit
     found = Comparison(
         confidence=CONFIDENCE,
-        alpha=paired_tests.ALPHA,
-        power=paired_tests.POWER,
+        alpha=ALPHA,
+        power=POWER,
         resamples=RESAMPLES,
-        permutations=paired_tests.PERMUTATIONS,
+        permutations=PERMUTATIONS,
         correction="Holm",
         num_tests=sum(len(pair.metrics) for pair in tested),
         directions={name: metric.better for name, metric in metrics.items()},
         signatures={name: metric.signature for name, metric in metrics.items() if metric.signature},
         variants=variants,
         pairs=tested,
-        forgetting=forgetting.compared(_read_by_variant(general), metrics, limit, seed),
+        forgetting=compared(_read_by_variant(general), metrics, limit, seed),
         thresholds=checked(config.thresholds, variants, metrics),
     )
     write_json(comparison, found)

@@ -18,9 +18,8 @@ import msgspec
 from snaketune.config.schema import canonical
 from snaketune.contracts.data import DataRecord
 from snaketune.contracts.evaluate import Prediction
-from snaketune.engines.context_window import context_length, sliding_windows, truncate_left
+from snaketune.engines.decoding import Sampling, context_length, row_seed, sliding_windows, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
-from snaketune.engines.sampling import Sampling, row_seed
 from snaketune.errors import EvaluationError
 from snaketune.evaluate.requests import (
     EvalRequest,
@@ -33,8 +32,7 @@ from snaketune.evaluate.requests import (
     row_requests,
     sample_rows,
 )
-from snaketune.evaluate.step_config import PredictionConfig
-from snaketune.evaluate.variants import ModelVariant
+from snaketune.evaluate.step_config import ModelVariant, PredictionConfig
 from snaketune.files import StrPath, dumps, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
 from snaketune.runtime import locks

@@ -11,11 +11,10 @@ from typing import cast
 from snaketune.config.sections import FewShotConfig
 from snaketune.contracts.data import DataRecord, Message
 from snaketune.data import sources
-from snaketune.data.deduplication import UnionFind
+from snaketune.data.deduplication import UnionFind, row_keys
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
 from snaketune.data.row_formats import parse_fields
-from snaketune.data.row_keys import row_keys
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer

@@ -110,10 +110,10 @@ def custom_metric_values(predictions: Sequence[Prediction], settings: MetricSett
         function = _function(custom.function, f"evaluate.metrics.{name}")
         found[name] = {one.id: _call(function, one, f"evaluate.metrics.{name}") for one in scorable}
     if settings.similarity and scorable:
-        from snaketune.engines.llama_cpp import embedding
+        from snaketune.engines.llama_cpp import gguf_model
 
         pairs = [(one.answer or "", one.reference or "") for one in scorable]
-        near = embedding.similarities(settings.similarity, pairs)
+        near = gguf_model.similarities(settings.similarity, pairs)
         found["similarity"] = dict(zip((one.id for one in scorable), near, strict=True))
     return found
 

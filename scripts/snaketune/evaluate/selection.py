@@ -15,7 +15,7 @@ import msgspec
 
 from snaketune.config.experiments import differences
 from snaketune.config.schema import did_you_mean
-from snaketune.contracts.selection import Candidate, ExperimentResult, Selection, SelectionConfig, SelectionMetric
+from snaketune.contracts.evaluate import Candidate, ExperimentResult, Selection, SelectionConfig, SelectionMetric
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.files import StrPath, copy, read_json, write_json
 

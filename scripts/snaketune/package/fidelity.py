@@ -20,9 +20,8 @@ from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
-from snaketune.package import fidelity_checks, fidelity_probes, gguf_file, modelfile, tokenizer_parity
-from snaketune.package.fidelity_checks import Gain
-from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
+from snaketune.package import fidelity_probes, gguf_conversion, modelfile, tokenizer_files
+from snaketune.package.fidelity_probes import Gain, ProbeLimits, ProbeResult, ProbeSet
 from snaketune.runtime.machine import this_machine
 from snaketune.tokens.chat_template import Renderer
 
@@ -125,11 +124,11 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
         fidelity_probes.compare("adapter", adapter, result),
         divergence_margin=fidelity_probes.divergence_margin(adapter, result, probes.stop_ids),
     )
-    check = fidelity_checks.logprob_check("fused", "adapter", facts)
+    check = fidelity_probes.logprob_check("fused", "adapter", facts)
     merged = None
     if not check.passed or fused.dtype != "float16":
         merged = _probe_and_close(load_reference_merge(folder, over_base, fused.dtype), probes, generate=False)
-        check = fidelity_checks.logprob_check("fused", "rounded", fidelity_probes.distance(merged, result))
+        check = fidelity_probes.logprob_check("fused", "rounded", fidelity_probes.distance(merged, result))
     variants = {"base": base, "adapter": adapter, "fused": result} | ({"rounded": merged} if merged else {})
     measured = {name: _Measured(found, VariantFidelity(), []) for name, found in variants.items()}
     return measured | {"fused": _Measured(result, facts, [check])}
@@ -154,10 +153,10 @@ def _measure_gguf(
     context_length = probes.max_length() + probes.limits.max_new_tokens
     context_length = -(-context_length // CONTEXT_MULTIPLE) * CONTEXT_MULTIPLE
     try:
-        header = gguf_file.read(path)
+        header = gguf_conversion.read(path)
         model = load_gguf(path, LoadOptions(context_length=context_length, threads=threads, exact=True))
     except PackageError as error:
-        return _Measured(None, VariantFidelity(bytes=size), [fidelity_checks.load_check(name, str(error))])
+        return _Measured(None, VariantFidelity(bytes=size), [fidelity_probes.load_check(name, str(error))])
     try:
         facts, checks = _measure_text(model, header, name, probes, renderer)
         result = fidelity_probes.run_probes(model, probes)
@@ -168,7 +167,7 @@ def _measure_gguf(
     assert adapter is not None
     compared = fidelity_probes.compare("fused", fused, result)
     if gguf_type(path) in SIXTEEN_BIT:
-        checks.append(fidelity_checks.logprob_check(name, "fused", compared))
+        checks.append(fidelity_probes.logprob_check(name, "fused", compared))
     facts = msgspec.structs.replace(
         compared,
         greedy_as_adapter=fidelity_probes.same_completions(adapter, result),
@@ -183,21 +182,21 @@ def _measure_gguf(
 
 
 def _measure_text(
-    model: GGUFModel, header: gguf_file.GGUFHeader, name: str, probes: ProbeSet, renderer: Renderer
+    model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, probes: ProbeSet, renderer: Renderer
 ) -> tuple[VariantFidelity, list[FidelityCheck]]:
     """How a GGUF reads text and where it stops."""
-    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
-    tokens = tokenizer_parity.token_differences(model, renderer, texts)
-    template = tokenizer_parity.template_differences(header.template(), renderer, probes.conversations)
+    texts = [*probes.texts, *tokenizer_files.probe_texts(renderer)]
+    tokens = tokenizer_files.token_differences(model, renderer, texts)
+    template = tokenizer_files.template_differences(header.template(), renderer, probes.conversations)
     ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
-    in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
+    in_modelfile = tokenizer_files.format_differences(ollama, renderer, probes.conversations)
     count = len(probes.conversations)
     checks = [
-        fidelity_checks.load_check(name, None),
-        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
-        fidelity_checks.template_check(name, template, count),
-        fidelity_checks.modelfile_check(name, in_modelfile, count),
-        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
+        fidelity_probes.load_check(name, None),
+        fidelity_probes.token_check(name, tokens, tokenizer_files.bos_token_parity(model, renderer)),
+        fidelity_probes.template_check(name, template, count),
+        fidelity_probes.modelfile_check(name, in_modelfile, count),
+        fidelity_probes.stop_token_check(name, tokenizer_files.missing_stop_tokens(model, renderer)),
     ]
     return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
 

@@ -1,12 +1,13 @@
-"""The probes that every form of a model is given, and how far two forms' results are apart.
+"""The probes that every form of a model is given, and the checks that compare two forms' results.
 
 Every form reads the same rows and completes the same prompts: the trained adapter over its base, the fused model, each
 GGUF. The results are next-token distributions at chosen positions, the log-probability of the reference responses, and
-greedy completions.
+greedy completions. A check holds what was found, what is allowed, and whether it passes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -14,11 +15,99 @@ import msgspec
 import numpy as np
 
 from snaketune.contracts.data import DataRecord, Message
-from snaketune.contracts.package import VariantFidelity
+from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
+from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel
-from snaketune.engines.sampling import Sampling
 from snaketune.package.modelfile import uses_tools
 from snaketune.tokens.chat_template import Renderer
+
+MAX_DLOGP = 0.05
+"""Largest difference of a log-probability between two 16-bit forms of one model, both computed in float32."""
+MIN_GAIN = 0.01
+"""Nats a token: where the adapter gained less than this over its base, a share of it is noise."""
+
+
+def load_check(variant: str, problem: str | None) -> FidelityCheck:
+    """Whether llama.cpp loads the file at all."""
+    message = problem or "llama.cpp loads it"
+    return _check("loads", variant, (0 if problem else 1, 1), not problem, message)
+
+
+def token_check(variant: str, parity: TokenParity, bos: tuple[int | None, int | None]) -> FidelityCheck:
+    """No text may become other token ids; bos: the begin token that is expected, and the one that was found."""
+    expected, found = bos
+    count = parity.differences + (expected != found)
+    message = f"{parity.differences} of {parity.texts} texts become other token ids"
+    if expected != found:
+        message += f"; the begin token is {found} instead of {expected}"
+    if parity.examples:
+        message += f", for instance {parity.examples[0].text!r}"
+    return _check("tokens", variant, (count, 0), count == 0, message)
+
+
+def template_check(variant: str, differences: int, conversations: int) -> FidelityCheck:
+    """The chat template in the file must render every conversation as it was trained."""
+    message = f"{differences} of {conversations} conversations are rendered differently by the file's own chat template"
+    return _check("template", variant, (differences, 0), differences == 0, message)
+
+
+def modelfile_check(variant: str, differences: int | None, conversations: int) -> FidelityCheck:
+    """What Ollama puts before the answer must be what was trained."""
+    if differences is None:
+        message = "the Modelfile has no template of its own: Ollama uses the one in the GGUF, which is not checked here"
+        return _check("modelfile", variant, (None, 0), True, message)
+    message = f"{differences} of {conversations} prompts are rendered differently by the Modelfile's template"
+    return _check("modelfile", variant, (differences, 0), differences == 0, message)
+
+
+def stop_token_check(variant: str, missing: list[str]) -> FidelityCheck:
+    """llama.cpp must know the token at which an answer ends, or it goes on."""
+    message = "llama.cpp stops where an answer ends"
+    if missing:
+        message = f"llama.cpp would not stop at {', '.join(map(repr, missing))}, with which trained answers end"
+    return _check("stops", variant, (len(missing), 0), not missing, message)
+
+
+def logprob_check(variant: str, baseline: str, distance: VariantFidelity) -> FidelityCheck:
+    """A 16-bit form of the model must be the model."""
+    value = distance.max_dlogp if distance.max_dlogp is not None else math.inf
+    message = f"the largest difference of a log-probability to {baseline} is {value:.4f}"
+    if distance.not_finite:
+        message += f", and {distance.not_finite} distributions are not finite"
+    return _check("logprobs", variant, (value, MAX_DLOGP), value <= MAX_DLOGP and not distance.not_finite, message)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The log-probabilities (nats) of all reference responses under the base and under the adapter over it."""
+
+    base: float
+    adapter: float
+    num_tokens: int
+
+    def per_token(self) -> float:
+        """What the adapter gained over its base, in nats a token."""
+        return (self.adapter - self.base) / max(self.num_tokens, 1)
+
+    def retained_check(self, variant: str, logprob: float, minimum: float) -> FidelityCheck:
+        """Check the share of the gain that a variant with this log-probability retains."""
+        if not math.isfinite(logprob):
+            return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
+        gain = self.per_token()
+        if gain < MIN_GAIN:
+            message = f"the adapter gained {gain:.4f} nats a token over its base here, too little to take a share of it"
+            return _check("gain", variant, (None, minimum), True, message)
+        share = (logprob - self.base) / (self.adapter - self.base)
+        message = f"{share:.1%} of the adapter's gain of {gain:.3f} nats a token is retained"
+        return _check("gain", variant, (round(share, 6), minimum), share >= minimum, message)
+
+
+def _check(
+    check: str, variant: str, value_and_limit: tuple[float | None, float], passed: bool, message: str
+) -> FidelityCheck:
+    value, limit = value_and_limit
+    return FidelityCheck(check=check, variant=variant, value=value, limit=limit, passed=bool(passed), message=message)
+
 
 MAX_TOKENS = 512  # of a row that are read
 MAX_BYTES = 256 << 20  # of distributions kept to compare with

@@ -1,20 +1,138 @@
-"""Conversion from Hugging Face format to GGUF, by llama.cpp's own converters in a process of their own.
+"""Converts from Hugging Face format to GGUF, by llama.cpp's own converters in a process of their own. Reads headers.
 
 The process alone imports torch. Its input is a symbolic link of a fixed name, because the converter writes what it
 reads out of the folder's name into the file; so the bytes depend on the model and on `name`, not on where it lies.
+
+A header is read without llama.cpp. Format: ggml's docs/gguf.md, version 3, little endian: magic, version, tensor count,
+key count, the keys with typed values, then name, dimensions, type and offset of each tensor.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, message_to_resource_error
 from snaketune.files import StrPath, replacing
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+TYPE_NAMES = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
+    12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
+    20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64",
+    29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4", 41: "q1_0", 42: "q2_0",
+}  # fmt: skip
+"""ggml's enum ggml_type, by number."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: `shape` with the row length first; `offset` in bytes from where the data begin."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+
+
+@dataclass
+class GGUFHeader:
+    """What stands before the weights."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+
+    def tensor_types(self) -> dict[str, int]:
+        """How many tensors of each type the file really holds, the commonest first."""
+        return dict(Counter(tensor.type for tensor in self.tensors).most_common())
+
+    def template(self) -> str | None:
+        return self.metadata.get("tokenizer.chat_template")
+
+    def parameters(self) -> int:
+        """The number of weights."""
+        total = 0
+        for tensor in self.tensors:
+            count = 1
+            for size in tensor.shape:
+                count *= size
+            total += count
+        return total
+
+
+class _Reader:
+    def __init__(self, content: mmap.mmap) -> None:
+        self.content, self.offset = content, 0
+
+    def scalar(self, kind: str) -> Any:
+        (value,) = struct.unpack_from(f"<{kind}", self.content, self.offset)
+        self.offset += struct.calcsize(kind)
+        return value
+
+    def text(self) -> str:
+        size = self.scalar("Q")
+        if self.offset + size > len(self.content):
+            raise ValueError("a text goes past the end of the file")
+        found = self.content[self.offset : self.offset + size].decode("utf-8", errors="replace")
+        self.offset += size
+        return found
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.text()
+        if kind != ARRAY:
+            return self.scalar(SCALARS[kind])
+        of, count = self.scalar("I"), self.scalar("Q")
+        if of in SCALARS:
+            values = list(struct.unpack_from(f"<{count}{SCALARS[of]}", self.content, self.offset))
+            self.offset += count * struct.calcsize(SCALARS[of])
+            return values
+        return [self.value(of) for _ in range(count)]
+
+
+def read(path: StrPath) -> GGUFHeader:
+    """Read the header of a GGUF file; raises PackageError when it is damaged or of another format."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _header(_Reader(content))
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise PackageError(
+            f"this GGUF file is damaged ({error})",
+            where=str(path),
+            why="llama.cpp and Ollama would refuse it",
+            fix=f"Delete {Path(path).name} and run snakemake again",
+        ) from error
+
+
+def _header(reader: _Reader) -> GGUFHeader:
+    if reader.content[:4] != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    reader.offset = 4
+    version = reader.scalar("I")
+    if version not in (2, 3):
+        raise ValueError(f"version {version}")
+    tensors, keys = reader.scalar("Q"), reader.scalar("Q")
+    header = GGUFHeader()
+    for _ in range(keys):
+        key = reader.text()
+        header.metadata[key] = reader.value(reader.scalar("I"))
+    for _ in range(tensors):
+        name = reader.text()
+        shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))
+        number = reader.scalar("I")
+        header.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
+    return header
+
 
 RESOURCES = ("converter_process.py",)
 PROCESS = Path(__file__).with_name(RESOURCES[0])

@@ -16,10 +16,10 @@ import numpy as np
 
 from snaketune.config.sections import ModelConfig, PilotConfig
 from snaketune.contracts.evaluate import Prediction
-from snaketune.contracts.pilot import SampledAnswer
+from snaketune.contracts.plan import SampledAnswer
 from snaketune.engines import load_model
+from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import Completion, GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.sampling import Sampling
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import Record, StrPath, read_json
 from snaketune.tokens.chat_template import Renderer

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from snaketune.contracts.pilot import LearningCurve, LearningCurvePoint, PilotForecast
-from snaketune.contracts.plan import Plan, PlannedExperiment
+from snaketune.contracts.plan import LearningCurve, LearningCurvePoint, PilotForecast, Plan, PlannedExperiment
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from snaketune.contracts.pilot import PilotDecision
+from snaketune.contracts.plan import PilotDecision
 from snaketune.contracts.train import TimingForecast, TrainingTiming
 from snaketune.files import read_json, write_json
 

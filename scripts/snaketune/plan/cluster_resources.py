@@ -12,11 +12,10 @@ import functools
 import math
 from pathlib import Path
 
-from snaketune.contracts.pilot import PilotDecision
-from snaketune.contracts.plan import Plan
+from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.errors import UserError
 from snaketune.files import StrPath, read_json
-from snaketune.train.signals import CHECKPOINT_SAVED
+from snaketune.train.checkpoints import CHECKPOINT_SAVED
 
 UNKNOWN_MB, UNKNOWN_MINUTES = 8000, 120  # before there is a plan, or a pilot to tell the speed
 LIBRARIES_MB = 1500  # the interpreter and what a step imports

@@ -1,16 +1,19 @@
 """Collects what the files of a run say into one record: what the page shows and report.json holds.
 
-Every file but the configuration may be absent, or of a gate that failed; the record names it under `missing` then.
+Every file but the configuration may be absent, or of a gate that failed; the record names it under `missing` then. Of
+many experiments it keeps the best, the worst, and which settings make the difference.
 """
 
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from snaketune.config.schema import canonical
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport
 from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
 from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
@@ -28,13 +31,84 @@ from snaketune.contracts.report import (
     ReportedVariant,
     RunFindings,
     RunReport,
+    SettingEffect,
+    SettingValue,
     TrainingFindings,
 )
 from snaketune.evaluate.metrics import METRICS
-from snaketune.files import StrPath
-from snaketune.report import answers, conclusion, experiment_overview, human_eval
+from snaketune.files import StrPath, replacing
+from snaketune.report import answers, conclusion, human_eval
 from snaketune.report.forecast_accuracy import stage_seconds
 from snaketune.report.run_files import RunFiles
+
+TOP, BOTTOM = 12, 3
+MOST = TOP + BOTTOM + 5  # so many are all shown
+MAX_VALUES = 8  # of a setting
+
+
+def select_shown(names: list[str], selection: JsonObject) -> list[str]:
+    """The experiments that a page shows: all of a few; of many the best and the worst of the ranking."""
+    ranked = [entry["experiment"] for entry in selection.get("experiments", []) if entry.get("experiment") in names]
+    if len(names) <= MOST or len(ranked) <= MOST:
+        return names
+    chosen = [name for name in (selection.get("experiment"),) if name in ranked[TOP:-BOTTOM]]
+    return [*ranked[:TOP], *chosen, *ranked[-BOTTOM:]]
+
+
+def setting_effects(selection: JsonObject) -> list[SettingEffect]:
+    """For each setting that differs the validation loss by its values, those that matter most first.
+
+    The best medians stand first. Empty where there are few experiments.
+    """
+    entries = [entry for entry in selection.get("experiments", []) if entry.get("validation_loss") is not None]
+    if len(entries) <= MOST:
+        return []
+    found = [_effect(setting, entries) for setting in entries[0].get("settings") or {}]
+    return sorted((effect for effect in found if effect), key=lambda effect: -effect.spread)
+
+
+def _effect(setting: str, entries: Sequence[JsonObject]) -> SettingEffect | None:
+    losses: dict[str, list[float]] = {}
+    values = {}
+    for entry in entries:
+        value = entry["settings"].get(setting)
+        values[canonical(value)] = value
+        losses.setdefault(canonical(value), []).append(entry["validation_loss"])
+    if len(losses) == len(entries):
+        return None  # each has a value of its own: nothing to compare within
+    rows = [
+        SettingValue(value=values[key], experiments=len(own), median=statistics.median(own), best=min(own))
+        for key, own in losses.items()
+    ]
+    rows.sort(key=lambda row: row.median)
+    return SettingEffect(
+        setting=setting,
+        spread=rows[-1].median - rows[0].median,
+        values=rows[:MAX_VALUES],
+        left_out=len(rows[MAX_VALUES:]),
+    )
+
+
+def write_table(path: StrPath, selection: JsonObject | None) -> None:
+    """Write the experiments, the best first, as CSV: a line each with its settings and what came of it."""
+    import pandas
+
+    entries = (selection or {}).get("experiments") or []
+    chosen = (selection or {}).get("experiment")
+    rows = [
+        {"experiment": entry.get("experiment"), "chosen": entry.get("experiment") == chosen}
+        | {f"settings.{name}": _cell(value) for name, value in (entry.get("settings") or {}).items()}
+        | {name: _cell(value) for name, value in entry.items() if name not in ("experiment", "settings")}
+        for entry in entries
+    ]
+    columns = list(dict.fromkeys(["experiment", "chosen", *(name for row in rows for name in row)]))
+    with replacing(path) as temporary:
+        pandas.DataFrame(rows, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _cell(value: object) -> object:
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+
 
 ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
 TOKENS = "data/tokens/*/tokens.json"
@@ -139,7 +213,7 @@ def _training(run: RunFiles) -> TrainingFindings:
             summary=run.json(f"train/{name}/summary.json"),
             curves=_curves(run.lines(f"train/{name}/metrics.jsonl")),
         )
-        for name in experiment_overview.select_shown(names, selection or {})
+        for name in select_shown(names, selection or {})
     ]
     pilot = ExperimentFindings(
         name="pilot",
@@ -149,7 +223,7 @@ def _training(run: RunFiles) -> TrainingFindings:
     return TrainingFindings(
         experiments=experiments,
         left_out=len(names) - len(experiments),
-        setting_effects=experiment_overview.setting_effects(selection or {}),
+        setting_effects=setting_effects(selection or {}),
         selection=selection,
         pilot=pilot,
     )

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from snaketune import files
 from snaketune.contracts.report import JsonObject, Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
-from snaketune.report import collect, experiment_overview, formatting, human_eval, view_models
+from snaketune.report import collect, formatting, human_eval, view_models
 from snaketune.report.formatting import no_break
 
 RESOURCES = (
@@ -56,7 +56,7 @@ def run(
     report = collect.collect(folder, declared)
     write_form(report, form)
     files.write_json(record, report)
-    experiment_overview.write_table(table, report.training.selection)
+    collect.write_table(table, report.training.selection)
     files.write_text(page, render(report, collect.measurements(folder)))
     return report
 

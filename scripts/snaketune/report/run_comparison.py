@@ -22,7 +22,7 @@ from snaketune.contracts.report import (
     RunSummary,
     SettingDifference,
 )
-from snaketune.evaluate import paired_tests
+from snaketune.evaluate import compare
 from snaketune.evaluate.metrics import METRICS
 from snaketune.evaluate.score import score_predictions
 from snaketune.files import StrPath, replacing
@@ -128,7 +128,7 @@ def _comparisons(summaries: Sequence[RunSummary], predictions: Predictions, seed
     named = [(summary.run, summary.config.get("compare_with")) for summary in summaries]
     names += [(newer, older) for newer, older in named if older in by_name and (newer, older) not in names]
     paired = [pair for pair in (_pair(*each, predictions) for each in names) if pair is not None]
-    tested = {(pair.variant, pair.baseline): pair for pair in paired_tests.compare_pairs(paired, METRICS, seed)}
+    tested = {(pair.variant, pair.baseline): pair for pair in compare.compare_pairs(paired, METRICS, seed)}
     splits = {name: _splits_of_rows(Path(by_name[name].folder)) for name in dict.fromkeys(itertools.chain(*names))}
     comparisons = [
         _run_pair(by_name[newer], by_name[older], tested.get((newer, older)), _change(splits[newer], splits[older]))
@@ -164,15 +164,13 @@ def _run_pair(newer: RunSummary, older: RunSummary, pair: PairComparison | None,
     )
 
 
-def _pair(newer: str, older: str, predictions: Predictions) -> paired_tests.PairedPredictions | None:
+def _pair(newer: str, older: str, predictions: Predictions) -> compare.PairedPredictions | None:
     """The rows that both answered, with the same reference."""
     of_newer, of_older = predictions[newer], predictions[older]
     common = [row for row in of_older if row in of_newer and of_newer[row].reference == of_older[row].reference]
     if not common:
         return None
-    return paired_tests.PairedPredictions(
-        newer, older, [of_newer[row] for row in common], [of_older[row] for row in common]
-    )
+    return compare.PairedPredictions(newer, older, [of_newer[row] for row in common], [of_older[row] for row in common])
 
 
 class _Id(msgspec.Struct):

@@ -28,7 +28,7 @@ ENGINE_PARTS = {
     "load_gguf": "gguf_model",
     "get_trainer": "train",
     "get_exporter": "export",
-    "get_quantizer": "quantize",
+    "get_quantizer": "export",
     "get_capabilities": "capabilities",
 }
 """Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""

@@ -1,26 +1,160 @@
-"""Checkpoints that are complete and of this very training, or not used at all.
+"""Checkpoints that are complete and of this very training, or not used at all; and signals that wait for one.
 
 The checkpoints of a training live in a folder named by a fingerprint of everything that its result depends on. Each is
-a safetensors file and, written last, a JSON file with the SHA-256 of its files and the trainer's state. The engine
-writes and reads the tensors.
+a safetensors file and, written last, a JSON file with the SHA-256 of its files and the trainer's state, which with
+weights and optimizer state is all that a checkpoint holds. The engine writes and reads the tensors. SIGINT and SIGTERM
+are deferred until the training loop can save a checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from snaketune import files
 from snaketune.config.schema import canonical
+from snaketune.contracts.train import TrainingJob, TrainingSummary, VisitCounts
 from snaketune.errors import TrainingError, UserError
 from snaketune.files import Record
-from snaketune.train.state import TrainerState
+from snaketune.tokens.token_store import TokenStore
+from snaketune.train.batches import EpochSampler
+from snaketune.train.metrics_log import round_significant
+
+
+class EarlyStopping(msgspec.Struct, kw_only=True):
+    """Tracks the best validation loss (nats per target token) and stops after `patience` evaluations without a gain.
+
+    An evaluation gains if its loss falls by more than `min_delta` below that of the last one that gained
+    (`best_counted_loss`); `num_bad_evals` counts those in a row that did not. patience None never stops.
+    """
+
+    patience: int | None
+    min_delta: float = 0.0
+    best_loss: float = math.inf
+    best_step: int = 0
+    num_bad_evals: int = 0
+    best_counted_loss: float = math.inf
+
+    def update(self, step: int, loss: float) -> bool:
+        """Count an evaluation; returns whether it is the best so far. The base model's, at step 0, is never bad."""
+        if loss < self.best_counted_loss - self.min_delta:
+            self.best_counted_loss, self.num_bad_evals = loss, 0
+        elif step:
+            self.num_bad_evals += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, step
+            return True
+        return False
+
+    @property
+    def should_stop(self) -> bool:
+        return self.patience is not None and self.num_bad_evals >= self.patience
+
+
+class TrainerState(msgspec.Struct, kw_only=True):
+    """Counts since the first step of a training, over all its resumptions.
+
+    input_tokens are positions without padding, padded_tokens all positions; base_loss is the validation loss before the
+    first step, None until it is measured; metrics_size is the length of metrics.jsonl in bytes.
+    """
+
+    early_stopping: EarlyStopping
+    step: int = 0
+    rows_seen: int = 0
+    num_target_tokens: int = 0
+    input_tokens: int = 0
+    padded_tokens: int = 0
+    skipped_steps: int = 0
+    consecutive_nonfinite: int = 0
+    base_loss: float | None = None
+    metrics_size: int = 0
+
+
+class ParameterCounts(NamedTuple):
+    """Numbers of parameters: those that are trained, and all."""
+
+    trainable: int
+    total: int
+
+
+def summarize(
+    state: TrainerState,
+    job: TrainingJob,
+    sampler: EpochSampler,
+    valid: TokenStore,
+    parameters: ParameterCounts,
+    stop_reason: str,
+) -> TrainingSummary:
+    """The summary of a training that has ended; nothing in it depends on the clock or on interruptions."""
+    visits = sampler.visit_counts(state.step)
+    return TrainingSummary(
+        steps=state.step,
+        planned_steps=sampler.num_steps,
+        epochs=round_significant(sampler.epoch(state.step)),
+        rows=len(visits),
+        rows_seen=state.rows_seen,
+        times_each_row_was_seen=VisitCounts(
+            least=int(visits.min()), most=int(visits.max()), mean=round_significant(float(visits.mean()))
+        ),
+        num_target_tokens=state.num_target_tokens,
+        positions_per_token=round_significant(state.padded_tokens / max(1, state.input_tokens), 5),
+        base_validation_loss=round_significant(state.base_loss if state.base_loss is not None else math.nan),
+        best_validation_loss=round_significant(state.early_stopping.best_loss),
+        best_step=state.early_stopping.best_step,
+        skipped_steps=state.skipped_steps,
+        stop_reason=stop_reason,
+        trainable_parameters=parameters.trainable,
+        total_parameters=parameters.total,
+        validation_rows=len(valid),
+        validation_tokens=int(valid.targets.sum()),
+        method=job.config.method,
+        seed=job.seed,
+    )
+
+
+CHECKPOINT_SAVED = "a checkpoint is saved"  # in the message of a training that ended in order and can be resumed
+
+
+class DeferredSignals:
+    """While entered, a first signal is only recorded (`received`, 0 for none); a second SIGINT interrupts at once.
+
+    A second SIGTERM does not: one that is sent to a whole process group arrives from Snakemake as well.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> DeferredSignals:
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+
+def interruption_error(number: int, step: int) -> TrainingError:
+    """What to raise once the checkpoint of `step` is written; number: the signal's."""
+    return TrainingError(
+        f"stopped by {signal.Signals(number).name} after step {step}; {CHECKPOINT_SAVED}",
+        fix="Run snakemake again: training resumes from there",
+    )
+
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")
 TensorWriter = Callable[[Path], None]  # writes a safetensors file under the given name

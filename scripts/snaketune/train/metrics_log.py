@@ -1,4 +1,7 @@
-"""metrics.jsonl and timing.jsonl as files that grow and are cut back, their readers, and the status line."""
+"""metrics.jsonl and timing.jsonl as files that grow and are cut back: writers, readers, the status line, the loss plot.
+
+A plot is SVG, the same bytes for the same metrics. Callbacks are hooks into a running training.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,83 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from snaketune import files
 from snaketune.contracts.train import StepMetrics, ValidationMetrics
 from snaketune.files import Record, StrPath, read_jsonl
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """A worker process as its launcher sees it: its rank, its host, and how many collective operations it has begun."""
+
+    rank: int
+    host: str
+    num_collectives: int
+
+
+class TrainingCallback:
+    """Hooks into a training; each does nothing until a subclass overrides it.
+
+    An exception that a hook raises ends the training as a kill would: what is saved is the last checkpoint. With
+    several worker processes only `on_workers` is called, in the process that started them.
+    """
+
+    def on_start(self, num_steps: int) -> None:
+        """Called once the model is loaded, before anything is computed."""
+
+    def on_step_begin(self, step: int) -> None:
+        """Called before a step is dispatched."""
+
+    def on_step_end(self, metrics: StepMetrics) -> None:
+        """Called once a step is computed and logged, which is while the next one runs."""
+
+    def on_validation(self, metrics: ValidationMetrics) -> None:
+        """Called after a validation."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """Called once a checkpoint is on disk."""
+
+    def on_workers(self, workers: Sequence[WorkerProgress]) -> None:
+        """Called several times a second while worker processes train."""
+
+
+def draw_loss(metrics: files.StrPath, picture: files.StrPath) -> None:
+    """Draw training loss (each step, and a running mean) and validation loss over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_metrics(metrics)
+    train = [(line.step, line.loss) for line in lines if isinstance(line, StepMetrics) and line.loss is not None]
+    valid = [(line.step, line.validation_loss) for line in lines if isinstance(line, ValidationMetrics)]
+    train_loss, valid_loss = (np.array(points, float).reshape(-1, 2) for points in (train, valid))
+    with pyplot.rc_context({"svg.hashsalt": "snaketune", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+        if len(train_loss):
+            axes.plot(*train_loss.T, color="0.75", linewidth=0.8, label="training, each step")
+            span = max(1, len(train_loss) // 50)
+            mean = np.convolve(train_loss[:, 1], np.ones(span) / span, mode="valid")
+            axes.plot(train_loss[span - 1 :, 0], mean, color="C0", label=f"training, mean of {span}")
+        if len(valid_loss):
+            axes.plot(*valid_loss.T, color="C3", marker="o", markersize=3, label="validation")
+            best = valid_loss[np.argmin(valid_loss[:, 1])]
+            axes.annotate(f"{best[1]:.4f}", best, textcoords="offset points", xytext=(0, 8), ha="center", color="C3")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats per target token)")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        with files.replacing(picture) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+
 
 REDRAW_INTERVAL = 0.2  # seconds between two drawings on a terminal
 LOG_INTERVAL = 15.0  # seconds between two lines in a log

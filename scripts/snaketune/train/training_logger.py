@@ -12,9 +12,15 @@ from typing import SupportsFloat
 
 from snaketune.contracts.train import StepMetrics, StepTiming, TrainingTiming, ValidationMetrics
 from snaketune.train.batches import EpochSampler
-from snaketune.train.callbacks import TrainingCallback
-from snaketune.train.metrics_log import JsonlLog, NullLog, StatusLine, format_duration, round_significant
-from snaketune.train.state import TrainerState
+from snaketune.train.checkpoints import TrainerState
+from snaketune.train.metrics_log import (
+    JsonlLog,
+    NullLog,
+    StatusLine,
+    TrainingCallback,
+    format_duration,
+    round_significant,
+)
 from snaketune.train.tracking import Tracker
 
 GB = 10**9

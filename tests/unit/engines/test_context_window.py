@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.engines.context_window import shared_prefix, sliding_windows, truncate_left
+from snaketune.engines.decoding import shared_prefix, sliding_windows, truncate_left
 
 
 @given(st.integers(1, 200), st.integers(4, 40), st.data())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.engines.sampling import Sampling, apply_repetition_penalty, row_seed, sample_token
+from snaketune.engines.decoding import Sampling, apply_repetition_penalty, row_seed, sample_token
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.1], np.float32))
 

@@ -9,7 +9,7 @@ import pytest
 from snaketune.config import sections
 from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError, EvaluationError
-from snaketune.evaluate import compare, paired_tests, score, step_config, thresholds
+from snaketune.evaluate import compare, score, step_config, thresholds
 from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
 from snaketune.evaluate.significance import NORMAL
 from snaketune.files import read_json, write_jsonl
@@ -308,16 +308,16 @@ def test_too_few_rows_say_so_instead_of_no_difference(tmp_path):
 
 
 def test_a_planted_improvement_is_found_as_often_as_the_power_calculation_says(monkeypatch):
-    monkeypatch.setattr(paired_tests, "PERMUTATIONS", 400)
-    monkeypatch.setattr(paired_tests, "RESAMPLES", 200)
+    monkeypatch.setattr(compare, "PERMUTATIONS", 400)
+    monkeypatch.setattr(compare, "RESAMPLES", 200)
     metric, found, foreseen = METRICS["token_f1"], 0, []
     for trial in range(200):
         base = lines(60, seed=trial)
         rng = np.random.default_rng(1000 + trial)
         tuned = [line | {"answer": line["reference"]} if rng.random() < 0.12 else line for line in base]
-        pair = paired_tests.PairedPredictions("a", "b", *(msgspec.convert(x, list[Prediction]) for x in (tuned, base)))
-        entry = paired_tests.compare_metric(metric, pair, seed=trial)
-        found += entry.p < paired_tests.ALPHA
+        pair = compare.PairedPredictions("a", "b", *(msgspec.convert(x, list[Prediction]) for x in (tuned, base)))
+        entry = compare.compare_metric(metric, pair, seed=trial)
+        found += entry.p < compare.ALPHA
         true = 0.12 * (1 - entry.baseline)
         error = (entry.minimum_detectable_effect or 1e9) / (NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.8))
         foreseen.append(NORMAL.cdf(true / error - NORMAL.inv_cdf(0.975)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from snaketune.contracts.evaluate import Prediction
-from snaketune.evaluate import paired_tests, significance
+from snaketune.evaluate import compare, significance
 from snaketune.evaluate.metrics import METRICS
 
 STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
@@ -31,8 +31,8 @@ def prediction(answer, reference, name=""):
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
 def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_of_500_trials(monkeypatch):
     """Not in any measure after correction, and not by a single measure without."""
-    monkeypatch.setattr(paired_tests, "PERMUTATIONS", 999)
-    monkeypatch.setattr(paired_tests, "RESAMPLES", 100)
+    monkeypatch.setattr(compare, "PERMUTATIONS", 999)
+    monkeypatch.setattr(compare, "RESAMPLES", 100)
     pools = answers_of_one_model(draws=30)
     rng = np.random.default_rng(7)
     any_measure, chrf = 0, 0
@@ -42,9 +42,9 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
             one, other, reference = rng.choice(len(pool), 3, replace=False)
             ours.append(prediction(pool[one], pool[reference], name))
             theirs.append(prediction(pool[other], pool[reference], name))
-        (found,) = paired_tests.compare_pairs([paired_tests.PairedPredictions("a", "b", ours, theirs)], METRICS, trial)
+        (found,) = compare.compare_pairs([compare.PairedPredictions("a", "b", ours, theirs)], METRICS, trial)
         any_measure += any(entry.outcome != "no difference shown" for entry in found.metrics.values())
-        chrf += found.metrics["chrf"].p < paired_tests.ALPHA
+        chrf += found.metrics["chrf"].p < compare.ALPHA
     print(f"called different: in any measure {any_measure} of 500, by chrF++ uncorrected {chrf} of 500")
     assert any_measure <= 35
     assert chrf <= 35
@@ -53,8 +53,8 @@ def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_
 def answers_of_one_model(draws):
     """Openings of stories, and so many sampled continuations of each."""
     from snaketune.engines import load_model
+    from snaketune.engines.decoding import Sampling
     from snaketune.engines.interface import GenerationRequest
-    from snaketune.engines.sampling import Sampling
     from snaketune.tokens.chat_template import Renderer
 
     renderer = Renderer(STORIES)

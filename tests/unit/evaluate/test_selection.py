@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig
-from snaketune.contracts.selection import SelectionConfig, SelectionMetric
+from snaketune.contracts.evaluate import SelectionConfig, SelectionMetric
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.evaluate import selection
 

@@ -8,7 +8,7 @@ import families
 import pytest
 from packaged_models import Chain, make_chain
 from snaketune.config.sections import OllamaConfig
-from snaketune.package import gguf_file, modelfile
+from snaketune.package import gguf_conversion, modelfile
 
 QUICK = ("llama-bpe", "gemma2")
 CASES = [(name, bits) for name in families.FAMILIES for bits in (None, 4)]
@@ -87,6 +87,6 @@ def test_fused_family_has_the_same_distributions_in_transformers(family: str, tm
 
 
 def test_rows_that_a_type_cannot_hold_are_reported_with_the_type_really_used(chain: Chain) -> None:
-    head = gguf_file.read(chain.gguf("q4_k_m"))
+    head = gguf_conversion.read(chain.gguf("q4_k_m"))
     assert head.metadata["general.file_type"] == 15  # llama.cpp still calls the file Q4_K_M
     assert set(head.tensor_types()) == {"q5_0", "q8_0", "f32"}  # rows of 64 and 96 are no multiples of 256

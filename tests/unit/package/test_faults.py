@@ -16,7 +16,7 @@ from sentencepiece import sentencepiece_model_pb2
 from snaketune import files
 from snaketune.contracts.package import Fidelity
 from snaketune.errors import PackageError
-from snaketune.package import fidelity, gguf_conversion, gguf_file
+from snaketune.package import fidelity, gguf_conversion
 
 
 def failed(record: Fidelity) -> set[tuple[str, str]]:
@@ -39,7 +39,7 @@ def damaged(source: Path, target: Path, damage: Callable[[bytearray], None]) -> 
 
 def test_special_tokens_demoted_to_ordinary_ones_are_caught(chain: Chain, tmp_path: Path) -> None:
     place = place_of(chain.gguf("f16"), "tokenizer.ggml.token_type") + 12
-    special = gguf_file.read(chain.gguf("f16")).metadata["tokenizer.ggml.token_type"].index(3)
+    special = gguf_conversion.read(chain.gguf("f16")).metadata["tokenizer.ggml.token_type"].index(3)
 
     def demote(content: bytearray) -> None:
         for number in range(special, special + 5):
@@ -79,7 +79,7 @@ def test_a_wrong_chat_template_is_caught(chain: Chain, tmp_path: Path) -> None:
 
 def test_a_swapped_tokenizer_is_caught(chain: Chain, tmp_path: Path) -> None:
     def swap(content: bytearray) -> None:
-        names = gguf_file.read(chain.gguf("f16")).metadata["tokenizer.ggml.tokens"]
+        names = gguf_conversion.read(chain.gguf("f16")).metadata["tokenizer.ggml.tokens"]
         place = place_of(chain.gguf("f16"), "tokenizer.ggml.tokens") + 12
         for number, name in enumerate(names):
             if number in (names.index("e"), names.index("a")):

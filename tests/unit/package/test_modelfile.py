@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from packaged_models import Chain
 from snaketune import files
 from snaketune.config.sections import OllamaConfig
-from snaketune.package import gguf_file, go_template, modelfile
+from snaketune.package import gguf_conversion, modelfile
 from snaketune.tokens.chat_template import Renderer
 
 # What Ollama does with the messages before its template sees them: system texts joined, neighbours of a role merged.
@@ -51,7 +51,7 @@ func main() {
 """
 
 
-def go(folder: Path, cases: list[tuple[str, go_template.Messages]]) -> list[str]:
+def go(folder: Path, cases: list[tuple[str, modelfile.Messages]]) -> list[str]:
     """What Go's text/template makes of each template and its messages."""
     if shutil.which("go") is None:
         pytest.skip("Go is not installed (Debian: golang-go), so its text/template cannot be asked")
@@ -95,9 +95,9 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     made["alpaca"] = renderer(tmp_path / "alpaca", "alpaca", "llama-sentencepiece", named="alpaca")
     cases, expected = [], []
     for name, one in made.items():
-        found = go_template.infer_format(one.prompt_text)
+        found = modelfile.infer_format(one.prompt_text)
         assert found is not None, name
-        for messages in go_template.probe_conversations():
+        for messages in modelfile.probe_conversations():
             cases.append((found.to_go_template(), messages))
             expected.append(one.prompt_text(messages))
     assert go(tmp_path, cases) == expected
@@ -108,16 +108,16 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     st.booleans(),
 )
 def test_any_format_of_constant_texts_is_found_again(parts: list[str], shows: bool) -> None:
-    made = go_template.ChatFormat(*parts, shows_empty_system=shows)
-    found = go_template.infer_format(made.render)
+    made = modelfile.ChatFormat(*parts, shows_empty_system=shows)
+    found = modelfile.infer_format(made.render)
     assert found is not None
-    assert all(found.render(probe) == made.render(probe) for probe in go_template.probe_conversations())
+    assert all(found.render(probe) == made.render(probe) for probe in modelfile.probe_conversations())
 
 
 def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None:
-    odd = go_template.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
-    cases = [(odd.to_go_template(), messages) for messages in go_template.probe_conversations()]
-    assert go(tmp_path, cases) == [odd.render(messages) for messages in go_template.probe_conversations()]
+    odd = modelfile.ChatFormat('{{ "\n', "a\\b}}", '"""', "{{", "}}", "\t{{", shows_empty_system=True)
+    cases = [(odd.to_go_template(), messages) for messages in modelfile.probe_conversations()]
+    assert go(tmp_path, cases) == [odd.render(messages) for messages in modelfile.probe_conversations()]
     assert '"""' not in odd.to_go_template()
 
 
@@ -131,7 +131,7 @@ def test_texts_that_go_would_take_for_its_own_are_quoted(tmp_path: Path) -> None
     ],
 )
 def test_a_template_that_does_more_than_put_texts_around_has_no_format(odd: object) -> None:
-    assert go_template.infer_format(odd) is None  # type: ignore[arg-type]
+    assert modelfile.infer_format(odd) is None  # type: ignore[arg-type]
 
 
 def write(chain: Chain, target: Path, rows: list[dict[str, object]] | None = None, system: str | None = None) -> str:
@@ -185,7 +185,7 @@ def test_a_model_trained_with_tools_gets_no_template_that_would_leave_them_out(c
 
 def test_the_begin_token_is_left_to_llama_cpp_where_it_adds_one(chain: Chain) -> None:
     one = Renderer(chain.folder / "fused")
-    found = modelfile.format_of(one, gguf_file.read(chain.gguf("f16")))
+    found = modelfile.format_of(one, gguf_conversion.read(chain.gguf("f16")))
     assert found is not None
     assert not found.prefix.startswith("<|begin_of_text|>")
     assert one.prompt_text([{"role": "user", "content": "a"}]).startswith("<|begin_of_text|>")

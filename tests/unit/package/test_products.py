@@ -20,10 +20,10 @@ from snaketune import files
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
 from snaketune.engines.llama_cpp import convertible, quantize
-from snaketune.engines.mlx import capabilities, export, tensors
+from snaketune.engines.mlx import capabilities, export, loading
 from snaketune.engines.mlx import loading as mlx_loading
 from snaketune.errors import ConfigError, ModelError, PackageError
-from snaketune.package import gguf_conversion, gguf_file, peft_export, tokenizer_files
+from snaketune.package import fused_model, gguf_conversion, tokenizer_files
 
 SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "package.yaml"
 IDS = list(range(5, 40))
@@ -69,7 +69,7 @@ def test_fusing_twice_gives_the_same_bytes_in_shards_of_any_size(chain: Chain, t
     one, other = (
         mlx_loading.open_lazily(_with_config(chain, tmp_path / name), dtype="float32").model for name in ("a", "b")
     )
-    ours, theirs = tensors.flatten(one.parameters()), tensors.flatten(other.parameters())
+    ours, theirs = loading.flatten(one.parameters()), loading.flatten(other.parameters())
     assert ours.keys() == theirs.keys()
     assert all((np.array(ours[name]) == np.array(theirs[name])).all() for name in ours)
 
@@ -94,7 +94,7 @@ def test_the_fused_model_of_a_quantized_base_is_plain_and_16_bit(quantized_chain
     config = files.read_json(folder / "config.json")
     assert "quantization" not in config
     assert "quantization_config" not in config
-    weights = tensors.flatten(mlx_loading.open_lazily(folder).model.parameters())
+    weights = loading.flatten(mlx_loading.open_lazily(folder).model.parameters())
     assert {str(value.dtype) for value in weights.values()} <= {"mlx.core.bfloat16", "mlx.core.float32"}
     assert not any(name.endswith((".scales", ".biases")) for name in weights)
 
@@ -144,7 +144,7 @@ def half_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.mark.slow
 def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_path: Path) -> None:
-    peft_export.export_adapter(
+    fused_model.export_adapter(
         model=half_chain.folder / "base.json",
         adapter=half_chain.folder / "adapter" / "adapters.safetensors",
         peft=tmp_path / "peft",
@@ -176,7 +176,7 @@ def test_exporting_an_adapter_that_is_no_lora_is_refused(kind: str, chain: Chain
     config = files.read_json(adapter / "adapter_config.json") | {"fine_tune_type": kind}
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(PackageError, match=f"a {kind} fine-tune cannot be written as a LoRA"):
-        peft_export.export_adapter(
+        fused_model.export_adapter(
             model=chain.folder / "base.json",
             adapter=adapter / "adapters.safetensors",
             peft=tmp_path / "peft",
@@ -293,7 +293,7 @@ def test_streamed_model_has_the_distributions_of_the_model_in_memory(quantized_c
 
 
 def test_gguf_header_names_architecture_template_and_parameters(chain: Chain) -> None:
-    head = gguf_file.read(chain.gguf("f16"))
+    head = gguf_conversion.read(chain.gguf("f16"))
     assert head.metadata["general.architecture"] == "llama"
     assert head.metadata["general.name"] == "tiny"
     assert head.template() == files.read_json(chain.folder / "fused" / "tokenizer_config.json")["chat_template"]

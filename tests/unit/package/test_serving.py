@@ -17,8 +17,8 @@ from packaged_models import Chain
 from snaketune import files
 from snaketune.contracts.package import OllamaCheck, ServingCheck, ServingTiming
 from snaketune.engines import load_gguf
+from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LoadOptions
-from snaketune.engines.sampling import Sampling
 from snaketune.errors import PackageError, ResourceError
 from snaketune.package import serving
 from snaketune.package.serving import OllamaModel, ReplayRequest, ReplaySettings

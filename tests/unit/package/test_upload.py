@@ -16,12 +16,11 @@ from snaketune import files
 from snaketune.config import sections
 from snaketune.config.sections import DataConfig, TrainConfig, UploadConfig
 from snaketune.contracts.data import SplitReport
-from snaketune.contracts.evaluate import Comparison, Score, VariantScores
+from snaketune.contracts.evaluate import Comparison, Score, Selection, VariantScores
 from snaketune.contracts.package import Fidelity, UploadRecord
-from snaketune.contracts.selection import Selection
 from snaketune.contracts.train import TrainingSummary, VisitCounts
 from snaketune.errors import ConfigError, PackageError, ResourceError
-from snaketune.package import card, upload
+from snaketune.package import card
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -71,7 +70,7 @@ def send(folder: Path, *, passed: bool = True, repository: str | None = "me/mine
     numbers = {"rows": 1, "prompts": 1, "answer_tokens": 1}
     record = Fidelity(passed=passed, **numbers, layer_by_layer=False, variants={}, checks=[])
     files.write_json(folder / "fidelity.json", record)
-    upload.upload_model(
+    card.upload_model(
         [folder / "README.md", folder / "fused"],
         UploadConfig(repository=repository, private=True),
         fidelity=folder / "fidelity.json",

@@ -1,7 +1,7 @@
 """The pilot's forecast of a training stands beside what it took."""
 
 from snaketune import files
-from snaketune.contracts.pilot import PilotDecision, PilotedExperiment, PilotForecast
+from snaketune.contracts.plan import PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.contracts.train import TimingForecast, TrainingTiming
 from snaketune.pilot.forecast_record import record_forecast
 

@@ -7,8 +7,7 @@ import os
 import pytest
 from snaketune import files
 from snaketune.config.sections import ModelConfig, PilotConfig, section
-from snaketune.contracts.pilot import PilotForecast
-from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
+from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, PilotForecast, Plan, PlannedExperiment
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.pilot import forecast as pilot_forecast
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming, SampleTiming

@@ -5,11 +5,19 @@ from pathlib import Path
 
 import pytest
 from snaketune import files
-from snaketune.contracts.pilot import PilotDecision, PilotedExperiment, PilotForecast
-from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, Plan, PlannedExperiment
+from snaketune.contracts.plan import (
+    BatchShape,
+    DiskForecast,
+    MemoryForecast,
+    PilotDecision,
+    PilotedExperiment,
+    PilotForecast,
+    Plan,
+    PlannedExperiment,
+)
 from snaketune.plan import cluster_resources
 from snaketune.runtime.machine import Machine
-from snaketune.train.signals import interruption_error
+from snaketune.train.checkpoints import interruption_error
 
 
 def planned(memory: int, parameters: int, tokens: int) -> PlannedExperiment:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
-from snaketune.engines.mlx import generation
+from snaketune.engines.mlx import inference
 from snaketune.plan import architecture, resources
 
 SMALL = {
@@ -118,4 +118,4 @@ def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
 
 
 def test_forecasts_count_with_as_many_completions_at_once_as_the_engine_generates():
-    assert get_capabilities().COMPLETION_BATCH == generation.BATCH
+    assert get_capabilities().COMPLETION_BATCH == inference.BATCH

@@ -85,7 +85,7 @@ def test_interval_and_p_value_are_of_one_test_and_the_corrected_outcome_is_put_i
 
 
 def test_smallest_p_value_that_permutations_can_give_is_shown_as_a_bound() -> None:
-    from snaketune.evaluate.paired_tests import PERMUTATIONS
+    from snaketune.evaluate.compare import PERMUTATIONS
 
     assert formatting.format_p(1 / (PERMUTATIONS + 1)) == "p < 0.001"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_copies import RunCopies, repeat_experiment
-from snaketune.report import collect, experiment_overview, page
+from snaketune.report import collect, page
 
 
 def ranked(ranks: range, rates: range) -> dict:
@@ -27,34 +27,31 @@ def ranked(ranks: range, rates: range) -> dict:
 def test_of_a_thousand_the_best_the_worst_and_the_chosen_are_shown() -> None:
     found = ranked(range(10), range(100))
     names = [entry["experiment"] for entry in found["experiments"]]
-    assert (
-        experiment_overview.select_shown(sorted(names), found)
-        == names[: experiment_overview.TOP] + names[-experiment_overview.BOTTOM :]
-    )
-    assert names[500] in experiment_overview.select_shown(names, found | {"experiment": names[500]})
-    most = experiment_overview.MOST
+    assert collect.select_shown(sorted(names), found) == names[: collect.TOP] + names[-collect.BOTTOM :]
+    assert names[500] in collect.select_shown(names, found | {"experiment": names[500]})
+    most = collect.MOST
     few = names[:most]
-    assert experiment_overview.select_shown(few, {"experiments": found["experiments"][:most]}) == few
+    assert collect.select_shown(few, {"experiments": found["experiments"][:most]}) == few
 
 
 def test_the_setting_that_matters_stands_first() -> None:
-    matters = experiment_overview.setting_effects(ranked(range(10), range(100)))
+    matters = collect.setting_effects(ranked(range(10), range(100)))
     assert [effect.setting for effect in matters] == ["rank", "learning_rate"]
     assert matters[0].spread == pytest.approx(0.9)
     best = matters[0].values[0]
     assert (best.value, best.experiments) == (9, 100)
     assert best.best == pytest.approx(2.1)
-    assert matters[1].left_out == 100 - experiment_overview.MAX_VALUES
+    assert matters[1].left_out == 100 - collect.MAX_VALUES
 
 
 def test_few_experiments_are_left_to_the_reader() -> None:
-    assert experiment_overview.setting_effects(ranked(range(2), range(3))) == []
+    assert collect.setting_effects(ranked(range(2), range(3))) == []
 
 
 def test_page_of_many_experiments_is_no_longer_than_that_of_some(run_copies: RunCopies, tmp_path: Path) -> None:
     run = run_copies.make(tmp_path / "many")
     repeat_experiment(run, [f"point-{number}" for number in range(40)])
     report = collect.collect(run)
-    assert len(report.training.experiments) == experiment_overview.TOP + experiment_overview.BOTTOM
+    assert len(report.training.experiments) == collect.TOP + collect.BOTTOM
     html = page.render(report, collect.measurements(run))
     assert "40 experiments were trained" in html

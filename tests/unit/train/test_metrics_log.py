@@ -3,7 +3,7 @@
 import pytest
 from snaketune import files
 from snaketune.contracts.train import StepMetrics, ValidationMetrics
-from snaketune.train import loss_plot, metrics_log
+from snaketune.train import metrics_log
 
 
 def step_metrics(step, loss):
@@ -43,7 +43,7 @@ def test_loss_plot_is_the_same_bytes_for_the_same_metrics(tmp_path, num_steps):
     lines += [step_metrics(num_steps, None), ValidationMetrics(step=num_steps, validation_loss=2.0)]
     files.write_jsonl(tmp_path / "m.jsonl", lines)
     for name in ("a.svg", "b.svg"):
-        loss_plot.draw_loss(tmp_path / "m.jsonl", tmp_path / name)
+        metrics_log.draw_loss(tmp_path / "m.jsonl", tmp_path / name)
     picture = (tmp_path / "a.svg").read_bytes()
     assert picture == (tmp_path / "b.svg").read_bytes()
     assert b"2.0000" in picture

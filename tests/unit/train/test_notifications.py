@@ -1,7 +1,7 @@
 """The machine stays awake during a training, and a command runs afterwards."""
 
 import pytest
-from snaketune.train import notifications
+from snaketune.train import tracking
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -9,7 +9,7 @@ def test_notify_command_learns_what_ended_and_how(tmp_path, failing):
     output = tmp_path / "output"
     command = f'echo "$SNAKETUNE_RUN $SNAKETUNE_STATUS $SNAKETUNE_MESSAGE" > {output}'
     try:
-        with notifications.notify_on_exit(command, "results/jessy"):
+        with tracking.notify_on_exit(command, "results/jessy"):
             if failing:
                 raise ValueError("no luck")
     except ValueError:
@@ -19,7 +19,7 @@ def test_notify_command_learns_what_ended_and_how(tmp_path, failing):
 
 
 def test_notify_command_that_fails_is_reported_and_changes_nothing(capsys):
-    with notifications.notify_on_exit("exit 3", "x"):
+    with tracking.notify_on_exit("exit 3", "x"):
         pass
     assert "train.notify failed (exit code 3)" in capsys.readouterr().err
 
@@ -37,8 +37,8 @@ def test_machine_is_kept_awake_on_macos_for_as_long_as_the_training_lasts(monkey
         def wait(self):
             pass
 
-    monkeypatch.setattr(notifications.sys, "platform", "darwin")
-    monkeypatch.setattr(notifications.subprocess, "Popen", Caffeinate)
-    with notifications.keep_awake():
+    monkeypatch.setattr(tracking.sys, "platform", "darwin")
+    monkeypatch.setattr(tracking.subprocess, "Popen", Caffeinate)
+    with tracking.keep_awake():
         assert calls == [["caffeinate", "-i"]]
     assert calls[-1] == "terminated"

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.train.schedule import LRSchedule, schedule_from
+from snaketune.train.batches import LRSchedule, schedule_from
 
 KINDS = st.sampled_from(["constant", "linear", "cosine"])
 

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.train.state import EarlyStopping
+from snaketune.train.checkpoints import EarlyStopping
 
 LOSSES = st.lists(st.floats(0, 10), min_size=1, max_size=30)
 

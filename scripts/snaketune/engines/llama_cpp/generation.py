@@ -10,9 +10,8 @@ import llama_cpp
 import numpy as np
 from llama_cpp import Llama
 
-from snaketune.engines.context_window import shared_prefix
+from snaketune.engines.decoding import Sampling, sample_token, shared_prefix
 from snaketune.engines.interface import Completion, GenerationRequest
-from snaketune.engines.sampling import Sampling, sample_token
 from snaketune.errors import EvaluationError
 
 BATCH = 16  # completions generated at once

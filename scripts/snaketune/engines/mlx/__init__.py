@@ -7,9 +7,9 @@ which would call a C++ compiler for every new shape and gains nothing there. Bot
 import os
 import sys
 
-from snaketune.engines.mlx import blas
+from snaketune.engines.mlx import capabilities
 
-BLAS = blas.preload()
+BLAS = capabilities.preload()
 if sys.platform == "linux":
     os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

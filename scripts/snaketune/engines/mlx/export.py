@@ -1,27 +1,81 @@
-"""What MLX's engine writes for other programs: the part `engines.interface.Exporter`.
+"""What MLX's engine writes for other programs: the parts `engines.interface.Exporter` and `Quantizer`.
 
 `fuse` merges an adapter into its base: 16-bit weights, computed in float32 and rounded once, written shard by shard. A
 quantized base is dequantized first and never quantized again here: requantizing would round small updates away.
-`peft_adapter` gives the adapter alone, in the layout that transformers and llama.cpp read.
+`peft_adapter` gives the adapter alone, in the layout that transformers and llama.cpp read. `quantize_base` makes the
+quantized copy of a base that QLoRA trains over.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import msgspec
 import numpy as np
 from mlx.utils import tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import dequantize_model, load_model
+from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
+from snaketune import files
+from snaketune.config.sections import BaseConfig
+from snaketune.contracts.data import ModelManifest
 from snaketune.engines.interface import FusedWeights, PeftAdapter
-from snaketune.engines.mlx import tensors
+from snaketune.engines.mlx import loading
 from snaketune.errors import ModelError, PackageError
 from snaketune.files import StrPath, read_json, write_json
+from snaketune.model import manifest as base
+
+GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,), "mxfp8": (32,)}
+BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "nvfp4": (4,), "mxfp8": (8,)}
+
+
+def quantize_base(
+    manifest: files.StrPath, model: dict[str, Any], folder: files.StrPath, quantized_manifest: files.StrPath
+) -> ModelManifest:
+    """Quantize the base of `manifest` as `model["quantize"]` says, into `folder`, and write its manifest.
+
+    Tokenizer and settings are copied as they are. Layers whose width is no multiple of the group size stay as they
+    are, as in mlx-lm. Raises ModelError for a base that is quantized already.
+    """
+    wanted = model["quantize"]
+    described = msgspec.convert({key: model[key] for key in ("base", "revision", "quantize")}, BaseConfig)
+    _check(wanted)
+    source = Path(base.read_manifest(manifest)["folder"]).expanduser()
+    loaded, config = load_model(source, lazy=True)
+    if "quantization" in config:
+        raise ModelError(
+            "this base is quantized already",
+            where="model.quantize",
+            fix="Leave model.quantize out, or name the 16-bit base",
+        )
+    loaded, config = quantize_model(loaded, config, wanted["group_size"], wanted["bits"], mode=wanted["mode"])
+    mx.eval(loaded.parameters())
+    target = Path(folder)
+    with files.atomic_folder(target) as staged:
+        save_model(staged, loaded)
+        save_config(config, config_path=staged / "config.json")
+        for pattern in base.SMALL:
+            for file in source.glob(pattern):
+                if file.name not in ("config.json", "model.safetensors.index.json"):
+                    shutil.copyfile(file, staged / file.name)
+    return base.write_manifest(quantized_manifest, described, str(folder), patterns=base.SMALL + base.WEIGHTS)
+
+
+def _check(wanted: dict[str, Any]) -> None:
+    mode = wanted["mode"]
+    for key, allowed in (("group_size", GROUPS[mode]), ("bits", BITS[mode])):
+        if wanted[key] not in allowed:
+            raise ModelError(
+                f"{mode} cannot have {key} {wanted[key]}",
+                where=f"model.quantize.{key}",
+                fix=f"Allowed: {', '.join(map(str, allowed))}",
+            )
+
 
 SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
 SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -52,7 +106,7 @@ def fuse(
     merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(merged))
     model = dequantize_model(model)
-    whole = unstack_experts(tensors.flatten(model.parameters()))
+    whole = unstack_experts(loading.flatten(model.parameters()))
     weights = {name.removeprefix(drop_prefix): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
     del model, merged, whole
     count = sum(value.size for value in weights.values())
@@ -68,7 +122,7 @@ def _lazy(base: StrPath) -> tuple[nn.Module, str]:
             f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(base), fix="Fetch it again"
         ) from error
     sizes: dict[Any, int] = {}
-    for value in tensors.flatten(model.parameters()).values():
+    for value in loading.flatten(model.parameters()).values():
         sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
     bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
     return model, "bfloat16" if bfloat else "float16"
@@ -152,7 +206,7 @@ def peft_adapter(adapter: StrPath) -> PeftAdapter:
         )
     settings = config["lora_parameters"]
     found: dict[str, np.ndarray] = {}
-    for name, value in sorted(tensors.load_safetensors(folder / "adapters.safetensors").items()):
+    for name, value in sorted(loading.load_safetensors(folder / "adapters.safetensors").items()):
         layer, _, part = name.rpartition(".")
         if part not in ("lora_a", "lora_b") or value.ndim != 2:
             raise PackageError(

@@ -12,11 +12,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
+from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.mlx import generation, loading
+from snaketune.engines.mlx import inference, loading
+from snaketune.engines.mlx.inference import loglikelihoods, next_token_logprobs
 from snaketune.engines.mlx.loading import dequantized_weight
-from snaketune.engines.mlx.loglikelihood import loglikelihoods, next_token_logprobs
-from snaketune.engines.sampling import Sampling
 from snaketune.files import StrPath
 
 
@@ -37,7 +37,7 @@ class MLXModel:
     @functools.cached_property
     def _batched(self) -> bool:
         """Measured at the first generation, since it takes forward passes that scoring has no use for."""
-        return generation.supports_ragged_prefill(self.model)
+        return inference.supports_ragged_prefill(self.model)
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """The log-probability of each row's masked tokens, in nats."""
@@ -47,7 +47,7 @@ class MLXModel:
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
     ) -> Iterator[Completion]:
         """Completions as they end."""
-        return generation.generate(self.model, requests, stop_ids, sampling, batched=self._batched)
+        return inference.generate(self.model, requests, stop_ids, sampling, batched=self._batched)
 
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]

@@ -1,7 +1,8 @@
 """Launches a training on several processes with `mlx.launch`, here or on other hosts, and watches them.
 
 A worker that dies, shows no sign of life, or keeps the others waiting for too long ends them all; the error names it
-and repeats its last lines. Every worker ends by itself once it hears nothing from the launcher.
+and repeats its last lines. Every worker ends by itself once it hears nothing from the launcher. Workers send messages:
+lines of JSON on standard output, each with the worker's rank.
 """
 
 from __future__ import annotations
@@ -24,10 +25,62 @@ import msgspec
 from snaketune import errors
 from snaketune.config import hosts
 from snaketune.contracts.train import TrainingJob
-from snaketune.engines.mlx.worker_messages import Ended, Heartbeat, Output, decode_message
 from snaketune.errors import TrainingError, UserError
-from snaketune.train.callbacks import TrainingCallback, WorkerProgress
-from snaketune.train.signals import DeferredSignals
+from snaketune.train.checkpoints import DeferredSignals
+from snaketune.train.metrics_log import TrainingCallback, WorkerProgress
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="message"):
+    """Base of the messages; rank: the worker's."""
+
+    rank: int
+
+
+class Output(Message, frozen=True, kw_only=True, tag="output"):
+    """A line that the worker wrote to stderr."""
+
+    line: str
+
+
+class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
+    """A sign of life: how many collective operations the worker has begun, and whether it waits for the others."""
+
+    num_collectives: int
+    is_waiting: bool
+
+
+class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a UserError, and the name of its class."""
+
+    kind: str
+    what: str
+    where: str
+    why: str
+    fix: str
+
+
+class Ended(Message, frozen=True, kw_only=True, tag="ended"):
+    """The last message. how: "well", "error" (with the error), "lost" (another process is gone) or "defect"."""
+
+    how: str
+    error: WorkerError | None = None
+
+
+_decoder = msgspec.json.Decoder(Output | Heartbeat | Ended)
+
+
+def decode_message(line: str) -> Output | Heartbeat | Ended | None:
+    """The message on a line; None where the line is something else."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
+def describe_error(error: UserError) -> WorkerError:
+    """A UserError in a form that can be sent."""
+    return WorkerError(kind=type(error).__name__, what=error.what, where=error.where, why=error.why, fix=error.fix)
+
 
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a sign of life
 SHUTDOWN_GRACE = 10.0  # seconds for the others to end by themselves
@@ -44,7 +97,7 @@ class WorkerStatus:
     """What is known of one worker process; times are of the monotonic clock.
 
     last_progress: when num_collectives last changed. ended: None while it runs, or how it says it ended (see
-    `worker_messages.Ended`), or "exit" where mlx.launch says so; exit_code: then its exit code, negative for a signal.
+    `Ended`), or "exit" where mlx.launch says so; exit_code: then its exit code, negative for a signal.
     """
 
     host: str

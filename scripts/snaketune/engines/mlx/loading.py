@@ -1,4 +1,7 @@
-"""A model folder as an MLX model, in the number format that suits the machine."""
+"""Loads a model folder as an MLX model, in the number format that suits the machine.
+
+`Tensors` is a module's tree as one flat dictionary of names, as safetensors files hold it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,39 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
+from snaketune.train.checkpoints import validate_safetensors
+
+Tensors = dict[str, mx.array]
+
+
+def flatten(tree: Any) -> Tensors:
+    """The arrays of a tree by their dotted paths."""
+    return dict(tree_flatten(tree))
+
+
+def unflatten(tensors: Tensors) -> Any:
+    """The tree with these arrays at these paths."""
+    return tree_unflatten(list(tensors.items()))
+
+
+def load_safetensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file, read lazily; raises TrainingError for a broken one."""
+    loaded = mx.load(str(validate_safetensors(path)))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def save_safetensors(path: Path, tensors: Tensors) -> None:
+    """`mx.save_safetensors` under any file name, the tensors in the order of their names."""
+    with open(path, "wb") as out:
+        mx.save_safetensors(out, dict(sorted(tensors.items())))
+
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 

@@ -15,10 +15,10 @@ from snaketune import files
 from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.train import AdapterConfig, LoraParameters
-from snaketune.engines.mlx import tensors
-from snaketune.engines.mlx.tensors import Tensors
+from snaketune.engines.mlx import loading
+from snaketune.engines.mlx.loading import Tensors
 from snaketune.errors import ConfigError
-from snaketune.train.state import ParameterCounts
+from snaketune.train.checkpoints import ParameterCounts
 
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding, QuantizedSwitchLinear)
@@ -92,13 +92,13 @@ def resolve_target_modules(model: nn.Module, target_modules: str | list[str]) ->
 def save_adapter(weights: Tensors, config: AdapterConfig, adapter: Path, adapter_config: Path) -> None:
     """Write an adapter as mlx-lm does: weights by their names in the model, and the settings that rebuild it."""
     with files.replacing(adapter) as temporary:
-        tensors.save_safetensors(temporary, weights)
+        loading.save_safetensors(temporary, weights)
     files.write_json(adapter_config, config)
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Trainable and total parameters; those of a quantized layer are counted as the numbers they stand for."""
-    trainable = sum(array.size for array in tensors.flatten(model.trainable_parameters()).values())
+    trainable = sum(array.size for array in loading.flatten(model.trainable_parameters()).values())
     total = 0
     for _, module in model.named_modules():
         for name, array in module.items():

@@ -4,6 +4,12 @@ A language model is a backbone and a head; mlx-lm writes them as one `__call__` 
 on. Here the backbone runs on all positions, and the model's own `__call__`, with the backbone's result put in, on the
 target positions alone. So softcaps and logit scales are the model's, whatever they are. The head runs in chunks, and
 the gradient at the hidden states is taken at once, so that one chunk's logits are all that memory holds.
+
+Sequence packing puts several rows in one sequence, with a block-diagonal attention mask that keeps them apart.
+mlx-lm's models ask the cache that they are given for their mask, so a cache that stores nothing and returns a
+block-diagonal mask isolates the rows without a change of any model. Positions go on from row to row; rotary embeddings
+see only differences of positions, which within a row are the same. Whether a model does all that is not assumed but
+measured (`ChunkedCrossEntropy.supports_packing`).
 """
 
 from __future__ import annotations
@@ -16,10 +22,33 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from snaketune.engines.mlx import tensors
+from snaketune.engines.mlx import loading
 from snaketune.engines.mlx.capabilities import LOSS_SLICE_BYTES
-from snaketune.engines.mlx.sequence_packing import BlockDiagonalMaskCache
 from snaketune.train.batches import Batch
+
+
+class BlockDiagonalMaskCache:
+    """Stands for a KV cache in one forward pass. segments: int32 (length,), the index of each position's row."""
+
+    offset = 0
+
+    def __init__(self, segments: mx.array) -> None:
+        self._segments = segments
+
+    def make_mask(self, length: int, window_size: int | None = None, **_: Any) -> mx.array:
+        """bool (length, length): the positions of its own row that each position sees, at most `window_size` of them.
+
+        mlx-lm also says whether the mask must be an array; here it always is.
+        """
+        positions = mx.arange(length)
+        query, key = positions[:, None], positions[None]
+        mask = (query >= key) & (self._segments[:, None] == self._segments[None])
+        return mask if window_size is None else mask & (query < key + window_size)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Return keys and values as they are: nothing came before."""
+        return keys, values
+
 
 EXACT_DTYPES = (mx.float32, mx.uint32)  # uint32: the packed words of quantized weights
 BACKBONES = ("model", "backbone", "transformer")
@@ -37,9 +66,9 @@ class ChunkedCrossEntropy:
         self.chunk_size = 0  # positions, known once the vocabulary is
         self.model = model
         self.owner, self.backbone = _find_backbone(model)
-        blocks = (tensors.flatten(layer.trainable_parameters()) for layer in model.layers)
+        blocks = (loading.flatten(layer.trainable_parameters()) for layer in model.layers)
         in_blocks = {id(tensor) for block in blocks for tensor in block.values()}
-        trained = tensors.flatten(model.trainable_parameters()).values()
+        trained = loading.flatten(model.trainable_parameters()).values()
         self.head_is_trained = any(id(tensor) not in in_blocks for tensor in trained)
 
     def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
@@ -97,7 +126,7 @@ class ChunkedCrossEntropy:
             reason = f"their loss is {loss:.6g}, and {expected:.6g} one by one"
         except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
             loss, reason = float("nan"), str(error) or type(error).__name__
-        parameters = tensors.flatten(self.model.parameters()).values()
+        parameters = loading.flatten(self.model.parameters()).values()
         tolerance = PACKED_TOLERANCE if all(one.dtype in EXACT_DTYPES for one in parameters) else TOLERANCE
         if abs(loss - expected) <= tolerance * abs(expected):
             return True

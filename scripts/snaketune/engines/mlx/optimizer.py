@@ -15,9 +15,9 @@ import mlx.core as mx
 import mlx.optimizers
 
 from snaketune.config.sections import TrainConfig
-from snaketune.engines.mlx import tensors
+from snaketune.engines.mlx import loading
 from snaketune.engines.mlx.capabilities import FLAT_CHUNK
-from snaketune.engines.mlx.tensors import Tensors
+from snaketune.engines.mlx.loading import Tensors
 
 MLXOptimizer = mlx.optimizers.Optimizer
 ELEMENTWISE: dict[str, Callable[[float], MLXOptimizer]] = {
@@ -125,9 +125,9 @@ class Optimizer:
     @property
     def state(self) -> Tensors:
         """MLX's optimizer state by dotted names."""
-        return tensors.flatten(self.inner.state)
+        return loading.flatten(self.inner.state)
 
     def load_state(self, flat: Tensors, state: Tensors) -> None:
         """Continue from a saved state of these flat weights."""
-        self.inner.state = tensors.unflatten(state)
+        self.inner.state = loading.unflatten(state)
         self.inner.init(flat)

@@ -14,7 +14,7 @@ import mlx.core as mx
 import msgspec
 import numpy as np
 
-from snaketune.engines.mlx.tensors import Tensors
+from snaketune.engines.mlx.loading import Tensors
 
 T = TypeVar("T")
 Shardable = TypeVar("Shardable", Sequence[Any], np.ndarray)

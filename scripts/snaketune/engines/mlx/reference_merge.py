@@ -12,7 +12,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models.switch_layers import SwitchLinear
 
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.mlx import language_model, tensors
+from snaketune.engines.mlx import language_model, loading
 from snaketune.engines.mlx.loading import dequantized_weight
 from snaketune.files import StrPath
 
@@ -41,7 +41,7 @@ def merge(model: nn.Module, dtype: str) -> None:
         elif "scales" in module and not name.endswith((".linear", ".embedding")):
             replaced[name] = _plain(module, dequantized_weight(module))
     model.update_modules(tree_unflatten(list(replaced.items())))
-    rounded = [(name, rounded_to(value, dtype)) for name, value in tensors.flatten(model.parameters()).items()]
+    rounded = [(name, rounded_to(value, dtype)) for name, value in loading.flatten(model.parameters()).items()]
     model.update(tree_unflatten(rounded))
 
 

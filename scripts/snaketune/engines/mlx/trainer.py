@@ -20,20 +20,24 @@ import numpy as np
 
 from snaketune import files
 from snaketune.contracts.train import TrainingJob, TrainingSummary
-from snaketune.engines.mlx import checkpointed_blocks, loading, lora, memory
+from snaketune.engines.mlx import loading, lora, memory
+from snaketune.engines.mlx.loading import Tensors, flatten, load_safetensors, save_safetensors, unflatten
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
 from snaketune.engines.mlx.process_group import ProcessGroup
-from snaketune.engines.mlx.tensors import Tensors, flatten, load_safetensors, save_safetensors, unflatten
 from snaketune.errors import TrainingError
 from snaketune.model.manifest import read_manifest
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset
-from snaketune.train.callbacks import TrainingCallback
-from snaketune.train.checkpoints import Checkpoints
-from snaketune.train.schedule import schedule_from
-from snaketune.train.signals import DeferredSignals, interruption_error
-from snaketune.train.state import EarlyStopping, TrainerState, summarize
+from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset, schedule_from
+from snaketune.train.checkpoints import (
+    Checkpoints,
+    DeferredSignals,
+    EarlyStopping,
+    TrainerState,
+    interruption_error,
+    summarize,
+)
+from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.tracking import Tracker
 from snaketune.train.training_logger import PendingStep, TrainingLogger
 
@@ -254,8 +258,8 @@ class Trainer:
         self.model = loading.load(folder, dtype=self.job.dtype).model
         self.adapter_config = lora.add_adapter(self.model, self.config, self.job.seed)
         self.parameter_counts = lora.count_parameters(self.model)
-        self.dropout_seeds = checkpointed_blocks.DropoutSeeds(self.job.seed, self.group.rank)
-        checkpointed_blocks.wrap_blocks(self.model, self.dropout_seeds, recompute=self.config.gradient_checkpointing)
+        self.dropout_seeds = memory.DropoutSeeds(self.job.seed, self.group.rank)
+        memory.wrap_blocks(self.model, self.dropout_seeds, recompute=self.config.gradient_checkpointing)
         weights = flatten(self.model.trainable_parameters())
         self.flat_params = FlatParameters(weights, self.config.optimizer)
         self.weights = self.flat_params.flatten(weights)

@@ -1,6 +1,6 @@
 """Runs one process of a training on several: `python -m snaketune.engines.mlx.worker JOB`, started by the launcher.
 
-On standard output it sends messages (`worker_messages`): what it prints, that it is alive and how far it is, and how it
+On standard output it sends messages (see `launcher`): what it prints, that it is alive and how far it is, and how it
 ended. On standard input it hears that the launcher is alive, and `stop`.
 """
 
@@ -24,8 +24,8 @@ import msgspec  # noqa: E402
 
 from snaketune.contracts.train import TrainingJob  # noqa: E402
 from snaketune.engines.mlx import train  # noqa: E402
+from snaketune.engines.mlx.launcher import Ended, Heartbeat, Message, Output, describe_error  # noqa: E402
 from snaketune.engines.mlx.process_group import PeerLostError, ProcessGroup  # noqa: E402
-from snaketune.engines.mlx.worker_messages import Ended, Heartbeat, Message, Output, describe_error  # noqa: E402
 from snaketune.errors import UserError  # noqa: E402
 
 HEARTBEAT_INTERVAL = 1.0  # seconds

@@ -1,9 +1,9 @@
 """A GGUF's answers are llama.cpp's own, whatever was asked before."""
 
 import pytest
+from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LoadOptions
 from snaketune.engines.llama_cpp import generation, gguf_model
-from snaketune.engines.sampling import Sampling
 from snaketune.tokens.chat_template import Renderer
 
 GREEDY = Sampling()
@@ -85,14 +85,14 @@ def test_batched_generation_with_a_shared_prefix_equals_single_prompts(family, t
 def test_gguf_lora_over_a_gguf_changes_its_completions(tmp_path):
     import families
     from snaketune.files import write_json
-    from snaketune.package import gguf_conversion, peft_export
+    from snaketune.package import fused_model, gguf_conversion
 
     folder = families.build(tmp_path / "m", "llama-bpe", dtype="float32")
     gguf_conversion.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
     adapter = families.adapt(folder, tmp_path / "a", rows=families.conversations(6), updates=10)
     write_json(tmp_path / "m.json", {"base": "m", "revision": None, "folder": str(folder), "files": {}})
     lora = tmp_path / "lora.gguf"
-    peft_export.export_adapter(
+    fused_model.export_adapter(
         model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora
     )
     asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]

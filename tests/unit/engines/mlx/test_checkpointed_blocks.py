@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny_models
-from snaketune.engines.mlx import checkpointed_blocks, loading, lora, tensors
+from snaketune.engines.mlx import loading, lora, memory
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import MicroBatching, collate
@@ -19,15 +19,15 @@ class Gradient:
         self.batch = collate(store, np.arange(4), MicroBatching(4, 1000))
         self.model = loading.load(tmp_path / "model").model
         lora.add_adapter(self.model, tiny_models.train_config(**changed), seed=1)
-        self.weights = {n: w + 0.03 for n, w in tensors.flatten(self.model.trainable_parameters()).items()}
+        self.weights = {n: w + 0.03 for n, w in loading.flatten(self.model.trainable_parameters()).items()}
         self.model.train()
-        self.seeds = checkpointed_blocks.DropoutSeeds(seed)
-        checkpointed_blocks.wrap_blocks(self.model, self.seeds, recompute=recompute)
+        self.seeds = memory.DropoutSeeds(seed)
+        memory.wrap_blocks(self.model, self.seeds, recompute=recompute)
         self.loss = ChunkedCrossEntropy(self.model)
 
     def __call__(self, step=1):
         def value(weights):
-            self.model.update(tensors.unflatten(weights))
+            self.model.update(loading.unflatten(weights))
             return self.loss(self.batch)
 
         self.seeds.start(step)
@@ -57,7 +57,7 @@ def test_dropout_differs_between_steps_seeds_and_blocks(tmp_path):
     assert same(gradient(step=1), gradient(step=1))
     assert not same(gradient(step=1), gradient(step=2))
     assert not same(gradient(step=1), Gradient(tmp_path, recompute=False, dropout=0.3, seed=2)(step=1))
-    seeds = checkpointed_blocks.DropoutSeeds(1)
+    seeds = memory.DropoutSeeds(1)
     assert len({seeds.next() for _ in range(100)}) == 100
 
 

@@ -6,8 +6,8 @@ import tiny_models
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 from snaketune import files
-from snaketune.engines.mlx import loading, lora, tensors
-from snaketune.engines.mlx import quantize as quantizing
+from snaketune.engines.mlx import export as quantizing
+from snaketune.engines.mlx import loading, lora
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.errors import ConfigError, ModelError
 from snaketune.tokens.token_store import TokenStore
@@ -51,13 +51,13 @@ def test_unknown_target_module_error_suggests_the_nearest_one(tmp_path):
 def test_num_layers_trains_the_last_layers_only(tmp_path):
     model = loaded(tmp_path)
     lora.add_adapter(model, tiny_models.train_config(num_layers=1), seed=1)
-    assert {name.split(".")[2] for name in tensors.flatten(model.trainable_parameters())} == {"1"}
+    assert {name.split(".")[2] for name in loading.flatten(model.trainable_parameters())} == {"1"}
 
 
 def test_parameter_counts_are_those_of_the_matrices(tmp_path):
     model = loaded(tmp_path)
     _, plain = lora.count_parameters(model)
-    assert plain == sum(one.size for one in tensors.flatten(model.parameters()).values())
+    assert plain == sum(one.size for one in loading.flatten(model.parameters()).values())
     lora.add_adapter(model, tiny_models.train_config(rank=4, target_modules=["q_proj"]), seed=1)
     trainable, total = lora.count_parameters(model)
     assert trainable == 2 * 4 * (32 + 32)

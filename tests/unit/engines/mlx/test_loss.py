@@ -5,7 +5,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import tiny_models
-from snaketune.engines.mlx import loading, lora, tensors
+from snaketune.engines.mlx import loading, lora
 from snaketune.engines.mlx import loss as loss_module
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.tokens.token_store import TokenStore
@@ -31,7 +31,7 @@ def plainly(model, batch):
 
 def gradients(model, function):
     value, found = nn.value_and_grad(model, function)(model)
-    return value, tensors.flatten(found)
+    return value, loading.flatten(found)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -39,7 +39,7 @@ def test_chunked_loss_and_gradient_equal_those_of_full_logits(model, batch, chun
     monkeypatch.setattr(loss_module, "LOSS_SLICE_BYTES", 4 * tiny_models.VOCABULARY * chunk)
     lora.add_adapter(model, tiny_models.train_config(), seed=3)
     model.update(
-        tensors.unflatten({name: one + 0.05 for name, one in tensors.flatten(model.trainable_parameters()).items()})
+        loading.unflatten({name: one + 0.05 for name, one in loading.flatten(model.trainable_parameters()).items()})
     )
     loss = ChunkedCrossEntropy(model)
     assert loss.owner is not None

@@ -7,8 +7,8 @@ from pathlib import Path
 import families
 import numpy as np
 import pytest
-from snaketune.engines import context_window
-from snaketune.engines.mlx import loading, loglikelihood
+from snaketune.engines import decoding
+from snaketune.engines.mlx import inference, loading
 
 STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
 TEXTS = (
@@ -37,7 +37,7 @@ def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
     rows = [renderer.text(text) for text in TEXTS]
     theirs, _ = load(str(STORIES))
     expected = sum(direct(theirs, row.ids, row.trained) for row in rows)
-    ours = sum(loglikelihood.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
+    ours = sum(inference.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
     count = sum(sum(row.trained) for row in rows)
     assert math.exp(-ours / count) == pytest.approx(math.exp(-expected / count), rel=1e-4)
     assert 1 < math.exp(-ours / count) < 10
@@ -54,13 +54,13 @@ def test_loglikelihood_does_not_depend_on_chunks_or_a_shared_prefix(family, tmp_
         ids = beginning + rng.integers(5, vocabulary, length).tolist()
         rows.append((ids, [False] * 90 + (rng.random(length) < 0.7).tolist()))
     expected = [direct(model, *row) for row in rows]
-    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
-    monkeypatch.setattr(loglikelihood, "CHUNK", 32)
-    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
-    monkeypatch.setattr(context_window, "MIN_SHARED_PREFIX", 10_000)
-    assert list(loglikelihood.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    monkeypatch.setattr(inference, "CHUNK", 32)
+    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    monkeypatch.setattr(decoding, "MIN_SHARED_PREFIX", 10_000)
+    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 def test_loglikelihood_of_a_row_without_masked_tokens_is_zero(tmp_path):
     model = loading.load(families.build(tmp_path / "m", "llama-bpe")).model
-    assert list(loglikelihood.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]
+    assert list(inference.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]

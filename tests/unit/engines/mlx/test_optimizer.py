@@ -5,7 +5,7 @@ import mlx.optimizers
 import numpy as np
 import pytest
 import tiny_models
-from snaketune.engines.mlx import tensors
+from snaketune.engines.mlx import loading
 from snaketune.engines.mlx.optimizer import NAMES, FlatParameters, Optimizer
 
 WEIGHTS = {
@@ -55,11 +55,11 @@ def test_flat_parameters_step_as_mlx_steps_them_one_by_one(name):
         "adamax": mlx.optimizers.Adamax,
     }
     plain = makers[name](0.01)
-    tree = tensors.unflatten(WEIGHTS)
+    tree = loading.unflatten(WEIGHTS)
     for _ in range(3):
-        tree = plain.apply_gradients(tensors.unflatten(GRADIENTS), tree)
+        tree = plain.apply_gradients(loading.unflatten(GRADIENTS), tree)
     ours, *_ = stepped(times=3, optimizer=name, learning_rate=0.01)
-    assert close(ours, tensors.flatten(tree))
+    assert close(ours, loading.flatten(tree))
 
 
 def test_gradient_is_clipped_by_its_norm_over_all_weights():

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import tiny_models
 from snaketune import files
-from snaketune.engines.mlx import tensors, train
+from snaketune.engines.mlx import loading, train
 from snaketune.errors import TrainingError
-from snaketune.train.signals import DeferredSignals
+from snaketune.train.checkpoints import DeferredSignals
 from training_callbacks import SignalAt, StopAt, Stopped
 
 OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
@@ -196,10 +196,10 @@ def test_checkpoint_whose_best_adapter_is_broken_is_not_used(folder, capsys, dam
 def test_broken_safetensors_file_is_recognized(folder, content):
     folder.train(**QUICK)
     adapter = folder.folder / "out" / "adapters.safetensors"
-    assert tensors.load_safetensors(adapter)
+    assert loading.load_safetensors(adapter)
     adapter.write_bytes(adapter.read_bytes()[:-1] if content is None else content)
     with pytest.raises(TrainingError, match="safetensors file is broken"):
-        tensors.load_safetensors(adapter)
+        loading.load_safetensors(adapter)
 
 
 def test_save_total_limit_is_how_many_checkpoints_remain(folder):

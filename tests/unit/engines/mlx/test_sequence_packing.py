@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny_models
 import training_callbacks
-from snaketune.engines.mlx import checkpointed_blocks, loading, lora, sequence_packing, tensors
+from snaketune.engines.mlx import loading, lora, memory
+from snaketune.engines.mlx import loss as sequence_packing
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import MicroBatching, collate
@@ -23,14 +24,14 @@ class Model:
         self.store = TokenStore(tiny_models.store(folder / "rows.safetensors", rows))
         self.model = loading.load(folder / "model").model
         lora.add_adapter(self.model, tiny_models.train_config(), seed=1)
-        self.weights = {n: w + 0.03 for n, w in tensors.flatten(self.model.trainable_parameters()).items()}
-        seeds = checkpointed_blocks.DropoutSeeds(1)
-        checkpointed_blocks.wrap_blocks(self.model, seeds, recompute=recompute)
+        self.weights = {n: w + 0.03 for n, w in loading.flatten(self.model.trainable_parameters()).items()}
+        seeds = memory.DropoutSeeds(1)
+        memory.wrap_blocks(self.model, seeds, recompute=recompute)
         self.loss = ChunkedCrossEntropy(self.model)
 
     def gradient(self, batching):
         def value(weights):
-            self.model.update(tensors.unflatten(weights))
+            self.model.update(loading.unflatten(weights))
             return self.loss(collate(self.store, np.arange(5), batching))
 
         (_, loss), gradient = mx.value_and_grad(value)(self.weights)

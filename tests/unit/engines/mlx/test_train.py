@@ -9,7 +9,7 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 from snaketune import files
 from snaketune.contracts.train import StepTiming, TrainingTiming, VisitCounts
-from snaketune.engines.mlx import tensors
+from snaketune.engines.mlx import loading
 from snaketune.errors import BusyError, ResourceError, TrainingError
 from snaketune.runtime import locks
 from snaketune.tokens.chat_template import Rendered
@@ -253,7 +253,7 @@ def test_status_line_shows_where_the_training_is_and_its_losses_and_speed(folder
 
 def test_adapter_file_holds_every_trained_parameter(folder):
     summary = folder.train(epochs=1)
-    weights = tensors.load_safetensors(folder.folder / "out" / "adapters.safetensors")
+    weights = loading.load_safetensors(folder.folder / "out" / "adapters.safetensors")
     assert sum(array.size for array in weights.values()) == summary.trainable_parameters
 
 
