@@ -40,7 +40,14 @@ def test_shape_has_as_many_weights_as_the_real_model(name: str, billions: float)
     assert architecture.read(real_shapes.SHAPES[name].config).parameters / 1e9 == pytest.approx(billions, rel=0.005)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("qwen3-4b", None), ("llama-3.1-8b", 4), ("gemma-2-2b", 4)])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("qwen3-4b", None),
+        pytest.param("llama-3.1-8b", 4, marks=pytest.mark.slow),
+        pytest.param("gemma-2-2b", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_made_model_loads_with_its_whole_vocabulary(name: str, bits: int | None, tmp_path: Path) -> None:
     folder = shaped_models.make(narrow(name), tmp_path / "base", bits=bits)
     model, config = load_model(folder)
