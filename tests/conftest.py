@@ -6,8 +6,9 @@ One thread a process, and hypothesis measures no time, since machines are shared
 import os
 
 import pytest
-from file_access_trace import Traced, traced_tiny
+from file_access_trace import Traced, read_trace, trace_tiny
 from hypothesis import settings
+from made_once import made_once
 from project_copy import Project
 from run_copies import RunCopies
 from snaketune.runtime.step import block_torch
@@ -24,7 +25,7 @@ settings.load_profile("steady")
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     """The run, and the files of the project that each of its rules opened."""
-    return traced_tiny(tmp_path_factory.mktemp("finished"))
+    return read_trace(made_once(tmp_path_factory, "finished", trace_tiny))
 
 
 @pytest.fixture(scope="session")

@@ -67,8 +67,8 @@ def test_the_adapter_loads_with_mlx_lms_own_command(demo: Project) -> None:
     assert "haneli" in said.stdout
 
 
-def test_running_again_has_nothing_to_do(demo: Project) -> None:
-    assert "Nothing to be done" in demo.snakemake().stdout
+def test_running_again_has_nothing_to_do(demo: Project, tmp_path: Path) -> None:
+    assert "Nothing to be done" in demo.twin(tmp_path / "project").snakemake().stdout
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""Many `snakemake -n` from one process: it imports Snakemake once, and forks for each.
+"""Many runs of `snakemake` from one process: it imports Snakemake once, and forks for each.
 
-Started as a program: reads one JSON line a request, {"folder", "arguments"}, and answers one JSON line with what
-Snakemake printed. A dry run costs a third of what it costs by itself.
+Started as a program: reads one JSON line a request, {"folder", "arguments"}, and answers one JSON line with the exit
+code and what Snakemake printed. A dry run costs a third of what it costs by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
@@ -21,43 +22,46 @@ NOWHERE = re.compile(r"Nothing to be done")
 
 
 class DryRuns:
-    """A pool of such processes; `stale` may be called from as many threads."""
+    """A pool of at most `count` such processes, started when they are needed; may be used from as many threads."""
 
     def __init__(self, count: int) -> None:
-        self.free: queue.Queue[subprocess.Popen[str]] = queue.Queue()
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.free: queue.LifoQueue[subprocess.Popen[str] | None] = queue.LifoQueue()
         for _ in range(count):
-            self.free.put(
-                subprocess.Popen(
-                    [sys.executable, __file__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    env=os.environ | {"PATH": path, "PYTHONPATH": ""},
-                )
-            )
+            self.free.put(None)
 
-    def stale(self, folder: Path, *arguments: str) -> set[str]:
-        """The jobs that `snakemake -n` would run there, as `rule` or `rule:wildcard`; the stages' targets left out."""
-        process = self.free.get()
+    def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `snakemake` there with these arguments; stdout and stderr are one text, as in a terminal."""
+        process = self.free.get() or _start()
         try:
             assert process.stdin
             assert process.stdout
             process.stdin.write(json.dumps({"folder": str(folder), "arguments": arguments}) + "\n")
             process.stdin.flush()
-            said = json.loads(process.stdout.readline())
+            code, text = json.loads(process.stdout.readline())
         finally:
             self.free.put(process)
-        found = {named(rule, below) for rule, below in JOB.findall(said)}
-        assert found or NOWHERE.search(said), said
+        return subprocess.CompletedProcess(["snakemake", *arguments], code, text)
+
+    def stale(self, folder: Path, *arguments: str) -> set[str]:
+        """The jobs that `snakemake -n` would run there, as `rule` or `rule:wildcard`; the stages' targets left out."""
+        text = self.run(folder, "-n", *arguments).stdout
+        found = {named(rule, below) for rule, below in JOB.findall(text)}
+        assert found or NOWHERE.search(text), text
         return found - {"all", "data", "plan", "pilot", "train", "package", "evaluate", "report"}
 
     def close(self) -> None:
         while not self.free.empty():
-            process = self.free.get()
-            assert process.stdin
-            process.stdin.close()
-            process.wait()
+            if process := self.free.get():
+                assert process.stdin
+                process.stdin.close()
+                process.wait()
+
+
+def _start() -> subprocess.Popen[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": ""}
+    command = [sys.executable, __file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def named(rule: str, below: str) -> str:
@@ -68,34 +72,40 @@ def named(rule: str, below: str) -> str:
     return ":".join([rule, *(part.split("=", 1)[1] for part in wildcards[1].split(", "))])
 
 
-def answer(folder: str, arguments: list[str]) -> str:
-    """Snakemake's words from a child of this process."""
-    with tempfile.TemporaryFile("w+") as said:
+def answer(folder: str, arguments: list[str]) -> tuple[int, str]:
+    """The exit code of Snakemake in a child of this process, and its words."""
+    with tempfile.TemporaryFile("w+") as printed:
         child = os.fork()
         if not child:
+            code = 1
             try:
                 os.chdir(folder)
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
-                snakemake.cli.main(["-n", *arguments])
-            except SystemExit:
-                pass
+                sys.argv = ["snakemake", *arguments]
+                os.dup2(printed.fileno(), 1)
+                os.dup2(printed.fileno(), 2)
+                snakemake.cli.main(arguments)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os._exit(0)
-        os.waitpid(child, 0)
-        said.seek(0)
-        return said.read()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        printed.seek(0)
+        return os.waitstatus_to_exitcode(status), printed.read()
 
 
 if __name__ == "__main__":
     # what Snakemake and the Snakefile import when they need it: here it is imported once for all
     import jsonschema  # noqa: F401
     import pandas  # noqa: F401
+    import smart_open  # noqa: F401
     import snakemake.cli
     import snakemake.report
     import snakemake.report.html_reporter
 
+    snakemake.cli.get_argument_parser()  # looks for plugins in all of site-packages, and keeps what it finds
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dry_runs import DryRuns
 from file_access_trace import SECRETS
 from project_copy import TINY, Project, tiny
 
@@ -50,14 +51,14 @@ def test_text_that_looks_like_commands_stays_text(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_would_leave_the_results_is_refused(
-    section: str | None, values: dict, words: str, finished: Project, tmp_path: Path
+    section: str | None, values: dict, words: str, finished: Project, dry_runs: DryRuns, tmp_path: Path
 ) -> None:
     project = finished.linked_twin(tmp_path / "project")
     given = yaml.safe_load(TINY)
     given |= {section: {**given.get(section, {}), **values}} if section else values
     (project.folder / "tiny.yaml").unlink()
     project.write("tiny.yaml", yaml.safe_dump(given))
-    said = project.snakemake("-n")
+    said = dry_runs.run(project.folder, "-n", "--configfile", "tiny.yaml")
     assert said.returncode == 1
     assert words in said.stdout
     assert "Traceback" not in said.stdout

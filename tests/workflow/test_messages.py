@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dry_runs import DryRuns
 from project_copy import Project
 from snaketune.config import presets
 
@@ -19,11 +20,11 @@ def said_by_us(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("snaketune:")]
 
 
-def test_a_misspelt_section_says_so_in_one_line(project: Project) -> None:
+def test_a_misspelt_section_says_so_in_one_line(project: Project, dry_runs: DryRuns) -> None:
     original = (project.folder / "config.yaml").read_text()
     project.replace("config.yaml", "\ntrain:", "\ntrian:")
     try:
-        done = project.snakemake("-n")
+        done = dry_runs.run(project.folder, "-n")
     finally:
         project.write("config.yaml", original)
     assert done.returncode == 1
@@ -42,9 +43,11 @@ def test_a_misspelt_section_says_so_in_one_line(project: Project) -> None:
         ("run: a\nexperiments: {x: {rnk: 3}}\n", ["rnk", 'did you mean "rank"']),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(project: Project, configuration: str, words: list[str]) -> None:
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    project: Project, dry_runs: DryRuns, configuration: str, words: list[str]
+) -> None:
     project.write("wrong.yaml", configuration)
-    done = project.snakemake("-n", "--configfile", "wrong.yaml")
+    done = dry_runs.run(project.folder, "-n", "--configfile", "wrong.yaml")
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stdout
     for word in words:
@@ -62,8 +65,8 @@ def test_a_configuration_of_ones_own_takes_nothing_from_the_demos(project: Proje
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_dry_runs(project: Project, name: str) -> None:
-    done = project.snakemake("-n", "--configfile", f"presets/{name}.yaml")
+def test_a_preset_dry_runs(project: Project, dry_runs: DryRuns, name: str) -> None:
+    done = dry_runs.run(project.folder, "-n", "--configfile", f"presets/{name}.yaml")
     assert done.returncode == 0, done.stdout
     for rule in ("fetch_model", "train_adapter", "quantize_gguf", "write_report"):
         assert rule in done.stdout
@@ -71,7 +74,7 @@ def test_a_preset_dry_runs(project: Project, name: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["data", "plan", "pilot", "train", "package", "evaluate", "report"])
-def test_each_stage_is_a_target(project: Project, stage: str) -> None:
-    done = project.snakemake("-n", stage)
+def test_each_stage_is_a_target(project: Project, dry_runs: DryRuns, stage: str) -> None:
+    done = dry_runs.run(project.folder, "-n", stage)
     assert done.returncode == 0, done.stdout
     assert "Nothing to be done" not in done.stdout

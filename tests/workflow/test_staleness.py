@@ -209,13 +209,6 @@ def change_of_meaning(name: str) -> Change:
 
 
 @pytest.fixture(scope="module")
-def dry_runs() -> Iterator[DryRuns]:
-    pool = DryRuns(os.cpu_count() or 1)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(scope="module")
 def tried(
     finished: Project, dry_runs: DryRuns, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[dict[str, Change]], dict[str, set[str]]]:
@@ -309,8 +302,8 @@ def others(tried: Callable) -> dict[str, set[str]]:
     return tried({name: change for name, (change, _) in OTHER_CHANGES.items()})
 
 
-def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
-    again = finished.snakemake()
+def test_a_finished_run_has_nothing_to_do(finished: Project, tmp_path: Path) -> None:
+    again = finished.twin(tmp_path / "project").snakemake()
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
 

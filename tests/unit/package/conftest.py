@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+from made_once import made_once
 from packaged_models import Chain, make_chain
 
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A llama with a byte-level BPE tokenizer, its base in bfloat16."""
-    return make_chain(tmp_path_factory.mktemp("llama"), "llama-bpe")
+    return Chain(made_once(tmp_path_factory, "llama", functools.partial(make_chain, family="llama-bpe")))
 
 
 @pytest.fixture(scope="session")
 def quantized_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A gemma2 whose base is quantized to 4 bits, with a SentencePiece tokenizer."""
-    return make_chain(tmp_path_factory.mktemp("gemma"), "gemma2", quantize=4)
+    make = functools.partial(make_chain, family="gemma2", quantize=4)
+    return Chain(made_once(tmp_path_factory, "gemma", make))
