@@ -4,6 +4,7 @@ One thread a process, and hypothesis measures no time, since machines are shared
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from file_access_trace import Traced, read_trace, trace_tiny
@@ -12,6 +13,31 @@ from made_once import made_once
 from project_copy import Project
 from run_copies import RunCopies
 from snaketune.runtime.step import block_torch
+from tools import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]  # a hook: pytest finds it here
+
+TESTS = Path(__file__).parent
+# By CPU seconds, the longest first; but the first two do not wait for the finished run, which the third then makes.
+LONGEST_FIRST = (
+    "e2e/test_demo.py",
+    "e2e/test_stories.py",
+    "workflow/test_staleness.py",
+    "e2e/test_crashes.py",
+    "workflow/test_grids_and_bases.py",
+    "unit/engines/mlx/test_process_group.py",
+    "workflow/test_one_run_at_a_time.py",
+    "e2e/test_machine_faults.py",
+    "e2e/test_tiny.py",
+    "workflow/test_sigterm.py",
+    "e2e/test_pages.py",
+    "workflow/test_bad_inputs_as_a_person.py",
+    "workflow/test_hostile_input.py",
+    "workflow/test_plan.py",
+    "workflow/test_messages.py",
+    "unit/package/test_products.py",
+    "unit/package/test_faults.py",
+)
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -35,8 +61,9 @@ def finished(traced: Traced) -> Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that run whole chains first: started last, they would run on alone while other cores wait."""
-    items.sort(key=lambda item: "unit" in item.path.parts)
+    """Put the longest files first: started last, one would run on alone while other cores wait."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(TESTS).as_posix(), len(places)))
 
 
 @pytest.fixture(scope="session")

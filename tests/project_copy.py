@@ -14,7 +14,6 @@ from pathlib import Path
 import families
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 PARTS = "Snakefile config.yaml rules scripts schemas envs profiles presets report data setup".split()
 TINY = """
 run: tiny

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+from tools import MISSING
 
 CONF = Path("/etc/slurm/slurm.conf")  # jobs find it nowhere else: the executor does not hand SLURM_CONF on
 MARK = "# made by snaketune's tests"
@@ -20,12 +21,12 @@ START = 30.0  # seconds for each daemon
 
 
 def missing() -> str:
-    """Why no Slurm can be started here; nothing where one can."""
+    """Why no Slurm can be started here, and what to do; nothing where one can."""
     absent = [name for name in PROGRAMS if not shutil.which(name)]
     if absent:
-        return f"not installed: {', '.join(absent)} (Debian's slurm-wlm and munge; as root `make test-cluster` does it)"
+        return f"{MISSING}{', '.join(absent)} (as root on Debian: make test-cluster)"
     if os.geteuid() != 0:
-        return "only root can start a Slurm"
+        return f"{MISSING}the right to start a Slurm (run the tests as root)"
     if CONF.exists() and not CONF.read_text(encoding="utf-8").startswith(MARK):
         return f"{CONF} is of a Slurm that is not ours"
     return ""

@@ -10,6 +10,7 @@ import faults
 import psutil
 import pytest
 from project_copy import Project, tiny
+from tools import SMALL_DISK
 
 pytestmark = pytest.mark.e2e
 
@@ -20,8 +21,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(faults.small_disk(tmp_path / "disk", megabytes=24))
-        except PermissionError as error:
-            pytest.skip(str(error))
+        except PermissionError:
+            pytest.skip(SMALL_DISK.reason)
         yield folder
 
 

@@ -13,10 +13,11 @@ import browser
 import pytest
 from run_copies import HOSTILE, RunCopies
 from snaketune.report import collect, human_eval, page, run_comparison
+from tools import CHROMIUM
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(browser.found() is None, reason="no chromium with its chromedriver is installed here"),
+    CHROMIUM.needed,
 ]
 
 PAGES = ("report/index.html", "report/human_eval.html", "pilot/index.html")

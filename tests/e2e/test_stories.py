@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from project_copy import ROOT, SHARED, Project
+from project_copy import ROOT, Project
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
 from snaketune.engines.mlx import export
@@ -14,10 +14,12 @@ from snaketune.files import read_jsonl
 from snaketune.model.manifest import read_manifest
 from snaketune.package import fidelity_probes, gguf_conversion
 from snaketune.tokens.chat_template import Renderer
+from tools import GSM8K_ROWS, SHARED, STORIES_MODEL, WIKISQL_ROWS
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not (SHARED / "models/stories260K").is_dir(), reason="../shared/models/stories260K is not here"),
+    STORIES_MODEL.needed,
+    GSM8K_ROWS.needed,
 ]
 
 
@@ -52,7 +54,7 @@ def test_questions_and_answers_end_in_a_scored_gguf_that_has_learned(gsm8k: Path
 def test_a_hundred_greedy_answers_of_the_f16_file_are_the_adapters_but_where_it_was_undecided(gsm8k: Path) -> None:
     """Two 16-bit roundings lie between the two, and so weak a model is often torn between two words."""
     project = Project(gsm8k.parents[1], "stories.yaml")
-    project.replace("stories.yaml", "gguf: [q8_0]", "gguf: [q8_0], fidelity: {rows: 100, num_prompts: 100}")
+    project.replace("stories.yaml", "{rows: 8, num_prompts: 4, max_new_tokens: 16}", "{rows: 100, num_prompts: 100}")
     done = project.snakemake("package")
     assert done.returncode == 0, done.stdout
     record = json.loads((gsm8k / "model/fidelity.json").read_text())
@@ -85,6 +87,7 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
     assert len(expected) == 100
 
 
+@WIKISQL_ROWS.needed
 @pytest.mark.slow
 def test_text_rows_keep_the_splits_they_bring(tmp_path: Path) -> None:
     results = run("stories_wikisql", tmp_path)

@@ -9,7 +9,7 @@ from dry_runs import DryRuns
 
 @pytest.fixture(scope="session")
 def dry_runs() -> Iterator[DryRuns]:
-    """Runs `snakemake` without the second that its start takes; the tests of signals and terminals start it themselves."""
+    """Runs `snakemake` without the second that its start takes; tests of signals and terminals start it themselves."""
     pool = DryRuns(os.cpu_count() or 1)
     yield pool
     pool.close()

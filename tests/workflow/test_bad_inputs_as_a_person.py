@@ -6,11 +6,12 @@ import shutil
 import pytest
 import yaml
 from dry_runs import DryRuns
-from project_copy import SHARED, Project
+from project_copy import Project
 from snaketune.files import read_json
+from tools import BAD_INPUTS, MALFORMED
 
-CASES = SHARED / "bad_inputs/expected.tsv"
-pytestmark = pytest.mark.skipif(not CASES.is_file(), reason="../shared/bad_inputs is not here")
+CASES = BAD_INPUTS / "expected.tsv"
+pytestmark = MALFORMED.needed
 
 
 def cases() -> dict[str, dict[str, str]]:

@@ -1,7 +1,6 @@
 """Every malformed input that we know of, run as the validate step would run it."""
 
 import csv
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,16 +9,16 @@ from snaketune.config.sections import ValidationConfig
 from snaketune.data import sources, validate
 from snaketune.errors import DataError
 from snaketune.files import read_json, read_jsonl
+from tools import BAD_INPUTS, MALFORMED
 
-BAD = Path(__file__).resolve().parents[4] / "shared/bad_inputs"
-EXPECTED = (BAD / "expected.tsv").read_text(encoding="utf-8").splitlines() if BAD.is_dir() else []
+EXPECTED = (BAD_INPUTS / "expected.tsv").read_text(encoding="utf-8").splitlines() if BAD_INPUTS.is_dir() else []
 CASES = list(csv.DictReader(EXPECTED, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-@pytest.mark.skipif(not CASES, reason="the malformed inputs are not beside this copy")
+@MALFORMED.needed
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"])
 def test_each_malformed_input_comes_out_as_expected(case, tmp_path):
-    source = {"path": str(BAD / case["file"]), "format": case["format"]}
+    source = {"path": str(BAD_INPUTS / case["file"]), "format": case["format"]}
     data = {"sources": [source], "max_rejected": 1.0, "near_duplicates": False}
     complete = schema.complete({"run": "bad", "data": data})["data"]
     config = msgspec.convert({name: complete[name] for name in ValidationConfig.__struct_fields__}, ValidationConfig)

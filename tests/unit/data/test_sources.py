@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -233,7 +234,6 @@ def test_the_same_sources_give_the_same_bytes_in_every_process(tmp_path: Path) -
 
 def workbook(path: Path, **sheets: list[list]) -> dict[str, str]:
     """Write an Excel workbook of these rows by sheet; returns it as a source."""
-    openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.remove(book.active)
     for name, rows in sheets.items():
@@ -295,8 +295,6 @@ def test_a_workbook_of_several_sheets_needs_the_name_of_one(tmp_path: Path) -> N
 )
 def test_a_file_that_is_no_text_is_told_what_it_is(name: str, head: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(head)
-    if name.endswith(".xlsx"):
-        pytest.importorskip("openpyxl")
     with pytest.raises(DataError, match=words):
         read(tmp_path, {"path": str(tmp_path / name)})
 

@@ -4,7 +4,6 @@ import pickle
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ import sacrebleu
 from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import compare, significance
 from snaketune.evaluate.metrics import METRICS
+from tools import MISSING, STORIES, STORIES_MODEL
 
-STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
 OPENINGS = (
     "Once upon a time there was a {}. The {}",
     "One day a little {} went to the park. It",
@@ -28,7 +27,7 @@ def prediction(answer, reference, name=""):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
+@STORIES_MODEL.needed
 def test_two_answer_sets_of_one_model_are_called_different_in_at_most_7_percent_of_500_trials(monkeypatch):
     """Not in any measure after correction, and not by a single measure without."""
     monkeypatch.setattr(compare, "PERMUTATIONS", 999)
@@ -83,7 +82,7 @@ def wmt17(tmp_path_factory):
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "sacrebleu==2.6.0"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        pytest.skip("sacrebleu's source distribution, which has its example systems, cannot be downloaded")
+        pytest.skip(f"{MISSING}sacrebleu's example systems (connect to a package index: pip downloads them)")
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         packed = archive.extractfile("sacrebleu-2.6.0/test/wmt17_en_de_systems.pkl.bz2")
         assert packed is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from snaketune import files
 from snaketune.config.sections import OllamaConfig
 from snaketune.package import gguf_conversion, modelfile
 from snaketune.tokens.chat_template import Renderer
+from tools import GO_LANGUAGE
 
 # What Ollama does with the messages before its template sees them: system texts joined, neighbours of a role merged.
 GO = """
@@ -53,8 +53,7 @@ func main() {
 
 def go(folder: Path, cases: list[tuple[str, modelfile.Messages]]) -> list[str]:
     """What Go's text/template makes of each template and its messages."""
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed (Debian: golang-go), so its text/template cannot be asked")
+    GO_LANGUAGE.require()
     (folder / "main.go").write_text(GO, encoding="utf-8")
     given = json.dumps([{"Template": template, "Messages": messages} for template, messages in cases])
     said = subprocess.run(

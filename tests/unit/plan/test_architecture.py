@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from math import prod
-from pathlib import Path
 
 import pytest
 from snaketune.errors import ModelError
 from snaketune.plan import architecture
+from tools import STORIES, STORIES_MODEL
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared"
 LLAMA_8B = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -63,13 +62,11 @@ def test_an_adapter_of_rank_16_on_all_layers_of_an_8b_llama_has_its_published_41
 
 
 def test_the_count_is_that_of_the_weights_on_disk():
-    folder = SHARED / "models/stories260K"
-    if not folder.is_dir():
-        pytest.skip("the shared models are not here")
-    with open(folder / "model.safetensors", "rb") as weights:
+    STORIES_MODEL.require()
+    with open(STORIES / "model.safetensors", "rb") as weights:
         header = json.loads(weights.read(struct.unpack("<Q", weights.read(8))[0]))
     stored = sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    assert architecture.read(json.loads((folder / "config.json").read_text())).parameters == stored
+    assert architecture.read(json.loads((STORIES / "config.json").read_text())).parameters == stored
 
 
 def test_a_quantized_weight_takes_its_bits_and_its_share_of_scale_and_bias():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +88,6 @@ def test_records_inside_plain_values_and_lines_are_written_alike(tmp_path: Path)
 
 
 def test_numpy_scalars_in_a_record_are_written_as_numbers(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
     files.write_json(tmp_path / "a.json", Interval(low=numpy.float64(0.1), high=numpy.float32(0.5)))
     assert files.read_json(tmp_path / "a.json") == {"low": 0.1, "high": 0.5}
 

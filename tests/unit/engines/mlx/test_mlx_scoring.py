@@ -2,15 +2,14 @@
 
 import json
 import math
-from pathlib import Path
 
 import families
 import numpy as np
 import pytest
 from snaketune.engines import decoding
 from snaketune.engines.mlx import inference, loading
+from tools import STORIES, STORIES_MODEL
 
-STORIES = Path(__file__).resolve().parents[3] / "../shared/models/stories260K"
 TEXTS = (
     "Once upon a time there was a little girl named Lily. She loved to play outside in the sun.",
     "Tom had a red ball. One day the ball went over the wall, and Tom was very sad.",
@@ -28,7 +27,7 @@ def direct(model, ids, targets):
     return sum(logs[i - 1, ids[i]] for i in range(1, len(ids)) if targets[i])
 
 
-@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/models/stories260K")
+@STORIES_MODEL.needed
 def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
     from mlx_lm import load
     from snaketune.tokens.chat_template import Renderer

@@ -18,6 +18,8 @@ ROWS = 23  # with 4 rows an update, the last of two epochs has 2 rows: of three 
 PLAIN = {"epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2, "eval_steps": 3, "learning_rate": 3e-3}
 LONG = PLAIN | {"epochs": 30, "eval_steps": 20}  # still at work when it is interrupted, on a fast machine too
 
+LONG_STEPS = 30 * 6
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -84,7 +86,7 @@ def test_worker_timeout_names_the_worker_that_the_others_wait_for(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["the step", "a worker", "all of them"])
-def test_signal_ends_all_workers_with_a_checkpoint(folder, target):
+def test_signal_ends_all_workers_with_a_checkpoint(folder, capsys, target):
     def send(process):
         launch = process.parent()
         if target == "a worker":
@@ -95,12 +97,15 @@ def test_signal_ends_all_workers_with_a_checkpoint(folder, target):
             for one in [launch, *launch.children(recursive=True)]:
                 one.send_signal(signal.SIGTERM)
 
+    whole = LONG | {"eval_steps": LONG_STEPS}  # so that only the signal makes a checkpoint on the way
     with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-        folder.train("two", workers=2, callback=DisturbWorker(send), **LONG)
+        folder.train("two", workers=2, callback=DisturbWorker(send), **whole)
     steps = [int(path.stem[-8:]) for path in (folder.folder / "two" / "checkpoints").rglob("checkpoint-*.json")]
-    assert max(steps) % LONG["eval_steps"] or max(steps) > 20
-    folder.train("two", workers=2, **LONG)
-    folder.train("one", **LONG)
+    assert 0 < max(steps) < LONG_STEPS
+    capsys.readouterr()
+    folder.train("two", workers=2, **whole)
+    assert f"resuming from step {max(steps)} " in capsys.readouterr().err
+    folder.train("one", **whole)
     assert_same_training(folder, "one", "two")
 
 
