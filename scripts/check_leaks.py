@@ -1,12 +1,12 @@
-"""List the rows that stand, or nearly stand, in more than one split (snaketune.data.leakage)."""
+"""List the rows that stand, or nearly stand, in more than one split (snaketune.data.splits)."""
 
 import msgspec
 from snaketune.config.sections import LeakageConfig
-from snaketune.data import leakage
+from snaketune.data import splits
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
-    leakage.run(
+    splits.check_leaks(
         config=msgspec.json.decode(snakemake.params.config, type=LeakageConfig),
         train=snakemake.input.train,
         valid=snakemake.input.valid,

@@ -2,7 +2,8 @@
 
 import msgspec
 from snaketune.evaluate import predict
-from snaketune.evaluate.step_config import ModelVariant, PredictionConfig
+from snaketune.evaluate.step_config import PredictionConfig
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):

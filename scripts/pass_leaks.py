@@ -1,10 +1,10 @@
-"""Print the summary of the data; stop the run if rows leak between splits (snaketune.data.leakage)."""
+"""Print the summary of the data; stop the run if rows leak between splits (snaketune.data.splits)."""
 
 import sys
 from pathlib import Path
 
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport
-from snaketune.data import leakage
+from snaketune.data import splits
 from snaketune.data.report import summary_lines
 from snaketune.files import read_json, write_text
 from snaketune.runtime import step
@@ -15,5 +15,5 @@ with step.running(snakemake.log[0]):
     leaks = read_json(snakemake.input.leaks, LeakReport)
     rejected = Path(snakemake.input.report).with_name("rejected.jsonl")
     print("\n".join(summary_lines(report, split, leaks, rejected)), file=sys.stderr)
-    leakage.check(snakemake.input.leaks)
+    splits.check(snakemake.input.leaks)
     write_text(snakemake.output.passed, "no leak that is to fail this run\n")

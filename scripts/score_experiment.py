@@ -7,7 +7,8 @@ from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.evaluate import predict, score
-    from snaketune.evaluate.step_config import ModelVariant, PredictionConfig, ScoringConfig
+    from snaketune.evaluate.step_config import PredictionConfig, ScoringConfig
+    from snaketune.evaluate.variants import ModelVariant
 
     config = json.loads(snakemake.params.config)
     predict.run(

@@ -13,8 +13,7 @@ from snaketune import files  # noqa: E402
 from snaketune.config.sections import TrainConfig, section  # noqa: E402
 from snaketune.contracts.train import TrainingJob, TrainingOutputs  # noqa: E402
 from snaketune.engines import get_trainer  # noqa: E402
-from snaketune.engines.mlx import loading, lora  # noqa: E402
-from snaketune.engines.mlx import train as pretraining  # noqa: E402
+from snaketune.engines.mlx import loading, lora, pretraining  # noqa: E402
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy  # noqa: E402
 from snaketune.tokens.chat_template import Renderer  # noqa: E402
 from snaketune.tokens.token_store import TokenStore, write_store  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Any
 
 import snakemake
 from snaketune.errors import ResourceError
-from snaketune.runtime.output_journal import OutputJournal
+from snaketune.runtime.locks import OutputJournal
 
 TESTED_VERSION = "9.27.1"
 

@@ -17,7 +17,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune import files
 from snaketune.errors import UserError
 from snaketune.runtime import locks, step
-from snaketune.runtime.output_journal import OutputJournal
+from snaketune.runtime.locks import OutputJournal
 
 
 def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 from snaketune.runtime import locks, step
-from snaketune.runtime.output_journal import backup_modified
+from snaketune.runtime.locks import backup_modified
 
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for steps that have not been signaled
 

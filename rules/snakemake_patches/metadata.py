@@ -17,7 +17,7 @@ from typing import Any
 import snakemake.workflow
 from snakemake.jobs import Reason
 from snakemake.persistence.file import FilePersistence
-from snaketune.runtime.output_journal import OutputJournal
+from snaketune.runtime.locks import OutputJournal
 
 
 def apply(journal: OutputJournal, records: Path) -> None:

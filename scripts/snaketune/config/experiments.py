@@ -1,8 +1,9 @@
-"""Named experiments: `experiments` and `grid` of the configuration, expanded into complete settings.
+"""Named experiments: `experiments` and `grid` of the configuration, expanded into complete settings; and their hosts.
 
 An override names keys of the `train` and `model` sections, whose names do not meet: `{rank: 8, base: demo}`. Every
 entry of `experiments` is one experiment, and so is every crossing of the lists of `grid`; without either there is one
 called `main`. Runs while the Snakefile is parsed, so each distinct value is checked against the schema once.
+`train.workers` is checked against `train.hosts`, over which the worker processes of a training are spread.
 """
 
 from __future__ import annotations
@@ -11,14 +12,67 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
-from snaketune.config import hosts
 from snaketune.config import schema as configuration
 from snaketune.config.schema_nodes import root
 from snaketune.config.sections import ModelConfig, RunConfig, TrainConfig
 from snaketune.errors import ConfigError
+from snaketune.files import read_json
+
+LOCALHOST = "127.0.0.1"
+Hosts = str | list[str] | None  # a hostfile of mlx.launch, addresses, or this machine
+
+
+def check_hosts(workers: int, hosts: Hosts, section: str = "train") -> None:
+    """Raise ConfigError where so many workers do not fit their hosts."""
+    count = len(host_list(hosts))
+    if workers % count:
+        raise ConfigError(
+            f"{workers} workers cannot be spread evenly over {count} hosts",
+            where=f"{section}.workers",
+            fix=f"Set train.workers to {count}, or to a multiple of it",
+        )
+    if isinstance(hosts, str) and workers != count:
+        raise ConfigError(
+            f"the hostfile names {count} processes, and train.workers is {workers}",
+            where=f"{section}.hosts",
+            fix=f"Set train.workers to {count}; a host that runs several is named several times in it",
+        )
+
+
+def worker_hosts(workers: int, hosts: Hosts) -> list[str]:
+    """The host of each worker, by rank."""
+    names = host_list(hosts)
+    return [host for host in names for _ in range(workers // len(names))]
+
+
+def launch_arguments(workers: int, hosts: Hosts) -> list[str]:
+    """The options of mlx.launch that say where the workers run."""
+    if isinstance(hosts, str):
+        return ["--hostfile", hosts]
+    names = host_list(hosts)
+    return ["--hosts", ",".join(names), "-n", str(workers // len(names))]
+
+
+def host_list(hosts: Hosts) -> list[str]:
+    """The hosts as they are given; this machine where none are."""
+    if hosts is None:
+        return [LOCALHOST]
+    if isinstance(hosts, list):
+        return hosts
+    try:
+        content = read_json(Path(hosts))
+        return [host["ssh"] for host in (content["hosts"] if isinstance(content, dict) else content)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"this hostfile cannot be read ({type(error).__name__}: {error})",
+            where="train.hosts",
+            fix="Give a list of hosts, or a file as `mlx.distributed_config` writes it",
+        ) from None
+
 
 MAIN = "main"
 SECTIONS = {"train": TrainConfig, "model": ModelConfig}
@@ -48,7 +102,7 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     experiments with the same settings, which would train the same thing twice.
     """
     validate = _validator()
-    hosts.check_hosts(config.train.workers, config.train.hosts)
+    check_hosts(config.train.workers, config.train.hosts)
     base = Experiment(name=MAIN, train=config.train, model=config.model)
     found: dict[str, Experiment] = {}
     used_names: set[str] = set()
@@ -123,7 +177,7 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
         train=msgspec.convert(sections["train"], TrainConfig),
         model=msgspec.convert(sections["model"], ModelConfig),
     )
-    hosts.check_hosts(overridden.train.workers, overridden.train.hosts, where)
+    check_hosts(overridden.train.workers, overridden.train.hosts, where)
     return overridden
 
 

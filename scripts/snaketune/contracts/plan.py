@@ -1,6 +1,4 @@
-"""What is known before hours are spent: plan.json of the plan, and pilot/dry_run.json and pilot/decision.json, by the
-pilot.
-"""
+"""What is known before hours are spent: plan.json, pilot/dry_run.json and pilot/decision.json."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from snaketune.engines.decoding import Sampling, context_length, truncate_left
 from snaketune.engines.interface import GenerationRequest
 from snaketune.errors import EvaluationError, UserError
-from snaketune.evaluate.step_config import ModelVariant
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_json
 from snaketune.model.manifest import read_as
 from snaketune.runtime.step import block_torch

@@ -32,7 +32,8 @@ from snaketune.evaluate.requests import (
     row_requests,
     sample_rows,
 )
-from snaketune.evaluate.step_config import ModelVariant, PredictionConfig
+from snaketune.evaluate.step_config import PredictionConfig
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import StrPath, dumps, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
 from snaketune.runtime import locks

@@ -20,7 +20,7 @@ from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
-from snaketune.package import fidelity_probes, gguf_conversion, modelfile, tokenizer_files
+from snaketune.package import fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
 from snaketune.package.fidelity_probes import Gain, ProbeLimits, ProbeResult, ProbeSet
 from snaketune.runtime.machine import this_machine
 from snaketune.tokens.chat_template import Renderer
@@ -185,18 +185,18 @@ def _measure_text(
     model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, probes: ProbeSet, renderer: Renderer
 ) -> tuple[VariantFidelity, list[FidelityCheck]]:
     """How a GGUF reads text and where it stops."""
-    texts = [*probes.texts, *tokenizer_files.probe_texts(renderer)]
-    tokens = tokenizer_files.token_differences(model, renderer, texts)
-    template = tokenizer_files.template_differences(header.template(), renderer, probes.conversations)
+    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
+    tokens = tokenizer_parity.token_differences(model, renderer, texts)
+    template = tokenizer_parity.template_differences(header.template(), renderer, probes.conversations)
     ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
-    in_modelfile = tokenizer_files.format_differences(ollama, renderer, probes.conversations)
+    in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
     count = len(probes.conversations)
     checks = [
         fidelity_probes.load_check(name, None),
-        fidelity_probes.token_check(name, tokens, tokenizer_files.bos_token_parity(model, renderer)),
+        fidelity_probes.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
         fidelity_probes.template_check(name, template, count),
         fidelity_probes.modelfile_check(name, in_modelfile, count),
-        fidelity_probes.stop_token_check(name, tokenizer_files.missing_stop_tokens(model, renderer)),
+        fidelity_probes.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
     ]
     return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
 

@@ -1,4 +1,4 @@
-"""Converts from Hugging Face format to GGUF, by llama.cpp's own converters in a process of their own. Reads headers.
+"""Converts models and adapters to GGUF, by llama.cpp's own converters in a process of their own; reads GGUF headers.
 
 The process alone imports torch. Its input is a symbolic link of a fixed name, because the converter writes what it
 reads out of the folder's name into the file; so the bytes depend on the model and on `name`, not on where it lies.
@@ -20,9 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save_file
+
+from snaketune import files
+from snaketune.engines import get_exporter
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, message_to_resource_error
 from snaketune.files import StrPath, replacing
+from snaketune.model.manifest import read_manifest
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -132,6 +137,29 @@ def _header(reader: _Reader) -> GGUFHeader:
         number = reader.scalar("I")
         header.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
     return header
+
+
+def export_adapter(*, model: StrPath, adapter: StrPath, peft: StrPath, lora: StrPath, threads: int = 1) -> None:
+    """Write the folder `peft` and the GGUF `lora` of an adapter (its adapters.safetensors) to the base `model`.
+
+    Raises PackageError for DoRA, full fine-tunes and experts, which a LoRA file cannot hold.
+    """
+    base = read_manifest(model)
+    exported = get_exporter().peft_adapter(Path(adapter).parent)
+    config = exported.config | {"base_model_name_or_path": base["base"]}
+    with files.atomic_folder(Path(peft)) as folder:
+        save_file(exported.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        files.write_json(folder / "adapter_config.json", config)
+        _convert(folder, base["folder"], lora, threads)
+
+
+def _convert(folder: Path, base: StrPath, lora: StrPath, threads: int) -> None:
+    with replacing(lora) as temporary, tempfile.TemporaryDirectory() as scratch:
+        adapter, under = Path(scratch) / "adapter", Path(scratch) / "base"
+        adapter.symlink_to(folder.resolve(), target_is_directory=True)
+        under.symlink_to(Path(base).expanduser().resolve(), target_is_directory=True)
+        options = [str(adapter), "--base", str(under), "--outfile", str(temporary.resolve()), "--outtype", "f32"]
+        run_converter("convert_lora_to_gguf.py", options, source=folder, threads=threads)
 
 
 RESOURCES = ("converter_process.py",)

@@ -20,7 +20,7 @@ from snaketune.engines import get_trainer, load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
-from snaketune.package import fused_model
+from snaketune.package import gguf_conversion
 from snaketune.plan.duration import CONVERTER_SECONDS
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
@@ -53,7 +53,7 @@ def run(job: TrainingJob, *, report: StrPath, threads: int) -> DryRun:
         if job.config.method == "lora":
             lora, adapter = folder / "lora.gguf", short.outputs.adapter
             started = time.monotonic()
-            fused_model.export_adapter(
+            gguf_conversion.export_adapter(
                 model=job.model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads
             )
             converter = time.monotonic() - started

@@ -13,7 +13,7 @@ import msgspec
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, JsonObject, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import collect, conclusion, forecast_accuracy, plots
+from snaketune.report import collect, conclusion, forecast_accuracy, formatting
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
 MAX_PANELS = 4
@@ -109,7 +109,7 @@ def page_values(report: RunReport, measured: Measurements) -> Values:
         "categories_table": by_category(evaluation, metrics),
         "signatures": comparison.signatures if comparison else {},
         "categories": sorted({row.category for row in evaluation.answers.rows if row.category}),
-        "curves": plots.loss_curves(report.training.experiments, "training"),
+        "curves": formatting.loss_curves(report.training.experiments, "training"),
         "lengths": lengths(report),
         "settings_of": settings_of(report),
         "setting_names": list(next(iter(settings_of(report).values()), {})),
@@ -139,7 +139,7 @@ def pilot_values(report: RunReport, measured: Measurements) -> Values:
         "sentence": sentence,
         "pilot": decision,
         "forecast": forecast_accuracy.forecast_accuracy(report, measured),
-        "curves": plots.loss_curves([report.training.pilot], "pilot"),
+        "curves": formatting.loss_curves([report.training.pilot], "pilot"),
         "lengths": lengths(report),
         "reasons": _reasons(),
     }
@@ -349,7 +349,7 @@ def gains(report: RunReport) -> dict[str, float]:
 
 def lengths(report: RunReport) -> str:
     """How long the kept rows are, as a picture."""
-    return plots.lengths(report.data.report.lengths, "lengths") if report.data.report else ""
+    return formatting.lengths(report.data.report.lengths, "lengths") if report.data.report else ""
 
 
 def _reasons() -> dict[str, str]:

@@ -3,8 +3,8 @@
 All of it is a pure function of lengths, weights and a seed. Every row is visited exactly as often as its weight and the
 number of epochs say. Visits are shuffled, sorted by length within a window, and dealt out again in short sorted runs,
 so that a micro-batch pads little while a step still mixes lengths. The rows of a step depend on the number of rows per
-step alone, never on how they are split into micro-batches. The learning rate warms up and then
-stays constant or decays, linearly or as a cosine.
+step alone, never on how they are split into micro-batches. The learning rate warms up, and then stays constant or
+decays, linearly or as a cosine.
 """
 
 from __future__ import annotations

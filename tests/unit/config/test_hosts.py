@@ -3,26 +3,26 @@
 import json
 
 import pytest
-from snaketune.config import hosts, sections
+from snaketune.config import experiments, sections
 from snaketune.config.experiments import expand
 from snaketune.errors import ConfigError
 
 
 def test_workers_without_hosts_run_on_this_machine():
-    assert hosts.worker_hosts(2, None) == ["127.0.0.1"] * 2
+    assert experiments.worker_hosts(2, None) == ["127.0.0.1"] * 2
 
 
 def test_workers_are_spread_evenly_over_a_list_of_hosts():
     addresses = ["10.0.0.2", "10.0.0.1"]
-    assert hosts.worker_hosts(4, addresses) == ["10.0.0.2", "10.0.0.2", "10.0.0.1", "10.0.0.1"]
-    assert hosts.launch_arguments(4, addresses) == ["--hosts", "10.0.0.2,10.0.0.1", "-n", "2"]
+    assert experiments.worker_hosts(4, addresses) == ["10.0.0.2", "10.0.0.2", "10.0.0.1", "10.0.0.1"]
+    assert experiments.launch_arguments(4, addresses) == ["--hosts", "10.0.0.2,10.0.0.1", "-n", "2"]
 
 
 def test_hostfile_names_the_host_of_each_worker(tmp_path):
     hostfile = tmp_path / "hosts.json"
     hostfile.write_text(json.dumps({"backend": "jaccl", "hosts": [{"ssh": "mac-2"}, {"ssh": "mac-1"}]}))
-    assert hosts.worker_hosts(2, str(hostfile)) == ["mac-2", "mac-1"]
-    assert hosts.launch_arguments(2, str(hostfile)) == ["--hostfile", str(hostfile)]
+    assert experiments.worker_hosts(2, str(hostfile)) == ["mac-2", "mac-1"]
+    assert experiments.launch_arguments(2, str(hostfile)) == ["--hostfile", str(hostfile)]
 
 
 @pytest.mark.parametrize(

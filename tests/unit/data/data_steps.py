@@ -10,7 +10,7 @@ import msgspec
 from snaketune.config import schema
 from snaketune.config.sections import LeakageConfig, SourceConfig, ValidationConfig
 from snaketune.contracts.data import SPLITS
-from snaketune.data import leakage, splits, validate
+from snaketune.data import splits, validate
 from snaketune.files import read_json, read_jsonl
 
 
@@ -48,7 +48,7 @@ def divided(folder: Path, data: dict[str, Any], seed: int = 1) -> dict[str, dict
 def checked(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Run check_leaks after split_rows; returns leaks.json."""
     paths = [folder / f"{name}.jsonl" for name in SPLITS]
-    leakage.run(section(LeakageConfig, data), *paths, folder / "leaks.json")
+    splits.check_leaks(section(LeakageConfig, data), *paths, folder / "leaks.json")
     return read_json(folder / "leaks.json")
 
 

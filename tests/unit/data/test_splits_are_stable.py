@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport
-from snaketune.data import leakage, report
+from snaketune.data import report, splits
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import read_json
 from unit.data.data_steps import ask, checked, divided, settings, sides, validated, write
@@ -180,11 +180,11 @@ def test_a_leak_in_a_users_own_split_is_found_and_named(left: dict, right: dict,
     found = checked(tmp_path, data)
     assert found["by"] == {why: 1}
     with pytest.raises(DataError) as raised:
-        leakage.check(tmp_path / "leaks.json")
+        splits.check(tmp_path / "leaks.json")
     assert f"{train['path']}:21" in str(raised.value)
     assert f"{test['path']}:21" in str(raised.value)
     checked(tmp_path, data | {"on_leakage": "warn"})
-    leakage.check(tmp_path / "leaks.json")
+    splits.check(tmp_path / "leaks.json")
 
 
 def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_leaking_rows_are_counted_in_each_split_not_as_pairs(tmp_path: Path) -> 
     assert found["rows"] == {"train": 22, "valid": 19, "test": 11}
     assert found["affected"] == {"train": 2, "valid": 9, "test": 1}
     with pytest.raises(DataError, match="2 of 22 train rows, 9 of 19 valid rows and 1 of 11 test rows"):
-        leakage.check(tmp_path / "leaks.json")
+        splits.check(tmp_path / "leaks.json")
     kinds = {"report": DataReport, "split": SplitReport, "leaks": LeakReport}
     files = [read_json(tmp_path / f"{name}.json", kind) for name, kind in kinds.items()]
     lines = report.summary_lines(*files, "rejected.jsonl")

@@ -11,9 +11,9 @@ from snaketune.config import sections
 from snaketune.config.sections import FewShotConfig
 from snaketune.engines.mlx import loading
 from snaketune.errors import DataError, EvaluationError
-from snaketune.evaluate import predict, requests, step_config
+from snaketune.evaluate import predict, requests, step_config, variants
 from snaketune.evaluate.predict import PredictionInputs, PredictionOutputs
-from snaketune.evaluate.step_config import ModelVariant
+from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_jsonl, write_json, write_jsonl
 from snaketune.tokens.chat_template import Renderer
 
@@ -103,7 +103,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, manifest):
 def test_a_killed_evaluation_continues_where_it_stopped(tmp_path, manifest, monkeypatch):
     rows = [conversation(i) for i in range(6)]
     expected = run(tmp_path / "whole", manifest, rows)
-    loaded = step_config.ModelVariant.load
+    loaded = variants.ModelVariant.load
     asked = []
 
     def dying(after):

@@ -23,7 +23,7 @@ from snaketune.engines.llama_cpp import convertible, quantize
 from snaketune.engines.mlx import capabilities, export, loading
 from snaketune.engines.mlx import loading as mlx_loading
 from snaketune.errors import ConfigError, ModelError, PackageError
-from snaketune.package import fused_model, gguf_conversion, tokenizer_files
+from snaketune.package import gguf_conversion, tokenizer_files
 
 SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "package.yaml"
 IDS = list(range(5, 40))
@@ -144,7 +144,7 @@ def half_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.mark.slow
 def test_the_gguf_lora_over_its_base_is_the_fused_model(half_chain: Chain, tmp_path: Path) -> None:
-    fused_model.export_adapter(
+    gguf_conversion.export_adapter(
         model=half_chain.folder / "base.json",
         adapter=half_chain.folder / "adapter" / "adapters.safetensors",
         peft=tmp_path / "peft",
@@ -176,7 +176,7 @@ def test_exporting_an_adapter_that_is_no_lora_is_refused(kind: str, chain: Chain
     config = files.read_json(adapter / "adapter_config.json") | {"fine_tune_type": kind}
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(PackageError, match=f"a {kind} fine-tune cannot be written as a LoRA"):
-        fused_model.export_adapter(
+        gguf_conversion.export_adapter(
             model=chain.folder / "base.json",
             adapter=adapter / "adapters.safetensors",
             peft=tmp_path / "peft",

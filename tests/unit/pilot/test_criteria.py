@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snaketune.pilot import decide
+from snaketune.pilot import criteria
 
 TARGETS = np.full(60, 10)
 
@@ -24,12 +24,12 @@ def losses(values: list[float]) -> list[dict[str, float]]:
 @given(seed=st.integers(0, 10_000))
 def test_a_pilot_equal_to_its_base_is_never_called_better(seed):
     base = rows(-3, 0.5, seed)
-    assert decide.validation_gain(base, base.copy(), TARGETS, seed).result == "fail"
+    assert criteria.validation_gain(base, base.copy(), TARGETS, seed).result == "fail"
 
 
 def test_chance_passes_for_a_gain_about_as_often_as_the_interval_says():
     passed = sum(
-        decide.validation_gain(rows(-3, 0.5, seed), rows(-3, 0.5, seed + 5000), TARGETS, seed).result == "pass"
+        criteria.validation_gain(rows(-3, 0.5, seed), rows(-3, 0.5, seed + 5000), TARGETS, seed).result == "pass"
         for seed in range(150)
     )
     assert passed <= 150 * 0.05
@@ -39,73 +39,73 @@ def test_chance_passes_for_a_gain_about_as_often_as_the_interval_says():
 @given(seed=st.integers(0, 1000))
 def test_a_clear_gain_passes_and_a_clear_loss_fails(seed):
     base = rows(-3, 0.3, seed)
-    assert decide.validation_gain(base, base + 10, TARGETS, seed).result == "pass"
-    assert decide.validation_gain(base, base - 10, TARGETS, seed).result == "fail"
+    assert criteria.validation_gain(base, base + 10, TARGETS, seed).result == "pass"
+    assert criteria.validation_gain(base, base - 10, TARGETS, seed).result == "fail"
 
 
 def test_answers_that_no_question_makes_likelier_fail_with_the_share_of_rows():
     own = rows(-2, 0.5, 1)
-    found = decide.prompt_dependence(own, rows(-2, 0.5, 2), TARGETS, 1)
+    found = criteria.prompt_dependence(own, rows(-2, 0.5, 2), TARGETS, 1)
     assert found.result == "fail"
     assert "% of the rows" in found.message
-    assert decide.prompt_dependence(own, own - 8, TARGETS, 1).result == "pass"
+    assert criteria.prompt_dependence(own, own - 8, TARGETS, 1).result == "pass"
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_too_few_rows_are_unknown_rather_than_a_no_go(count):
     few = rows(-2, 0.5, 1, count)
-    assert decide.validation_gain(few, few, TARGETS[:count], 1).result == "unknown"
-    assert decide.prompt_dependence(few, few, TARGETS[:count], 1).result == "unknown"
-    assert decide.score(few, few, "chrF", 1).result == "unknown"
+    assert criteria.validation_gain(few, few, TARGETS[:count], 1).result == "unknown"
+    assert criteria.prompt_dependence(few, few, TARGETS[:count], 1).result == "unknown"
+    assert criteria.score(few, few, "chrF", 1).result == "unknown"
 
 
 def test_probabilities_that_are_not_finite_fail():
     broken = rows(-2, 0.5, 1)
     broken[3] = np.nan
-    assert decide.validation_gain(rows(-2, 0.5, 1), broken, TARGETS, 1).result == "fail"
-    assert decide.prompt_dependence(broken, broken, TARGETS, 1).result == "fail"
+    assert criteria.validation_gain(rows(-2, 0.5, 1), broken, TARGETS, 1).result == "fail"
+    assert criteria.prompt_dependence(broken, broken, TARGETS, 1).result == "fail"
 
 
 def test_a_loss_that_stays_where_it_is_hardly_ever_counts_as_fallen():
     source = np.random.default_rng(1)
-    falls = [decide.loss_fell(losses(source.normal(3, 0.2, 60).tolist())) for _ in range(400)]
+    falls = [criteria.loss_fell(losses(source.normal(3, 0.2, 60).tolist())) for _ in range(400)]
     assert sum(fall.result == "pass" for fall in falls) < 0.05 * len(falls)
 
 
 def test_a_falling_loss_passes_and_a_rising_one_fails():
     noise = np.random.default_rng(0).normal(0, 0.1, 60)
-    assert decide.loss_fell(losses((np.linspace(5, 2, 60) + noise).tolist())).result == "pass"
-    assert decide.loss_fell(losses((np.linspace(2, 5, 60) + noise).tolist())).result == "fail"
-    assert decide.loss_fell(losses([5.0, 4.0])).result == "unknown"
+    assert criteria.loss_fell(losses((np.linspace(5, 2, 60) + noise).tolist())).result == "pass"
+    assert criteria.loss_fell(losses((np.linspace(2, 5, 60) + noise).tolist())).result == "fail"
+    assert criteria.loss_fell(losses([5.0, 4.0])).result == "unknown"
 
 
 def test_a_loss_or_norm_that_was_not_a_number_fails():
     good = {"step": 1, "loss": 1.0, "grad_norm": 2.0}
-    assert decide.finite([good]).result == "pass"
-    assert decide.finite([good, {"step": 2, "loss": None, "grad_norm": 1.0}]).result == "fail"
-    assert decide.finite([good, {"step": 2, "validation_loss": None}]).result == "fail"
+    assert criteria.finite([good]).result == "pass"
+    assert criteria.finite([good, {"step": 2, "loss": None, "grad_norm": 1.0}]).result == "fail"
+    assert criteria.finite([good, {"step": 2, "validation_loss": None}]).result == "fail"
 
 
 def test_an_adapter_many_times_larger_than_its_model_fails():
-    assert decide.adapter_size(0.2).result == "pass"
-    assert decide.adapter_size(30.0).result == "fail"
-    assert decide.adapter_size(float("nan")).result == "fail"
-    assert decide.adapter_size(None).result == "unknown"
+    assert criteria.adapter_size(0.2).result == "pass"
+    assert criteria.adapter_size(30.0).result == "fail"
+    assert criteria.adapter_size(float("nan")).result == "fail"
+    assert criteria.adapter_size(None).result == "unknown"
 
 
 def test_answers_are_worse_only_beyond_chance():
     base = np.random.default_rng(1).uniform(20, 60, 16)
     noise = np.random.default_rng(2).normal(0, 10, 16)
-    assert decide.score(base, base + noise, "chrF", 1).result == "pass"
-    assert decide.score(base, base - 30, "chrF", 1).result == "fail"
+    assert criteria.score(base, base + noise, "chrF", 1).result == "pass"
+    assert criteria.score(base, base - 30, "chrF", 1).result == "fail"
 
 
 def test_memory_and_time_are_held_against_their_limits():
-    assert decide.memory(10, 10).result == "pass"
-    assert decide.memory(11, 10).result == "fail"
-    assert decide.time(9.0, 11.0, 10.0).result == "pass"
-    assert decide.time(10.5, 12.0, 10.0).result == "fail"
-    assert decide.time(20.0, 40.0, 10.0).result == "unknown"
+    assert criteria.memory(10, 10).result == "pass"
+    assert criteria.memory(11, 10).result == "fail"
+    assert criteria.time(9.0, 11.0, 10.0).result == "pass"
+    assert criteria.time(10.5, 12.0, 10.0).result == "fail"
+    assert criteria.time(20.0, 40.0, 10.0).result == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -120,15 +120,15 @@ def test_memory_and_time_are_held_against_their_limits():
     ],
 )
 def test_the_likely_cause_is_that_of_the_failures_together(failed, best_step, words):
-    found = [decide.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
-    assert words in decide.likely_cause(found, best_step)
+    found = [criteria.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
+    assert words in criteria.likely_cause(found, best_step)
 
 
 def test_a_go_has_no_cause():
-    assert decide.likely_cause([decide.memory(1, 2)], 5) is None
+    assert criteria.likely_cause([criteria.memory(1, 2)], 5) is None
 
 
 def test_the_table_has_a_line_for_each_criterion():
-    records = [decide.memory(10, 20), decide.time(1, 1.2, 0.5)]
-    lines = decide.table(records).splitlines()
+    records = [criteria.memory(10, 20), criteria.time(1, 1.2, 0.5)]
+    lines = criteria.table(records).splitlines()
     assert [line.split()[:2] for line in lines] == [["pass", "memory"], ["fail", "time"]]

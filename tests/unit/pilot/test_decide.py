@@ -16,9 +16,9 @@ from snaketune.config.sections import RunConfig, TrainConfig
 from snaketune.contracts.plan import PilotDecision
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
 from snaketune.demo import task
-from snaketune.engines.mlx import train
+from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
-from snaketune.package import fused_model
+from snaketune.package import gguf_conversion
 from snaketune.pilot import decide, dry_run
 from snaketune.pilot.evidence import DecisionSettings
 from snaketune.plan import plan
@@ -171,7 +171,9 @@ def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_
 def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        fused_model, "export_adapter", lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF"))
+        gguf_conversion,
+        "export_adapter",
+        lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF")),
     )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
     found = dry_run.run(pilot.job(tmp_path / "pilot"), report=tmp_path / "pilot/dry_run.json", threads=1)
@@ -188,7 +190,7 @@ def built(tmp_path_factory):
     if (here / "model.safetensors").is_file():
         return here
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    train.build_demo(folder, seed=1)
+    pretraining.build_demo(folder, seed=1)
     return folder
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.errors import NoGoError
 from snaketune.files import write_json
-from snaketune.pilot import decide, forecast
+from snaketune.pilot import criteria, forecast
 from snaketune.train.batches import subset_for_fraction
 
 FORECAST = PilotForecast(
@@ -30,7 +30,7 @@ def decision(tmp_path):
     """A function that writes a decision, and the paths of it and of the gate's file."""
 
     def write(made: str):
-        failed = decide.time(20, 22, 10)
+        failed = criteria.time(20, 22, 10)
         write_json(
             tmp_path / "pilot/decision.json",
             PilotDecision(
@@ -38,7 +38,7 @@ def decision(tmp_path):
                 piloted=PilotedExperiment(experiment="small", of=3),
                 reasons=[f"time: {failed.message}"],
                 likely_cause="fewer epochs or rows",
-                criteria=[decide.memory(1, 2), failed],
+                criteria=[criteria.memory(1, 2), failed],
                 forecast=FORECAST,
                 learning_curve=None,
                 overridden=False,
@@ -52,14 +52,14 @@ def decision(tmp_path):
 
 def test_after_a_go_the_file_is_always_the_same(decision):
     made, go = decision("go")
-    decide.write_go_or_raise(made, "stop", go)
+    criteria.write_go_or_raise(made, "stop", go)
     assert go.read_text() == "go\n"
 
 
 def test_after_a_no_go_there_is_no_file_and_the_table_is_told(decision):
     made, go = decision("no-go")
     with pytest.raises(NoGoError) as caught:
-        decide.write_go_or_raise(made, "stop", go)
+        criteria.write_go_or_raise(made, "stop", go)
     assert not go.exists()
     said = str(caught.value)
     assert "fail    time" in said
@@ -74,7 +74,7 @@ def test_older_report_is_set_aside_and_says_so_after_a_no_go(decision, tmp_path)
     page.parent.mkdir()
     page.write_text("<html><body><p>rank 8</p></body></html>")
     with pytest.raises(NoGoError, match=r"report of the training before is now .*report/older\.html"):
-        decide.write_go_or_raise(made, "stop", go)
+        criteria.write_go_or_raise(made, "stop", go)
     assert not page.exists()
     older = page.with_name("older.html").read_text()
     assert "older than the last pilot" in older
@@ -87,13 +87,13 @@ def test_report_stays_where_it_is_after_a_go_or_an_overridden_no_go(decision, tm
     page.write_text("<html><body></body></html>")
     for word, on_no_go in (("go", "stop"), ("no-go", "continue")):
         made, go = decision(word)
-        decide.write_go_or_raise(made, on_no_go, go)
+        criteria.write_go_or_raise(made, on_no_go, go)
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
 
 def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
     made, go = decision("no-go")
-    decide.write_go_or_raise(made, "continue", go)
+    criteria.write_go_or_raise(made, "continue", go)
     assert go.read_text() == "go\n"
     assert "overridden" in capsys.readouterr().err
 

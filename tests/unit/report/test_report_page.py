@@ -16,7 +16,7 @@ from project_copy import Project
 from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore
 from snaketune import files
 from snaketune.contracts.report import RunReport
-from snaketune.report import collect, page, plots
+from snaketune.report import collect, formatting, page
 
 # the report knows what is in them from elsewhere
 UNREAD = ("test.jsonl", "train.jsonl", "valid.jsonl", "records.jsonl", "general.jsonl", "adapter_config.json")
@@ -295,13 +295,13 @@ def test_headline_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
 
 def test_pictures_are_the_same_bytes_and_take_their_colors_from_the_page(run: Path) -> None:
     experiments = collect.collect(run).training.experiments
-    svg = plots.loss_curves(experiments, "a")
-    assert svg == plots.loss_curves(experiments, "a")
+    svg = formatting.loss_curves(experiments, "a")
+    assert svg == formatting.loss_curves(experiments, "a")
     assert not re.search(r"#0102", svg)
     assert "var(--series-0)" in svg
     assert 'aria-label="Loss by step' in svg
     assert not set(re.findall(r'id="([^"]+)"', svg)) & set(
-        re.findall(r'id="([^"]+)"', plots.loss_curves(experiments, "b"))
+        re.findall(r'id="([^"]+)"', formatting.loss_curves(experiments, "b"))
     )
 
 
@@ -309,7 +309,7 @@ def test_name_of_an_experiment_is_escaped_in_the_picture(run: Path) -> None:
     (experiment,) = collect.collect(run).training.experiments
     for name in ("<script>alert(1)</script>", "$x^2$"):
         named = [msgspec.structs.replace(experiment, name=each) for each in (name, "other")]
-        svg = plots.loss_curves(named, "a")
+        svg = formatting.loss_curves(named, "a")
         assert "<script>" not in svg
         assert html_text.escape(name, quote=False) in svg
 
@@ -320,7 +320,7 @@ def test_legend_of_long_names_leaves_the_plot_its_width(run: Path) -> None:
     names = [f"rank-{rank}_learning_rate-{rate}_dropout-0.05" for rank in (8, 16) for rate in (0.002, 0.0005)]
     widths = []
     for shown in (["a", "b"], names):
-        svg = plots.loss_curves([msgspec.structs.replace(experiment, name=name) for name in shown], "a")
+        svg = formatting.loss_curves([msgspec.structs.replace(experiment, name=name) for name in shown], "a")
         grid = [float(x) for x in re.findall(r"M ([\d.]+) [\d.]+ *\nL [\d.]+ [\d.]+", svg)]
         lines = re.findall(r"M ([\d.]+) ([\d.]+) *\nL ([\d.]+) ([\d.]+) *\n", svg)
         widths.append(max(float(x2) - float(x1) for x1, y1, x2, y2 in lines if y1 == y2))

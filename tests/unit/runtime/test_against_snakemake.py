@@ -26,7 +26,7 @@ from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_patches import ancient_inputs, error_echo, metadata, output_mtimes
 from snaketune.errors import ResourceError
-from snaketune.runtime.output_journal import OutputJournal
+from snaketune.runtime.locks import OutputJournal
 
 ROOT = Path(__file__).resolve().parents[3]
 PATCHES = [

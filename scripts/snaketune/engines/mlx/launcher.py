@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from snaketune import errors
-from snaketune.config import hosts
+from snaketune.config import experiments
 from snaketune.contracts.train import TrainingJob
 from snaketune.errors import TrainingError, UserError
 from snaketune.train.checkpoints import DeferredSignals
@@ -116,7 +116,7 @@ def train(job: TrainingJob, callback: TrainingCallback) -> None:
 
     Raises the error that a worker raised, or TrainingError with the name and last lines of one that died or hung.
     """
-    names = hosts.worker_hosts(job.config.workers, job.config.hosts)
+    names = experiments.worker_hosts(job.config.workers, job.config.hosts)
     launcher = WorkerLauncher(launch_command(job), names, job.config.worker_timeout, callback)
     try:
         launcher.run()
@@ -130,7 +130,7 @@ def launch_command(job: TrainingJob) -> list[str]:
     scripts = Path(__file__).resolve().parents[3]
     return [
         str(Path(sys.executable).with_name("mlx.launch")),
-        *hosts.launch_arguments(job.config.workers, job.config.hosts),
+        *experiments.launch_arguments(job.config.workers, job.config.hosts),
         *("--starting-port", port, "--nccl-port", port),
         *("--env", f"PYTHONPATH={scripts}"),
         "--",

@@ -85,14 +85,14 @@ def test_batched_generation_with_a_shared_prefix_equals_single_prompts(family, t
 def test_gguf_lora_over_a_gguf_changes_its_completions(tmp_path):
     import families
     from snaketune.files import write_json
-    from snaketune.package import fused_model, gguf_conversion
+    from snaketune.package import gguf_conversion
 
     folder = families.build(tmp_path / "m", "llama-bpe", dtype="float32")
     gguf_conversion.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
     adapter = families.adapt(folder, tmp_path / "a", rows=families.conversations(6), updates=10)
     write_json(tmp_path / "m.json", {"base": "m", "revision": None, "folder": str(folder), "files": {}})
     lora = tmp_path / "lora.gguf"
-    fused_model.export_adapter(
+    gguf_conversion.export_adapter(
         model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora
     )
     asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]

@@ -1,0 +1,220 @@
+"""What a pilot must show before hours are spent, one function for each criterion, and the gate that asks for it.
+
+A result is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
+questions); only `fail` leads to a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.contracts.plan import Criterion, PilotDecision, PilotedExperiment
+from snaketune.errors import NoGoError
+from snaketune.evaluate import significance
+from snaketune.files import StrPath, read_json, write_text
+
+RESAMPLES = 2000
+MIN_ROWS = 8  # a bootstrap over fewer message nothing
+MIN_LOSSES = 6
+MAX_ADAPTER_RATIO = 3.0
+HOUR = 3600.0
+GO = "go\n"
+REPORT, OLDER_REPORT = "report/index.html", "report/older.html"
+OLDER = (
+    '<p role="alert" style="margin:0;padding:1em;background:#fde68a;color:#000">This report is older than the last '
+    'pilot, whose decision was no-go: <a href="../pilot/index.html">the pilot\'s page</a>. It describes the model '
+    "that was trained before, not the present configuration.</p>"
+)
+
+
+def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """The mean gain per unit of size with its 95 % interval, resampling rows: (mean, low, high).
+
+    gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
+    """
+    sums = significance.bootstrap_sums(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
+    low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gains))
+    return float(gains.sum() / sizes.sum()), low, high
+
+
+def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
+    """Check that every loss and gradient norm was a number; the trainer logs null for one that was not."""
+    watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "grad_norm") if key in line]
+    bad = sum(value is None or not math.isfinite(value) for value in watched)
+    message = (
+        "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
+    )
+    return Criterion("finite", bad, 0, "fail" if bad else "pass", message)
+
+
+def loss_fell(metrics: Sequence[dict[str, Any]]) -> Criterion:
+    """Check that the training loss fell from the first third to the last by more than twice its standard error."""
+    losses = np.array([line["loss"] for line in metrics if isinstance(line.get("loss"), int | float)])
+    losses = losses[np.isfinite(losses)]
+    if len(losses) < MIN_LOSSES:
+        return Criterion("loss fell", None, None, "unknown", f"only {len(losses)} training losses were logged")
+    third = len(losses) // 3
+    first, last = losses[:third], losses[-third:]
+    fall = float(first.mean() - last.mean())
+    noise = 2 * math.sqrt(first.var(ddof=1) / third + last.var(ddof=1) / third)
+    words = f"training loss went from {first.mean():.3f} to {last.mean():.3f}"
+    if fall > noise:
+        return Criterion("loss fell", fall, noise, "pass", words)
+    return Criterion("loss fell", fall, noise, "fail", f"{words}: it did not fall by more than chance ({noise:.3f})")
+
+
+def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+    """Check that the pilot's validation loss is below the base's, beyond its confidence interval.
+
+    base and pilot: log-probabilities of the same rows' targets (natural log); targets: how many each row has.
+    """
+    if len(base) < MIN_ROWS:
+        message = f"{len(base)} validation rows are too few to tell; {MIN_ROWS} would do"
+        return Criterion("validation better than base", None, None, "unknown", message)
+    if not np.isfinite(pilot).all():
+        return Criterion("validation better than base", None, 0.0, "fail", "the pilot's validation loss is not finite")
+    gain, low, high = interval(pilot - base, targets, seed)
+    losses = f"validation loss {-base.sum() / targets.sum():.3f} (base) and {-pilot.sum() / targets.sum():.3f} (pilot)"
+    message = f"{losses}: a gain of {gain:.3f}, between {low:.3f} and {high:.3f}"
+    return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", message)
+
+
+def adapter_size(size: float | None) -> Criterion:
+    """Check that the adapter is not far larger than the weights it changes: else it replaces what the model knew.
+
+    Catches a learning rate that destroys the model even while its loss falls: it then gives the same answer to every
+    prompt.
+    """
+    name = "adapter norm ratio"
+    if size is None:
+        return Criterion(name, None, None, "unknown", "all weights are trained, so there is no adapter to measure")
+    if not math.isfinite(size):
+        return Criterion(name, None, MAX_ADAPTER_RATIO, "fail", "the adapter is not finite")
+    message = f"its change has {size:.2g} times the norm of the weights it changes"
+    return Criterion(name, size, MAX_ADAPTER_RATIO, "pass" if size < MAX_ADAPTER_RATIO else "fail", message)
+
+
+def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+    """Check that reference answers are likelier after their own prompt than after another row's.
+
+    own and other: log-probabilities of the same answers after the one and the other. Shuffled answers fail here and
+    nowhere else: their loss falls, because their form is learnt.
+    """
+    if len(own) < MIN_ROWS:
+        message = f"{len(own)} validation rows with a question and an answer are too few to tell"
+        return Criterion("prompt dependence", None, None, "unknown", message)
+    if not (np.isfinite(own).all() and np.isfinite(other).all()):
+        message = "the pilot gives no finite probability to the reference answers"
+        return Criterion("prompt dependence", None, 0.0, "fail", message)
+    gain, low, high = interval(own - other, targets, seed)
+    share = float((own > other).mean())
+    message = (
+        f"a reference answer is likelier after its own question than after another row's in {share:.0%} of the rows, "
+        f"by {gain:.3f} nats a token, between {low:.3f} and {high:.3f}"
+    )
+    if low > 0:
+        return Criterion("prompt dependence", low, 0.0, "pass", message)
+    return Criterion("prompt dependence", low, 0.0, "fail", message)
+
+
+def score(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criterion:
+    """Check that the scored sample is not worse than the base's, as far as its interval can tell."""
+    if len(base) < MIN_ROWS:
+        message = f"{len(base)} scored answers are too few to tell"
+        return Criterion("score not worse than base", None, None, "unknown", message)
+    gain, low, high = interval(pilot - base, np.ones(len(base)), seed)
+    message = (
+        f"{metric} of {len(base)} answers {base.mean():.1f} (base) and {pilot.mean():.1f} (pilot): "
+        f"{gain:+.1f}, between {low:+.1f} and {high:+.1f}"
+    )
+    return Criterion("score not worse than base", high, 0.0, "fail" if high < 0 else "pass", message)
+
+
+def memory(needed: int, usable: int) -> Criterion:
+    """Check that the full run's peak fits into what may be used."""
+    message = f"{needed / 1e9:.2f} GB of {usable / 1e9:.2f} GB that may be used"
+    return Criterion("memory", needed, usable, "pass" if needed <= usable else "fail", message)
+
+
+def time(hours: float, high: float, most: float) -> Criterion:
+    """Check that the forecast of the full run is within `pilot.max_hours`."""
+    if high >= 2 * hours:
+        return Criterion("time", None, most, "unknown", "the pilot made too few updates to tell how long one takes")
+    message = f"{hours:.2f} hours forecast, up to {high:.2f}; pilot.max_hours is {most:g}"
+    return Criterion("time", hours, most, "pass" if hours <= most else "fail", message)
+
+
+def likely_cause(found: Sequence[Criterion], best_step: int) -> str | None:
+    """What most probably stands behind the failures, as one sentence with what to try; None after a go."""
+    failed = {criterion.name for criterion in found if criterion.result == "fail"}
+    if "finite" in failed:
+        return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
+    if "adapter norm ratio" in failed:
+        return "train.learning_rate is too high, and has broken the model: try a tenth of it"
+    if best_step == 0 and failed & {"validation better than base"}:
+        if "loss fell" in failed:
+            return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"
+        return "training made validation worse: train.learning_rate is too high, or the pilot's rows are too few"
+    if "prompt dependence" in failed:
+        return (
+            "the answers do not belong to their questions: look for shuffled or shifted rows in the data; if they do, "
+            "the pilot is too short to show it, so raise pilot.rows or pilot.max_steps"
+        )
+    if "loss fell" in failed:
+        return "train.learning_rate is too low, or the pilot too short"
+    if "score not worse than base" in failed:
+        return "the loss fell and the answers got worse: look at the sample, and at model.chat_template"
+    if "memory" in failed:
+        return (
+            "less memory: a smaller train.batch_size with more gradient_accumulation_steps, or gradient_checkpointing"
+        )
+    if "time" in failed:
+        return "fewer epochs or rows, a smaller base, or a higher pilot.max_hours"
+    return None
+
+
+def experiment_note(piloted: PilotedExperiment) -> str:
+    """Return which experiment the pilot trained, where there are several: in brackets, after a word."""
+    return f" (of {piloted.experiment}, the first of {piloted.of} experiments)" if piloted.of > 1 else ""
+
+
+def table(criteria: Sequence[Criterion]) -> str:
+    """Return the criteria as lines for a terminal."""
+    width = max(len(criterion.name) for criterion in criteria)
+    return "\n".join(f"  {criterion.result:<8}{criterion.name:<{width}}  {criterion.message}" for criterion in criteria)
+
+
+def write_go_or_raise(decision: StrPath, on_no_go: str, go: StrPath) -> None:
+    """Write `go` after a go, or after a no-go that the configuration overrides; else raise NoGoError.
+
+    A report that this run already has then moves aside and says at its top that it is older.
+    """
+    made = read_json(decision, type=PilotDecision)
+    if made.decision == "no-go":
+        lines = table(made.criteria)
+        if on_no_go == "stop":
+            older = _set_report_aside(Path(decision).parents[1])
+            raise NoGoError(
+                f"the pilot's decision{experiment_note(made.piloted)} is no-go",
+                where="pilot",
+                why=f"\n{lines}\n{older}",
+                fix=f"Likely: {made.likely_cause}. Or go on all the same with `pilot.on_no_go: continue`",
+            )
+        print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{lines}", file=sys.stderr)
+    write_text(go, GO)
+
+
+def _set_report_aside(run: Path) -> str:
+    """Rename an earlier report of the run and mark it as older; a sentence that says so, empty where there is none."""
+    report = run / REPORT
+    if not report.is_file():
+        return ""
+    write_text(run / OLDER_REPORT, report.read_text(encoding="utf-8").replace("<body>", f"<body>{OLDER}", 1))
+    report.unlink()
+    return f"The report of the training before is now {run / OLDER_REPORT}\n"
