@@ -8,8 +8,10 @@ from snaketune.data import validate
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
+    given = json.loads(snakemake.params.config)
     validate.run(
-        config=msgspec.convert(json.loads(snakemake.params.config)["data"], ValidationConfig),
+        config=msgspec.convert(given["data"], ValidationConfig),
+        seed=given["seed"],
         records=snakemake.output.records,
         rejected=snakemake.output.rejected,
         report=snakemake.output.report,

@@ -62,10 +62,15 @@ class SourceConfig(Section, frozen=True, kw_only=True):
     subset: str | None
     hub_split: str
     target_path: str | None
-    template: str
+    template: str | None
     format: str
     sheet: str | None
     fields: dict[str, str]
+    turn_fields: dict[str, str]
+    roles: dict[str, list[str]]
+    train_turns: Literal["all", "last"]
+    limit: float | None
+    rows_key: str | None
     weight: float
     category: str | FieldOfRow | None
     group: str | FieldOfRow | None

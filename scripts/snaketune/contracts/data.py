@@ -11,21 +11,29 @@ SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 
 class Message(TypedDict):
-    """One turn of a conversation, with the fields that a chat template reads."""
+    """One turn of a conversation, with the fields that a chat template reads.
+
+    trained: False for an answer that is read and not learned; no template sees it.
+    """
 
     role: str
     content: str
     tool_calls: NotRequired[list[Any]]
     name: NotRequired[str]
     tool_call_id: NotRequired[str]
+    trained: NotRequired[bool]
 
 
 class Content(TypedDict, total=False):
-    """What is trained on in a row: `messages` (and `tools`), or `text`. The labels and the weight are per row."""
+    """What is trained on in a row: `messages` (and `tools`), or `text`. The labels and the weight are per row.
+
+    segments: the pieces of `text` that are tokenized one by one, each [start, end, whether it is trained].
+    """
 
     messages: list[Message]
     tools: list[Any]
     text: str
+    segments: list[list[int]]
     group: str
     category: str
     weight: float
@@ -57,7 +65,10 @@ class Rejected(Record, frozen=True, kw_only=True):
 
 
 class SourceReport(Record, frozen=True, kw_only=True):
-    """Counts of rows of one source; read is the sum of the other four."""
+    """Counts of rows of one source; read is the sum of the other four.
+
+    available: rows in the source where a `limit` lets only a sample of them be read, None where all are.
+    """
 
     source: str
     read: int
@@ -65,6 +76,7 @@ class SourceReport(Record, frozen=True, kw_only=True):
     rejected: int
     duplicates: int
     near_duplicates: int
+    available: int | None = None
 
 
 class SamePrompt(Record, frozen=True, kw_only=True):

@@ -97,14 +97,15 @@ class RowKeys(NamedTuple):
 def row_keys(record: Content) -> RowKeys:
     """Compute the keys of a record. System texts and tools are part of `key` only: sharing them relates no rows."""
     if "text" in record:
-        return RowKeys(content_hash(normalize(record["text"])), "", fold(record["text"]), 0, 0)
+        pieces = f"\x00{record['segments']}" if "segments" in record else ""
+        return RowKeys(content_hash(normalize(record["text"]) + pieces), "", fold(record["text"]), 0, 0)
     exact: list[str] = []
     prompt_text: list[str] = []
     response_text: list[str] = []
     before: list[str] = []  # all turns; the last is the response
     for message in record["messages"]:
         role, content = message["role"], message["content"]
-        exact.append(role)
+        exact.append(role if message.get("trained", True) else f"{role}, not trained")
         exact.append(normalize(content))
         if role == "system":
             continue

@@ -8,14 +8,14 @@ from snaketune.config.sections import FieldOfRow, SourceConfig, ValidationConfig
 from snaketune.contracts.data import Content
 from snaketune.data.deduplication import first_control_char
 from snaketune.data.readers.raw_row import Rejection, json_type_name
-from snaketune.data.row_formats import Fields, parse_fields
+from snaketune.data.row_formats import Fields, Layout, parse_fields
 
 
 class RecordBuilder:
     """Builds records from the rows of one source, by that source's settings."""
 
     def __init__(self, source: SourceConfig, config: ValidationConfig) -> None:
-        self.fields = source.fields
+        self.layout = Layout.of(source)
         self.group, self.category = source.group, source.category
         self.system = config.system or ""
         self.weight = source.weight
@@ -24,7 +24,7 @@ class RecordBuilder:
 
     def record(self, row: Fields, has_no_control_chars: bool = False) -> Content:
         """Build the record of a row. has_no_control_chars: the caller knows that there are none. Raises Rejection."""
-        record = parse_fields(row, self.fields)
+        record = parse_fields(row, self.layout)
         if self.system and "messages" in record and record["messages"][0]["role"] != "system":
             record["messages"].insert(0, {"role": "system", "content": self.system})
         if not has_no_control_chars:

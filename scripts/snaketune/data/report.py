@@ -42,6 +42,7 @@ class SourceCounts:
         self.name = name
         self.fields = fields or {}
         self.read = self.duplicates = self.near_duplicates = 0
+        self.available: int | None = None  # rows in the source, where it has a limit
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self.columns: list[str] = []  # of the first row that was rejected for its fields
@@ -58,6 +59,7 @@ class SourceCounts:
             rejected=self.reasons.total(),
             duplicates=self.duplicates,
             near_duplicates=self.near_duplicates,
+            available=self.available,
         )
 
     def reject(self, reason: Rejection, where: str, row: object = None) -> None:

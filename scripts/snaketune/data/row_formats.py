@@ -2,233 +2,217 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from snaketune.config.sections import SourceConfig
 from snaketune.contracts.data import Content, Message
+from snaketune.data.conversations import PLAIN, Dialect, tool_descriptions
 from snaketune.data.deduplication import is_blank
 from snaketune.data.readers.raw_row import Rejection, json_type_name
 
 Fields = Mapping[str, object]  # a row as it was parsed: its own names, any JSON values
 
-ROLES = ("system", "user", "assistant", "tool")
-MAX_NESTING = 64
-ROLE_ALIASES = {"human": "user", "gpt": "assistant", "function": "tool", "observation": "tool", "developer": "system"}
-
-
-def from_sharegpt(turns: list[Any]) -> list[Any]:
-    """ShareGPT's from/value turns as role/content ones; a turn that is in our form already stays."""
-    return [
-        {"role": turn["from"], "content": turn["value"]}
-        if type(turn) is dict and "from" in turn and "value" in turn
-        else turn
-        for turn in turns
-    ]
-
-
-def validate_messages(turns: list[Any], system: str = "") -> list[Message]:
-    """The turns, checked and with only the fields that a chat template reads.
-
-    system: a system text that stands beside the turns; the turns' own goes before it. Raises Rejection.
-    """
-    messages = [_message(number, turn) for number, turn in enumerate(turns, 1)]
-    if not messages:
-        raise Rejection("empty", "the conversation has no turn")
-    if messages[0]["role"] == "system" and is_blank(messages[0]["content"]):
-        del messages[0]
-    elif messages[0]["role"] != "system" and system:
-        messages.insert(0, {"role": "system", "content": system})
-    _check_order([message["role"] for message in messages])
-    for number, message in enumerate(messages, 1):
-        if message["role"] != "tool" and "tool_calls" not in message and is_blank(message["content"]):
-            raise Rejection("empty", f"turn {number} ({message['role']}) holds nothing that can be seen")
-    return messages
-
-
-def _message(number: int, turn: Any) -> Message:
-    if type(turn) is not dict:
-        raise Rejection("wrong-type", f"turn {number} is {json_type_name(turn)}, not an object with role and content")
-    if "role" not in turn:
-        raise Rejection("missing-field", f"turn {number} has no `role`")
-    role = turn["role"]
-    if type(role) is not str:
-        raise Rejection("wrong-type", f"the role of turn {number} is {json_type_name(role)}, not text")
-    role = ROLE_ALIASES.get(role, role)
-    if role not in ROLES:
-        raise Rejection("bad-roles", f'turn {number} has the role "{role[:40]}"; known are {", ".join(ROLES)}')
-    message: Message = {"role": role, "content": _content(number, role, turn)}
-    if turn.get("tool_calls"):
-        if role != "assistant":
-            raise Rejection("bad-roles", f"turn {number} ({role}) calls tools; only the assistant can")
-        message["tool_calls"] = [_tool_call(number, call) for call in _list(number, turn["tool_calls"])]
-    if role == "tool" and type(turn.get("name")) is str:
-        message["name"] = turn["name"]
-    if role == "tool" and type(turn.get("tool_call_id")) is str:
-        message["tool_call_id"] = turn["tool_call_id"]
-    return message
-
-
-def _content(number: int, role: str, turn: Fields) -> str:
-    """A turn's text. Null or absent is right where tools are called; a list of text parts is joined."""
-    content = turn.get("content")
-    if content is None and role == "assistant" and turn.get("tool_calls"):
-        return ""
-    if "content" not in turn:
-        raise Rejection("missing-field", f"turn {number} ({role}) has no `content`")
-    if type(content) is list and content and all(_is_text_part(part) for part in content):
-        return "".join(part["text"] for part in content)
-    if type(content) is not str:
-        raise Rejection("wrong-type", f"the content of turn {number} ({role}) is {json_type_name(content)}, not text")
-    return content
-
-
-def _is_text_part(part: Any) -> bool:
-    return type(part) is dict and part.get("type") == "text" and type(part.get("text")) is str
-
-
-def _list(number: int, calls: Any) -> list[Any]:
-    if type(calls) is not list:
-        raise Rejection("wrong-type", f"the tool_calls of turn {number} are {json_type_name(calls)}, not a list")
-    return calls
-
-
-def _tool_call(number: int, call: Any) -> dict[str, object]:
-    """A call in the form chat templates read: arguments as an object, which OpenAI's files hold as JSON text."""
-    function = call.get("function", call) if type(call) is dict else None
-    if type(function) is not dict or type(function.get("name")) is not str:
-        raise Rejection("wrong-type", f"a tool call of turn {number} has no function name")
-    arguments = function.get("arguments", {})
-    if type(arguments) is str:
-        try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError):
-            raise Rejection("wrong-type", f"the arguments of a tool call of turn {number} are not JSON") from None
-    if type(arguments) is not dict:
-        raise Rejection("wrong-type", f"the arguments of a tool call of turn {number} are not an object")
-    check_nesting(arguments)
-    checked: dict[str, object] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    if type(call.get("id")) is str:
-        checked["id"] = call["id"]
-    return checked
-
-
-def check_nesting(value: Any, left: int = MAX_NESTING) -> None:
-    """Reject a value whose brackets are nested deeper than any reader of the record can be trusted to follow."""
-    if not left:
-        raise Rejection("invalid-json", f"brackets nested more than {MAX_NESTING} deep")
-    for below in value.values() if type(value) is dict else value if type(value) is list else ():
-        check_nesting(below, left - 1)
-
-
-def _check_order(roles: list[str]) -> None:
-    """System first if at all; user and assistant in turn, tool turns between calls and answers; the assistant last."""
-    if "assistant" not in roles:
-        raise Rejection("no-assistant", "no turn is the assistant's, so there is nothing to learn")
-    before = "the beginning"
-    for number, role in enumerate(roles, 1):
-        if before not in ALLOWED_BEFORE[role]:
-            raise Rejection("bad-roles", f"turn {number} ({role}) follows {before}")
-        before = role
-    if before != "assistant":
-        raise Rejection("bad-roles", f"the last turn is the {before}'s, not the assistant's")
-
-
-ALLOWED_BEFORE = {
-    "system": ("the beginning",),
-    "user": ("the beginning", "system", "assistant"),
-    "assistant": ("user", "tool"),
-    "tool": ("assistant", "tool"),
-}
-
-
 PROMPT_FIELDS = ("prompt", "question", "instruction")
 RESPONSE_FIELDS = ("response", "completion", "answer", "output")
 MESSAGES_FIELDS = ("messages", "conversations")
-KNOWN = "prompt/response, prompt/completion, question/answer, instruction/input/output, messages, conversations, text"
+KNOWN = (
+    "prompt/response, prompt/completion, question/answer, instruction/input/output, messages, conversations, "
+    "segments, text"
+)
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+SQUAD_PROMPT = "{context}\n\n{question}"
 
 
-def parse_fields(row: Fields, fields: dict[str, str]) -> Content:
-    """{"messages": [...], "tools"?: [...]} or {"text": ...} from the fields of a row.
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of one source are read. fields: {ours: theirs}; template: of the prompt, with {theirs} in it."""
 
-    fields: the configuration's own names, as {ours: yours}. Raises Rejection.
-    """
-    if fields:
-        row = _renamed(row, fields)
-    prompt_field = next((name for name in PROMPT_FIELDS if name in row), None)
-    response_field = next((name for name in RESPONSE_FIELDS if name in row), None)
+    fields: dict[str, str] = field(default_factory=dict)
+    template: str | None = None
+    dialect: Dialect = PLAIN
+    only_last: bool = False
+
+    @classmethod
+    def of(cls, source: SourceConfig) -> Layout:
+        """Return the layout that a source's settings describe."""
+        template = source.template
+        if source.format == "parallel":  # whose reader has put it around each line
+            template = None
+        elif source.format == "squad":
+            template = template or SQUAD_PROMPT
+        return cls(source.fields, template, Dialect(source.turn_fields, source.roles), source.train_turns == "last")
+
+    def shown(self, name: str) -> str:
+        """Return what a person calls a field of ours."""
+        return f"`{self.fields.get(name, name)}`"
+
+
+def parse_fields(row: Fields, layout: Layout) -> Content:
+    """Return {"messages": [...], "tools"?: [...]} or {"text": ..., "segments"?} of a row. Raises Rejection."""
+    given = _renamed(row, layout.fields) if layout.fields else row
+    prompt_field = next((name for name in PROMPT_FIELDS if name in given), None)
+    response_field = next((name for name in RESPONSE_FIELDS if name in given), None)
+    if {"messages", "response"} <= layout.fields.keys() and "messages" in given and "response" in given:
+        return _chat(given, "messages", layout, _turns_of(given["response"]))
+    if layout.template and response_field is not None:
+        return _exchange(given, _filled(layout.template, row), response_field, layout)
     if prompt_field is not None and response_field is not None:
-        return {"messages": _prompt_response(row, prompt_field, response_field, fields)}
+        return _exchange(given, _prompt(given, prompt_field, layout), response_field, layout)
     for name in MESSAGES_FIELDS:
-        if name in row:
-            return _chat(row, name, fields)
-    if "text" in row:
-        return {"text": _text(row, "text", fields)}
+        if name in given:
+            return _chat(given, name, layout)
+    if type(given.get("segments")) is list:
+        return _segments(given["segments"])
+    if "text" in given:
+        return {"text": _text(given, "text", layout)}
+    raise _unknown(row, prompt_field, response_field, layout)
+
+
+def _unknown(row: Fields, prompt_field: str | None, response_field: str | None, layout: Layout) -> Rejection:
     if prompt_field is not None:
-        raise Rejection(
-            "missing-field", f"there is a {_display(prompt_field, fields)}, and no {_display('response', fields)}"
-        )
-    if response_field is not None:
-        raise Rejection(
-            "missing-field", f"there is a {_display(response_field, fields)}, and no {_display('prompt', fields)}"
-        )
-    found = ", ".join(name[:40] for name in list(row)[:8]) or "none"
-    raise Rejection("unknown-format", f"the fields are {found}; known formats: {KNOWN}")
+        there, missing = prompt_field, "response"
+    elif response_field is not None:
+        there, missing = response_field, "prompt"
+    else:
+        found = ", ".join(name[:40] for name in list(row)[:8]) or "none"
+        return Rejection("unknown-format", f"the fields are {found}; known formats: {KNOWN}")
+    return Rejection("missing-field", f"there is a {layout.shown(there)}, and no {layout.shown(missing)}")
 
 
 def _renamed(row: Fields, fields: dict[str, str]) -> dict[str, object]:
-    """The row under our names; a column that happens to bear one of our names gives way."""
+    """Return the row under our names; a column that happens to bear one of our names gives way."""
     theirs = set(fields.values())
     rest = {name: value for name, value in row.items() if name not in theirs and name not in fields}
     return rest | {our_name: row[their_name] for our_name, their_name in fields.items() if their_name in row}
 
 
-def _display(name: str, fields: dict[str, str]) -> str:
-    return f"`{fields.get(name, name)}`"
-
-
-def _text(row: Fields, name: str, fields: dict[str, str]) -> str:
+def _text(row: Fields, name: str, layout: Layout) -> str:
     value = row[name]
     if type(value) is not str:
-        raise Rejection("wrong-type", f"{_display(name, fields)} is {json_type_name(value)}, not text")
+        raise Rejection("wrong-type", f"{layout.shown(name)} is {json_type_name(value)}, not text")
     if is_blank(value):
-        raise Rejection("empty", f"{_display(name, fields)} holds nothing that can be seen")
+        raise Rejection("empty", f"{layout.shown(name)} holds nothing that can be seen")
     return value
 
 
-def _prompt_response(row: Fields, prompt_field: str, response_field: str, fields: dict[str, str]) -> list[Message]:
-    """One prompt and one response; a system text and an input are optional, and may be empty or null."""
-    prompt = _text(row, prompt_field, fields)
-    response = _text(row, response_field, fields)
-    if prompt_field == "instruction":
-        further = _optional(row, "input", fields)
-        if further:
-            prompt = f"{prompt}\n\n{further}"
-    messages: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    system = _optional(row, "system", fields)
-    return [{"role": "system", "content": system}, *messages] if system else messages
+def _prompt(row: Fields, name: str, layout: Layout) -> str | list[Any]:
+    """Return a prompt; an instruction is followed by its input. It may be the turns before the answer."""
+    if type(row[name]) is list:
+        return row[name]  # type: ignore[return-value]
+    prompt = _text(row, name, layout)
+    further = _optional(row, "input", layout) if name == "instruction" else ""
+    return f"{prompt}\n\n{further}" if further else prompt
 
 
-def _optional(row: Fields, name: str, fields: dict[str, str]) -> str:
+def _filled(template: str, row: Fields) -> str:
+    """Return a template with the row's own fields in it; the words before an empty field are left out with it."""
+    pieces = PLACEHOLDER.split(template)
+    text, was_empty = "", False
+    for words, name in zip(pieces[0::2], [*pieces[1::2], None], strict=True):
+        if was_empty and not text:
+            words = words.lstrip()
+        if name is None:
+            text += words
+            continue
+        if name not in row:
+            raise Rejection("missing-field", f"the template names `{name[:40]}`, which the row does not have")
+        value = row[name]
+        if type(value) in (int, float):
+            value = str(value)
+        if value is not None and type(value) is not str:
+            raise Rejection("wrong-type", f"`{name}` is {json_type_name(value)}, not text")
+        was_empty = value is None or is_blank(value)
+        if not was_empty:
+            text += f"{words}{value}"
+    if is_blank(text):
+        raise Rejection("empty", "every field that the template names is empty")
+    return text
+
+
+def _exchange(row: Fields, prompt: str | list[Any], response_field: str, layout: Layout) -> Content:
+    """Return one prompt and its response, after the exchanges of `history` if there are any."""
+    response = row[response_field]
+    if type(response) in (list, dict):
+        answer = _turns_of(response)
+        whole = len(answer) > 1 and type(prompt) is str  # as in rows of preferences: the prompt stands in it too
+        turns: list[Any] = answer if whole else [*_turns_of(prompt, "user"), *answer]
+        return _with_tools(row, layout, turns)
+    answered: list[Any] = [
+        *_turns_of(prompt, "user"),
+        {"role": "assistant", "content": _text(row, response_field, layout)},
+    ]
+    history = _history(row, layout)
+    if history or type(prompt) is list or "tools" in row:
+        return _with_tools(row, layout, [*history, *answered])
+    system = _optional(row, "system", layout)
+    messages: list[Message] = [{"role": "system", "content": system}, *answered] if system else answered
+    return {"messages": messages}
+
+
+def _turns_of(value: object, role: str = "assistant") -> list[Any]:
+    """Return an answer or a prompt as turns: it may be text, one turn, or a list of them."""
+    if type(value) is str:
+        return [{"role": role, "content": value}]
+    return value if type(value) is list else [value]
+
+
+def _history(row: Fields, layout: Layout) -> list[Any]:
+    """Return earlier exchanges, pairs of a prompt and a response; a field of that name that is none is passed over."""
+    history = row.get("history")
+    if type(history) is list and all(_is_exchange(pair) for pair in history):
+        return [
+            {"role": role, "content": text}
+            for pair in history
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+    if history and "history" in layout.fields:
+        raise Rejection("wrong-type", f"{layout.shown('history')} is not a list of pairs of a prompt and a response")
+    return []
+
+
+def _is_exchange(pair: object) -> bool:
+    return type(pair) is list and len(pair) == 2 and all(type(one) is str for one in pair)
+
+
+def _optional(row: Fields, name: str, layout: Layout) -> str:
     value = row.get(name)
     if value is None:
         return ""
     if type(value) is not str:
-        raise Rejection("wrong-type", f"{_display(name, fields)} is {json_type_name(value)}, not text")
+        raise Rejection("wrong-type", f"{layout.shown(name)} is {json_type_name(value)}, not text")
     return "" if is_blank(value) else value
 
 
-def _chat(row: Fields, name: str, fields: dict[str, str]) -> Content:
+def _chat(row: Fields, name: str, layout: Layout, further: Sequence[Any] = ()) -> Content:
     turns = row[name]
     if type(turns) is not list:
-        raise Rejection("wrong-type", f"{_display(name, fields)} is {json_type_name(turns)}, not a list of turns")
-    if name == "conversations":
-        turns = from_sharegpt(turns)
-    content: Content = {"messages": validate_messages(turns, _optional(row, "system", fields))}
-    tools = row.get("tools")
-    if tools is not None and tools != []:
-        if type(tools) is not list or not all(type(tool) is dict for tool in tools):
-            raise Rejection("wrong-type", f"`tools` is {json_type_name(tools)}, not a list of tool descriptions")
-        check_nesting(tools)
+        raise Rejection("wrong-type", f"{layout.shown(name)} is {json_type_name(turns)}, not a list of turns")
+    return _with_tools(row, layout, [*turns, *further])
+
+
+def _with_tools(row: Fields, layout: Layout, turns: Sequence[Any]) -> Content:
+    """Return a conversation with the system text and the tools that stand beside it."""
+    system = _optional(row, "system", layout)
+    content: Content = {"messages": layout.dialect.messages(turns, system, only_last=layout.only_last)}
+    if tools := tool_descriptions(row.get("tools", row.get("functions"))):
         content["tools"] = tools
     return content
+
+
+def _segments(segments: object) -> Content:
+    """Return a text in pieces, each trained or not, as Axolotl's input_output has them."""
+    text, spans = "", []
+    for number, segment in enumerate(segments if type(segments) is list else [], 1):
+        if type(segment) is not dict or type(segment.get("text")) is not str or "label" not in segment:
+            raise Rejection("wrong-type", f"segment {number} is no object with label and text")
+        if segment["text"]:
+            spans.append([len(text), len(text) + len(segment["text"]), int(bool(segment["label"]))])
+        text += segment["text"]
+    if is_blank(text):
+        raise Rejection("empty", "the segments hold nothing that can be seen")
+    if not any(is_trained for _, _, is_trained in spans):
+        raise Rejection("no-assistant", "no segment is labelled true, so there is nothing to learn")
+    return {"text": text, "segments": spans}

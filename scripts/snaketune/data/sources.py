@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from snaketune.config.sections import SourceConfig
 from snaketune.errors import ConfigError, DataError
+from snaketune.files import read_json
 
 COMPRESSIONS = (".gz", ".zst")
 FORMATS_BY_SUFFIX = {
@@ -20,9 +23,12 @@ FORMATS_BY_SUFFIX = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".xlsx": "xlsx",
 }
 SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")  # not read
+SAVED_SPLITS, SAVED_STATE = "dataset_dict.json", "state.json"  # of datasets' save_to_disk
 TEXT_FORMATS = ("pairs", "parallel")  # containers that a file's name does not give away
 
 
@@ -69,7 +75,10 @@ def expand_paths(source: SourceConfig, where: str) -> list[str]:
             raise missing_file_error(name, where)
     if Path(path).is_file():
         return [path]
-    if Path(path).is_dir():
+    if Path(path).is_dir() and (saved := _saved_files(Path(path), source.hub_split, where)):
+        found = saved
+        kind = "no Arrow file in this folder of save_to_disk"
+    elif Path(path).is_dir():
         found = sorted(str(file) for file in _data_files(Path(path), source.format))
         kind = "no data file in this folder"
     else:
@@ -99,6 +108,25 @@ def data_files(source: SourceConfig, where: str) -> Iterator[DataFile]:
     found = download_split(source, where) if source.hub else [(path, path) for path in expand_paths(source, where)]
     for path, name in found:
         yield DataFile(path, file_format(path, source.format), name)
+
+
+def _saved_files(folder: Path, split: str, where: str) -> list[str]:
+    """The Arrow files of a folder that `save_to_disk` of datasets wrote, of one split if it has several.
+
+    Empty for any other folder. Such a folder also holds JSON files, which describe the rows and are none.
+    """
+    if (folder / SAVED_SPLITS).is_file():
+        names = read_json(folder / SAVED_SPLITS).get("splits", [])
+        if split not in names:
+            raise DataError(
+                f'this saved data set has no split "{split}"',
+                where=f"{where}.hub_split",
+                fix=f"Its splits are: {', '.join(map(str, names))}",
+            )
+        folder = folder / split
+    if not (folder / SAVED_STATE).is_file():
+        return []
+    return [str(folder / one["filename"]) for one in read_json(folder / SAVED_STATE).get("_data_files", [])]
 
 
 def _data_files(folder: Path, container: str) -> Iterator[Path]:
@@ -163,6 +191,22 @@ def missing_file_error(path: str, where: str) -> DataError:
         where=f"{where}.path",
         fix="Give the path from the folder in which snakemake is run, or an absolute path",
     )
+
+
+def sample_rows(total: int, limit: float, seed: int, source: int) -> set[int]:
+    """Return the numbers, from 0, of the rows to read out of `total`.
+
+    limit: how many, or below 1 which share; source: its number, so that two sources are not sampled alike. Each row has
+    a keyed hash and those with the smallest are taken, so a smaller limit takes a part of what a larger one does.
+    """
+    count = min(total, round(limit * total) if limit < 1 else int(limit))
+    if limit < 1 and total:
+        count = max(1, count)
+    if count == total:
+        return set(range(total))
+    key = f"{seed}/{source}".encode()
+    hashes = ((hashlib.blake2b(b"%d" % row, key=key, digest_size=8).digest(), row) for row in range(total))
+    return {row for _, row in heapq.nsmallest(count, hashes)}
 
 
 CARD = "README.md"

@@ -45,6 +45,7 @@ class _Intake:
     rows: RowIndex
     rejected_file: IO[bytes]
     rejected_at_stop: Path
+    seed: int
     counts: list[SourceCounts] = field(default_factory=list)
     duplicate_examples: list[list[str]] = field(default_factory=list)
 
@@ -65,17 +66,18 @@ class _Intake:
         self.rejected_file.write(encode(line) + b"\n")
 
 
-def run(config: ValidationConfig, records: StrPath, rejected: StrPath, report: StrPath) -> DataReport:
+def run(config: ValidationConfig, records: StrPath, rejected: StrPath, report: StrPath, seed: int = 1) -> DataReport:
     """Read every source; write records.jsonl, rejected.jsonl and report.json, whole or not at all.
 
-    Returns the report. Raises DataError for a file that is no data file, a source without a usable row, and a share of
+    seed: draws the sample of a source that has a limit. Returns the report.
+    Raises DataError for a file that is no data file, a source without a usable row, and a share of
     rejected rows above data.max_rejected; the rows rejected by then are left in rejected-at-stop.jsonl.
     """
     rejected_at_stop = Path(records).with_name("rejected-at-stop.jsonl")
     rejected_at_stop.unlink(missing_ok=True)
     with scratch(report) as folder, writing_jsonl(records) as records_file, writing_jsonl(rejected) as rejected_file:
         rows = RowIndex(Shingles(folder / "shingles", config.shingles))
-        intake = _Intake(rows, rejected_file, rejected_at_stop)
+        intake = _Intake(rows, rejected_file, rejected_at_stop, seed)
         with open(folder / "rows", "wb", buffering=1 << 20) as unique:
             for number, source in enumerate(config.sources):
                 intake.counts.append(SourceCounts(sources.display_name(source), source.fields))
@@ -112,8 +114,17 @@ def _new_records(source: SourceConfig, number: int, config: ValidationConfig, in
     rows, counts = intake.rows, intake.counts[-1]
     split = source.split or ""
     declared = {"split": split} if split else {}
-    for path, file_format, name in sources.data_files(source, f"data.sources[{number}]"):
+    files = list(sources.data_files(source, f"data.sources[{number}]"))
+    chosen = None
+    if source.limit is not None:
+        counts.available = sum(1 for file in files for _ in dispatch.rows(file.path, file.container, source))
+        chosen = sources.sample_rows(counts.available, source.limit, intake.seed, number)
+    position = -1
+    for path, file_format, name in files:
         for row in dispatch.rows(path, file_format, source):
+            position += 1
+            if chosen is not None and position not in chosen:
+                continue
             counts.read += 1
             try:
                 if type(row.parsed) is Rejection:

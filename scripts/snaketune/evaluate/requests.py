@@ -14,10 +14,10 @@ from snaketune.data import sources
 from snaketune.data.deduplication import UnionFind, row_keys
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
-from snaketune.data.row_formats import parse_fields
+from snaketune.data.row_formats import Layout, parse_fields
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
-from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.chat_template import Renderer, is_trained
 
 Messages = list[Message]
 MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the answer
@@ -70,18 +70,18 @@ def clusters(records: Sequence[DataRecord]) -> dict[str, str]:
 
 
 def row_requests(record: DataRecord, renderer: Renderer, prefix: Messages, turns: str) -> Iterator[EvalRequest]:
-    """The requests of one row: for its last assistant turn or, with `turns` = all, for each of them.
+    """The requests of one row: for its last trained assistant turn or, with `turns` = all, for each of them.
 
     Each is rendered as the last turn of the conversation up to it, as the model would be prompted; earlier turns are
     the record's own. prefix: messages put before every conversation (see `with_prefix`).
     """
     row, category = str(record["id"]), record.get("category")
     if "text" in record:
-        rendered = renderer.text(record["text"])
+        rendered = renderer.record(record)
         yield EvalRequest(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)
         return
     messages, tools = record["messages"], record.get("tools")
-    assistant_turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    assistant_turns = [i for i, message in enumerate(messages) if is_trained(message)]
     for turn in assistant_turns if turns == "all" else assistant_turns[-1:]:
         before = with_prefix(prefix, messages[:turn])
         rendered = renderer.conversation([*before, messages[turn]], tools, only_last=True)
@@ -172,7 +172,7 @@ def general_records(path: StrPath) -> list[DataRecord]:
         try:
             if isinstance(row.parsed, Rejection):
                 raise row.parsed
-            content = parse_fields(row.parsed, {})
+            content = parse_fields(row.parsed, Layout())
         except Rejection as rejection:
             raise DataError(
                 f"this row of the general set cannot be used: {rejection}",

@@ -68,6 +68,8 @@ class Renderer:
     def record(self, record: Mapping[str, object]) -> Rendered:
         """A row of records.jsonl, whichever kind it is."""
         row = cast(DataRecord, record)
+        if "segments" in row:
+            return self.segments(row["text"], row["segments"])
         if "text" in row:
             return self.text(row["text"])
         return self.conversation(row["messages"], row.get("tools"))
@@ -80,8 +82,21 @@ class Renderer:
             ids = [*ids, end]
         return Rendered(ids, [False] + [True] * (len(ids) - 1))
 
+    def segments(self, text: str, pieces: Sequence[Sequence[int]]) -> Rendered:
+        """A text that was rendered by hand: each of its pieces is tokenized on its own, and trained or not."""
+        ids: list[int] = []
+        trained: list[bool] = []
+        for start, end, is_target in pieces:
+            piece = self._encoded(text[start:end], add_special_tokens=False)["input_ids"]
+            ids += piece
+            trained += [bool(is_target)] * len(piece)
+        return Rendered(*self._with_bos(ids, trained))
+
     def conversation(self, messages: Messages, tools: list[Any] | None = None, *, only_last: bool = False) -> Rendered:
-        """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained."""
+        """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained.
+
+        An assistant turn with `trained` = False is never trained.
+        """
         turns = self._folded(messages)
         last = max((turn for turn, message in enumerate(turns) if message["role"] == "assistant"), default=-1)
         whole = self._render(turns, tools, generation=False)
@@ -94,7 +109,7 @@ class Renderer:
                 continue
             start, end = self._span(turns, turn, tools, whole, cursor)
             cursor = end
-            if turn == last or not only_last:
+            if (turn == last or not only_last) and is_trained(messages[turn - len(turns)]):
                 self._mark(trained, ids, offsets, whole, start, end)
         return Rendered(*self._with_bos(ids, trained))
 
@@ -163,8 +178,11 @@ class Renderer:
             )
 
     def _folded(self, given: Messages) -> list[Message]:
-        """The messages, a system text moved into the first user turn where the template has no system role."""
-        messages = [cast(Message, message) for message in given]
+        """The messages as the template sees them.
+
+        A system text is moved into the first user turn where the template has no system role.
+        """
+        messages = [cast(Message, _without_trained(message)) for message in given]
         if self.folds_system and messages and messages[0]["role"] == "system":
             system, rest = messages[0], messages[1:]
             if not (system["content"] or "").strip():
@@ -281,6 +299,15 @@ class Renderer:
             if no_end
             else "Use another chat template",
         )
+
+
+def is_trained(message: Mapping[str, object]) -> bool:
+    """Whether a turn is an answer that is to be learned."""
+    return message["role"] == "assistant" and bool(message.get("trained", True))
+
+
+def _without_trained(message: Mapping[str, object]) -> Mapping[str, object]:
+    return {key: value for key, value in message.items() if key != "trained"} if "trained" in message else message
 
 
 def settled(template: str | None) -> str | None:

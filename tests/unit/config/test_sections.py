@@ -22,7 +22,7 @@ def choices(hint: Any) -> set[Any]:
 
 
 def expected(rule: dict[str, Any], found: set[Any]) -> set[Any]:
-    """The Python types of what a schema node allows; a mapping with fixed keys is the Section among `found`."""
+    """The Python types of what a schema node allows; a mapping with described keys is the Section among `found`."""
     if "anyOf" in rule:
         return set().union(*(expected(choice, found) for choice in rule["anyOf"]))
     if "const" in rule:
@@ -40,7 +40,7 @@ def expected(rule: dict[str, Any], found: set[Any]) -> set[Any]:
         elif (
             kind == "object"
             and rule.get("properties")
-            and not all(below == {"type": "string"} for below in rule["properties"].values())
+            and not all("description" not in below for below in rule["properties"].values())
         ):
             made |= {one for one in found if isinstance(one, type) and issubclass(one, Section)}
         elif kind == "object":

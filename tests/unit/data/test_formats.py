@@ -8,7 +8,7 @@ from snaketune.config.sections import ValidationConfig
 from snaketune.data.deduplication import CONTROLS, fold, is_blank, normalize
 from snaketune.data.readers.raw_row import REJECTION_REASONS, Rejection
 from snaketune.data.records import RecordBuilder
-from snaketune.data.row_formats import parse_fields
+from snaketune.data.row_formats import Layout, parse_fields
 from unit.data.data_steps import settings
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Hilo"}'}}
@@ -89,7 +89,7 @@ def test_names_of_fields_can_be_mapped_and_are_named_as_the_user_does() -> None:
     fields = {"prompt": "frage", "response": "antwort"}
     assert judged({"frage": "q", "antwort": "a", "prompt": "else"}, fields=fields)["messages"][0]["content"] == "q"
     with pytest.raises(Rejection, match="`antwort`"):
-        parse_fields({"frage": "q"}, fields)
+        parse_fields({"frage": "q"}, Layout(fields))
 
 
 def test_labels_are_constant_or_taken_from_a_field() -> None:

@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 import msgspec
 
 from snaketune.config.sections import SourceConfig
+from snaketune.data.readers.nested_json import find_array, squad_rows
 from snaketune.data.readers.raw_row import (
     LONGEST_LINE,
     RawRow,
@@ -23,7 +24,7 @@ from snaketune.data.readers.raw_row import (
     open_text,
     too_long_row,
 )
-from snaketune.data.readers.table_rows import parquet_rows, table_rows, workbook_rows
+from snaketune.data.readers.table_rows import arrow_rows, parquet_rows, table_rows, workbook_rows
 from snaketune.data.sources import at_home
 from snaketune.errors import DataError
 
@@ -39,6 +40,9 @@ def rows(path: str, file_format: str, source: SourceConfig | None = None) -> Ite
     if file_format == "parquet":
         yield from parquet_rows(path)
         return
+    if file_format == "arrow":
+        yield from arrow_rows(path)
+        return
     if file_format == "xlsx":
         yield from workbook_rows(path, source.sheet if source else None)
         return
@@ -49,11 +53,27 @@ def rows(path: str, file_format: str, source: SourceConfig | None = None) -> Ite
             yield from pair_rows(content)
         elif file_format == "parallel" and source and source.target_path:
             with open_text(at_home(source.target_path)) as (target, _):
-                yield from parallel_rows((content, path), (target, source.target_path), source.template)
+                template = source.template or "{source}"
+                yield from parallel_rows((content, path), (target, source.target_path), template)
+        elif file_format == "squad":
+            yield from squad_rows(content, path)
         elif is_array(head, file_format):
             yield from array_rows(content)
         else:
-            yield from json_rows(content)
+            yield from _object_rows(content, head, path, file_format, source.rows_key if source else None)
+
+
+def _object_rows(
+    content: IO[bytes], head: bytes, path: str, file_format: str, rows_key: str | None
+) -> Iterator[RawRow]:
+    """The rows of an array under a key of the file's one object, or else an object a line."""
+    is_nested = False
+    if file_format == "json" and head.lstrip().startswith(b"{"):
+        content, is_nested = find_array(content, path, rows_key)
+    if is_nested:
+        yield from array_rows(content, ends_with_array=True)
+    else:
+        yield from json_rows(content)
 
 
 def is_array(head: bytes, container: str) -> bool:
@@ -123,20 +143,20 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value")
 
 
-def array_rows(content: IO[bytes]) -> Iterator[RawRow]:
-    """The elements of one JSON array, without holding the array.
+def array_rows(content: IO[bytes], *, ends_with_array: bool = False) -> Iterator[RawRow]:
+    """The elements of one JSON array, without holding the array. ends_with_array: what follows the array is no row.
 
     Elements are cut at the commas outside of strings and brackets, so that a broken one does not take the rest along.
     """
     line = 1
-    for text, newlines in _elements(content):
+    for text, newlines in _elements(content, ends_with_array):
         element = text.lstrip(WHITESPACE)
         if element:
             yield json_row(line + text[: len(text) - len(element)].count(b"\n"), element.rstrip(WHITESPACE))
         line += newlines
 
 
-def _elements(content: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+def _elements(content: IO[bytes], ends_with_array: bool) -> Iterator[tuple[bytes, int]]:
     """The text between the commas of an array's first level, and how many line ends were in it.
 
     Of an element that is too long, only the beginning is given.
@@ -165,6 +185,8 @@ def _elements(content: IO[bytes]) -> Iterator[tuple[bytes, int]]:
                 text = block[start : found.start()]
                 yield (held + text)[:LONGEST_LINE], newlines + text.count(b"\n")
                 start, held, newlines = found.end(), b"", 0
+                if ends_with_array and not stack:
+                    return
         newlines += block.count(b"\n", start)
         if len(held) < LONGEST_LINE:
             held += block[start:]

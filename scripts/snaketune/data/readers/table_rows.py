@@ -1,4 +1,4 @@
-"""Tables as rows: CSV and TSV with a header, Excel workbooks, and Parquet. All are read with pandas, in chunks.
+"""Tables as rows: CSV and TSV with a header, Excel workbooks, Parquet and Arrow. All are read with pandas, in chunks.
 
 Every cell of a CSV, TSV or Excel table is text: `NA` and `null` stay words, `007` keeps its zeros. What pandas does not
 tell of a text file is where a row begins and which row is broken, so `_Records` finds the rows first, line by line.
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from snaketune.data.readers.raw_row import LONGEST_LINE, RawRow, Rejection, not_utf8, open_decompressed, too_long_row
@@ -246,23 +246,48 @@ def _is_unnamed(name: str) -> bool:
 
 def parquet_rows(path: str) -> Iterator[RawRow]:
     """The rows of a Parquet file, numbered from 1; a null cell counts as a field that is not there."""
-    import pandas
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     try:
         with _seekable(path, ".parquet") as file, pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=CHUNK):
-                # Arrow's own types: pandas' would make floats of integers beside nulls, and arrays of lists of turns.
-                frame = batch.to_pandas(types_mapper=pandas.ArrowDtype)
-                for cells in frame.to_dict("records"):
-                    number += 1
-                    value = {name: _without_nulls(cell) for name, cell in cells.items() if cell is not pandas.NA}
-                    yield RawRow(number, json.dumps(value, ensure_ascii=False, default=str), value)
+            yield from _batch_rows(table.iter_batches(batch_size=CHUNK))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"the Parquet file cannot be read ({reason})", where=path, fix="Make it again") from None
+
+
+def arrow_rows(path: str) -> Iterator[RawRow]:
+    """The rows of an Arrow file, as a stream (which `save_to_disk` of datasets writes) or as a file (Feather)."""
+    import pyarrow
+    import pyarrow.ipc
+
+    try:
+        with _seekable(path, ".arrow") as file, pyarrow.OSFile(file) if isinstance(file, str) else file as content:
+            is_file = content.read(6) == b"ARROW1"
+            content.seek(0)
+            if is_file:
+                reader = pyarrow.ipc.open_file(content)
+                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                batches = iter(pyarrow.ipc.open_stream(content))
+            yield from _batch_rows(batches)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"the Arrow file cannot be read ({reason})", where=path, fix="Make it again") from None
+
+
+def _batch_rows(batches: Iterable[Any]) -> Iterator[RawRow]:
+    import pandas
+
+    number = 0
+    for batch in batches:
+        # Arrow's own types: pandas' would make floats of integers beside nulls, and arrays of lists of turns.
+        frame = batch.to_pandas(types_mapper=pandas.ArrowDtype)
+        for cells in frame.to_dict("records"):
+            number += 1
+            value = {name: _without_nulls(cell) for name, cell in cells.items() if cell is not pandas.NA}
+            yield RawRow(number, json.dumps(value, ensure_ascii=False, default=str), value)
 
 
 @contextlib.contextmanager
