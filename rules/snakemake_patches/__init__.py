@@ -6,6 +6,7 @@ that they rely on. What a public hook can do is in `hooks.py`, and what an optio
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ def apply(workflow: Any, results: str, run: str) -> None:
     """Install the patches for one workflow; results: the folder of all results, run: the name of its run."""
     check_version(snakemake.__version__)
     # only now: another version may lack what these modules import
-    from snakemake_patches import ancient_inputs, error_echo, exclusive_execution, metadata, output_mtimes
+    from snakemake_patches import (
+        ancient_inputs,
+        dry_run_table,
+        error_echo,
+        exclusive_execution,
+        metadata,
+        output_mtimes,
+    )
 
     journal = OutputJournal(Path(results, ".made", "outputs.jsonl"))
     ancient_inputs.apply()
@@ -28,6 +36,13 @@ def apply(workflow: Any, results: str, run: str) -> None:
     metadata.apply(journal, Path(results, ".made", "metadata"))
     exclusive_execution.apply(workflow, Path(results), run, journal)
     error_echo.apply()
+    dry_run_table.apply(workflow, f"{run} ({config_name(workflow)})")
+
+
+def config_name(workflow: Any) -> str:
+    """Return the configuration that a workflow was started with, as a person names it."""
+    given = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
+    return " and ".join(given) or "config.yaml"
 
 
 def on_start(workflow: Any, results: str) -> None:
