@@ -19,7 +19,13 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_patches.rerun_reasons import dry_run_table
 
 MIN_WIDTH, PIPE_WIDTH = 60, 120  # characters of a line; where there is no terminal, the second
-ENDINGS = ("This was a dry-run", "Some jobs were triggered by", "Rules with provenance triggered", "Reasons:", "Would remove")
+ENDINGS = (
+    "This was a dry-run",
+    "Some jobs were triggered by",
+    "Rules with provenance triggered",
+    "Reasons:",
+    "Would remove",
+)
 
 
 def apply(workflow: Any, heading: str) -> None:

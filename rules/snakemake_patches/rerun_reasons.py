@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.differences import changed_keys
+from snaketune.runtime.code_digest import covered_files
 from snaketune.runtime.planned_steps import NEW, PlannedJob, table
 
 
@@ -89,17 +90,31 @@ def _changed_params(job: Any, output: Any, workflow: Any) -> Iterator[str]:
     now = [value for value in job.non_derived_params if isinstance(value, str)]
     gone, come = [p for p in before if p not in now], [p for p in now if p not in before]
     yield from changed_keys(_settings(gone), _settings(come), workflow.config) if gone and come else ()
-    if any(not _is_settings(value) for value in [*gone, *come]):
+    for digest in come:
+        if not _is_settings(digest):
+            yield from _changed_code([value for value in gone if not _is_settings(value)], digest, workflow.persistence)
+
+
+def _changed_code(before: list[str], now: str, persistence: Any) -> Iterator[str]:
+    """Return which files of a step's code changed, where a record tells; before: the digests that are gone."""
+    current = covered_files(now)
+    recorded = [files for digest in before if (files := persistence.code_files(digest))]
+    if not recorded:
         yield "its code changed"
+        return
+    old = max(recorded, key=lambda files: len(files.keys() & current.keys()))
+    yield from (f"{name} changed" for name in sorted(old.keys() | current.keys()) if old.get(name) != current.get(name))
 
 
 def _changed_inputs(job: Any, output: Any, workflow: Any) -> Iterator[str]:
-    """Return which files it reads besides those of the last time, or no longer; outputs of other jobs come after them."""
+    """Return which files it reads now or no longer, other than what other jobs make."""
     made_by_jobs = {str(file) for files in workflow.dag.dependencies[job].values() for file in files}
     before = set(workflow.persistence.input(output) or [])
     now = {str(file) for file in job.input if not file.is_ancient}
     yield from (f"{file} is read too" for file in sorted(now - before - made_by_jobs))
-    yield from (f"{file} is no longer read" for file in sorted(before - now - workflow.persistence.journal.lines.keys()))
+    yield from (
+        f"{file} is no longer read" for file in sorted(before - now - workflow.persistence.journal.lines.keys())
+    )
 
 
 def _is_settings(value: str) -> bool:

@@ -58,7 +58,9 @@ def _by_step(jobs: Iterable[PlannedJob], max_reasons: int) -> list[PlannedStep]:
     groups: dict[tuple[str, bool], list[PlannedJob]] = {}
     for job in jobs:
         groups.setdefault((job.step, job.reasons == (NEW,)), []).append(job)
-    return [PlannedStep(name, _names(group), _why(group, max_reasons), _sum(group)) for (name, _), group in groups.items()]
+    return [
+        PlannedStep(name, _names(group), _why(group, max_reasons), _sum(group)) for (name, _), group in groups.items()
+    ]
 
 
 def _by_stage(jobs: Iterable[PlannedJob], max_reasons: int) -> list[PlannedStep]:
