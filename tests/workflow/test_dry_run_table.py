@@ -47,13 +47,6 @@ FILES: dict[str, tuple[Change, str, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def dry_runs() -> Iterator[DryRuns]:
-    pool = DryRuns(1)
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
 def said(finished: Project, dry_runs: DryRuns, tmp_path: Path) -> Iterator[Callable[[Change], list[str]]]:
     """The lines of a dry run after a change in a copy of the finished run."""
@@ -62,7 +55,7 @@ def said(finished: Project, dry_runs: DryRuns, tmp_path: Path) -> Iterator[Calla
         project = finished.linked_twin(tmp_path / "project")
         furnish(project)
         change(project)
-        return dry_runs.said(project.folder, "--configfile", "tiny.yaml").splitlines()
+        return dry_runs.run(project.folder, "-n", "--configfile", "tiny.yaml").stdout.splitlines()
 
     yield after
     shutil.rmtree(tmp_path / "project", ignore_errors=True)
@@ -117,7 +110,7 @@ def test_a_hundred_experiments_fit_the_same_lines(said: Callable) -> None:
 def test_the_option_p_brings_the_words_of_snakemake_back(finished: Project, dry_runs: DryRuns, tmp_path: Path) -> None:
     project = finished.linked_twin(tmp_path / "project")
     setting("package.license", {"license": "mit"})(project)
-    text = dry_runs.said(project.folder, "-p", "--configfile", "tiny.yaml")
+    text = dry_runs.run(project.folder, "-n", "-p", "--configfile", "tiny.yaml").stdout
     assert "reason: Params have changed" in text.replace("\n", " ")
     assert "This was a dry-run" in text
 
