@@ -37,12 +37,21 @@ def apply(workflow: Any, results: str, run: str) -> None:
     exclusive_execution.apply(workflow, Path(results), run, journal)
     error_echo.apply()
     dry_run_table.apply(workflow, f"{run} ({config_name(workflow)})")
+    import_first_in_steps(Path(workflow.basedir, "scripts"))
 
 
 def config_name(workflow: Any) -> str:
     """Return the configuration that a workflow was started with, as a person names it."""
     given = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
     return " and ".join(given) or "config.yaml"
+
+
+def import_first_in_steps(library: Path) -> None:
+    """Have the steps import the library beside the Snakefile, not one that Python's environment names.
+
+    Snakemake appends its search paths for scripts, after site-packages; processes that it starts inherit this.
+    """
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(library), os.environ.get("PYTHONPATH")]))
 
 
 def on_start(workflow: Any, results: str) -> None:
