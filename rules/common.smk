@@ -2,6 +2,7 @@
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
 # gives    CONFIG, this_run, RUN, MODELS, SPLITS, GPU; logs, benchmarks, scripts; tracked, untracked, code; pick, omit, one_of
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules
 import msgspec
 import snakemake_patches
 from snaketune.config import schema as configuration
+from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
@@ -56,15 +58,19 @@ this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
 GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
 
+# the steps write what happens there, and the display of snakemake_logger_plugin_snaketune follows it
+os.environ[events.EVENTS_VARIABLE] = str(Path(RUN, "events.jsonl").absolute())
+logger.info(
+    f"snaketune: run {this_run.name}, as {', '.join(map(str, workflow.overwrite_configfiles)) or 'config.yaml'} says; "
+    f"results in {RUN}",
+    extra={"snaketune_run": RUN},
+)
+
 exit_on_user_error(snakemake_patches.apply, workflow, RESULTS, this_run.name)
 
 
 onstart:
     snakemake_patches.on_start(workflow, RESULTS)
-
-
-onerror:
-    snakemake_patches.on_error()
 
 
 def logs(name, folder=RUN):

@@ -6,7 +6,7 @@ import msgspec
 from snaketune.config.sections import BaseConfig
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.model.download import fetch_model
 
     fetch_model(msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest)

@@ -6,7 +6,7 @@ from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     predict.run(
         ModelVariant(
             snakemake.wildcards.variant,

@@ -4,7 +4,7 @@ import json
 
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.engines import get_quantizer
 
     get_quantizer().quantize_base(

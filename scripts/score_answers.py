@@ -5,7 +5,7 @@ from snaketune.evaluate import score
 from snaketune.evaluate.step_config import ScoringConfig
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     score.run(
         predictions=snakemake.input.predictions,
         scores=snakemake.output.scores,

@@ -5,7 +5,7 @@ import json
 import msgspec
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.evaluate import predict, score
     from snaketune.evaluate.step_config import PredictionConfig, ScoringConfig
     from snaketune.evaluate.variants import ModelVariant

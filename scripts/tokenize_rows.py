@@ -4,7 +4,7 @@ import msgspec
 from snaketune.contracts.data import SPLITS
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.tokens.tokenize import TokenizeConfig, tokenize_splits
 
     tokenize_splits(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snaketune.runtime import step
 
-with step.running(snakemake.log[0]):
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.contracts.train import TrainingJob
     from snaketune.engines import get_trainer
     from snaketune.pilot import forecast_record

@@ -26,6 +26,7 @@ LLAMA = "llama-cpp-python==0.3.36"
 SDIST = "llama_cpp_python-0.3.36.tar.gz"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 CONVERTER = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/", "LICENSE")
+PLUGIN_PATH = "../../../../scripts"  # from site-packages
 BUILD = {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}
 
 
@@ -37,6 +38,7 @@ def main(dev: bool) -> None:
     parts = [
         ("virtual environment", _environment_stamp(), _make_environment),
         ("packages", _digest("requirements.txt", "constraints.txt"), lambda: _install("requirements.txt")),
+        ("logger plugin", PLUGIN_PATH, _link_plugin),
         ("converter", SDIST_SHA256, _unpack_converter),
     ]
     if sys.platform == "linux":
@@ -102,6 +104,12 @@ def _make_environment() -> None:
 
 def _install(requirements: str) -> None:
     _pip("install", "-r", requirements, "-c", "constraints.txt", env=BUILD)
+
+
+def _link_plugin() -> None:
+    """Let Python find scripts/, and in it Snakemake its logger plugin; relative, so that the folder can be moved."""
+    (site_packages,) = ENVIRONMENT.glob("lib/python3*/site-packages")
+    (site_packages / "snaketune.pth").write_text(f"{PLUGIN_PATH}\n")
 
 
 def _unpack_converter() -> None:

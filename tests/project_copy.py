@@ -39,7 +39,7 @@ evaluate: {max_rows: 12, max_new_tokens: 8}
 # what the machine and the moment decide, not the settings
 MEASURED = re.compile(
     r"(^|/)(logs|benchmarks|checkpoints|report|\..*)/"
-    r"|(^|/)(\..*|.*timing\.jsonl?|run\.json|pilot/(decision\.json|index\.html))$"
+    r"|(^|/)(\..*|.*timing\.jsonl?|events(\.old)?\.jsonl|run\.json|pilot/(decision\.json|index\.html))$"
 )
 
 
@@ -81,10 +81,14 @@ class Project:
     def snakemake(self, *arguments: str, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
         chosen = ["--configfile", self.configuration] if self.configuration else []
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        modules = [
+            str(self.folder / "scripts"),
+            *filter(None, [environment.get("PYTHONPATH")]),
+        ]  # this copy's own plugin
         return subprocess.run(
             ["snakemake", *arguments, *chosen],
             cwd=self.folder,
-            env=os.environ | {"PATH": path, "PYTHONPATH": ""} | environment,
+            env=os.environ | {"PATH": path} | environment | {"PYTHONPATH": os.pathsep.join(modules)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -93,7 +97,7 @@ class Project:
 
     def stale(self, *arguments: str) -> set[str]:
         """The rules that `snakemake -n` would run, the targets without a script left out."""
-        said = self.snakemake("-n", "-p", *arguments)
+        said = self.snakemake("-n", *arguments)
         assert said.returncode == 0, said.stdout
         return rules_in(said.stdout)
 

@@ -31,7 +31,7 @@ class Terminal:
         self.process = subprocess.Popen(
             ["snakemake", *arguments, *(["--configfile", project.configuration] if project.configuration else [])],
             cwd=project.folder,
-            env=os.environ | {"PATH": path, "PYTHONPATH": "", "TERM": "dumb"},
+            env=os.environ | {"PATH": path, "PYTHONPATH": str(project.folder / "scripts"), "TERM": "dumb"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

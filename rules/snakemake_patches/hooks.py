@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import psutil
+from snakemake.logging import logger
 from snaketune.runtime import locks, step
 from snaketune.runtime.locks import backup_modified
 
@@ -26,7 +26,7 @@ def back_up_edited_outputs(workflow: Any) -> None:
         for file in map(str, job.output):
             if Path(file).exists() and workflow.persistence.journal.is_modified(file):
                 kept = backup_modified(file)
-                print(f"snaketune: {file} was changed after its step wrote it; yours is now {kept}", file=sys.stderr)
+                logger.warning(f"snaketune: {file} was changed after its step wrote it; yours is now {kept}")
 
 
 def stop_steps_on_sigterm(results: Path) -> None:

@@ -64,6 +64,10 @@ class TrainingError(UserError):
     """A training that cannot go on: non-finite values, a broken checkpoint, nothing to train on."""
 
 
+class StoppedError(TrainingError):
+    """A training that a person's signal ended in order, and that goes on from there."""
+
+
 class PackageError(UserError):
     """A product that is not the model that was trained: a failed conversion or fidelity gate."""
 

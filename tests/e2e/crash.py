@@ -82,7 +82,7 @@ def killed_run(
     left: how many kills this project is still to see, this one included; they share what is left of the work.
     longest: seconds after a job's start, at most.
     """
-    terminal = Terminal(project)
+    terminal = Terminal(project, "--logger-snaketune-off")
     share, delay = draw.random() / left, draw.random() * longest
     try:
         reached = terminal.until(lambda: TOTAL.search(terminal.said))

@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 WILDCARDS = re.compile(r"^    wildcards: (.*)$", re.MULTILINE)
 NOWHERE = re.compile(r"Nothing to be done")
@@ -44,7 +45,7 @@ class DryRuns:
 
     def stale(self, folder: Path, *arguments: str) -> set[str]:
         """The jobs that `snakemake -n` would run there, as `rule` or `rule:wildcard`; the stages' targets left out."""
-        text = self.run(folder, "-n", "-p", *arguments).stdout  # Snakemake's own text and not our table
+        text = self.run(folder, "-n", *arguments).stdout
         found = {named(rule, below) for rule, below in JOB.findall(text)}
         assert found or NOWHERE.search(text), text
         return found - {"all", "data", "plan", "pilot", "train", "package", "evaluate", "report"}
@@ -59,7 +60,7 @@ class DryRuns:
 
 def _start() -> subprocess.Popen[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": ""}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "scripts")}
     command = [sys.executable, __file__]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 

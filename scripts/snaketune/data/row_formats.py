@@ -108,10 +108,7 @@ def _prompt(row: Fields, name: str, layout: Layout) -> str | list[Any]:
 
 
 def _filled(template: str, row: Fields) -> str:
-    """Return a template with the row's own fields in it; the words before an empty field are left out with it.
-
-    {name?} stands for a field that a row may lack.
-    """
+    """Return a template with the row's own fields in it; the words before an empty field are left out with it."""
     pieces = PLACEHOLDER.split(template)
     text, was_empty = "", False
     for words, name in zip(pieces[0::2], [*pieces[1::2], None], strict=True):
@@ -120,10 +117,9 @@ def _filled(template: str, row: Fields) -> str:
         if name is None:
             text += words
             continue
-        name, is_optional = name.removesuffix("?"), name.endswith("?")
-        if name not in row and not is_optional:
+        if name not in row:
             raise Rejection("missing-field", f"the template names `{name[:40]}`, which the row does not have")
-        value = row.get(name)
+        value = row[name]
         if type(value) in (int, float):
             value = str(value)
         if value is not None and type(value) is not str:

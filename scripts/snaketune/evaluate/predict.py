@@ -229,13 +229,13 @@ class Predictor:
             max((len(prompts[name][0]) + prompts[name][1] for name in to_generate), default=0),
         )
         model = self.variant.load(dtype=self.config.dtype, context_length=longest, threads=self.threads)
-        self._consume(self._score(model, requests, to_score), len(to_score), "scored")
-        self._consume(self._generate(model, prompts, to_generate), len(to_generate), "answered")
+        self._consume(self._score(model, requests, to_score), len(to_score), "scored", "rows")
+        self._consume(self._generate(model, prompts, to_generate), len(to_generate), "answered", "answers")
 
-    def _consume(self, names: Iterator[str], total: int, what: str) -> None:
+    def _consume(self, names: Iterator[str], total: int, what: str, unit: str) -> None:
         """Run the iterator to its end while showing the progress."""
         label = f"{self.variant.name}, {what}"
-        for _ in progress(names, label, total):
+        for _ in progress(names, what, total, unit=unit):
             pass
         if total:
             _print(f"{label}: {total}")

@@ -150,12 +150,6 @@ def measurements(folder: StrPath) -> Measurements:
     )
 
 
-def headline(folder: StrPath) -> str:
-    """Lines for the terminal: the conclusion, the file, how to run it, and where the report is."""
-    written = RunFiles(folder).record("report/report.json", RunReport)
-    return conclusion.terminal_lines(written or collect(folder))
-
-
 def _findings(run: RunFiles) -> RunFindings:
     config = run.json("config.json") or {}
     return RunFindings(

@@ -13,14 +13,13 @@ from typing import Any
 from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
 from snaketune.contracts.package import Fidelity
-from snaketune.contracts.report import Command, Conclusion, GgufFile, RunFindings, RunReport, Status
+from snaketune.contracts.report import Command, Conclusion, GgufFile, RunFindings, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.report.formatting import (
     format_difference,
     format_number,
     format_p,
     format_signed,
-    format_size,
     format_value,
     metrics_of,
 )
@@ -379,16 +378,3 @@ def commands(found: RunFindings, file: GgufFile | None) -> list[Command]:
     if file:
         made.append(Command(title="With llama.cpp", command=f"llama-cli -m {shlex.quote(file.file)}"))
     return made
-
-
-def terminal_lines(report: RunReport) -> str:
-    """The conclusion for a terminal."""
-    conclusion = report.conclusion
-    sentences = [conclusion.sentence, conclusion.quality, conclusion.vs_previous, *conclusion.warnings]
-    lines = [sentence for sentence in sentences if sentence]
-    if conclusion.file:
-        lines.append(f"file:   {conclusion.file} ({format_size(conclusion.bytes or 0)})")
-    if conclusion.commands:
-        lines.append("run:    " + conclusion.commands[0].command.replace("\n", " && "))
-    lines.append(f"report: {report.folder}/report/index.html")
-    return "\n".join(lines)

@@ -1,25 +1,71 @@
-"""Progress of long work: a bar on a terminal, a plain line at intervals in a log."""
+"""Progress of long work: events of the run, a bar on a terminal without a display, plain lines in a log."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
 from typing import TypeVar
+
+from snaketune.files import StrPath
+from snaketune.runtime.events import Progress, report_progress
 
 Item = TypeVar("Item")
 LOG_INTERVAL = 15.0  # seconds between plain lines
+POLL_INTERVAL = 1.0  # seconds between two looks at a file that grows
 
 
-def progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+def progress(items: Iterable[Item], label: str, total: int | None = None, *, unit: str = "rows") -> Iterator[Item]:
     """Pass the items on while showing how many went by (of `total`, where it is known)."""
     terminal = getattr(sys.stderr, "terminal", sys.stderr)  # past the copy into a step's log (step.py)
     if total is None and isinstance(items, Sized):
         total = len(items)
+    items = _reported(items, label, total, unit)
     if terminal.isatty():
         yield from _bar(items, label, total, terminal)
     else:
         yield from _lines(items, label, total)
+
+
+def _reported(items: Iterable[Item], label: str, total: int | None, unit: str) -> Iterator[Item]:
+    """Pass the items on, and write events of how many went by and of the time left."""
+    began = time.monotonic()
+    count = 0
+    report_progress(Progress(activity=label, done=0, total=total, unit=unit))
+    for count, item in enumerate(items, 1):
+        yield item
+        left = (time.monotonic() - began) / count * (total - count) if total else None
+        report_progress(Progress(activity=label, done=count, total=total, unit=unit, seconds_left=_rounded(left)))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(max(seconds, 0.0), 1)
+
+
+@contextlib.contextmanager
+def watching(path: StrPath, label: str, total: int | None = None) -> Iterator[None]:
+    """Report the growing size of a file that a library or another program writes during the block.
+
+    total: the bytes that it will have, as far as they can be estimated.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(POLL_INTERVAL):
+            with contextlib.suppress(OSError):
+                report_progress(Progress(activity=label, done=Path(path).stat().st_size, total=total, unit="bytes"))
+
+    report_progress(Progress(activity=label, done=0, total=total, unit="bytes"))
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _bar(items: Iterable[Item], label: str, total: int | None, terminal: object) -> Iterator[Item]:

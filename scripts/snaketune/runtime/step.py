@@ -1,4 +1,8 @@
-"""Runs a step: stderr is copied to the log, and a UserError is printed without a traceback (exit code 1)."""
+"""Runs a step: stderr is copied to the log, and a UserError is printed without a traceback (exit code 1).
+
+Where a display draws on the terminal (DISPLAY_VARIABLE), stderr goes to the log alone, and what a person is to read
+goes to the events of the run, which the display follows.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,33 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from snaketune.errors import UserError, to_resource_error
-from snaketune.runtime import locks
+from snaketune.errors import StoppedError, UserError, to_resource_error
+from snaketune.runtime import events, locks
 
 
 class _Tee(io.TextIOBase):
-    """Writes to the terminal as it is, and to the log without the redrawn lines of a progress bar."""
+    """Writes to several streams: the terminal, which comes first, and the log."""
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
-        self.terminal, self.log = terminal, log
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    @property
+    def terminal(self) -> TextIO:
+        """Where a line may be redrawn if it is a terminal, past the log; the log itself where a display draws."""
+        return self.streams[0]
 
     def write(self, text: str) -> int:
-        for stream in (self.terminal, self.log):
+        for stream in self.streams:
             with contextlib.suppress(OSError):  # a closed terminal or a full disk: output must not end the step
                 stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        for stream in (self.terminal, self.log):
+        for stream in self.streams:
             with contextlib.suppress(OSError):
                 stream.flush()
 
@@ -63,10 +72,13 @@ def block_torch() -> None:
 
 
 @contextlib.contextmanager
-def running(log: str | Path, *, needs_torch: bool = False) -> Iterator[None]:
+def running(
+    log: str | Path, *, wildcards: Mapping[str, str] | None = None, needs_torch: bool = False
+) -> Iterator[None]:
     """Run a step's work: stderr is copied to `log`; a UserError is shown as its sentences and ends with exit code 1.
 
-    needs_torch: whether the step computes with PyTorch; otherwise its process is kept free of it.
+    wildcards: those of the rule, for the events; needs_torch: whether the step computes with PyTorch; otherwise its
+    process is kept free of it.
 
     A full disk and a lack of memory become such errors. Any other exception is a defect of ours: the log keeps its
     traceback, and the exit code is 1 as well. No step runs twice at once: the second one fails and names the pid of
@@ -75,37 +87,78 @@ def running(log: str | Path, *, needs_torch: bool = False) -> Iterator[None]:
     terminal = sys.stderr
     if not needs_torch:
         block_torch()
-    try:
-        with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
-            yield
-    except UserError as error:
-        _print_message(f"snaketune: {error}", terminal)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        _print_message(f"snaketune: {Path(log).stem} was stopped; run snakemake again to go on", terminal)
-        raise SystemExit(128 + signal.SIGINT) from None
+    with events.reporting(log, wildcards) as reported:
+        try:
+            with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
+                yield
+        except UserError as error:
+            _end(reported, "stopped" if isinstance(error, StoppedError) else "failed", str(error), terminal)
+            raise SystemExit(1) from None
+        except _InternalError as error:
+            _end(reported, "failed", str(error), terminal)
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            _end(reported, "stopped", f"{Path(log).stem} was stopped; run snakemake again to go on", terminal)
+            raise SystemExit(128 + signal.SIGINT) from None
+
+
+class _InternalError(Exception):
+    """A defect of ours; the log has the traceback."""
+
+
+def _end(reported: events.StepEvents | None, state: events.State, message: str, terminal: TextIO) -> None:
+    """Say how a step ended without success: to the display that follows the events, else to the terminal."""
+    if reported is not None:
+        reported.add(state, message)
+    if not _is_displayed():
+        _print_message(f"snaketune: {message}", terminal)
+
+
+def _is_displayed() -> bool:
+    return bool(os.environ.get(events.DISPLAY_VARIABLE))
 
 
 @contextlib.contextmanager
 def _logged(log: str | Path) -> Iterator[None]:
-    """Copy stderr to `log` during the block, and what it ends with as well."""
+    """Copy stderr to `log` during the block, and what it ends with as well; where a display draws, into `log` alone."""
     terminal = sys.stderr
     log_file = _open_log(log)
-    sys.stderr = _Tee(terminal, log_file)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_close, log_file)
+        if _is_displayed():
+            for standard in (1, 2):  # also what C libraries and programs say
+                stack.enter_context(_redirected(standard, log_file.fileno()))
+            sys.stderr = _Tee(log_file)
+        else:
+            sys.stderr = _Tee(terminal, log_file)
+        try:
+            yield
+        except Exception as error:
+            known = error if isinstance(error, UserError) else to_resource_error(error, log)
+            if known:
+                _print_message(f"snaketune: {known}", log_file)
+                raise known from None
+            _print_message("".join(traceback.format_exception(error)), log_file)
+            raise _InternalError(f"internal error; see the traceback in {log} and please report it") from None
+        finally:
+            sys.stderr = terminal
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int, target: int) -> Iterator[None]:
+    """Let one file descriptor lead where another does, during the block."""
+    saved = os.dup(descriptor)
+    os.dup2(target, descriptor)
     try:
         yield
-    except Exception as error:
-        known = error if isinstance(error, UserError) else to_resource_error(error, log)
-        if known:
-            _print_message(f"snaketune: {known}", log_file)
-            raise known from None
-        _print_message("".join(traceback.format_exception(error)), log_file)
-        _print_message(f"snaketune: internal error; see the traceback in {log} and please report it", terminal)
-        raise SystemExit(1) from None
     finally:
-        sys.stderr = terminal
-        with contextlib.suppress(OSError):
-            log_file.close()
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+def _close(log_file: TextIO) -> None:
+    with contextlib.suppress(OSError):
+        log_file.close()
 
 
 def _open_log(log: str | Path) -> TextIO:

@@ -24,7 +24,7 @@ import msgspec
 from snaketune import files
 from snaketune.config.schema import canonical
 from snaketune.contracts.train import TrainingJob, TrainingSummary, VisitCounts
-from snaketune.errors import TrainingError, UserError
+from snaketune.errors import StoppedError, TrainingError, UserError
 from snaketune.files import Record
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler
@@ -148,9 +148,9 @@ class DeferredSignals:
         self.received = self.received or number
 
 
-def interruption_error(number: int, step: int) -> TrainingError:
+def interruption_error(number: int, step: int) -> StoppedError:
     """What to raise once the checkpoint of `step` is written; number: the signal's."""
-    return TrainingError(
+    return StoppedError(
         f"stopped by {signal.Signals(number).name} after step {step}; {CHECKPOINT_SAVED}",
         fix="Run snakemake again: training resumes from there",
     )

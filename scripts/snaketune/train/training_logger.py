@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import SupportsFloat
 
 from snaketune.contracts.train import StepMetrics, StepTiming, TrainingTiming, ValidationMetrics
+from snaketune.runtime.events import Progress, report_progress
 from snaketune.train.batches import EpochSampler
 from snaketune.train.checkpoints import TrainerState
 from snaketune.train.metrics_log import (
@@ -114,12 +115,31 @@ class TrainingLogger:
         }
         self.tracker.log(step, numbers)
         left = seconds / (self.state.step - self.resumed_from) * (num_steps - step)
+        report_progress(
+            Progress(
+                activity="",
+                done=step,
+                total=num_steps,
+                unit="step",
+                seconds_left=round(left, 1),
+                loss=round_significant(loss),
+                validation_loss=round_significant(self.last_validation_loss),
+                best_validation_loss=round_significant(self.state.early_stopping.best_loss),
+                learning_rate=round_significant(pending.learning_rate),
+                tokens_per_second=round(tokens_per_second, 1),
+                memory_bytes=peak,
+            )
+        )
         self.status_line.show(
             f"step {step}/{num_steps}  epoch {epoch:.2f}  loss {loss:.4f}  "
             f"validation {self.last_validation_loss:.4f} best {self.state.early_stopping.best_loss:.4f}  "
             f"lr {pending.learning_rate:.1e}  grad norm {grad_norm:.2f}  {tokens_per_second:.0f} target tokens/s  "
             f"padding {pending.padding_ratio:.0%}  {peak / GB:.2f} GB  {format_duration(left)} left"
         )
+
+    def report_validation(self, done: int, total: int) -> None:
+        """Say how many of the validation rows have been scored."""
+        report_progress(Progress(activity=f"validation after step {self.state.step}", done=done, total=total))
 
     def log_validation(self, loss: float) -> None:
         """Log a validation, before it is known whether it is the best."""

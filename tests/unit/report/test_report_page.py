@@ -16,7 +16,7 @@ from project_copy import Project
 from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore
 from snaketune import files
 from snaketune.contracts.report import RunReport
-from snaketune.report import collect, formatting, page
+from snaketune.report import collect, formatting, outcome, page
 
 # the report knows what is in them from elsewhere
 UNREAD = ("test.jsonl", "train.jsonl", "valid.jsonl", "records.jsonl", "general.jsonl", "adapter_config.json")
@@ -135,7 +135,7 @@ def test_run_that_stopped_at_its_pilot_says_no_go_and_why(run: Path) -> None:
     shutil.rmtree(run / "report")
     assert collect.collect(run).conclusion.status == "no-go"
     assert "the loss did not fall" in render(run)
-    assert "the loss did not fall" in collect.headline(run)
+    assert "the loss did not fall" in collect.collect(run).conclusion.sentence
 
 
 def test_overridden_no_go_is_a_warning(run: Path) -> None:
@@ -283,9 +283,9 @@ def test_conclusion_claims_no_more_than_the_paired_test(
     assert ("could show" in conclusion.sentence) == (status == "same")
 
 
-def test_headline_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
+def test_outcome_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
     report = write_page(run)
-    lines = collect.headline(run).splitlines()
+    lines = outcome.outcome_lines(run)
     assert lines[0] == report.conclusion.sentence
     assert report.conclusion.quality in lines[1]
     assert str(report.conclusion.file) in lines[-3]

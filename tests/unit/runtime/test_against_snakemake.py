@@ -3,10 +3,7 @@
 import ast
 import asyncio
 import inspect
-import logging
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +17,10 @@ import snakemake_patches
 import yaml
 from snakemake.dag import DAG
 from snakemake.jobs import Job, Reason
-from snakemake.persistence import ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.workflow import Workflow
-from snakemake_interface_logger_plugins.common import LogEvent
-from snakemake_patches import ancient_inputs, error_echo, metadata, output_mtimes
+from snakemake_patches import ancient_inputs, metadata, output_mtimes
 from snaketune.errors import ResourceError
 from snaketune.runtime.locks import OutputJournal
 
@@ -33,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PATCHES = [
     path
     for path in sorted((ROOT / "rules/snakemake_patches").glob("*.py"))
-    if path.name not in ("__init__.py", "hooks.py", "rerun_reasons.py")
+    if path.name not in ("__init__.py", "hooks.py")
 ]
 
 
@@ -190,70 +185,6 @@ def test_only_inputs_that_are_not_ancient_are_compared(persistence: metadata.Jou
     assert persistence._input(FakeJob()) == ["train.safetensors"]
 
 
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logging.LogRecord]]:
-    """What passes the filter of Snakemake's logger."""
-    monkeypatch.setattr(error_echo.ErrorEcho, "jobs_failed", False)
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
-    ours = error_echo.ErrorEcho()
-    logger = snakemake.logging.logger
-    logger.addHandler(handler)
-    logger.addFilter(ours)
-    yield records
-    logger.removeHandler(handler)
-    logger.removeFilter(ours)
-
-
-def print_failure(code: int) -> None:
-    """Print the exception of a failed step as Snakemake's local executor does."""
-    command = "set -euo pipefail;  /usr/bin/python3 /home/José/.snakemake/scripts/tmp8x_z1k.train_adapter.py"
-    try:
-        try:
-            raise subprocess.CalledProcessError(code, command)
-        except BaseException:
-            raise snakemake.exceptions.RuleException("CalledProcessError in file ...") from None
-    except Exception as error:
-        snakemake.exceptions.print_exception(error, {})
-
-
-def test_errors_still_carry_the_event_that_they_are_told_apart_by(logged: list[logging.LogRecord]) -> None:
-    try:
-        raise snakemake.exceptions.WorkflowError("the disk is gone")
-    except Exception as error:
-        snakemake.exceptions.print_exception(error, {})
-    assert [(record.event, record.exception) for record in logged] == [(LogEvent.ERROR, "WorkflowError")]  # type: ignore[attr-defined]
-
-
-def test_the_exception_of_a_failed_step_is_dropped(logged: list[logging.LogRecord]) -> None:
-    print_failure(1)
-    print_failure(-15)  # ended by a person
-    print_failure(-2)
-    assert logged == []
-
-
-def test_a_step_that_a_signal_killed_is_named_with_the_signal(logged: list[logging.LogRecord]) -> None:
-    print_failure(-9)
-    print_failure(-11)
-    assert [record.getMessage()[:52] for record in logged] == [
-        "snaketune: train_adapter was ended by SIGKILL. If no",
-        "snaketune: train_adapter was ended by SIGSEGV. That ",
-    ]
-
-
-def test_after_failed_jobs_the_last_workflow_error_is_dropped_and_no_other(
-    logged: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = inspect.getsource(Workflow.execute)
-    assert text.index("self._onerror(") < text.index("raise WorkflowError(", text.index("self._onerror("))
-    assert text.count("raise WorkflowError(", text.index("self._onerror(")) == 1
-    monkeypatch.setattr(error_echo.ErrorEcho, "jobs_failed", True)
-    for error in (snakemake.exceptions.WorkflowError("jobs failed"), snakemake.exceptions.RuleException("other")):
-        snakemake.exceptions.print_exception(error, {})
-    assert [record.exception for record in logged] == ["RuleException"]  # type: ignore[attr-defined]
-
-
 def test_the_scheduler_still_waits_for_jobs_at_sigterm_with_a_handler_set_before_onstart() -> None:
     assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in inspect.getsource(JobScheduler.__init__)
     text = inspect.getsource(Workflow.execute)
@@ -264,18 +195,6 @@ def test_outputs_are_removed_after_onstart_and_a_job_is_marked_as_started_then()
     assert "await self.remove_existing_output()" in inspect.getsource(Job.prepare)
     assert "persistence.started(self, external_jobid)" in inspect.getsource(Job.register)
     assert "await self.dag.workflow.persistence.finished(self)" in inspect.getsource(Job.postprocess)
-
-
-def test_a_dry_run_counts_its_jobs_before_the_scheduler_takes_them_for_finished() -> None:
-    text = inspect.getsource(Workflow.execute)
-    assert text.index("event=LogEvent.RUN_INFO") < text.index("# the dryrun case") < text.index("scheduler.schedule()")
-    assert text[text.index("# the dryrun case") :].index("RUN_INFO") < text.index("scheduler.schedule()")
-
-
-def test_a_change_of_params_that_is_none_still_iterates_over_files() -> None:
-    unchanged = ParamsChange() | ParamsChange(files={"a"})
-    assert not unchanged
-    assert list(unchanged) == ["a"]  # `--list-changes params` prints these: without it the override has no reason
 
 
 def test_the_profile_switches_snakemakes_own_locks_off() -> None:

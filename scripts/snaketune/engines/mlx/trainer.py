@@ -206,7 +206,7 @@ class Trainer:
         return self.state.step == self.sampler.num_steps
 
     def should_evaluate(self) -> bool:
-        return self.state.step % self.config.eval_interval(self.sampler.num_steps) == 0 or self.is_last_step()
+        return self.state.step % self.config.eval_steps == 0 or self.is_last_step()
 
     def checkpoint_due(self) -> bool:
         return time.monotonic() - self.last_save_time > CHECKPOINT_INTERVAL
@@ -339,10 +339,14 @@ class Trainer:
         """This process's part of the validation rows, sorted by length."""
         lengths, unpacked = self.valid_rows.lengths, dataclasses.replace(self.batching, packed=False)
         order = np.argsort(lengths, kind="stable")
+        done = 0
         for start in range(0, len(order), VALIDATION_WINDOW):
             window = order[start : start + VALIDATION_WINDOW]
             for part in self.group.shard(unpacked.split(window, lengths)):
+                self.logger.report_validation(done, len(order))
                 yield collate(self.valid_rows, part, unpacked)
+                done += len(part)
+            done = start + len(window)
 
 
 def divergence_error(step: int, times: int) -> TrainingError:

@@ -1,0 +1,66 @@
+"""Lines of the display: numbers, times and progress in the fewest words that a person can read at a glance."""
+
+from __future__ import annotations
+
+from snaketune.display.board import Job, Stage
+from snaketune.runtime.events import Progress
+
+KILO = 1000.0
+
+
+def format_time(seconds: float) -> str:
+    """`4.2 s`, `35 s`, `2:05 min` or `1:02:03 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """`812 kB`, `1.3 GB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < KILO:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
+        count /= KILO
+    return f"{count:.1f} GB"
+
+
+def format_progress(progress: Progress) -> str:
+    """How far a step is: `training step 120 of 400, loss 0.482, validation 0.510, 1,240 tokens/s, 2:05 min left`."""
+    parts = [f"{progress.activity} {_count(progress)}".strip()]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.validation_loss is not None:
+        parts.append(f"validation {progress.validation_loss:.3f}")
+    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{format_time(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _count(progress: Progress) -> str:
+    if progress.unit == "bytes":
+        done, total = format_bytes(progress.done), format_bytes(progress.total) if progress.total else ""
+        return f"{done} of {total}" if total else done
+    if not progress.total and not progress.done:
+        return ""
+    if progress.unit == "step":
+        return f"step {progress.done:,}" + (f" of {progress.total:,}" if progress.total else "")
+    return f"{progress.done:,}" + (f" of {progress.total:,}" if progress.total else "") + f" {progress.unit}"
+
+
+def job_line(job: Job) -> str:
+    """What one job does now."""
+    if job.started is None:
+        return f"{job.name}: waiting to start"
+    return f"{job.name}: {format_progress(job.progress)}" if job.progress else job.name
+
+
+def stage_count(stage: Stage) -> str:
+    """How many of a stage's steps are through, where it has more than one."""
+    return f"{stage.finished} of {stage.planned}" if stage.planned > 1 else ""

@@ -1,0 +1,107 @@
+"""Terminal view of a run: one line a stage, redrawn in place while it works, and left standing when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from snaketune.display.board import Board, Job, Stage
+from snaketune.display.lines import format_time, job_line
+from snaketune.runtime.events import Event
+
+NAME_WIDTH = 9
+TIME_WIDTH = 11
+NARROW = 40  # columns, below which the times are left out
+MIN_ROWS = 3
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+ASCII_FRAMES = "|/-\\"
+
+
+class _Console(Console):
+    """A console that leaves the cursor where it is: a killed run must not hide it for good."""
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
+        return False
+
+
+class TerminalView:
+    """Draws the stages at work below the lines that stand."""
+
+    def __init__(self, stream: TextIO, board: Board) -> None:
+        self.board = board
+        self.console = _Console(file=stream, highlight=False, markup=False, emoji=False)
+        unicode = (self.console.encoding or "").startswith("utf")
+        self.done, self.wrong, self.ellipsis = ("✓", "✗", "…") if unicode else ("+", "x", "...")
+        self.frames = FRAMES if unicode else ASCII_FRAMES
+        self._frame = 0
+        self._standing: set[str] = set()  # the stages whose line is final
+        self._live = Live(
+            console=self.console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=True
+        )
+        self._live.start()
+
+    def say(self, text: str) -> None:
+        """Print lines for a person above those that are redrawn."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def ended(self, job: Job, event: Event) -> None:
+        """Leave the line of a stage standing once all of it is done."""
+        stage = self.board.stage(job.step)
+        if stage.is_done and stage.name not in self._standing:
+            self._stand(stage, event.time)
+
+    def _stand(self, stage: Stage, now: float) -> None:
+        self._standing.add(stage.name)
+        mark, style = (self.wrong, "red") if stage.failed else (self.done, "green")
+        text = stage.result
+        if not stage.is_done:
+            failed = f"{len(stage.failed)} failed" if stage.failed else ""
+            text = ", ".join(filter(None, [f"{stage.finished} of {stage.planned} steps done", failed]))
+        self.console.print(self._line(mark, style, stage.name, text, format_time(stage.elapsed(now))), soft_wrap=True)
+
+    def tick(self, now: float) -> None:
+        """Draw the stages at work anew."""
+        self._frame += 1
+        rows = list(self._rows(now))
+        room = max(MIN_ROWS, self.console.height - 2)
+        if len(rows) > room:
+            rows = [*rows[: room - 1], Text(f"    and {len(rows) - room + 1} more at work", style="dim")]
+        self._live.update(Group(*rows), refresh=True)
+
+    def _rows(self, now: float) -> Iterator[Text]:
+        spinner = self.frames[self._frame % len(self.frames)]
+        for stage in self.board.stages.values():
+            for number, job in enumerate(stage.jobs.values()):
+                name, mark = (stage.name, spinner) if number == 0 else ("", " ")
+                yield self._line(mark, "cyan", name, job_line(job), format_time(job.seconds(now)))
+
+    def _line(self, mark: str, style: str, name: str, text: str, time: str) -> Text:
+        """Compose a line that fits: mark, stage, what is to say, time."""
+        width = self.console.width - 1  # a full line would wrap on some terminals
+        shown_time = f"{time:>{TIME_WIDTH}}" if width >= NARROW else ""
+        room = max(0, width - 3 - NAME_WIDTH - len(shown_time))
+        line = Text(no_wrap=True, end="")
+        line.append(f" {mark} ", style=style)
+        line.append(f"{name:<{NAME_WIDTH}}", style="bold")
+        line.append(set_cell_size(self._fit(text, room), room))
+        line.append(shown_time, style="dim")
+        return line
+
+    def _fit(self, text: str, room: int) -> str:
+        text = text.replace("\n", " ")
+        if cell_len(text) <= room:
+            return text
+        return set_cell_size(text, max(0, room - len(self.ellipsis))).rstrip() + self.ellipsis
+
+    def close(self, now: float) -> None:
+        """Stop drawing; leave a line for each stage that did not get to its end."""
+        self._live.stop()
+        for stage in self.board.stages.values():
+            begun = stage.finished or stage.failed or stage.jobs
+            if begun and stage.name not in self._standing:
+                self._stand(stage, now)
