@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 14 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench new chat docs clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench new import chat docs clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -44,12 +44,16 @@ bench: setup-dev ## measure against others and write docs/benchmarks.md
 new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=...
 	@$(PYTHON) -m snaketune.config.presets "$(NAME)" "$(PRESET)"
 
+import: setup ## make one out of another tool's: make import FROM=axolotl.yaml NAME=mine
+	@$(PYTHON) -m snaketune.importers.command "$(FROM)" "$(NAME)" "$(WITHOUT)"
+
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml
 	@$(PYTHON) -m snaketune.evaluate.metrics docs/evaluation.md
+	@$(PYTHON) -m snaketune.importers.reference docs/moving-in.md
 
 clean: ## remove the demo's results (set-up stays)
 	rm -rf results/demo results/models .snakemake

@@ -97,7 +97,7 @@ class Project:
 
     def stale(self, *arguments: str) -> set[str]:
         """The rules that `snakemake -n` would run, the targets without a script left out."""
-        said = self.snakemake("-n", *arguments)
+        said = self.snakemake("-n", "-p", *arguments)
         assert said.returncode == 0, said.stdout
         return rules_in(said.stdout)
 

@@ -17,6 +17,7 @@ import grimp
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "scripts" / "snaketune"
 PATCHES = ROOT / "rules" / "snakemake_patches"
+NO_PATCHES = ("__init__.py", "hooks.py", "rerun_reasons.py")
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 6
 # the aliases of report/ count as what they stand for
@@ -46,15 +47,15 @@ def counts() -> list[Count]:
     modules = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
     long = [where for where, node in functions if _length(node) > MAX_FUNCTION_LINES]
     wide = [where for where, node in functions if _num_parameters(node) > MAX_PARAMETERS]
-    patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in ("__init__.py", "hooks.py"))
+    patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in NO_PATCHES)
     circles = import_circles()
     return [
         Count("dict[str, Any] slots in signatures", slots, 69, 40, untyped),
-        Count("modules", len(modules), 119, 119, []),
+        Count("modules", len(modules), 135, 135, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),
         Count(f"functions with over {MAX_PARAMETERS} parameters", len(wide), 0, 0, wide),
-        Count("Snakemake patches", len(patches), 4, 6, patches),
+        Count("Snakemake patches", len(patches), 5, 6, patches),
     ]
 
 

@@ -6,6 +6,7 @@ that they rely on. What a public hook can do is in `hooks.py`, and what an optio
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,35 @@ def apply(workflow: Any, results: str, run: str) -> None:
     """Install the patches for one workflow; results: the folder of all results, run: the name of its run."""
     check_version(snakemake.__version__)
     # only now: another version may lack what these modules import
-    from snakemake_patches import ancient_inputs, exclusive_execution, metadata, output_mtimes
+    from snakemake_patches import (
+        ancient_inputs,
+        dry_run_table,
+        exclusive_execution,
+        metadata,
+        output_mtimes,
+    )
 
     journal = OutputJournal(Path(results, ".made", "outputs.jsonl"))
     ancient_inputs.apply()
     output_mtimes.apply()
     metadata.apply(journal, Path(results, ".made", "metadata"))
     exclusive_execution.apply(workflow, Path(results), run, journal)
+    dry_run_table.apply(workflow, f"{run} ({config_name(workflow)})")
+    import_first_in_steps(Path(workflow.basedir, "scripts"))
+
+
+def config_name(workflow: Any) -> str:
+    """Return the configuration that a workflow was started with, as a person names it."""
+    given = [os.path.relpath(file) for file in workflow.overwrite_configfiles]
+    return " and ".join(given) or "config.yaml"
+
+
+def import_first_in_steps(library: Path) -> None:
+    """Have the steps import the library beside the Snakefile, not one that Python's environment names.
+
+    Snakemake appends its search paths for scripts, after site-packages; processes that it starts inherit this.
+    """
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(library), os.environ.get("PYTHONPATH")]))
 
 
 def on_start(workflow: Any, results: str) -> None:

@@ -45,7 +45,7 @@ class DryRuns:
 
     def stale(self, folder: Path, *arguments: str) -> set[str]:
         """The jobs that `snakemake -n` would run there, as `rule` or `rule:wildcard`; the stages' targets left out."""
-        text = self.run(folder, "-n", *arguments).stdout
+        text = self.run(folder, "-n", "-p", *arguments).stdout  # Snakemake's own text and not our table
         found = {named(rule, below) for rule, below in JOB.findall(text)}
         assert found or NOWHERE.search(text), text
         return found - {"all", "data", "plan", "pilot", "train", "package", "evaluate", "report"}

@@ -180,7 +180,7 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     lr_scheduler: Literal["cosine", "linear", "constant"]
     min_lr_ratio: float
     warmup_steps: float
-    eval_steps: int
+    eval_steps: float
     early_stopping_patience: int | None
     early_stopping_min_delta: float
     save_total_limit: int
@@ -197,6 +197,11 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     def rows_per_step(self) -> int:
         """Rows in one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps
+
+    def eval_interval(self, num_steps: int) -> int:
+        """Steps between validations in a training of `num_steps`, of which eval_steps may be a share."""
+        steps = self.eval_steps * num_steps if self.eval_steps < 1 else self.eval_steps
+        return max(1, round(steps))
 
     def for_pilot(self, max_steps: int | None) -> TrainConfig:
         """These settings for the pilot: one epoch or `max_steps`, and no end when the loss diverges.

@@ -108,7 +108,10 @@ def _prompt(row: Fields, name: str, layout: Layout) -> str | list[Any]:
 
 
 def _filled(template: str, row: Fields) -> str:
-    """Return a template with the row's own fields in it; the words before an empty field are left out with it."""
+    """Return a template with the row's own fields in it; the words before an empty field are left out with it.
+
+    {name?} stands for a field that a row may lack.
+    """
     pieces = PLACEHOLDER.split(template)
     text, was_empty = "", False
     for words, name in zip(pieces[0::2], [*pieces[1::2], None], strict=True):
@@ -117,9 +120,10 @@ def _filled(template: str, row: Fields) -> str:
         if name is None:
             text += words
             continue
-        if name not in row:
+        name, is_optional = name.removesuffix("?"), name.endswith("?")
+        if name not in row and not is_optional:
             raise Rejection("missing-field", f"the template names `{name[:40]}`, which the row does not have")
-        value = row[name]
+        value = row.get(name)
         if type(value) in (int, float):
             value = str(value)
         if value is not None and type(value) is not str:

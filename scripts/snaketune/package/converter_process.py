@@ -11,9 +11,22 @@ import sys
 from pathlib import Path
 
 
+def load_transformers_without_torch() -> None:
+    """Have transformers, of which the converters use configurations and tokenizers, remember that there is no torch.
+
+    Where it finds torch it loads its models' code and torch's compiler too: two of the five seconds of a conversion.
+    """
+    sys.modules["torch"] = None  # type: ignore[assignment]  # documented: None makes an import fail at once
+    from transformers.utils import is_torch_available
+
+    assert not is_torch_available()  # it keeps its first answer
+    del sys.modules["torch"]
+
+
 def main() -> None:
     folder, script, pre = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     sys.path[:0] = [str(folder), str(folder / "gguf-py")]
+    load_transformers_without_torch()
     if pre != "-":
         from conversion import base
 

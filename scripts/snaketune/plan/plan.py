@@ -167,7 +167,7 @@ def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperimen
         times_each_row_is_seen=round(sampler.num_visits / len(store), 3),
         num_target_tokens=int((times * store.targets).sum()),
         input_tokens=int((times * (store.lengths - 1)).sum()),
-        validations=1 + -(-sampler.num_steps // train.eval_steps),
+        validations=1 + -(-sampler.num_steps // train.eval_interval(sampler.num_steps)),
         parameters=model.parameters,
         trainable_parameters=resources.trainable(model, train),
         largest_batch=batch,

@@ -12,6 +12,7 @@ import ast
 import contextlib
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ ENGINE_PARTS = {
     "get_capabilities": "capabilities",
 }
 """Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""
+_reached: dict[str, tuple[list[Path], tuple[Path, ...]]] = {}  # by digest: modules, and plain files
 CACHE_FILE = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 
 
@@ -40,7 +42,27 @@ def code_digest(script: str | Path, *others: str | Path) -> str:
     reached = sorted(_import_closure(Path(script).resolve()))
     parts = [(str(path.relative_to(ROOT)), _own_digest(path)) for path in reached]
     parts += [(Path(path).name, _content_digest(Path(path))) for path in others]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    _reached[digest] = (reached, tuple(map(Path, others)))
+    return digest
+
+
+def covered_files(digest: str) -> dict[str, str]:
+    """Return the files that a digest of this process covers, each with a digest of its own; empty for another one.
+
+    A record of them tells later which file changed. The files that a module reads stand by themselves.
+    """
+    reached, others = _reached.get(digest, ([], ()))
+    found = {_shown(path): _content_digest(path) for path in others}
+    for path in reached:
+        info = _module_info(path)
+        found[_shown(path)] = info.digest
+        found |= {_shown(path.parent / name): _content_digest(path.parent / name) for name in info.resources}
+    return found
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path, ROOT.parent)
 
 
 def modules_of(script: str | Path) -> list[str]:

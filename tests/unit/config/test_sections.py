@@ -116,7 +116,7 @@ def test_a_part_of_a_section_is_refused_instead_of_filled_with_defaults() -> Non
 
 
 def test_a_section_for_a_caller_without_a_file_has_the_schemas_defaults() -> None:
-    made = sections.section(TrainConfig, rank=4, learning_rate="1e-3")
+    made = sections.sections.section(TrainConfig, rank=4, learning_rate="1e-3")
     assert (made.rank, made.learning_rate, made.batch_size) == (4, 1e-3, 4)
 
 
@@ -127,3 +127,9 @@ def test_the_pilot_trains_one_epoch_or_its_own_steps_and_survives_divergence() -
     assert pilot.max_nonfinite_steps > 30
     assert pilot.rank == config.train.rank
     assert config.train.for_subset(12).max_steps == 12
+
+
+def test_steps_between_validations_may_be_a_share_of_all_steps() -> None:
+    train = sections.section(TrainConfig, eval_steps=0.25)
+    assert [train.eval_interval(steps) for steps in (2, 8, 100)] == [1, 2, 25]
+    assert sections.section(TrainConfig, eval_steps=40).eval_interval(7) == 40

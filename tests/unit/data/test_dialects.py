@@ -183,6 +183,8 @@ def test_a_template_puts_fields_into_the_prompt_and_leaves_out_words_before_an_e
     )
     assert judged({"instruction": "add", "input": "", "output": "2"}, **alpaca)["messages"][0]["content"] == "add"
     assert refused({"instruction": "add", "output": "2"}, **alpaca) == "missing-field"
+    optional = alpaca | {"template": "{instruction}\n{input?}"}
+    assert judged({"instruction": "add", "output": "2"}, **optional)["messages"][0]["content"] == "add"
     assert refused({"instruction": " ", "input": "", "output": "2"}, **alpaca) == "empty"
 
 

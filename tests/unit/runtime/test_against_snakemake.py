@@ -17,6 +17,7 @@ import snakemake_patches
 import yaml
 from snakemake.dag import DAG
 from snakemake.jobs import Job, Reason
+from snakemake.persistence import ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.workflow import Workflow
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PATCHES = [
     path
     for path in sorted((ROOT / "rules/snakemake_patches").glob("*.py"))
-    if path.name not in ("__init__.py", "hooks.py")
+    if path.name not in ("__init__.py", "hooks.py", "rerun_reasons.py")
 ]
 
 
@@ -195,6 +196,18 @@ def test_outputs_are_removed_after_onstart_and_a_job_is_marked_as_started_then()
     assert "await self.remove_existing_output()" in inspect.getsource(Job.prepare)
     assert "persistence.started(self, external_jobid)" in inspect.getsource(Job.register)
     assert "await self.dag.workflow.persistence.finished(self)" in inspect.getsource(Job.postprocess)
+
+
+def test_a_dry_run_counts_its_jobs_before_the_scheduler_takes_them_for_finished() -> None:
+    text = inspect.getsource(Workflow.execute)
+    assert text.index("event=LogEvent.RUN_INFO") < text.index("# the dryrun case") < text.index("scheduler.schedule()")
+    assert text[text.index("# the dryrun case") :].index("RUN_INFO") < text.index("scheduler.schedule()")
+
+
+def test_a_change_of_params_that_is_none_still_iterates_over_files() -> None:
+    unchanged = ParamsChange() | ParamsChange(files={"a"})
+    assert not unchanged
+    assert list(unchanged) == ["a"]  # `--list-changes params` prints these: without it the override has no reason
 
 
 def test_the_profile_switches_snakemakes_own_locks_off() -> None:

@@ -206,7 +206,7 @@ class Trainer:
         return self.state.step == self.sampler.num_steps
 
     def should_evaluate(self) -> bool:
-        return self.state.step % self.config.eval_steps == 0 or self.is_last_step()
+        return self.state.step % self.config.eval_interval(self.sampler.num_steps) == 0 or self.is_last_step()
 
     def checkpoint_due(self) -> bool:
         return time.monotonic() - self.last_save_time > CHECKPOINT_INTERVAL

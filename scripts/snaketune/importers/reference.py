@@ -1,0 +1,106 @@
+"""Writes docs/moving-in.md: what each tool's keys become, from the very tables that the importers work by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+from snaketune.files import write_text
+from snaketune.importers import axolotl, axolotl_data, llama_factory, llama_factory_data, mlx_lm, trl_peft
+from snaketune.importers.key_rules import KeyRule
+from snaketune.importers.page import cell, table_row
+
+Defaults = Mapping[str, tuple[str, str, object]]
+FATES = {"taken": "as here", "unused": "no effect", "refused": "refused"}
+
+HEAD = """# Moving in
+
+Whoever has a configuration of Axolotl, LLaMA-Factory, TRL or mlx-lm can try the same training here without rewriting
+it:
+
+    make import FROM=axolotl.yaml NAME=mine
+    make import FROM=train_lora/qwen_lora_sft.yaml NAME=mine
+    make import FROM="mlx_lm.lora --model some/model --train --data rows" NAME=mine
+    make import FROM=outputs/adapter NAME=mine
+
+It writes `mine.yaml`, complete and commented, and `mine.import.md`, a page with four lists: what was taken over; what
+the other tool does without being told and ours would do otherwise, which is written out; what has no effect here, and
+why that is safe; and what is refused, with what it changes in the result and what to do. Every key stands in one of
+them. A key that is in none of the tables below is refused, since nobody can say what it changes; a slip gets a "did
+you mean".
+
+Where something is refused, `mine.yaml` is not written. To go without it after all, name it: `make import
+FROM=axolotl.yaml NAME=mine WITHOUT="neftune_noise_alpha"`. Keys of another objective (DPO, rewards) cannot be left
+out.
+
+What comes out is then tried as any other configuration: `snakemake plan --configfile mine.yaml` says whether it fits
+and how long it takes.
+
+Three differences hold for every tool. A part of the rows is held out for the scores. The best adapter of all
+validations is kept, not the last one. Exact copies of a row are removed.
+"""
+AXOLOTL = """## Axolotl
+
+A YAML file is recognized by `base_model`. Rows of `type: alpaca` are rendered there by Alpaca's own prompt, whatever
+chat template the base has; so they are here, and the finished model carries that template. `sample_packing` makes a
+step of `micro_batch_size` full sequences there and of `batch_size` rows here; the page says what to multiply.
+"""
+LLAMA_FACTORY = """## LLaMA-Factory
+
+A YAML file is recognized by `stage`, `template` and their like; `dataset` is looked up in `dataset_info.json`, in
+`dataset_dir` or beside the configuration. LLaMA-Factory trains with renderings of its own, not with the model's chat
+template. Where the base is on this machine, the two are compared on twelve conversations and the page shows each
+difference. Most often it is one token: LLaMA-Factory also trains the line end after the end-of-turn token.
+"""
+TRL = """## TRL
+
+The YAML of `trl sft`, recognized by `dataset_name`, `use_peft` and their like. Python scripts are not read.
+"""
+PEFT = """## A PEFT adapter
+
+A folder with `adapter_config.json`, which knows the base and the adapter's shape, and nothing of rows, rates and
+steps. `training_args.bin` beside it is a pickle, a program and not data, and is not read.
+"""
+MLX_LM = """## mlx-lm
+
+The YAML of `mlx_lm.lora`, an adapter's folder, or a command line, in quotation marks or in a file ending in `.sh`.
+mlx-lm counts micro-batches where we count steps, trains on prompts unless told otherwise, and does not clip
+gradients; all of that is written out.
+"""
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    lines = [HEAD]
+    lines += [AXOLOTL, *_keys(axolotl.TABLE), *_defaults(axolotl.DEFAULTS)]
+    lines += ["### An entry of datasets", "", *_keys(axolotl_data.DATASET_TABLE)]
+    lines += [LLAMA_FACTORY, *_keys(llama_factory.TABLE), *_defaults(llama_factory.DEFAULTS)]
+    lines += ["### An entry of dataset_info.json", "", *_keys(llama_factory_data.REGISTRY_TABLE)]
+    lines += [TRL, *_keys(trl_peft.TABLE), *_defaults(trl_peft.DEFAULTS | trl_peft.LORA_DEFAULTS)]
+    lines += [PEFT, *_keys(trl_peft.ADAPTER_TABLE)]
+    lines += [MLX_LM, *_keys(mlx_lm.TABLE), *_defaults(mlx_lm.DEFAULTS)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _keys(table: Mapping[str, KeyRule]) -> list[str]:
+    """Return the rows of a tool's key table, keys of one fate and remark on one line."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for key, rule in table.items():
+        groups.setdefault((rule.fate, rule.ours, rule.note, rule.fix), []).append(f"`{key}`")
+    lines = ["| theirs | ours | remark |", "|---|---|---|"]
+    order = list(FATES)
+    for (fate, ours, note, fix), keys in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
+        remark = ". ".join(filter(None, (note, fix)))
+        here = f"`{ours}`" if ours else FATES[fate]
+        lines.append(table_row([", ".join(sorted(keys)), here, cell(remark, is_code=False)]))
+    return [*lines, ""]
+
+
+def _defaults(defaults: Defaults) -> Iterable[str]:
+    """Return what the tool does where a key is not given, as a table."""
+    rows = [table_row([f"`{key}`", words, f"`{ours}`"]) for key, (words, ours, _) in sorted(defaults.items())]
+    return ["Where nothing is said, theirs is:", "", "| theirs | default there | ours |", "|---|---|---|", *rows, ""]
+
+
+if __name__ == "__main__":
+    write_text(sys.argv[1], page())
