@@ -50,8 +50,11 @@ rule fuse_adapter:
 
 
 rule convert_gguf:
-    """Convert the fused model to a 16-bit GGUF file."""
+    """Convert the merged model to a 16-bit GGUF file, from base and adapter without rounding in between."""
     input:
+        model=CHOSEN_BASE,
+        adapter=rules.select_experiment.output.adapter,
+        adapter_config=rules.select_experiment.output.adapter_config,
         manifest=rules.fuse_adapter.output.manifest,
         fused=rules.fuse_adapter.output.fused,
     output:

@@ -1,4 +1,4 @@
-"""Convert the fused model to a 16-bit GGUF file (snaketune.package.gguf_conversion)."""
+"""Convert the merged model to a 16-bit GGUF file (snaketune.package.gguf_conversion)."""
 
 from pathlib import Path
 
@@ -8,5 +8,9 @@ from snaketune.runtime import step
 with step.running(snakemake.log[0]):
     target = Path(snakemake.output.gguf)
     gguf_conversion.convert(
-        snakemake.input.fused, target, name=target.stem.removesuffix("-f16"), threads=snakemake.threads
+        snakemake.input.fused,
+        target,
+        name=target.stem.removesuffix("-f16"),
+        merge=gguf_conversion.merge_source(snakemake.input.manifest, snakemake.input.model, snakemake.input.adapter),
+        threads=snakemake.threads,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import families
 from snaketune import files
@@ -31,6 +32,12 @@ class Chain:
     def base(self) -> Path:
         return self.folder / "base"
 
+    @property
+    def source(self) -> gguf_conversion.MergeSource:
+        """What its GGUF is made from."""
+        adapter = self.folder / "adapter" / "adapters.safetensors"
+        return gguf_conversion.merge_source(self.folder / "fused.json", self.folder / "base.json", adapter)
+
     def gguf(self, kind: str) -> Path:
         return self.folder / f"tiny-{kind}.gguf"
 
@@ -49,14 +56,14 @@ class Chain:
 
 
 def make_chain(
-    folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16", kind: str = "lora"
+    folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16", **adapting: Any
 ) -> Chain:
-    """Build a base of a family, adapt, fuse, convert and quantize it."""
+    """Build a base of a family, adapt (adapting: see `families.adapt`), fuse, convert and quantize it."""
     chain = Chain(folder)
     families.build(chain.base, family, dtype=dtype, quantize=quantize)
     rows = families.conversations()
     files.write_jsonl(folder / "test.jsonl", rows)
-    families.adapt(chain.base, folder / "adapter", rows=rows, kind=kind)
+    families.adapt(chain.base, folder / "adapter", rows=rows, **adapting)
     settings = BaseConfig(base=str(chain.base), revision="main")
     write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
     fused_model.fuse_model(
@@ -67,7 +74,7 @@ def make_chain(
         chat_template=chain.template,
         dtype="auto",
     )
-    gguf_conversion.convert(folder / "fused", chain.gguf("f16"), name="tiny")
+    gguf_conversion.convert(folder / "fused", chain.gguf("f16"), name="tiny", merge=chain.source)
     for kind in ("q8_0", "q4_k_m"):
         quantizing.quantize(chain.gguf("f16"), chain.gguf(kind), kind, threads=1)
     return chain

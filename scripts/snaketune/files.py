@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -173,6 +174,35 @@ def read_jsonl(path: StrPath, type: Any = None) -> Iterator[Any]:
                 yield decode(line)
             except msgspec.DecodeError as error:
                 raise _unexpected_content(f"{os.fspath(path)}:{number}", type, error) from None
+
+
+def write_safetensors(
+    path: StrPath, dtype: str, shapes: dict[str, tuple[int, ...]], tensors: Iterable[tuple[str, Any]]
+) -> str:
+    """Write a safetensors file tensor by tensor and return its hex SHA-256, which is taken on the way.
+
+    dtype: the format's name for the one type of all tensors (F16, BF16); shapes: of all, in the order in which
+    `tensors` gives their names and contents (buffers of 16-bit numbers).
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "wb") as out:
+        for part in (len(text).to_bytes(8, "little"), text):
+            out.write(part)
+            digest.update(part)
+        for name, content in tensors:
+            buffer = memoryview(content).cast("B")
+            expected = header[name]["data_offsets"]
+            assert len(buffer) == expected[1] - expected[0], name
+            out.write(buffer)
+            digest.update(buffer)
+    return digest.hexdigest()
 
 
 def sha256(path: StrPath) -> str:

@@ -1,15 +1,13 @@
 """A real pre-trained model on real rows, to a scored GGUF; needs the shared models and data beside the checkout."""
 
 import json
-import shutil
 from pathlib import Path
 
-import mlx.core as mx
+import msgspec
 import pytest
 from project_copy import ROOT, Project
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
-from snaketune.engines.mlx import export
 from snaketune.files import read_jsonl
 from snaketune.model.manifest import read_manifest
 from snaketune.package import fidelity_probes, gguf_conversion
@@ -52,7 +50,7 @@ def test_questions_and_answers_end_in_a_scored_gguf_that_has_learned(gsm8k: Path
 
 @pytest.mark.slow
 def test_a_hundred_greedy_answers_of_the_f16_file_are_the_adapters_but_where_it_was_undecided(gsm8k: Path) -> None:
-    """Two 16-bit roundings lie between the two, and so weak a model is often torn between two words."""
+    """A 16-bit rounding lies between the two, and so weak a model is often torn between two words."""
     project = Project(gsm8k.parents[1], "stories.yaml")
     project.replace("stories.yaml", "{rows: 8, num_prompts: 4, max_new_tokens: 16}", "{rows: 100, num_prompts: 100}")
     done = project.snakemake("package")
@@ -78,10 +76,10 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
     probes = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
     adapted = load_model(base["folder"], LoadOptions(exact=True, adapter=gsm8k / "model/adapter"))
     expected = fidelity_probes.run_probes(adapted, probes).completions
-    shutil.copytree(fused["folder"], tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors"))
-    monkeypatch.setitem(export.SIXTEEN_BIT, "float16", mx.float32)
-    export.fuse(base["folder"], gsm8k / "model/adapter", tmp_path / "merged")
-    gguf_conversion.convert(tmp_path / "merged", tmp_path / "merged.gguf", name="merged", outtype="f32")
+    adapter = gsm8k / "model/adapter/adapters.safetensors"
+    source = gguf_conversion.merge_source(gsm8k / "model/fused.json", gsm8k / "model/base.json", adapter)
+    source = msgspec.structs.replace(source, outtype="f32")
+    gguf_conversion.convert(fused["folder"], tmp_path / "merged.gguf", name="merged", merge=source)
     merged = load_gguf(tmp_path / "merged.gguf", LoadOptions(context_length=512, exact=True))
     assert fidelity_probes.run_probes(merged, probes).completions == expected
     assert len(expected) == 100

@@ -12,6 +12,17 @@ class FileFacts(Record, frozen=True, kw_only=True):
     sha256: str
 
 
+class Rounding(Record, frozen=True, kw_only=True):
+    """What a 16-bit format would lose of the merged weights, measured on rows of every matrix."""
+
+    error: float
+    """Root mean square of the rounding, relative to that of the weights."""
+    update_retained: float | None
+    """Share of the adapter's update that is left; null where no matrix has an adapter."""
+    in_range: bool
+    """Whether the format can hold the largest weight."""
+
+
 class FusedManifest(Record, frozen=True, kw_only=True):
     """model/fused.json: what the folder model/fused holds; written by fuse_adapter."""
 
@@ -20,7 +31,14 @@ class FusedManifest(Record, frozen=True, kw_only=True):
     revision: str | None
     folder: str
     dtype: str
-    """The 16-bit number format of the weights."""
+    """The 16-bit number format of the weights in the folder, which is the base's own unless `model.dtype` says."""
+    gguf_dtype: str
+    """The 16-bit format that loses least of the merged weights; the GGUF is made in it, from the unrounded merge."""
+    rounding: dict[str, Rounding]
+    """What each 16-bit format loses, by its name."""
+    adapter_sha256: str
+    drop_prefix: str
+    """What the tensors' names begin with in the base, and not here."""
     parameters: int
     template: str | None
     """`model.chat_template`; null for the base's own."""
@@ -99,6 +117,8 @@ class Fidelity(Record, frozen=True, kw_only=True):
 
     passed: bool
     rows: int
+    rows_allowed: int
+    """Rows that `package.fidelity.rows` allows: more than `rows` where fewer decided about a large model."""
     prompts: int
     answer_tokens: int
     layer_by_layer: bool

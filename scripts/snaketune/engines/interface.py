@@ -4,7 +4,7 @@ An engine is a package beside this file (`mlx`, `llama_cpp`) with one module for
 
     language_model.py    load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py -> GGUFModel)
     train.py             Trainer: train
-    export.py            Exporter: fuse, peft_adapter; Quantizer: quantize_base
+    export.py            Exporter: fuse, merge, peft_adapter; Quantizer: quantize_base
     reference_merge.py   ReferenceMerger: load
     capabilities.py      Capabilities: what fits and what does not, the device
 
@@ -17,11 +17,13 @@ The words are those of lm-evaluation-harness (`LM.loglikelihood`, `LM.generate_u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from snaketune.contracts.data import ModelManifest
+from snaketune.contracts.package import Rounding
 from snaketune.engines.decoding import Sampling
 from snaketune.files import StrPath
 from snaketune.runtime.machine import DeviceInfo
@@ -121,6 +123,13 @@ class AdaptedModel(LanguageModel, Protocol):
         """Frobenius norm of the adapter's update over that of the weights that it changes; None without an adapter."""
         ...
 
+    def without_adapter(self) -> AbstractContextManager[bool]:
+        """The same model as its base, within a `with` block; False where it is not: then the base must be loaded.
+
+        So it is for a full fine-tune, which has changed the weights themselves.
+        """
+        ...
+
 
 class GGUFModel(LanguageModel, Protocol):
     """A model from a GGUF file, which carries a tokenizer of its own."""
@@ -151,11 +160,24 @@ class ModelLoader(Protocol):
 
 @dataclass(frozen=True)
 class FusedWeights:
-    """The weights that `Exporter.fuse` wrote: their 16-bit format, the files' names and the number of parameters."""
+    """The weights that `Exporter.fuse` wrote: their 16-bit format, the files' names and the number of parameters.
+
+    digests: hex SHA-256 of the files that were hashed while they were written; rounding: what each 16-bit format would
+    lose of the merged weights, where it was measured.
+    """
 
     dtype: str
     files: list[str]
     parameters: int
+    digests: dict[str, str] = field(default_factory=dict)
+    rounding: dict[str, Rounding] = field(default_factory=dict)
+
+
+class MergedTensor(NamedTuple):
+    """A tensor of a merged model: its shape, and a function that computes it in float32, to be called once."""
+
+    shape: tuple[int, ...]
+    load: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -178,6 +200,10 @@ class Exporter(Protocol):
         suits the base. drop_prefix: left out of the tensors' names. Raises ModelError for an adapter that does not fit,
         PackageError for weights that are not finite in 16 bits.
         """
+        ...
+
+    def merge(self, base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
+        """The same tensors by name, before they are rounded: a GGUF is made from these."""
         ...
 
     def peft_adapter(self, adapter: StrPath) -> PeftAdapter:

@@ -6,6 +6,7 @@ the log-probability of the reference responses are compared along the chain, all
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,18 +65,27 @@ class _Measured:
 def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *, threads: int = 1) -> Fidelity:
     """Measure the chain base, adapter, fused, each GGUF on test rows and write the record with its checks.
 
-    A failed check does not raise, so that the report can show it: `require_passed` does, on the written record.
+    Of a large model so many rows are taken as cost no more than a small one's, and all of them where those do not
+    decide. A failed check does not raise, so that the report can show it: `require_passed` does, on the written record.
     """
     fused = files.read_json(inputs.fused, FusedManifest)
-    probes, renderer = _probes(inputs, settings, fused)
-    measured = _measure_folders(inputs, fused, probes)
-    for path in inputs.ggufs:
-        measured[f"gguf-{gguf_type(path)}"] = _measure_gguf(path, measured, probes, renderer, threads)
-    gains, with_logprob = _gain_checks(measured, probes, settings.min_gain_retained)
+    renderer, rows = _renderer(inputs, settings), list(files.read_jsonl(inputs.rows))
+    limits = ProbeLimits(
+        settings.rows, settings.num_prompts, settings.max_new_tokens, in_memory=_fits_in_memory(fused.parameters)
+    )
+    vocabulary = len(renderer.tokenizer)
+    whole = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=vocabulary)
+    probes = fidelity_probes.make_probes(renderer, rows, limits.first_look(fused.parameters), vocab_size=vocabulary)
+    measured = _measure(inputs, fused, probes, renderer, threads)
+    if len(probes.rows) < len(whole.rows) and not _all_decided(measured, settings.min_gain_retained):
+        probes = whole
+        measured = _measure(inputs, fused, probes, renderer, threads)
+    gains, with_logprob = _gain_checks(measured, probes, settings.min_gain_retained, fused.dtype)
     checks = [check for variant in measured.values() for check in variant.checks] + gains
     record = Fidelity(
         passed=all(check.passed for check in checks),
         rows=len(probes.rows),
+        rows_allowed=len(whole.rows),
         prompts=len(probes.prompts),
         answer_tokens=probes.num_target_tokens(),
         layer_by_layer=not probes.limits.in_memory,
@@ -86,19 +96,32 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
     return record
 
 
+def _measure(
+    inputs: FidelityInputs, fused: FusedManifest, probes: ProbeSet, renderer: Renderer, threads: int
+) -> dict[str, _Measured]:
+    measured = _measure_folders(inputs, fused, probes)
+    for path in inputs.ggufs:
+        measured[f"gguf-{gguf_type(path)}"] = _measure_gguf(path, inputs, measured, probes, renderer, threads)
+    return measured
+
+
+def _all_decided(measured: dict[str, _Measured], minimum: float) -> bool:
+    """Whether no more rows are needed to say which files retain enough of the gain."""
+    base, adapter = measured["base"].result, measured["adapter"].result
+    assert base is not None
+    assert adapter is not None
+    others = [variant.result for name, variant in measured.items() if name.startswith("gguf")]
+    return all(fidelity_probes.is_decided(base, adapter, result, minimum) for result in others if result is not None)
+
+
 def gguf_type(path: StrPath) -> str:
     """The type in a file's name, `<run>-<type>.gguf`."""
     return Path(path).stem.rpartition("-")[2]
 
 
-def _probes(inputs: FidelityInputs, settings: FidelitySettings, fused: FusedManifest) -> tuple[ProbeSet, Renderer]:
+def _renderer(inputs: FidelityInputs, settings: FidelitySettings) -> Renderer:
     base = read_manifest(inputs.model)
-    renderer = Renderer(base["folder"], base.get("read_as", {}).get("chat_template", settings.chat_template))
-    limits = ProbeLimits(
-        settings.rows, settings.num_prompts, settings.max_new_tokens, in_memory=_fits_in_memory(fused.parameters)
-    )
-    rows = list(files.read_jsonl(inputs.rows))
-    return fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer)), renderer
+    return Renderer(base["folder"], base.get("read_as", {}).get("chat_template", settings.chat_template))
 
 
 def _fits_in_memory(parameters: int) -> bool:
@@ -111,43 +134,81 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
 
     What bfloat16 rounds away is more than a mistake would be, so there the reference is a second merge, rounded in the
     same way. A float16 fuse is compared with the adapter itself, and with such a merge if that is too far off: a
-    float32 base is rounded too, and that alone can be too much.
+    float32 base is rounded too, and that alone can be too much. On a first look at a large model the fused folder and
+    that merge are read block by block, and write nothing.
     """
     folder = read_manifest(inputs.model)["folder"]
-    streamed = not probes.limits.in_memory
-    over_base = LoadOptions(exact=True, adapter=Path(inputs.adapter).parent, layer_by_layer=streamed)
+    over_base = _over_base(inputs, probes)
+    streamed = not probes.limits.in_memory or _is_large(fused)
+    base, adapter = _probe_base_and_adapter(folder, over_base, probes)
     alone = LoadOptions(exact=True, layer_by_layer=streamed)
-    base = _probe_and_close(load_model(folder, alone), probes, generate=False)
-    adapter = _probe_and_close(load_model(folder, over_base), probes, keep_top_logprobs=True)
-    result = _probe_and_close(load_model(fused.folder, alone), probes)
-    facts = msgspec.structs.replace(
-        fidelity_probes.compare("adapter", adapter, result),
-        divergence_margin=fidelity_probes.divergence_margin(adapter, result, probes.stop_ids),
-    )
+    result = _probe_and_close(load_model(fused.folder, alone), probes, generate=not streamed)
+    facts = fidelity_probes.compare("adapter", adapter, result)
+    if result.completions:
+        margin = fidelity_probes.divergence_margin(adapter, result, probes.stop_ids)
+        facts = msgspec.structs.replace(facts, divergence_margin=margin)
     check = fidelity_probes.logprob_check("fused", "adapter", facts)
     merged = None
     if not check.passed or fused.dtype != "float16":
-        merged = _probe_and_close(load_reference_merge(folder, over_base, fused.dtype), probes, generate=False)
+        merged = _probe_rounded(folder, over_base, fused.dtype, probes)
         check = fidelity_probes.logprob_check("fused", "rounded", fidelity_probes.distance(merged, result))
     variants = {"base": base, "adapter": adapter, "fused": result} | ({"rounded": merged} if merged else {})
     measured = {name: _Measured(found, VariantFidelity(), []) for name, found in variants.items()}
     return measured | {"fused": _Measured(result, facts, [check])}
 
 
-def _probe_and_close(
-    model: LanguageModel, probes: ProbeSet, *, generate: bool = True, keep_top_logprobs: bool = False
-) -> ProbeResult:
+def _is_large(fused: FusedManifest) -> bool:
+    """Whether a first look at the model takes fewer tokens than a single row may have."""
+    return fused.parameters > fidelity_probes.WORK / fidelity_probes.MAX_TOKENS
+
+
+def _over_base(inputs: FidelityInputs, probes: ProbeSet) -> LoadOptions:
+    return LoadOptions(exact=True, adapter=Path(inputs.adapter).parent, layer_by_layer=not probes.limits.in_memory)
+
+
+def _probe_base_and_adapter(
+    folder: StrPath, over_base: LoadOptions, probes: ProbeSet
+) -> tuple[ProbeResult, ProbeResult]:
+    """Both from one reading of the base, where the adapter can be taken off."""
+    in_memory = probes.limits.in_memory
+    model = load_model(folder, over_base)
     try:
-        generate = generate and probes.limits.in_memory
-        return fidelity_probes.run_probes(model, probes, generate=generate, keep_top_logprobs=keep_top_logprobs)
+        adapter = fidelity_probes.run_probes(model, probes, generate=in_memory, keep_top_logprobs=True)
+        with model.without_adapter() as is_base:
+            if is_base:
+                return fidelity_probes.run_probes(model, probes, generate=False), adapter
+    finally:
+        model.close()
+    alone = load_model(folder, dataclasses.replace(over_base, adapter=None))
+    return _probe_and_close(alone, probes, generate=False), adapter
+
+
+def _probe_rounded(folder: StrPath, over_base: LoadOptions, dtype: str, probes: ProbeSet) -> ProbeResult:
+    """A second merge, by other code, rounded to `dtype`."""
+    streamed = dataclasses.replace(over_base, layer_by_layer=True)
+    return _probe_and_close(load_reference_merge(folder, streamed, dtype), probes, generate=False)
+
+
+def _probe_and_close(model: LanguageModel, probes: ProbeSet, *, generate: bool) -> ProbeResult:
+    try:
+        return fidelity_probes.run_probes(model, probes, generate=generate)
     finally:
         model.close()
 
 
 def _measure_gguf(
-    path: StrPath, measured: dict[str, _Measured], probes: ProbeSet, renderer: Renderer, threads: int
+    path: StrPath,
+    inputs: FidelityInputs,
+    measured: dict[str, _Measured],
+    probes: ProbeSet,
+    renderer: Renderer,
+    threads: int,
 ) -> _Measured:
-    """A GGUF compared with the fused model and the adapter, and the checks of what it reads and writes."""
+    """A GGUF compared with the adapter, and the checks of what it reads and writes.
+
+    A 16-bit one that is too far from the adapter for its rounding to be told from a mistake is compared with a second
+    merge in its own format.
+    """
     name = f"gguf-{gguf_type(path)}"
     size = Path(path).stat().st_size
     context_length = probes.max_length() + probes.limits.max_new_tokens
@@ -159,18 +220,22 @@ def _measure_gguf(
         return _Measured(None, VariantFidelity(bytes=size), [fidelity_probes.load_check(name, str(error))])
     try:
         facts, checks = _measure_text(model, header, name, probes, renderer)
-        result = fidelity_probes.run_probes(model, probes)
+        result = fidelity_probes.run_probes(model, probes, generate=probes.limits.in_memory)
     finally:
         model.close()
-    fused, adapter = measured["fused"].result, measured["adapter"].result
-    assert fused is not None
+    adapter = measured["adapter"].result
     assert adapter is not None
-    compared = fidelity_probes.compare("fused", fused, result)
+    compared = fidelity_probes.compare("adapter", adapter, result)
     if gguf_type(path) in SIXTEEN_BIT:
-        checks.append(fidelity_probes.logprob_check(name, "fused", compared))
+        check = fidelity_probes.logprob_check(name, "adapter", compared)
+        if not check.passed and not compared.not_finite:
+            dtype = "bfloat16" if "bf16" in header.tensor_types() else "float16"
+            merged = _probe_rounded(read_manifest(inputs.model)["folder"], _over_base(inputs, probes), dtype, probes)
+            check = fidelity_probes.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
+        checks.append(check)
     facts = msgspec.structs.replace(
         compared,
-        greedy_as_adapter=fidelity_probes.same_completions(adapter, result),
+        greedy_as_adapter=compared.greedy_same,
         divergence_margin=fidelity_probes.divergence_margin(adapter, result, probes.stop_ids),
         bytes=size,
         tensor_types=header.tensor_types(),
@@ -202,13 +267,24 @@ def _measure_text(
 
 
 def _gain_checks(
-    measured: dict[str, _Measured], probes: ProbeSet, minimum: float
+    measured: dict[str, _Measured], probes: ProbeSet, minimum: float, dtype: str
 ) -> tuple[list[FidelityCheck], dict[str, VariantFidelity]]:
-    """The checks of what each file retains of the adapter's gain, and all measurements with the log-probabilities."""
-    sums = {name: variant.result.answer_logprob for name, variant in measured.items() if variant.result is not None}
+    """The checks of what each file retains of the adapter's gain, and all measurements with the log-probabilities.
+
+    dtype: of the fused folder.
+    """
+    results = {name: variant.result for name, variant in measured.items() if variant.result is not None}
+    sums = {name: result.answer_logprob for name, result in results.items()}
     gain = Gain(sums["base"], sums["adapter"], probes.num_target_tokens())
+    rounded = (dtype, sums["rounded"]) if "rounded" in sums and dtype != "float16" else None
     checks = [
-        gain.retained_check(name, total, minimum)
+        gain.retained_check(
+            name,
+            total,
+            minimum,
+            error=fidelity_probes.share_error(results["base"], results["adapter"], results[name]),
+            rounded=rounded if name == "fused" else None,
+        )
         for name, total in sums.items()
         if name not in ("base", "adapter", "rounded")
     ]

@@ -23,8 +23,10 @@ from snaketune.tokens.chat_template import Renderer
 
 MAX_DLOGP = 0.05
 """Largest difference of a log-probability between two 16-bit forms of one model, both computed in float32."""
-MIN_GAIN = 0.01
+MIN_GAIN = 0.005
 """Nats a token: where the adapter gained less than this over its base, a share of it is noise."""
+ERRORS = 2.0  # standard errors by which a share must miss its minimum to be below it
+SAME_SHARE = 0.05  # of the gain, between two merges that are rounded alike
 
 
 def load_check(variant: str, problem: str | None) -> FidelityCheck:
@@ -89,17 +91,44 @@ class Gain:
         """What the adapter gained over its base, in nats a token."""
         return (self.adapter - self.base) / max(self.num_tokens, 1)
 
-    def retained_check(self, variant: str, logprob: float, minimum: float) -> FidelityCheck:
-        """Check the share of the gain that a variant with this log-probability retains."""
+    def share(self, logprob: float) -> float:
+        """The share of the gain that a variant with this log-probability retains."""
+        return (logprob - self.base) / (self.adapter - self.base)
+
+    def retained_check(
+        self,
+        variant: str,
+        logprob: float,
+        minimum: float,
+        *,
+        error: float = 0.0,
+        rounded: tuple[str, float] | None = None,
+    ) -> FidelityCheck:
+        """Check the share of the gain that a variant with this log-probability retains.
+
+        error: the standard error of that share; a share that so few rows cannot tell from the minimum passes. rounded:
+        for a folder in the base's own format, that format and the log-probability of another merge in it: losing as
+        much as that is no fault of the folder.
+        """
         if not math.isfinite(logprob):
             return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
         gain = self.per_token()
         if gain < MIN_GAIN:
             message = f"the adapter gained {gain:.4f} nats a token over its base here, too little to take a share of it"
             return _check("gain", variant, (None, minimum), True, message)
-        share = (logprob - self.base) / (self.adapter - self.base)
+        share = self.share(logprob)
         message = f"{share:.1%} of the adapter's gain of {gain:.3f} nats a token is retained"
-        return _check("gain", variant, (round(share, 6), minimum), share >= minimum, message)
+        passed = share >= minimum
+        if not passed and rounded is not None and abs(share - self.share(rounded[1])) <= SAME_SHARE:
+            passed = True
+            message += (
+                f": {rounded[0]}, the base's own format, rounds the rest away. The GGUF files are made from the merge "
+                "before this rounding; for a folder that loses less set model.dtype: float16"
+            )
+        elif not passed and share + ERRORS * error >= minimum:
+            passed = True
+            message += f", give or take {ERRORS * error:.1%}: these rows cannot tell it from {minimum:.0%}"
+        return _check("gain", variant, (round(share, 6), minimum), passed, message)
 
 
 def _check(
@@ -112,7 +141,9 @@ def _check(
 MAX_TOKENS = 512  # of a row that are read
 MAX_BYTES = 256 << 20  # of distributions kept to compare with
 MAX_POSITIONS = 2048
-STREAMED_ROWS, STREAMED_TOKENS = 4, 128  # of a model that is read block by block
+STREAMED_ROWS, STREAMED_TOKENS = 4, 128  # of a model that does not fit into memory
+WORK = 6e11  # weights x tokens of the first look at a large model: 480 tokens of one with 1.24 billion weights
+FEWEST_ROWS, FEWEST_PROMPTS = 4, 2
 TOP_K = 8  # tokens whose log-probabilities are kept at each position of a completion
 
 
@@ -121,12 +152,20 @@ class ProbeLimits:
     """How many rows and prompts are taken, and how long completions may be.
 
     in_memory: whether the model fits into memory in float32; if not, a few short rows and no prompts are taken.
+    tokens: of all rows together, where fewer are enough for a first look.
     """
 
     rows: int
     prompts: int
     max_new_tokens: int
     in_memory: bool = True
+    tokens: int | None = None
+
+    def first_look(self, parameters: int) -> ProbeLimits:
+        """The same for a first look at a model with so many weights, at a cost that does not grow with them."""
+        tokens = int(WORK // parameters)
+        prompts = max(FEWEST_PROMPTS, tokens // (2 * STREAMED_TOKENS))
+        return replace(self, tokens=tokens, prompts=min(self.prompts, prompts))
 
 
 @dataclass(frozen=True)
@@ -162,16 +201,21 @@ class ProbeSet:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One model's results: distributions at the compared positions, ln p of all responses, and its completions.
+    """One model's results: distributions at the compared positions, ln p of each row's response, and its completions.
 
     top_logprobs: of each completion, the likeliest tokens at every position, its end included: {id: ln p}, the
     likeliest first.
     """
 
     distributions: np.ndarray
-    answer_logprob: float
+    row_logprobs: list[float]
     completions: list[list[int]] = field(default_factory=list)
     top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
+
+    @property
+    def answer_logprob(self) -> float:
+        """The log-probability of all responses."""
+        return sum(self.row_logprobs)
 
 
 def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLimits, *, vocab_size: int) -> ProbeSet:
@@ -182,6 +226,9 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
     count = limits.rows
     chosen = [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
     rendered = [renderer.record(row) for row in chosen]
+    if limits.tokens is not None:
+        enough = _enough_rows([min(len(row.ids), max_tokens) for row in rendered], limits.tokens)
+        chosen, rendered = chosen[:enough], rendered[:enough]
     ids = [row.ids[:max_tokens] for row in rendered]
     chats = [row for row in chosen if "messages" in row]
     texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
@@ -196,6 +243,16 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
         limits=limits,
         uses_tools=any(map(uses_tools, chats)),
     )
+
+
+def _enough_rows(lengths: list[int], tokens: int) -> int:
+    """How many rows hold so many tokens; never fewer than FEWEST_ROWS."""
+    held = 0
+    for count, length in enumerate(lengths):
+        if held + length > tokens and count >= FEWEST_ROWS:
+            return count
+        held += length
+    return len(lengths)
 
 
 def _prompt(renderer: Renderer, row: DataRecord) -> list[int]:
@@ -225,18 +282,18 @@ def run_probes(
     generate: its greedy completions too; keep_top_logprobs: also the likeliest tokens along them, so that others can be
     compared with this model.
     """
-    distributions, total = [], 0.0
+    distributions, totals = [], []
     numbers = [number for number in range(len(probes.rows)) if probes.positions(number)]
     positions = [probes.positions(number) for number in numbers]
     results = model.next_token_logprobs([probes.rows[number] for number in numbers], positions)
     for number, wanted, logprobs in zip(numbers, positions, results, strict=True):
         index = {position: i for i, position in enumerate(wanted)}
         ids = probes.rows[number]
-        total += float(sum(logprobs[index[target - 1], ids[target]] for target in probes.targets[number]))
+        totals.append(float(sum(logprobs[index[target - 1], ids[target]] for target in probes.targets[number])))
         distributions.append(logprobs[[index[position] for position in probes.compared_positions[number]]])
     completions = greedy_completions(model, probes) if generate else []
     top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]
-    return ProbeResult(np.concatenate(distributions), total, completions, top)
+    return ProbeResult(np.concatenate(distributions), totals, completions, top)
 
 
 def greedy_completions(model: LanguageModel, probes: ProbeSet) -> list[list[int]]:
@@ -259,9 +316,27 @@ def compare(baseline_name: str, baseline: ProbeResult, other: ProbeResult) -> Va
     return msgspec.structs.replace(
         distance(baseline, other),
         baseline=baseline_name,
-        greedy_same=same_completions(baseline, other),
-        greedy_total=len(baseline.completions),
+        greedy_same=same_completions(baseline, other) if other.completions else None,
+        greedy_total=len(baseline.completions) if other.completions else None,
     )
+
+
+def share_error(base: ProbeResult, adapter: ProbeResult, other: ProbeResult) -> float:
+    """The standard error of the share of the gain that `other` retains, from the rows' differences to the adapter."""
+    gain = adapter.answer_logprob - base.answer_logprob
+    apart = np.array(other.row_logprobs) - np.array(adapter.row_logprobs)
+    if len(apart) < 2 or gain == 0 or not np.isfinite(apart).all():
+        return 0.0
+    return abs(float(apart.std(ddof=1)) * len(apart) ** 0.5 / gain)
+
+
+def is_decided(base: ProbeResult, adapter: ProbeResult, other: ProbeResult, minimum: float) -> bool:
+    """Whether these rows show on which side of `minimum` the share of the gain lies that `other` retains."""
+    gain = adapter.answer_logprob - base.answer_logprob
+    if gain <= 0 or not math.isfinite(other.answer_logprob):
+        return True
+    share = (other.answer_logprob - base.answer_logprob) / gain
+    return abs(share - minimum) > ERRORS * share_error(base, adapter, other)
 
 
 def same_completions(baseline: ProbeResult, other: ProbeResult) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import files
-from snaketune.contracts.package import FileFacts, FusedManifest
+from snaketune.contracts.package import FileFacts, FusedManifest, Rounding
 from snaketune.engines import get_exporter
 from snaketune.files import StrPath
 from snaketune.package.tokenizer_files import write_model_files
@@ -44,13 +44,14 @@ def fuse_model(
     renderer = Renderer(base["folder"], options["chat_template"])
     target = Path(folder)
     config = files.read_json(Path(base["folder"]) / "config.json")
+    prefix = WRAPPER_PREFIX if is_wrapped(config) else ""
     with files.atomic_folder(target) as temporary:
         written = get_exporter().fuse(
             base["folder"],
             Path(adapter).parent,
             temporary,
             dtype=options["dtype"],
-            drop_prefix=WRAPPER_PREFIX if is_wrapped(config) else "",
+            drop_prefix=prefix,
         )
         names = written.files + write_model_files(
             base["folder"],
@@ -65,17 +66,27 @@ def fuse_model(
         revision=base.get("revision"),
         folder=str(folder),
         dtype=written.dtype,
+        gguf_dtype=least_rounding(written.rounding),
+        rounding=written.rounding,
+        adapter_sha256=files.sha256(adapter),
+        drop_prefix=prefix,
         parameters=written.parameters,
         template=options["chat_template"],
         stop_ids=sorted(renderer.stop_ids),
-        files={name: _facts(target / name) for name in sorted(names)},
+        files={name: _facts(target / name, written.digests.get(name)) for name in sorted(names)},
     )
     files.write_json(manifest, record)
     return record
 
 
-def _facts(path: Path) -> FileFacts:
-    return FileFacts(bytes=path.stat().st_size, sha256=files.sha256(path))
+def _facts(path: Path, digest: str | None) -> FileFacts:
+    return FileFacts(bytes=path.stat().st_size, sha256=digest or files.sha256(path))
+
+
+def least_rounding(rounding: dict[str, Rounding]) -> str:
+    """The 16-bit format that loses least of the merged weights, of those that hold the largest one; else float16."""
+    found = {dtype: one.error for dtype, one in rounding.items() if one.in_range}
+    return min(found, key=lambda dtype: found[dtype], default="float16")
 
 
 def is_wrapped(config: dict[str, Any]) -> bool:

@@ -23,12 +23,14 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from snaketune import files
+from snaketune.contracts.package import FusedManifest
 from snaketune.engines import get_exporter
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, message_to_resource_error
-from snaketune.files import StrPath, replacing
+from snaketune.files import Record, StrPath, dumps, replacing
 from snaketune.model.manifest import read_manifest
 
+OUTTYPES = {"float16": "f16", "bfloat16": "bf16"}
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 TYPE_NAMES = {
@@ -167,30 +169,72 @@ PROCESS = Path(__file__).with_name(RESOURCES[0])
 LAST_LINES = 15  # of the converter's output in a message
 
 
-def convert(folder: StrPath, target: StrPath, *, name: str, outtype: str = "f16", threads: int = 1) -> None:
+class MergeSource(Record, frozen=True, kw_only=True):
+    """What the weights of a fused model are computed from without rounding: the folders of its base and its adapter.
+
+    outtype: f16 or bf16; drop_prefix: see `Exporter.fuse`.
+    """
+
+    base: str
+    adapter: str
+    drop_prefix: str
+    outtype: str
+
+
+def merge_source(manifest: StrPath, model: StrPath, adapter: StrPath) -> MergeSource:
+    """What the unrounded weights of a fused model are computed from: its base's manifest and its adapter."""
+    fused = files.read_json(manifest, FusedManifest)
+    return MergeSource(
+        base=str(Path(read_manifest(model)["folder"]).expanduser()),
+        adapter=str(Path(adapter).parent),
+        drop_prefix=fused.drop_prefix,
+        outtype=OUTTYPES[fused.gguf_dtype],
+    )
+
+
+def convert(
+    folder: StrPath,
+    target: StrPath,
+    *,
+    name: str,
+    outtype: str = "f16",
+    merge: MergeSource | None = None,
+    threads: int = 1,
+) -> None:
     """Write the model in `folder` as the GGUF file `target`, in `outtype` (f32, f16 or bf16).
 
-    `name` becomes general.name in it. Raises PackageError with the converter's last lines when it fails.
+    `name` becomes general.name in it. merge: takes the weights unrounded from there, and its outtype; configuration and
+    tokenizer are the folder's all the same. Raises PackageError with the converter's last lines when it fails.
     """
     with replacing(target) as temporary, tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / "model"
         link.symlink_to(Path(folder).resolve(), target_is_directory=True)
+        outtype = merge.outtype if merge else outtype
         run_converter(
             "convert_hf_to_gguf.py",
             [str(link), "--outfile", str(temporary.resolve()), "--outtype", outtype, "--model-name", name],
             source=folder,
             threads=threads,
-            pretokenizer=pretokenizer(folder),
+            instead=Instead(pretokenizer=pretokenizer(folder), merge=merge),
         )
 
 
+class Instead(Record, frozen=True, kw_only=True):
+    """What the converter is given in the place of what it would find.
+
+    pretokenizer: the name to write for a tokenizer that it does not know; merge: where the weights come from.
+    """
+
+    pretokenizer: str | None = None
+    merge: MergeSource | None = None
+
+
 def run_converter(
-    script: str, options: list[str], *, source: StrPath, threads: int, pretokenizer: str | None = None
+    script: str, options: list[str], *, source: StrPath, threads: int, instead: Instead | None = None
 ) -> None:
     """Run one of llama.cpp's converters to its end; raises PackageError with its last lines if it fails.
 
-    source: what is converted, for the message; pretokenizer: the name to write for a tokenizer that the converter does
-    not know.
+    source: what is converted, for the message.
     """
     if not (LLAMA_CPP / script).is_file():
         raise ResourceError(
@@ -204,7 +248,7 @@ def run_converter(
         "PYTHONHASHSEED": "0",
     }
     done = subprocess.run(
-        [sys.executable, str(PROCESS), str(LLAMA_CPP), script, pretokenizer or "-", *options],
+        [sys.executable, str(PROCESS), str(LLAMA_CPP), script, dumps(instead or Instead()), *options],
         env={**os.environ, **quiet},
         capture_output=True,
         text=True,

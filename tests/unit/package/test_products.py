@@ -57,7 +57,10 @@ def test_the_converter_loads_torch_but_not_its_compiler() -> None:
     """transformers imports that where it finds torch, at half the time of a small conversion."""
     command = [sys.executable, "-X", "importtime", gguf_conversion.PROCESS, gguf_conversion.LLAMA_CPP]
     done = subprocess.run(
-        [*command, "convert_hf_to_gguf.py", "-", "--help"], capture_output=True, text=True, check=True
+        [*command, "convert_hf_to_gguf.py", files.dumps(gguf_conversion.Instead()), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "torch" in loaded
@@ -67,7 +70,7 @@ def test_the_converter_loads_torch_but_not_its_compiler() -> None:
 def test_converting_from_another_folder_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
     other = tmp_path / "Another-Name-7B-v2"
     shutil.copytree(chain.folder / "fused", other)
-    gguf_conversion.convert(other, tmp_path / "again.gguf", name="tiny")
+    gguf_conversion.convert(other, tmp_path / "again.gguf", name="tiny", merge=chain.source)
     assert files.sha256(tmp_path / "again.gguf") == files.sha256(chain.gguf("f16"))
 
 

@@ -1,36 +1,37 @@
 """What MLX's engine writes for other programs: the parts `engines.interface.Exporter` and `Quantizer`.
 
-`fuse` merges an adapter into its base: 16-bit weights, computed in float32 and rounded once, written shard by shard. A
-quantized base is dequantized first and never quantized again here: requantizing would round small updates away.
+`fuse` merges an adapter into its base: 16-bit weights, computed in float32 and rounded once, written tensor by tensor.
+`merge` gives the same before rounding, for a GGUF whose format may round less.
 `peft_adapter` gives the adapter alone, in the layout that transformers and llama.cpp read. `quantize_base` makes the
 quantized copy of a base that QLoRA trains over.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import msgspec
 import numpy as np
-from mlx.utils import tree_unflatten
-from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
+from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
 from snaketune import files
 from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
-from snaketune.engines.interface import FusedWeights, PeftAdapter
-from snaketune.engines.mlx import loading
+from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
+from snaketune.engines.mlx import loading, merging
 from snaketune.errors import ModelError, PackageError
 from snaketune.files import StrPath, read_json, write_json
 from snaketune.model import manifest as base
 
 GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,), "mxfp8": (32,)}
+SHARD = 2 << 30  # bytes of a file at most
+STORED = {"float16": "F16", "bfloat16": "BF16"}
 BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "nvfp4": (4,), "mxfp8": (8,)}
 
 
@@ -77,116 +78,83 @@ def _check(wanted: dict[str, Any]) -> None:
             )
 
 
-SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
-SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
-EXPERT_STACK = ".switch_mlp."
-MIXTRAL_NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
-
-
 def fuse(
     base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop_prefix: str = "", shard: int = SHARD
 ) -> FusedWeights:
     """Write the weights of `base` with the adapter folder merged in as safetensors into the folder `target`.
 
-    dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. The weights are read
-    lazily and written in shards of at most `shard` bytes, so memory holds one shard, not the model. drop_prefix: is
-    left out of the tensors' names.
+    dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. The files have at most
+    `shard` bytes each, and are written tensor by tensor: memory holds the largest one, not the model or a file.
+    drop_prefix: is left out of the tensors' names.
     """
-    model, own = _lazy(base)
-    kind = dtype if dtype in SIXTEEN_BIT else own
-    try:
-        model.set_dtype(mx.float32)
-        model = load_adapters(model, str(adapter))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the adapter does not fit its base ({str(error).splitlines()[0]})",
-            where=str(adapter),
-            fix="Run snakemake again; the adapter must come from this very base",
-        ) from error
-    merged = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
-    model.update_modules(tree_unflatten(merged))
-    model = dequantize_model(model)
-    whole = unstack_experts(loading.flatten(model.parameters()))
-    weights = {name.removeprefix(drop_prefix): value.astype(SIXTEEN_BIT[kind]) for name, value in whole.items()}
-    del model, merged, whole
-    count = sum(value.size for value in weights.values())
-    return FusedWeights(dtype=kind, files=_save(weights, Path(target), shard), parameters=count)
-
-
-def _lazy(base: StrPath) -> tuple[nn.Module, str]:
-    """The base with weights still on disk, and the 16-bit format that suits it."""
-    try:
-        model, _ = load_model(Path(base), lazy=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(base), fix="Fetch it again"
-        ) from error
-    sizes: dict[Any, int] = {}
-    for value in loading.flatten(model.parameters()).values():
-        sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
-    bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
-    return model, "bfloat16" if bfloat else "float16"
-
-
-def _save(weights: dict[str, mx.array], target: Path, shard: int) -> list[str]:
-    """Write the arrays, evaluating and dropping one shard after the other; returns the files' names."""
-    groups = list(_groups(weights, shard))
+    merged = merging.merge(base, adapter, drop_prefix)
+    kind = dtype if dtype in merging.SIXTEEN_BIT else merged.dtype
+    sizes = {name: value.shape for name, value in merged.tensors.items()}
+    groups = list(_groups({name: 2 * math.prod(shape) for name, shape in sizes.items()}, shard))
+    meter = merging.RoundingMeter()
+    folder = Path(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    digests: dict[str, str] = {}
     index: dict[str, str] = {}
-    total = sum(value.nbytes for value in weights.values())
-    names = []
-    target.mkdir(parents=True, exist_ok=True)
     for number, group in enumerate(groups, 1):
         name = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        arrays = {key: weights.pop(key) for key in group}
-        if not all(mx.all(mx.isfinite(value)).item() for value in arrays.values()):
-            raise PackageError(
-                "the merged weights are not finite in 16 bits",
-                where=str(target),
-                why="A value is beyond what the number format holds, or the adapter itself is broken",
-                fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
-            )
-        mx.save_safetensors(str(target / name), arrays, metadata={"format": "mlx"})
+        tensors = ((key, _taken(merged, key, kind, meter, folder)) for key in group)
+        shapes = {key: sizes[key] for key in group}
+        digests[name] = files.write_safetensors(folder / name, STORED[kind], shapes, tensors)
         index |= dict.fromkeys(group, name)
-        names.append(name)
-        del arrays
+    names = list(digests)
+    count = sum(map(math.prod, sizes.values()))
     if len(groups) > 1:
-        write_json(
-            target / "model.safetensors.index.json",
-            {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))},
-        )
         names.append("model.safetensors.index.json")
-    return names
+        stated = {"metadata": {"total_size": 2 * count}, "weight_map": dict(sorted(index.items()))}
+        write_json(folder / names[-1], stated)
+    return FusedWeights(dtype=kind, files=names, parameters=count, digests=digests, rounding=meter.result())
 
 
-def _groups(weights: dict[str, mx.array], shard: int) -> Iterator[list[str]]:
+def _taken(merged: merging.Merged, name: str, dtype: str, meter: merging.RoundingMeter, target: Path) -> np.ndarray:
+    """The bits of one merged tensor in a 16-bit format; raises PackageError where it does not hold them."""
+    value, sample = merged.take(name)
+    numbers = merging.in_16_bits(value, dtype)
+    largest = merging.largest_bits(numbers)
+    if largest >= merging.INFINITE[dtype]:
+        raise PackageError(
+            f"the merged weights of {name} are not finite in 16 bits",
+            where=str(target),
+            why="A value is beyond what the number format holds, or the adapter itself is broken",
+            fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
+        )
+    meter.add(sample, value.size / max(1, sample.merged.size), largest <= merging.LARGEST_FLOAT16[dtype])
+    mx.clear_cache()
+    return numbers
+
+
+def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
+    """The tensors that `fuse` writes, before any rounding: float32, each computed when it is loaded, and only once."""
+    merged = merging.merge(base, adapter, drop_prefix)
+
+    def load(name: str) -> np.ndarray:
+        value = merged.take(name)[0].astype(mx.float32)
+        exact = np.array(value, copy=False)
+        mx.clear_cache()
+        return exact
+
+    return {
+        name: MergedTensor(tuple(value.shape), functools.partial(load, name)) for name, value in merged.tensors.items()
+    }
+
+
+def _groups(sizes: dict[str, int], shard: int) -> Iterator[list[str]]:
     """The names in groups of at most `shard` bytes."""
     group: list[str] = []
-    size = 0
-    for name in sorted(weights):
-        if group and size + weights[name].nbytes > shard:
+    held = 0
+    for name in sorted(sizes):
+        if group and held + sizes[name] > shard:
             yield group
-            group, size = [], 0
+            group, held = [], 0
         group.append(name)
-        size += weights[name].nbytes
+        held += sizes[name]
     if group:
         yield group
-
-
-def unstack_experts(weights: dict[str, mx.array]) -> dict[str, mx.array]:
-    """Cut every stack of experts (experts, outputs, inputs) into one matrix (outputs, inputs) for each expert.
-
-    Other programs have a name for each expert, where mlx-lm has a stack.
-    """
-    found: dict[str, mx.array] = {}
-    for name, value in weights.items():
-        block, stacked, part = name.partition(EXPERT_STACK)
-        if not stacked:
-            found[name] = value
-            continue
-        layer, _, kind = part.rpartition(".")
-        layer = MIXTRAL_NAMES[layer] if block.endswith("block_sparse_moe") else layer
-        found |= {f"{block}.experts.{number}.{layer}.{kind}": value[number] for number in range(value.shape[0])}
-    return found
 
 
 def peft_adapter(adapter: StrPath) -> PeftAdapter:

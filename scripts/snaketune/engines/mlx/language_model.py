@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence, Set
@@ -10,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_map
+from mlx.utils import tree_map, tree_unflatten
 
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
@@ -24,8 +25,9 @@ def load(path: StrPath, options: LoadOptions) -> MLXModel | StreamedModel:
     """Load a model folder; see `engines.interface.ModelLoader`."""
     dtype = "float32" if options.exact else options.dtype
     if options.layer_by_layer:
-        return StreamedModel(loading.open_lazily(path, dtype=dtype, adapter=options.adapter).model)
-    return MLXModel(loading.load(path, dtype=dtype, adapter=options.adapter).model)
+        opened = loading.open_lazily(path, dtype=dtype, adapter=options.adapter, dequantize=options.exact)
+        return StreamedModel(opened.model)
+    return MLXModel(loading.load(path, dtype=dtype, adapter=options.adapter, dequantize=options.exact).model)
 
 
 class MLXModel:
@@ -60,6 +62,17 @@ class MLXModel:
         """The size of the adapter's update, relative to the weights that it changes."""
         return relative_update_norm(self.model)
 
+    @contextlib.contextmanager
+    def without_adapter(self) -> Iterator[bool]:
+        """Take the adapter's layers off for the duration of the block, where it has layers of its own."""
+        adapted = {name: module for name, module in self.model.named_modules() if "lora_a" in module}
+        plain = {name: module.get("linear", module.get("embedding")) for name, module in adapted.items()}
+        self.model.update_modules(tree_unflatten(list(plain.items())))
+        try:
+            yield bool(adapted)
+        finally:
+            self.model.update_modules(tree_unflatten(list(adapted.items())))
+
     def close(self) -> None:
         """Drop the weights, which frees their memory."""
         del self.model
@@ -90,6 +103,11 @@ class StreamedModel:
     def relative_update_norm(self) -> float | None:
         """Not offered: the weights are on the disk."""
         raise NotImplementedError
+
+    @contextlib.contextmanager
+    def without_adapter(self) -> Iterator[bool]:
+        """Not possible: what was read is gone."""
+        yield False
 
     def close(self) -> None:
         """Drop what is left in memory."""

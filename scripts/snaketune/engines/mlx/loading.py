@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load_model
+from mlx_lm.utils import dequantize_model, load_model
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
@@ -58,26 +58,31 @@ class Loaded:
     config: dict[str, Any]
 
 
-def load(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
+def load(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None, dequantize: bool = False) -> Loaded:
     """Load a model, and an adapter (or a full fine-tune) over it.
 
     dtype `auto` is float32 on a CPU, where MLX's half precision goes past the BLAS, and the model's own elsewhere.
-    Raises ModelError when the folder cannot be loaded or the adapter does not fit.
+    dequantize: a quantized base becomes a plain one, whose products a BLAS can make. Raises ModelError when the folder
+    cannot be loaded or the adapter does not fit.
     """
     if dtype == "auto" and mx.default_device() == mx.cpu:
         dtype = "float32"
-    loaded = open_lazily(folder, dtype=dtype, adapter=adapter)
+    loaded = open_lazily(folder, dtype=dtype, adapter=adapter, dequantize=dequantize)
     with _explaining(adapter or folder):
         mx.eval(loaded.model.parameters())
     return loaded
 
 
-def open_lazily(folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None) -> Loaded:
+def open_lazily(
+    folder: StrPath, *, dtype: str = "auto", adapter: StrPath | None = None, dequantize: bool = False
+) -> Loaded:
     """The same with its weights still on the disk: each is read when something is computed from it."""
     with _explaining(adapter or folder):
         model, config = load_model(Path(folder), lazy=True)
         if dtype != "auto":
             model.set_dtype(DTYPES[dtype])
+        if dequantize:
+            model = dequantize_model(model)
         if adapter is not None:
             model = load_adapters(model, str(adapter))
     model.eval()

@@ -1,0 +1,119 @@
+"""What 16 bits take from a small update, and that the GGUF files are made before that."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from packaged_models import Chain, make_chain
+from snaketune import files
+from snaketune.contracts.package import Fidelity, Rounding
+from snaketune.engines.mlx import merging
+from snaketune.package import fused_model
+from snaketune.package.fidelity_probes import Gain, ProbeResult, is_decided, share_error
+
+
+@pytest.fixture(scope="module")
+def slightly_adapted(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A bfloat16 base whose adapter gained less than 0.01 nats a token."""
+    return make_chain(tmp_path_factory.mktemp("slightly"), "llama-bpe", updates=2, rate=2e-5)
+
+
+def shares(record: Fidelity) -> dict[str, float]:
+    return {check.variant: check.value for check in record.checks if check.check == "gain"}
+
+
+def test_a_small_gain_is_kept_by_the_gguf_though_the_folder_in_bfloat16_loses_it(
+    slightly_adapted: Chain, tmp_path: Path
+) -> None:
+    chain = slightly_adapted
+    record = chain.check(tmp_path / "fidelity.json", ggufs=[chain.gguf("f16"), chain.gguf("q8_0")])
+    kept = shares(record)
+    gain = record.variants["adapter"].answer_logprob - record.variants["base"].answer_logprob
+    assert 0.005 < gain / record.answer_tokens < 0.01
+    assert kept["fused"] < 0.8  # half of the update is below half a step of bfloat16
+    assert kept["gguf-f16"] > 0.95
+    assert kept["gguf-q8_0"] > 0.95
+    assert record.passed
+
+
+def test_manifest_states_what_each_format_would_lose(slightly_adapted: Chain) -> None:
+    manifest = files.read_json(slightly_adapted.folder / "fused.json")
+    half, brain = manifest["rounding"]["float16"], manifest["rounding"]["bfloat16"]
+    assert manifest["dtype"] == "bfloat16"
+    assert manifest["gguf_dtype"] == "float16"
+    assert half["update_retained"] == pytest.approx(1, abs=0.01)
+    assert brain["update_retained"] < 0.8
+    assert half["error"] < brain["error"] / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "llama-bpe"])
+def test_a_small_gain_over_a_4_bit_base_is_kept_in_f16(family: str, tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, family, quantize=4, updates=2, rate=4e-5)
+    kept = shares(chain.check(tmp_path / "fidelity.json", ggufs=[chain.gguf("f16")]))
+    assert kept["gguf-f16"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("half", "brain", "wanted"),
+    [
+        ((1e-4, True), (8e-4, True), "float16"),
+        ((1e-4, False), (8e-4, True), "bfloat16"),
+        ((3e-3, True), (0, True), "bfloat16"),
+    ],
+)
+def test_the_gguf_gets_the_format_that_holds_all_weights_and_loses_least(
+    half: tuple[float, bool], brain: tuple[float, bool], wanted: str
+) -> None:
+    found = {
+        name: Rounding(error=error, update_retained=None, in_range=in_range)
+        for name, (error, in_range) in {"float16": half, "bfloat16": brain}.items()
+    }
+    assert fused_model.least_rounding(found) == wanted
+
+
+def test_weights_beyond_float16_are_measured_and_subnormal_ones_lose_more_there() -> None:
+    draw = np.random.default_rng(7)
+    meter = merging.RoundingMeter()
+    tiny = draw.normal(size=(64, 96)).astype(np.float32) * 1e-7
+    large = np.full((2, 4), 1e6, np.float32)
+    bits = merging.in_16_bits(mx.array(large), "bfloat16")
+    meter.add(merging.Sample(tiny, None), 1.0, in_float16=True)
+    alone = meter.result()
+    assert alone["float16"].error > 10 * alone["bfloat16"].error
+    meter.add(merging.Sample(large, None), 1.0, merging.largest_bits(bits) <= merging.LARGEST_FLOAT16["bfloat16"])
+    assert not meter.result()["float16"].in_range
+    assert meter.result()["bfloat16"].in_range
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_numbers_are_rounded_as_mlx_rounds_them_and_nothing_wild_becomes_a_number(dtype: str) -> None:
+    values = np.random.default_rng(1).normal(size=5000).astype(np.float32) * np.logspace(-9, 4, 5000, dtype=np.float32)
+    expected = np.array(mx.array(values).astype(merging.SIXTEEN_BIT[dtype]).view(mx.uint16))
+    assert (merging.in_16_bits(mx.array(values), dtype) == expected).all()
+    for wild in (np.nan, -np.nan, np.inf, -np.inf):
+        odd = np.full(3, wild, np.float32)
+        odd.view(np.uint32)[1] |= 0x7FFF
+        assert merging.largest_bits(merging.in_16_bits(mx.array(odd), dtype)) >= merging.INFINITE[dtype]
+
+
+def result(*row_logprobs: float) -> ProbeResult:
+    return ProbeResult(np.zeros((0, 1)), list(row_logprobs))
+
+
+def test_rows_that_differ_little_decide_and_rows_that_differ_much_do_not() -> None:
+    base, adapter = result(-20, -21, -19, -20), result(-10, -11, -9, -10)
+    steady, wild = result(-10.1, -11.1, -9.1, -10.1), result(-2, -20, -3, -18)
+    assert is_decided(base, adapter, steady, 0.9)
+    assert not is_decided(base, adapter, wild, 0.9)
+    assert share_error(base, adapter, steady) < 0.001
+    gain = Gain(base.answer_logprob, adapter.answer_logprob, 40)
+    assert gain.retained_check("gguf-q2_k", wild.answer_logprob, 0.95, error=share_error(base, adapter, wild)).passed
+    assert not gain.retained_check("gguf-q2_k", -60.0, 0.95, error=0.01).passed
+
+
+def test_a_folder_is_only_excused_by_another_merge_that_lost_as_much() -> None:
+    gain = Gain(-100.0, -90.0, 100)
+    assert gain.retained_check("fused", -95.0, 0.9, rounded=("bfloat16", -95.1)).passed
+    assert not gain.retained_check("fused", -95.0, 0.9, rounded=("bfloat16", -91.0)).passed
