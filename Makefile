@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 14 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench new import chat docs clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench new run import chat docs clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -46,6 +46,10 @@ new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=.
 
 import: setup ## make one out of another tool's: make import FROM=axolotl.yaml NAME=mine
 	@$(PYTHON) -m snaketune.importers.command "$(FROM)" "$(NAME)" "$(WITHOUT)"
+
+run: setup ## run a configuration, or one stage of it: make run CONFIG=mine.yaml [STAGE=pilot]
+	@test -n "$(CONFIG)" || { echo "snaketune: say which configuration: make run CONFIG=mine.yaml [STAGE=pilot]. The demo is plain make." >&2; exit 1; }
+	@snakemake $(STAGE) --configfile "$(CONFIG)"
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"

@@ -34,6 +34,8 @@ from snaketune.config.experiments import SAFE_NAME
 
 def load_config(overrides, config_files):
     """The complete configuration. config.yaml is read only when no --configfile is given: Snakemake would merge both."""
+    for file in config_files:
+        configuration.read(file)  # for what Snakemake takes in silence, such as a key that stands twice
     if not config_files:
         own = configuration.read(Path(workflow.basedir, "config.yaml"))
         snakemake.utils.update_config(own, overrides)
@@ -50,6 +52,12 @@ def exit_on_user_error(function, *arguments):
         raise SystemExit(1) from None
 
 
+def rows_from(run):
+    """The first data files of a run, in words."""
+    files = run.sources or [source.hub for source in run.config.data.sources if source.hub]
+    return ", ".join(files[:2]) + (f" and {len(files) - 2} more" if len(files) > 2 else "")
+
+
 CONFIG = exit_on_user_error(load_config, config, workflow.overwrite_configfiles)
 config.clear()
 config.update(CONFIG)  # Snakemake's report and the processes of its jobs take the completed settings from here
@@ -61,7 +69,7 @@ GPU = int(sys.platform == "darwin")  # one training or generation at a time wher
 # the steps write what happens there, and the display of snakemake_logger_plugin_snaketune follows it
 os.environ[events.EVENTS_VARIABLE] = str(Path(RUN, "events.jsonl").absolute())
 logger.info(
-    f"snaketune: run {this_run.name}, as {', '.join(map(str, workflow.overwrite_configfiles)) or 'config.yaml'} says; "
+    f"snaketune: run {this_run.name} of {snakemake_patches.config_name(workflow)}, rows from {rows_from(this_run)}; "
     f"results in {RUN}",
     extra={"snaketune_run": RUN},
 )

@@ -17,6 +17,8 @@ import time
 import venv
 from pathlib import Path
 
+import command_script
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
@@ -53,6 +55,7 @@ def main(dev: bool) -> None:
         )
     missing = [part for part in parts if not _done(part[0], part[1])]
     if not missing:
+        command_script.write(ENVIRONMENT)  # each time: pip may have put its own script there since
         return
     VENDOR.mkdir(exist_ok=True)
     if any(name == "packages" for name, _, _ in missing):
@@ -68,6 +71,7 @@ def main(dev: bool) -> None:
         make()
         _stamp_file(name).write_text(stamp)
         print(f"snaketune: {name} done ({time.monotonic() - began:.0f} s)", flush=True)
+    command_script.write(ENVIRONMENT)
 
 
 def _stamp_file(name: str) -> Path:

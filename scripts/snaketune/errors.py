@@ -10,9 +10,11 @@ writes files has messages of its own; `to_resource_error` turns them all into a 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 
+COMMAND_VARIABLE = "SNAKETUNE_COMMAND"  # in the environment: what a person typed
 DISK_FULL = re.compile(
     r"no space left|disk quota|file too large|os error (27|28|122)\b|unable to write \d+ bytes", re.I
 )
@@ -40,8 +42,17 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        sentences = [head, self.why, self.fix]
+        sentences = [head, self.why, with_command(self.fix)]
         return " ".join(s if s.endswith((".", "!", "?", ":", "\n")) else s + "." for s in sentences if s)
+
+
+def with_command(text: str) -> str:
+    """Return a text in which `run snakemake again` names the whole command, without which another run would start.
+
+    Snakemake's process leaves the command that a person typed in the environment of the steps.
+    """
+    command = os.environ.get(COMMAND_VARIABLE)
+    return re.sub(r"(?i)\b(run) snakemake again", rf"\1 `{command}` again", text) if command else text
 
 
 class ConfigError(UserError):

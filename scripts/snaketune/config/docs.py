@@ -34,7 +34,8 @@ def to_commented_yaml(values: Mapping[str, object]) -> str:
 def describe_key(node: SchemaNode) -> str:
     """Return a key's description, its unit where the description leaves it out, and when to change it."""
     unit = f"Unit: {node.unit}." if node.unit else ""
-    return " ".join(filter(None, (node.description.strip(), unit, node.advice)))
+    example = f"Example: {_inline_yaml(node.examples[0])}." if node.examples else ""
+    return " ".join(filter(None, (node.description.strip(), unit, node.advice, example)))
 
 
 def _mapping(values: Mapping[str, object], node: SchemaNode, *, top: bool = False) -> list[str]:
@@ -64,10 +65,10 @@ def _list(entries: Sequence[Mapping[str, object]], node: SchemaNode) -> list[str
     opening, *rest = _entry(given[0], first[given[0]], node.properties[given[0]])
     for key in given[1:]:
         rest += [*_comment(node.properties[key]), *_entry(key, first[key], node.properties[key])]
-    rest.append("# Further keys of an entry, with their defaults; take the # away to set one.")
+    rest.append("# Further keys of an entry, with their defaults or an example; take the # away to set one.")
     for key in unset:
         below = node.properties[key]
-        rest += [*_comment(below), f"#{key}: {_inline_yaml(below.default)}"]
+        rest += [*_comment(below), f"#{key}: {_inline_yaml(below.examples[0] if below.examples else below.default)}"]
     return [*lines, f"- {opening}", *_indented(rest), *(f"- {_inline_yaml(entry)}" for entry in others)]
 
 

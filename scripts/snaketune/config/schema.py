@@ -1,4 +1,4 @@
-"""Reads a configuration, validates it against the schema, fills in the defaults and explains mistakes in one line."""
+"""Validates a configuration against the schema, fills in the defaults and explains mistakes in one line."""
 
 from __future__ import annotations
 
@@ -8,40 +8,21 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
 from snaketune.config import foreign_keys
-from snaketune.config.schema_nodes import Loader, SchemaNode, json_schema, key_paths, root
+from snaketune.config.schema_nodes import SchemaNode, json_schema, key_paths, root
+from snaketune.config.yaml_file import read
 from snaketune.errors import ConfigError
+
+__all__ = ["canonical", "complete", "did_you_mean", "read", "suggest_key", "validate_value"]
 
 RESERVED_RUN_NAMES = ("models", "logs", "runs.html", "runs.json")  # in results, beside the runs
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 LONGEST_VALUE = 60  # characters of a wrong value that a message quotes
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; a syntax error names the line."""
-    try:
-        with open(path, "rb") as content:
-            found = yaml.load(content, Loader)
-    except OSError as error:
-        raise ConfigError(f"the configuration cannot be read ({error.strerror})", where=str(path)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(
-            f"this is not valid YAML: {problem}", where=where, fix="Correct that line, or the one before it"
-        ) from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise ConfigError("a configuration is a list of `key: value` lines", where=str(path))
-    return found
 
 
 def complete(given: Mapping[str, object]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class SchemaNode(
     enum: list[Any] | None = None
     const: Any = msgspec.UNSET
     default: Any = msgspec.UNSET
+    examples: list[Any] = msgspec.field(default_factory=list)
     any_of: list[SchemaNode] = msgspec.field(default_factory=list)
     properties: dict[str, SchemaNode] = msgspec.field(default_factory=dict)
     additional_properties: bool | SchemaNode = True

@@ -43,7 +43,7 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
                 f"{path} is missing",
                 where=str(run),
                 why="This run has no file to try yet",
-                fix="Run `snakemake package` first",
+                fix="Run `snakemake package --configfile ...` with its configuration first",
             )
     settings = read_as(read_json(model), config["model"])
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
