@@ -116,7 +116,7 @@ def test_a_part_of_a_section_is_refused_instead_of_filled_with_defaults() -> Non
 
 
 def test_a_section_for_a_caller_without_a_file_has_the_schemas_defaults() -> None:
-    made = sections.sections.section(TrainConfig, rank=4, learning_rate="1e-3")
+    made = sections.section(TrainConfig, rank=4, learning_rate="1e-3")
     assert (made.rank, made.learning_rate, made.batch_size) == (4, 1e-3, 4)
 
 
