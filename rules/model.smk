@@ -2,8 +2,8 @@
 #
 # needs    the bases of the configuration; the splits
 # leaves   outside any run, results/models/<key>.config.json and <key>.json (and the files of fetched or built models);
-#          data/tokens/<key>/{train,valid,test}.safetensors and tokens.json
-# steps    build_demo, fetch_config, fetch_model, quantize_base, tokenize_rows
+#          data/tokens/<key>/{train,valid,test}.safetensors and tokens.json; on request data/preview.{json,html}
+# steps    build_demo, fetch_config, fetch_model, quantize_base, tokenize_rows, preview_rows; preview on request
 # reads    rules.split_rows (data.smk); plan.json, by its name, since the plan stands behind the tokens
 
 
@@ -130,3 +130,44 @@ rule tokenize_rows:
         code=code("tokenize_rows", "mlx"),
     script:
         scripts("tokenize_rows")
+
+
+rule preview:
+    """Stage on request: five training rows as the model reads them, with what is trained marked."""
+    input:
+        record=f"{RUN}/data/preview.json",
+        page=f"{RUN}/data/preview.html",
+    log:
+        logs("preview"),
+    conda:
+        "../envs/mlx.yaml"
+    params:
+        code=code("preview", "mlx"),
+    script:
+        scripts("preview")
+
+
+rule preview_rows:
+    """Render a few training rows with the first experiment's base, without fetching its weights."""
+    input:
+        train=rules.split_rows.output.train,
+        model=config_manifest(this_run.pilot_experiment.model),
+        template=template_file(this_run.pilot_experiment.model),
+    output:
+        record=f"{RUN}/data/preview.json",
+        page=f"{RUN}/data/preview.html",
+    log:
+        logs("preview_rows"),
+    benchmark:
+        benchmarks("preview_rows")
+    conda:
+        "../envs/mlx.yaml"
+    params:
+        config=tracked(
+            run=this_run.name,
+            model=pick(this_run.pilot_experiment.model, "chat_template"),
+            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+        ),
+        code=code("preview_rows", "mlx"),
+    script:
+        scripts("preview_rows")

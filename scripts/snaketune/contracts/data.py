@@ -212,6 +212,28 @@ class TokenReport(Record, frozen=True, kw_only=True):
     verdicts: list[FilteredRow]
 
 
+class PreviewRow(Record, frozen=True, kw_only=True):
+    """A row of preview.json as the model reads it.
+
+    pieces: its text in order, each with whether it is trained; note: what is done with it, if it is not simply kept.
+    """
+
+    source: str
+    line: int
+    tokens: int
+    num_target_tokens: int
+    pieces: list[tuple[str, bool]]
+    note: str
+
+
+class Preview(Record, frozen=True, kw_only=True):
+    """data/preview.json (writer: preview_rows): a few rows of the training split, and how many it has."""
+
+    run: str
+    rows: list[PreviewRow]
+    available: int
+
+
 class ModelFile(Record, frozen=True, kw_only=True):
     """Size and SHA-256 of one file of a model."""
 

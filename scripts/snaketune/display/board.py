@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from snaketune.runtime.events import Event, Progress
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "data": ("validate_rows", "split_rows", "tokenize_rows", "check_leaks", "pass_leaks"),
+    "data": ("validate_rows", "split_rows", "preview_rows", "preview", "tokenize_rows", "check_leaks", "pass_leaks"),
     "model": ("build_demo", "fetch_config", "fetch_model", "quantize_base"),
     "plan": ("forecast_run",),
     "pilot": ("dry_run_pilot", "train_subset", "train_pilot", "write_pilot_report", "decide_pilot", "pass_pilot"),

@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> int:
     if made.configuration:
         print(f"{made.configuration} is written: {len(draft.taken)} keys of {draft.tool} taken over, and")
         print(f"{len(draft.written_out)} defaults of theirs written out. {made.page} says what became of each key.")
-        print(f"Next: snakemake plan --configfile {made.configuration}")
+        print(f"Next: snakemake preview --configfile {made.configuration}")
         return 0
     for one in draft.refused:
         print(f"snaketune: {one.key}: {one.effect}. {one.fix}.", file=sys.stderr)

@@ -33,8 +33,8 @@ Where something is refused, `mine.yaml` is not written. To go without it after a
 FROM=axolotl.yaml NAME=mine WITHOUT="neftune_noise_alpha"`. Keys of another objective (DPO, rewards) cannot be left
 out.
 
-What comes out is then tried as any other configuration: `snakemake plan --configfile mine.yaml` says whether it fits
-and how long it takes.
+What comes out is then tried as any other configuration: `snakemake preview --configfile mine.yaml` shows five rows as
+the model will read them, `snakemake plan --configfile mine.yaml` says whether it fits and how long it takes.
 
 Three differences hold for every tool. A part of the rows is held out for the scores. The best adapter of all
 validations is kept, not the last one. Exact copies of a row are removed.
