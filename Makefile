@@ -41,8 +41,8 @@ lint: setup-dev ## ruff, mypy, layers of imports, snakefmt, snakemake --lint
 bench: setup-dev ## measure against others and write docs/benchmarks.md
 	@$(PYTHON) benchmarks/run.py
 
-new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=...
-	@$(PYTHON) -m snaketune.config.presets "$(NAME)" "$(PRESET)"
+new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=... (or DATA=rows.csv, or both)
+	@$(PYTHON) -m snaketune.importers.data_file "$(NAME)" "$(PRESET)" "$(DATA)"
 
 import: setup ## make one out of another tool's: make import FROM=axolotl.yaml NAME=mine
 	@$(PYTHON) -m snaketune.importers.command "$(FROM)" "$(NAME)" "$(WITHOUT)"

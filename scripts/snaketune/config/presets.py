@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from snaketune.config import schema
@@ -19,8 +20,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def new(name: str, preset: str, folder: str | Path = ".") -> Path:
-    """Write `<name>.yaml` from a preset, complete and commented; an existing file is never overwritten."""
+def new(name: str, preset: str, folder: str | Path = ".", source: Mapping[str, object] | None = None) -> Path:
+    """Write `<name>.yaml` from a preset, complete and commented; an existing file is never overwritten.
+
+    source: the one entry of data.sources, in the place of the preset's.
+    """
     target = Path(folder) / f"{name}.yaml"
     if not name:
         raise ConfigError("a configuration needs a name", fix=f"make new NAME=jessy-v1 PRESET={names()[0]}")
@@ -29,9 +33,12 @@ def new(name: str, preset: str, folder: str | Path = ".") -> Path:
         raise ConfigError(f'there is no preset "{preset}"{near}', where="PRESET", fix=f"Presets: {', '.join(names())}")
     if target.exists():
         raise ConfigError("this file exists", where=str(target), fix="Choose another NAME, or edit the file")
-    source = PRESETS / f"{preset}.yaml"
-    values = schema.complete(schema.read(source) | {"run": name})
-    head = "".join(line for line in source.read_text().splitlines(keepends=True) if line.startswith("#"))
+    path = PRESETS / f"{preset}.yaml"
+    given = schema.read(path) | {"run": name}
+    if source:
+        given["data"] = {**given.get("data", {}), "sources": [dict(source)]}
+    values = schema.complete(given)
+    head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
     write_text(target, head + "\n" + to_commented_yaml(values))
     return target
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Collection
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -22,15 +19,13 @@ from snaketune.contracts.data import (
     SourceReport,
     SplitReport,
 )
+from snaketune.data import guess
 from snaketune.data.deduplication import DedupResult, RowIndex
 from snaketune.data.readers.raw_row import REJECTION_REASONS, Rejection, recode
 from snaketune.errors import DataError
 from snaketune.files import StrPath
 
-LIKELY = {  # how columns begin that hold prompts and responses
-    "prompt": ("prompt", "quest", "frage", "instru", "input", "eingabe", "pregunta", "domanda", "user", "source"),
-    "response": ("respo", "answ", "antwort", "output", "ausgabe", "réponse", "respuesta", "target", "compl"),
-}
+MAX_COLUMNS = 12  # names in a message
 MAX_IN_MESSAGE = 5  # reasons in a message
 MAX_EXAMPLES = 3  # of each reason in the report
 
@@ -45,7 +40,7 @@ class SourceCounts:
         self.available: int | None = None  # rows in the source, where it has a limit
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
-        self.columns: list[str] = []  # of the first row that was rejected for its fields
+        self.unknown: list[dict[str, object]] = []  # the first rows that were rejected for their fields
 
     @property
     def kept(self) -> int:
@@ -64,8 +59,9 @@ class SourceCounts:
 
     def reject(self, reason: Rejection, where: str, row: object = None) -> None:
         self.reasons[reason.code] += 1
-        if reason.code in ("unknown-format", "missing-field") and not self.columns and isinstance(row, dict):
-            self.columns = [str(name) for name in row][:12]
+        is_sample = len(self.unknown) < guess.MAX_SAMPLE and isinstance(row, dict)
+        if is_sample and reason.code in ("unknown-format", "missing-field", "wrong-type"):
+            self.unknown.append(row)  # type: ignore[arg-type]
         examples = self.examples.setdefault(reason.code, [])
         if len(examples) < MAX_EXAMPLES:
             examples.append(f"{where}: {reason.detail}")
@@ -82,45 +78,19 @@ class SourceCounts:
             )
 
     def _mapping_advice(self) -> str:
-        """How to name this source's own columns in the configuration."""
-        fields = suggested_fields(self.columns, self.fields)
-        if not fields:
+        """How to name this source's own columns in the configuration: a guess, with a row as the model would see it."""
+        found = guess.guess(self.unknown, self.fields)
+        if not found.settings():
             return "If only the names of the fields differ, name yours in this source's `fields`"
-        mapping = ", ".join(f"{ours}: {_yaml(yours)}" for ours, yours in fields.items())
-        wrong = [yours for yours in self.fields.values() if yours not in self.columns]
+        wrong = [yours for yours in self.fields.values() if yours not in found.columns]
+        shown = ", ".join(found.columns[:MAX_COLUMNS]) + (", ..." if len(found.columns) > MAX_COLUMNS else "")
+        example = guess.example(self.unknown[0], found).replace("\n", "\n    ")
         return (
-            f"Its columns are {', '.join(self.columns)}"
+            f"Its columns are {shown}"
             + (f"; `fields` names {', '.join(wrong)}, which it does not have" if wrong else "")
-            + f". If it is only their names, write:\n  - {{path: {_yaml(self.name)}, fields: {{{mapping}}}}}\n"
+            + f". If it is only their names, write:\n  {guess.line(self.name, found)}\n"
+            f"(a guess by {found.why}). A row would then be:\n    {example}\n"
         )
-
-
-def suggested_fields(columns: list[str], fields: dict[str, str]) -> dict[str, str]:
-    """What a source's `fields` should probably say, by the names of its columns; empty where nothing suggests itself.
-
-    fields: what it says now; what is right in it stays, and the rest is looked for among the other columns.
-    """
-    found = {ours: yours for ours, yours in fields.items() if yours in columns}
-    free = [name for name in columns if name not in found.values()]
-    for ours, yours in fields.items():
-        if ours not in found and (near := get_close_matches(yours, free, n=1)):
-            found[ours] = near[0]
-            free.remove(near[0])
-    if not fields and len(columns) == 1:
-        return {"text": columns[0]}
-    if fields and not {"prompt", "response"} & fields.keys():
-        return found
-    for ours in ("prompt", "response"):
-        if ours not in found and free:
-            known = [name for name in free if name.casefold().startswith(LIKELY[ours])]
-            found[ours] = (known or free)[0]
-            free.remove(found[ours])
-    return found if {"prompt", "response"} <= found.keys() else {}
-
-
-def _yaml(text: str) -> str:
-    """A text as it may stand inside of braces in YAML."""
-    return text if re.fullmatch(r"[^\W\d_][\w./ -]*[\w]|[^\W\d_]", text) else json.dumps(text, ensure_ascii=False)
 
 
 def raise_if_too_many_rejected(counts: list[SourceCounts], allowed: float, rejected: Path) -> None:
