@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from snaketune.package import gguf_conversion
-from snaketune.runtime import step
+from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0]):
     target = Path(snakemake.output.gguf)
@@ -14,3 +14,4 @@ with step.running(snakemake.log[0]):
         merge=gguf_conversion.merge_source(snakemake.input.manifest, snakemake.input.model, snakemake.input.adapter),
         threads=snakemake.threads,
     )
+    events.report_result(progress.format_bytes(progress.size_of(target)))

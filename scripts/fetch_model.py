@@ -4,9 +4,13 @@ import json
 
 import msgspec
 from snaketune.config.sections import BaseConfig
-from snaketune.runtime import step
+from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.model.download import fetch_model
 
-    fetch_model(msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest)
+    manifest = fetch_model(
+        msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest
+    )
+    size = sum(file.bytes for file in manifest.files.values())
+    events.report_result(f"{manifest.base}, {progress.format_bytes(size)}")

@@ -3,7 +3,7 @@
 import json
 
 import msgspec
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
     from snaketune.engines import get_capabilities
@@ -14,7 +14,7 @@ with step.running(snakemake.log[0]):
     for experiment in config["experiments"]:
         experiment["train"] |= untracked["train"][experiment["name"]]
     settings = config | {"gguf": untracked["gguf"], "adapter": untracked["adapter"]}
-    plan.run(
+    found = plan.run(
         msgspec.convert(settings, plan.PlanSettings),
         models=snakemake.input.model,
         stores=snakemake.input.stores,
@@ -22,3 +22,4 @@ with step.running(snakemake.log[0]):
         machine=this_machine(get_capabilities().describe_device()),
         plan=snakemake.output.plan,
     )
+    events.report_result(plan.summary_sentence(found))

@@ -2,7 +2,9 @@
 
 from snaketune import files
 from snaketune.package import fidelity
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
-    files.write_text(snakemake.output.passed, fidelity.require_passed(snakemake.input.fidelity))
+    passed = fidelity.require_passed(snakemake.input.fidelity)
+    events.report_result(passed.strip())
+    files.write_text(snakemake.output.passed, passed)

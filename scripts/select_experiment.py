@@ -3,10 +3,10 @@
 import msgspec
 from snaketune.contracts.evaluate import SelectionConfig
 from snaketune.evaluate import selection
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
-    selection.run(
+    found = selection.run(
         msgspec.json.decode(snakemake.params.config, type=SelectionConfig),
         selection.SelectionOutputs(
             selection=snakemake.output.selection,
@@ -15,3 +15,5 @@ with step.running(snakemake.log[0]):
             model=snakemake.output.model,
         ),
     )
+    if len(found.experiments) > 1:
+        events.report_result(f"{found.experiment} is the best of {len(found.experiments)} experiments")

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.contracts.train import TrainingJob
     from snaketune.engines import get_trainer
     from snaketune.pilot import forecast_record
     from snaketune.train import metrics_log
+    from snaketune.train.metrics_log import summary_sentence
 
     job = TrainingJob.from_json(
         snakemake.params.config,
@@ -18,7 +19,8 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
         model=snakemake.input.model,
         folder=Path(snakemake.output.adapter).parent,
     )
-    get_trainer().train(job)
+    summary = get_trainer().train(job)
+    events.report_result(summary_sentence(summary))
     timing = Path(snakemake.output.summary).with_name("timing.json")
     decision = Path(snakemake.input.go).with_name("decision.json")
     forecast_record.record_forecast(timing, decision, snakemake.wildcards.experiment)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from msgspec.structs import replace
@@ -11,6 +11,7 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.engines import get_trainer
     from snaketune.tokens.token_store import TokenStore
     from snaketune.train.batches import subset_for_fraction
+    from snaketune.train.metrics_log import summary_sentence
 
     job = TrainingJob.from_json(
         snakemake.params.config,
@@ -27,4 +28,5 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
         settings["pilot"]["max_steps"],
         job.config.rows_per_step,
     )
-    get_trainer().train(replace(job, config=job.config.for_subset(max_steps), num_rows=num_rows))
+    summary = get_trainer().train(replace(job, config=job.config.for_subset(max_steps), num_rows=num_rows))
+    events.report_result(summary_sentence(summary))

@@ -5,14 +5,15 @@ import json
 import msgspec
 from snaketune.config.sections import ValidationConfig
 from snaketune.data import validate
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
     given = json.loads(snakemake.params.config)
-    validate.run(
+    report = validate.run(
         config=msgspec.convert(given["data"], ValidationConfig),
         seed=given["seed"],
         records=snakemake.output.records,
         rejected=snakemake.output.rejected,
         report=snakemake.output.report,
     )
+    events.report_result(f"{report.kept:,} of {report.read:,} rows kept")

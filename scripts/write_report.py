@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from snaketune.report import page
-from snaketune.runtime import step
+from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
+    events.report_result(snakemake.output.page)
     page.run(
         folder=Path(snakemake.output.page).parents[1],
         page=snakemake.output.page,

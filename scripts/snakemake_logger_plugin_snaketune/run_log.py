@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TextIO
 
 from snakemake_interface_logger_plugins.common import LogEvent
-from snaketune.display.board import STAGE_OF
+from snaketune.display.board import STAGE_OF, STAGES
 from snaketune.display.follower import Follower
-from snaketune.report.outcome import outcome_lines
+from snaketune.report.outcome import outcome_lines, stage_lines
 from snaketune.runtime.events import Event, EventFile, State
 
 SCRIPT = re.compile(r"/scripts/tmp\w+\.(\w+)\.py\b")  # where Snakemake puts a step's script before it runs it
@@ -46,6 +46,8 @@ class RunLog:
         self.heading = ""
         self.command = shlex.join(["snakemake", *sys.argv[1:]])
         self.jobs: dict[int, JobInfo] = {}
+        self.planned: set[str] = set()  # rules, the targets among them
+        self.finished: set[str] = set()
         self.held: list[str] = []  # said before it is known whether anything will run
         self.errors: list[str] = []  # of processes that failed, until Snakemake says which job that was
         self.executes = self.has_failed = self.was_stopped = self.nothing_to_do = False
@@ -81,6 +83,7 @@ class RunLog:
         """Begin: the jobs that are going to run are known."""
         if not self.executes or self.file is None or self.follower:
             return
+        self.planned = set(record.stats)  # type: ignore[attr-defined]
         steps = {step: count for step, count in record.stats.items() if step in STAGE_OF}  # type: ignore[attr-defined]
         self.file.set_aside_if_large()
         self._add("started", steps=steps, pid=os.getpid())
@@ -97,6 +100,8 @@ class RunLog:
 
     def _job_finished(self, record: logging.LogRecord) -> None:
         job = self.jobs.get(record.job_id)  # type: ignore[attr-defined]
+        if job:
+            self.finished.add(job.step)
         if self.follower and job and job.step in STAGE_OF:
             self.follower.end(self._event("finished", job))
 
@@ -181,12 +186,14 @@ class RunLog:
         began = self.follower is not None
         if self.follower:
             self.follower.close()
+            self.was_stopped |= self.follower.was_stopped
+            self.has_failed = self.follower.has_failed or (self.has_failed and not self.was_stopped)
             self.follower = None
         if not self.executes:
             for text in self.held:
                 self.say(text)
             return
-        lines = outcome_lines(self.file.path.parent) if self.file else []
+        lines = self._outcome()
         if self.nothing_to_do:
             self.say("Nothing to be done: everything is up to date.")
         if self.has_failed or self.was_stopped:
@@ -196,6 +203,19 @@ class RunLog:
         if began or not self.draws:
             state: State = "failed" if self.has_failed else "stopped" if self.was_stopped else "finished"
             self._add(state, message="\n".join(lines))
+
+    def _outcome(self) -> list[str]:
+        """What stands now: the report's conclusion if it is of this state, else where the stages' results are."""
+        if self.file is None:
+            return []
+        folder = self.file.path.parent
+        targets = [stage for stage in STAGES if stage in self.planned or stage in sys.argv[1:]]
+        if "write_report" in self.finished or (self.nothing_to_do and not set(targets) - {"report"}):
+            return outcome_lines(folder)
+        begun = {STAGE_OF[step] for step in self.finished if step in STAGE_OF}
+        if "all" in self.planned or not targets:
+            targets = [stage for stage in STAGES if stage in begun]
+        return stage_lines(folder, targets)
 
 
 def nothing_to_be_done() -> str:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar, overload
 
@@ -19,6 +19,7 @@ from snaketune.errors import DataError
 
 StrPath = str | os.PathLike[str]
 T = TypeVar("T")
+HASHED_AT_ONCE = 1 << 24  # bytes between two reports of progress
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # as named by `temporary_name`
 
 
@@ -205,7 +206,13 @@ def write_safetensors(
     return digest.hexdigest()
 
 
-def sha256(path: StrPath) -> str:
-    """Hex SHA-256 of a file's content."""
+def sha256(path: StrPath, on_read: Callable[[int], object] | None = None) -> str:
+    """Hex SHA-256 of a file's content; on_read: is called with the number of bytes of each part that was read."""
     with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        if on_read is None:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while part := content.read(HASHED_AT_ONCE):
+            found.update(part)
+            on_read(len(part))
+        return found.hexdigest()

@@ -253,6 +253,18 @@ def advice(report: DataReport) -> list[str]:
     return sentences
 
 
+def summary_sentence(report: DataReport, split: SplitReport) -> str:
+    """Summarize the same in half a sentence."""
+    left_out = {
+        "rejected": report.rejected,
+        "duplicates": report.duplicates,
+        "near duplicates": report.near_duplicates,
+    }
+    parts = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count)
+    splits = ", ".join(f"{split.rows[name]:,} {name}" for name in SPLITS)
+    return f"{report.kept:,} of {report.read:,} rows kept{f' ({parts})' if parts else ''}: {splits}"
+
+
 def summary_lines(report: DataReport, split: SplitReport, leaks: LeakReport, rejected: StrPath) -> list[str]:
     """Summarize report.json, split.json and leaks.json: five lines, and one for each remark.
 

@@ -33,8 +33,10 @@ from snaketune.data.records import RecordBuilder, with_cluster
 from snaketune.data.report import SourceCounts
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
+from snaketune.runtime.events import Progress, report_progress
 
 encode = msgspec.json.Encoder().encode
+ROWS_A_REPORT = 200  # between two reports of progress
 MAX_DUPLICATE_EXAMPLES = 5
 
 
@@ -126,6 +128,8 @@ def _new_records(source: SourceConfig, number: int, config: ValidationConfig, in
             if chosen is not None and position not in chosen:
                 continue
             counts.read += 1
+            if not counts.read % ROWS_A_REPORT:
+                report_progress(Progress(activity=f"reading {name}", done=counts.read))
             try:
                 if type(row.parsed) is Rejection:
                     raise row.parsed

@@ -26,7 +26,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "deploy": ("check_serving", "pass_serving", "write_card", "register_ollama", "upload_model"),
     "report": ("save_config", "record_run", "compare_runs", "write_report"),
 }
-"""The steps of each stage; of those that say what came of them, a later one speaks for the stage."""
+"""The steps of each stage."""
+SPEAKERS = {
+    "data": ["pass_leaks"],
+    "pilot": ["decide_pilot"],
+    "package": ["quantize_gguf", "pass_fidelity"],
+}
+"""Whose results stand for the stage; where none is named here, the last step's that had any."""
 STAGE_OF = {step: stage for stage, steps in STAGES.items() for step in steps}
 OTHER = "other"  # the stage of a step that this version does not know
 
@@ -61,7 +67,7 @@ class Stage:
     finished: int = 0
     failed: set[JobKey] = field(default_factory=set)
     jobs: dict[JobKey, Job] = field(default_factory=dict)
-    results: dict[str, str] = field(default_factory=dict)
+    results: dict[str, dict[JobKey, str]] = field(default_factory=dict)
     seconds: float = 0.0
     since: float = 0.0
 
@@ -72,10 +78,11 @@ class Stage:
 
     @property
     def result(self) -> str:
-        """What came of it, in the words of the last of its steps that had any."""
-        order = STAGES.get(self.name, ())
-        named = sorted(self.results, key=lambda step: order.index(step) if step in order else -1)
-        return self.results[named[-1]] if named else ""
+        """What came of it, in the words of the steps that speak for it."""
+        order = [*STAGES.get(self.name, ()), *self.results]
+        spoken = [step for step in SPEAKERS.get(self.name, []) if step in self.results]
+        last = sorted(self.results, key=order.index)[-1:]
+        return "; ".join("; ".join(self.results[step].values()) for step in spoken or last)
 
     def elapsed(self, now: float) -> float:
         return self.seconds + (max(0.0, now - self.since) if self.jobs else 0.0)
@@ -152,7 +159,7 @@ class Board:
         if event.state == "finished":
             stage.finished += 1
             if event.message:
-                stage.results[event.step] = event.message
+                stage.results.setdefault(event.step, {})[event.job] = event.message
         else:
             stage.failed.add(event.job)
         return job

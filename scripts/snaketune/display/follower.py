@@ -43,6 +43,7 @@ class Follower:
         self.view = make_view(stream, self.board)
         self.reader = EventReader(path)
         self.reader.skip_to_end()
+        self.has_failed = self.was_stopped = False
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="snaketune-display", daemon=True)
@@ -82,9 +83,11 @@ class Follower:
         if event.state == "warning":
             self.view.say(f"snaketune: {event.message}")
         elif event.state == "failed" and job:
+            self.has_failed = True
             log = f"\n  log: {event.log}" if event.log else ""
             self.view.say(f"snaketune: {event.message or f'{job.name} failed'}{log}")
         elif event.state == "stopped" and job:
+            self.was_stopped = True
             self.view.say(f"snaketune: {event.message}")
         if job:
             self.view.ended(job, event)

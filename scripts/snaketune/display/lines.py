@@ -4,29 +4,7 @@ from __future__ import annotations
 
 from snaketune.display.board import Job, Stage
 from snaketune.runtime.events import Progress
-
-KILO = 1000.0
-
-
-def format_time(seconds: float) -> str:
-    """`4.2 s`, `35 s`, `2:05 min` or `1:02:03 h`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
-
-
-def format_bytes(count: float) -> str:
-    """`812 kB`, `1.3 GB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < KILO:
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
-        count /= KILO
-    return f"{count:.1f} GB"
+from snaketune.runtime.progress import format_bytes, format_time
 
 
 def format_progress(progress: Progress) -> str:

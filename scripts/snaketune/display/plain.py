@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TextIO
 
 from snaketune.display.board import Board, Job
-from snaketune.display.lines import format_time, job_line
+from snaketune.display.lines import job_line
 from snaketune.runtime.events import Event
+from snaketune.runtime.progress import format_time
 
 INTERVAL = 15.0  # seconds between two lines about a job that goes on
 MOST_JOBS = 4  # with more of them at once, as on a cluster, one line speaks for all

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from typing import TextIO
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
 from snaketune.display.board import Board, Job, Stage
-from snaketune.display.lines import format_time, job_line
+from snaketune.display.lines import job_line
 from snaketune.runtime.events import Event
+from snaketune.runtime.progress import format_time
 
 NAME_WIDTH = 9
 TIME_WIDTH = 11
+DEFAULT_SIZE = (80, 24)
 NARROW = 40  # columns, below which the times are left out
 MIN_ROWS = 3
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -23,7 +27,22 @@ ASCII_FRAMES = "|/-\\"
 
 
 class _Console(Console):
-    """A console that leaves the cursor where it is: a killed run must not hide it for good."""
+    """A console that measures the terminal that it writes to, at each drawing, and never hides the cursor.
+
+    A killed run could not show the cursor again.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        try:
+            columns, rows = os.get_terminal_size(self.file.fileno())
+        except OSError:
+            columns = rows = 0
+        return ConsoleDimensions(columns or DEFAULT_SIZE[0], rows or DEFAULT_SIZE[1])  # some terminals say 0
+
+    @size.setter
+    def size(self, _size: tuple[int, int]) -> None:
+        raise NotImplementedError
 
     def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
         return False
@@ -59,18 +78,22 @@ class TerminalView:
         self._standing.add(stage.name)
         mark, style = (self.wrong, "red") if stage.failed else (self.done, "green")
         text = stage.result
-        if not stage.is_done:
-            failed = f"{len(stage.failed)} failed" if stage.failed else ""
-            text = ", ".join(filter(None, [f"{stage.finished} of {stage.planned} steps done", failed]))
+        if stage.failed:
+            names = [" ".join([step, *(value for _, value in which)]) for step, which in sorted(stage.failed)]
+            failed = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+            text = "; ".join(filter(None, [text, f"{failed} failed"]))
+        elif not stage.is_done:
+            text = "; ".join(filter(None, [text, f"{stage.finished:,} of {stage.planned:,} steps done"]))
         self.console.print(self._line(mark, style, stage.name, text, format_time(stage.elapsed(now))), soft_wrap=True)
 
     def tick(self, now: float) -> None:
         """Draw the stages at work anew."""
         self._frame += 1
-        rows = list(self._rows(now))
+        jobs = sum(len(stage.jobs) for stage in self.board.stages.values())
         room = max(MIN_ROWS, self.console.height - 2)
-        if len(rows) > room:
-            rows = [*rows[: room - 1], Text(f"    and {len(rows) - room + 1} more at work", style="dim")]
+        rows = list(itertools.islice(self._rows(now), room if jobs <= room else room - 1))
+        if jobs > len(rows):
+            rows.append(Text(f"    and {jobs - len(rows):,} more at work", style="dim"))
         self._live.update(Group(*rows), refresh=True)
 
     def _rows(self, now: float) -> Iterator[Text]:
@@ -85,7 +108,7 @@ class TerminalView:
         width = self.console.width - 1  # a full line would wrap on some terminals
         shown_time = f"{time:>{TIME_WIDTH}}" if width >= NARROW else ""
         room = max(0, width - 3 - NAME_WIDTH - len(shown_time))
-        line = Text(no_wrap=True, end="")
+        line = Text(no_wrap=True)
         line.append(f" {mark} ", style=style)
         line.append(f"{name:<{NAME_WIDTH}}", style="bold")
         line.append(set_cell_size(self._fit(text, room), room))

@@ -26,12 +26,14 @@ from snaketune.contracts.evaluate import (
 )
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import Metric, enabled_metrics
+from snaketune.evaluate.metrics import Metric, by_priority, enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, attach_custom_values, cluster_ids, row_ids, score_predictions
 from snaketune.evaluate.significance import CONFIDENCE
 from snaketune.evaluate.step_config import ComparisonConfig
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
+from snaketune.runtime.events import report_result
+from snaketune.runtime.progress import progress
 
 
 def compared(
@@ -105,7 +107,10 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
         for metric in metrics.values()
         if metric.better != "neither" and metric.scorable(pair.predictions) and is_comparable(metric, pair)
     ]
-    single = [compare_metric(metric, pair, seed, tests=len(tests)) for pair, metric in tests]
+    single = [
+        compare_metric(metric, pair, seed, tests=len(tests))
+        for pair, metric in progress(tests, "testing differences", unit="tests")
+    ]
     corrected = significance.holm([entry.p for entry in single])
     tested = [
         msgspec.structs.replace(entry, p_corrected=p, outcome=_outcome(metric, entry, p))
@@ -249,6 +254,18 @@ def run(
     )
     write_json(comparison, found)
     write_table(table, found)
+    report_result(summary_sentence(found, metrics))
+
+
+def summary_sentence(comparison: Comparison, metrics: Mapping[str, Metric]) -> str:
+    """Say in half a sentence how the last variant of the chain compares with the base, by the leading metric."""
+    pair = next((pair for pair in reversed(comparison.pairs) if pair.baseline == "base" and pair.metrics), None)
+    if pair is None:
+        return "nothing to compare with the base"
+    name = by_priority(pair.metrics, metrics)[0]
+    metric, result = metrics[name], pair.metrics[name]
+    values = [f"{100 * v:.1f} %" if metric.unit == "share" else f"{v:.4g}" for v in (result.value, result.baseline)]
+    return f"{pair.variant}: {metric.label} {values[0]}, base {values[1]}; {result.outcome}"
 
 
 def comparison_pairs(variants: Sequence[str]) -> list[tuple[str, str]]:

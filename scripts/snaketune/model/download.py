@@ -9,6 +9,7 @@ from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json
 from snaketune.model.manifest import SMALL, WEIGHTS, is_local, local_files, write_manifest
+from snaketune.runtime.progress import watching
 
 
 def fetch(model: BaseConfig, folder: str | Path, *, weights: bool, commit: str | None = None) -> str:
@@ -24,9 +25,10 @@ def fetch(model: BaseConfig, folder: str | Path, *, weights: bool, commit: str |
     revision = commit or model.revision
     try:
         commit = commit or huggingface_hub.model_info(base, revision=revision).sha
-        huggingface_hub.snapshot_download(
-            base, revision=commit, local_dir=folder, allow_patterns=[*SMALL, *(WEIGHTS if weights else ())]
-        )
+        with watching(folder, "downloading"):
+            huggingface_hub.snapshot_download(
+                base, revision=commit, local_dir=folder, allow_patterns=[*SMALL, *(WEIGHTS if weights else ())]
+            )
     except (OSError, errors.HTTPError) as error:  # the Hub's own errors are of these, too
         raise _download_error(error, base, revision) from None
     if weights and not any(Path(folder).glob(WEIGHTS[0])):

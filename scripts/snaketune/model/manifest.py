@@ -19,6 +19,7 @@ from snaketune.contracts.data import ModelFile, ModelManifest, QuantizeRecord
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
 from snaketune.model import untrusted_files
+from snaketune.runtime.progress import ByteProgress
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors",)
@@ -94,13 +95,15 @@ def write_manifest(
     names = sorted({found.name for pattern in patterns for found in root.glob(pattern)})
     untrusted_files.check(root, names)
     quantized = msgspec.convert(model.quantize, QuantizeRecord, from_attributes=True) if model.quantize else None
+    sizes = {name: (root / name).stat().st_size for name in names}
+    hashed = ByteProgress("hashing", sum(sizes.values()))
     manifest = ModelManifest(
         base=model.base,
         revision=None if model.base == "demo" or is_local(model.base) else model.revision,
         commit=commit,
         folder=folder,
         quantize=quantized,
-        files={name: ModelFile(bytes=(root / name).stat().st_size, sha256=sha256(root / name)) for name in names},
+        files={name: ModelFile(bytes=size, sha256=sha256(root / name, hashed.add)) for name, size in sizes.items()},
     )
     write_json(path, manifest)
     return manifest

@@ -19,6 +19,7 @@ from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidel
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel
 from snaketune.package.modelfile import uses_tools
+from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Renderer
 
 MAX_DLOGP = 0.05
@@ -286,6 +287,7 @@ def run_probes(
     numbers = [number for number in range(len(probes.rows)) if probes.positions(number)]
     positions = [probes.positions(number) for number in numbers]
     results = model.next_token_logprobs([probes.rows[number] for number in numbers], positions)
+    results = progress(results, "probing", len(numbers))
     for number, wanted, logprobs in zip(numbers, positions, results, strict=True):
         index = {position: i for i, position in enumerate(wanted)}
         ids = probes.rows[number]
@@ -300,7 +302,7 @@ def greedy_completions(model: LanguageModel, probes: ProbeSet) -> list[list[int]
     """The new ids of each prompt's greedy completion."""
     requests = [GenerationRequest(prompt, probes.limits.max_new_tokens) for prompt in probes.prompts]
     completions = model.generate(requests, stop_ids=probes.stop_ids, sampling=Sampling())
-    return [completion.ids for completion in sorted(completions)]
+    return [completion.ids for completion in sorted(progress(completions, "answering", len(requests), unit="answers"))]
 
 
 def top_logprobs(model: LanguageModel, prompt: Sequence[int], completion: Sequence[int]) -> list[dict[int, float]]:

@@ -29,6 +29,7 @@ from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, message_to_resource_error
 from snaketune.files import Record, StrPath, dumps, replacing
 from snaketune.model.manifest import read_manifest
+from snaketune.runtime.progress import watching
 
 OUTTYPES = {"float16": "f16", "bfloat16": "bf16"}
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -206,7 +207,12 @@ def convert(
     `name` becomes general.name in it. merge: takes the weights unrounded from there, and its outtype; configuration and
     tokenizer are the folder's all the same. Raises PackageError with the converter's last lines when it fails.
     """
-    with replacing(target) as temporary, tempfile.TemporaryDirectory() as scratch:
+    total = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+    with (
+        replacing(target) as temporary,
+        tempfile.TemporaryDirectory() as scratch,
+        watching(temporary, "converting", total or None),
+    ):
         link = Path(scratch) / "model"
         link.symlink_to(Path(folder).resolve(), target_is_directory=True)
         outtype = merge.outtype if merge else outtype

@@ -7,7 +7,6 @@ questions); only `fail` leads to a no-go. Confidence intervals are 95 % percenti
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from snaketune.contracts.plan import Criterion, PilotDecision, PilotedExperiment
 from snaketune.errors import NoGoError
 from snaketune.evaluate import significance
 from snaketune.files import StrPath, read_json, write_text
+from snaketune.runtime.events import report_warning
 
 RESAMPLES = 2000
 MIN_ROWS = 8  # a bootstrap over fewer message nothing
@@ -206,7 +206,7 @@ def write_go_or_raise(decision: StrPath, on_no_go: str, go: StrPath) -> None:
                 why=f"\n{lines}\n{older}",
                 fix=f"Likely: {made.likely_cause}. Or go on all the same with `pilot.on_no_go: continue`",
             )
-        print(f"snaketune: a no-go, overridden by pilot.on_no_go\n{lines}", file=sys.stderr)
+        report_warning(f"a no-go, overridden by pilot.on_no_go\n{lines}")
     write_text(go, GO)
 
 

@@ -26,6 +26,8 @@ from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.pilot import criteria, dry_run, evidence
 from snaketune.pilot import forecast as pilot_forecast
 from snaketune.pilot.evidence import DecisionSettings, Evidence
+from snaketune.runtime.events import report_result
+from snaketune.runtime.progress import format_time
 from snaketune.tokens.token_store import TokenStore
 
 
@@ -79,9 +81,10 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         sample=found.sample,
     )
     write_json(decision, result)
-    if not failed:  # the gate prints a no-go
-        note = criteria.experiment_note(result.piloted)
-        print(f"snaketune: the pilot's decision{note} is go\n{criteria.table(results)}", file=sys.stderr)
+    print(criteria.table(results), file=sys.stderr)
+    note = criteria.experiment_note(result.piloted)
+    met = f"{len(results) - len(failed)} of {len(results)} criteria met"
+    report_result(f"{result.decision}{note}: {met}, {format_time(3600 * forecast.hours)} forecast")
     return result
 
 

@@ -23,6 +23,7 @@ from snaketune.model.manifest import plain_key, tokens_key
 from snaketune.plan import architecture, resources
 from snaketune.plan.architecture import Architecture
 from snaketune.runtime.machine import Machine, free_disk
+from snaketune.runtime.progress import format_bytes
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, micro_batching_from
 
@@ -57,6 +58,17 @@ class Case:
     model: Architecture
     store: TokenStore
     splits: dict[str, SplitCounts]
+
+
+def summary_sentence(plan: Plan) -> str:
+    """Summarize a plan that fits in half a sentence."""
+    largest = max(plan.experiments.values(), key=lambda planned: planned.memory.total)
+    steps = sum(planned.steps for planned in plan.experiments.values())
+    of = f" in {len(plan.experiments)} experiments" if len(plan.experiments) > 1 else ""
+    return (
+        f"fits: {format_bytes(largest.memory.total)} of {format_bytes(largest.usable_memory)} of memory, "
+        f"{format_bytes(plan.disk.total)} of disk; {steps:,} steps{of}"
+    )
 
 
 def run(

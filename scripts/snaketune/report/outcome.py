@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from snaketune.contracts.report import Conclusion
-from snaketune.display.lines import format_bytes
 from snaketune.files import StrPath
+from snaketune.runtime.progress import format_bytes
 
 
 class WrittenReport(msgspec.Struct, frozen=True):
@@ -19,13 +20,29 @@ class WrittenReport(msgspec.Struct, frozen=True):
     conclusion: Conclusion
 
 
+STAGE_FILES = {
+    "data": ["data/report.json", "data/rejected.jsonl"],
+    "plan": ["plan.json"],
+    "pilot": ["pilot/index.html"],
+    "train": ["train/selection.json"],
+    "package": ["model"],
+    "evaluate": ["evaluation/comparison.json"],
+}
+"""Where a person reads on after a run that ended with a stage before the report."""
+
+
+def stage_lines(folder: StrPath, stages: Iterable[str]) -> list[str]:
+    """Lines that say where the results of these stages are, as far as they are there."""
+    files = [(stage, Path(folder, name)) for stage in stages for name in STAGE_FILES.get(stage, [])]
+    return [f"{stage}: {path.as_posix()}" for stage, path in files if path.exists()]
+
+
 def outcome_lines(folder: StrPath) -> list[str]:
-    """Lines on what stands in a run's folder now; none before there is a page."""
+    """Lines on what the report of a run says; none where it has none."""
     report = Path(folder, "report", "report.json")
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return conclusion_lines(msgspec.json.decode(report.read_bytes(), type=WrittenReport))
-    pilot = Path(folder, "pilot", "index.html")
-    return [f"pilot:  {pilot.as_posix()}"] if pilot.exists() else []
+    return []
 
 
 def conclusion_lines(report: WrittenReport) -> list[str]:

@@ -15,6 +15,7 @@ from snaketune.runtime.events import Progress, report_progress
 
 Item = TypeVar("Item")
 LOG_INTERVAL = 15.0  # seconds between plain lines
+KILO = 1000.0
 POLL_INTERVAL = 1.0  # seconds between two looks at a file that grows
 
 
@@ -47,16 +48,16 @@ def _rounded(seconds: float | None) -> float | None:
 
 @contextlib.contextmanager
 def watching(path: StrPath, label: str, total: int | None = None) -> Iterator[None]:
-    """Report the growing size of a file that a library or another program writes during the block.
+    """Report the growing size of a file or folder that a library or another program writes during the block.
 
-    total: the bytes that it will have, as far as they can be estimated.
+    total: the bytes that it will have, where they are known.
     """
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(POLL_INTERVAL):
             with contextlib.suppress(OSError):
-                report_progress(Progress(activity=label, done=Path(path).stat().st_size, total=total, unit="bytes"))
+                report_progress(Progress(activity=label, done=size_of(path), total=total, unit="bytes"))
 
     report_progress(Progress(activity=label, done=0, total=total, unit="bytes"))
     thread = threading.Thread(target=watch, daemon=True)
@@ -66,6 +67,46 @@ def watching(path: StrPath, label: str, total: int | None = None) -> Iterator[No
     finally:
         ended.set()
         thread.join()
+
+
+class ByteProgress:
+    """Counts bytes that were read or written, and reports them. total: how many there will be."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        report_progress(Progress(activity=self.label, done=self.done, total=self.total, unit="bytes"))
+
+
+def size_of(path: StrPath) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    found = Path(path)
+    if found.is_dir():
+        return sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
+    return found.stat().st_size
+
+
+def format_time(seconds: float) -> str:
+    """`4.2 s`, `35 s`, `2:05 min` or `1:02:03 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h" if hours else f"{minutes}:{rest:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """`812 kB`, `1.3 GB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < KILO:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
+        count /= KILO
+    return f"{count:.1f} GB"
 
 
 def _bar(items: Iterable[Item], label: str, total: int | None, terminal: object) -> Iterator[Item]:

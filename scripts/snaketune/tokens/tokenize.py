@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from snaketune.errors import DataError
 from snaketune.files import StrPath, read_jsonl, write_json
 from snaketune.model import untrusted_files
 from snaketune.model.manifest import declared_context_length, read_manifest
+from snaketune.runtime.events import report_warning
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
 from snaketune.tokens.token_store import write_store
@@ -200,7 +200,7 @@ def _check_train(written: TokenReport, train_file: str, report: StrPath) -> None
             fix="Raise data.max_length, or add rows to the training split",
         )
     if train.dropped:
-        print(f"snaketune: {train.dropped} training rows are dropped; {report} says which and why", file=sys.stderr)
+        report_warning(f"{train.dropped} training rows are dropped; {report} says which and why")
 
 
 def probe_tokenizer(folder: Path, template: str | None, seconds: float = 60) -> None:

@@ -14,7 +14,6 @@ import math
 import re
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from snaketune.config.schema import canonical
 from snaketune.contracts.train import TrainingJob, TrainingSummary, VisitCounts
 from snaketune.errors import StoppedError, TrainingError, UserError
 from snaketune.files import Record
+from snaketune.runtime.events import report_warning
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler
 from snaketune.train.metrics_log import round_significant
@@ -216,7 +216,7 @@ class Checkpoints:
                 problem = f"{changed[0]} is not what was written"
             except (OSError, ValueError, UserError) as error:
                 problem = str(error)
-            print(f"snaketune: checkpoint of step {step} is broken ({problem}); an older one is used", file=sys.stderr)
+            report_warning(f"checkpoint of step {step} is broken ({problem}); an older one is used")
             self._metadata_path(step).unlink(missing_ok=True)
         return None
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from snaketune import files
-from snaketune.contracts.train import StepMetrics, ValidationMetrics
+from snaketune.contracts.train import StepMetrics, TrainingSummary, ValidationMetrics
 from snaketune.files import Record, StrPath, read_jsonl
 
 
@@ -95,6 +95,15 @@ LOG_INTERVAL = 15.0  # seconds between two lines in a log
 def round_significant(value: float, digits: int = 7) -> float | None:
     """A number rounded to so many significant digits, as logs have it; None where it is not finite."""
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+
+def summary_sentence(summary: TrainingSummary) -> str:
+    """Say in half a sentence what came of a training."""
+    losses = [summary.base_validation_loss, summary.best_validation_loss]
+    before, best = (f"{loss:.3f}" if loss is not None else "not finite" for loss in losses)
+    planned = "" if summary.steps == summary.planned_steps else f" of {summary.planned_steps:,}"
+    at = "the base, no step was better" if summary.best_step == 0 else f"step {summary.best_step:,}"
+    return f"{summary.steps:,}{planned} steps: validation loss {before} to {best}, best at {at}"
 
 
 def read_metrics(path: StrPath) -> list[StepMetrics | ValidationMetrics]:

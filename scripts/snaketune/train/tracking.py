@@ -18,6 +18,7 @@ import msgspec
 
 from snaketune.contracts.train import TrainingJob
 from snaketune.errors import ConfigError
+from snaketune.runtime.events import report_warning
 
 NOTIFY_TIMEOUT = 60.0  # seconds that the command may take
 
@@ -61,7 +62,7 @@ def _notify(command: str | None, task: str, status: str, message: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         problem = str(error)
     if problem:
-        print(f"snaketune: train.notify failed ({problem})", file=sys.stderr)
+        report_warning(f"train.notify failed ({problem})")
 
 
 class Tracker(Protocol):

@@ -13,6 +13,7 @@ from llama_cpp._logger import llama_log_callback
 from snaketune.config.schema import did_you_mean
 from snaketune.errors import ConfigError, PackageError
 from snaketune.files import StrPath, replacing
+from snaketune.runtime import progress
 
 PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
@@ -58,7 +59,11 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = number
     settings.nthread = threads
-    with replacing(target) as temporary, _keeping_words() as words:
+    with (
+        replacing(target) as temporary,
+        _keeping_words() as words,
+        progress.watching(temporary, f"quantizing {progress.format_bytes(Path(source).stat().st_size)}, written"),
+    ):
         failed = llama_cpp.llama_model_quantize(str(source).encode(), str(temporary).encode(), ctypes.byref(settings))
         if failed or not temporary.is_file():
             raise PackageError(

@@ -15,6 +15,7 @@ from mlx_lm.models import llama
 
 from snaketune.demo import task
 from snaketune.files import replacing
+from snaketune.runtime.events import Progress, report_progress
 
 UPDATES = 900
 ROWS = 32
@@ -65,6 +66,7 @@ def _pretrain(model: nn.Module, tokenizer: Any, known: list[int], seed: int) -> 
         loss, gradients = gradient(model, ids, weights)
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state)
+        report_progress(Progress(activity="pretraining", done=update + 1, total=UPDATES, unit="updates"))
         if (update + 1) % 100 == 0:
             print(f"demo base: update {update + 1} of {UPDATES}, loss {loss.item():.3f}", file=sys.stderr)
 

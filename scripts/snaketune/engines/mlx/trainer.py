@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
 from snaketune.engines.mlx.process_group import ProcessGroup
 from snaketune.errors import TrainingError
 from snaketune.model.manifest import read_manifest
+from snaketune.runtime.events import report_warning
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset, schedule_from
 from snaketune.train.checkpoints import (
@@ -157,7 +157,7 @@ class Trainer:
         else:
             state.skipped_steps += 1
             state.consecutive_nonfinite += 1
-            print(f"snaketune: step {step} is skipped: loss or gradient are not finite", file=sys.stderr)
+            report_warning(f"step {step} is skipped: loss or gradient are not finite")
             if state.consecutive_nonfinite >= self.config.max_nonfinite_steps:
                 raise divergence_error(step, state.consecutive_nonfinite)
         self.logger.log_step(pending)
@@ -292,7 +292,7 @@ class Trainer:
         state = self.group.broadcast_object(checkpoint.state if checkpoint else None, TrainerState | None)
         if state:
             self.state = state
-            print(f"snaketune: resuming from step {state.step} of {self.sampler.num_steps}", file=sys.stderr)
+            report_warning(f"resuming from step {state.step} of {self.sampler.num_steps}")
 
     def _probe_fast_paths(self) -> None:
         """See on the first step's rows whether the head runs on target positions alone, and rows can be packed."""
