@@ -11,6 +11,13 @@ from snaketune.display.board import STAGE_OF
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin names itself to the steps in the environment; other tests must not inherit that."""
+    monkeypatch.setenv("SNAKETUNE_DISPLAY", "")
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+
+
 class TestInterface(TestLogHandlerBase):
     """The tests that the interface itself has for plugins."""
 
