@@ -14,6 +14,7 @@ import snakemake_patches
 from snaketune.config import schema as configuration
 from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
+from snaketune.runtime.engine import ENGINE_VARIABLE
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.run_definition import (
@@ -65,6 +66,9 @@ config.update(CONFIG)  # Snakemake's report and the processes of its jobs take t
 this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
 GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
+
+# each step computes with this engine, and its code digest covers no other one
+os.environ[ENGINE_VARIABLE] = this_run.engine.name
 
 # the steps write what happens there, and the display of snakemake_logger_plugin_snaketune follows it
 os.environ[events.EVENTS_VARIABLE] = str(Path(RUN, "events.jsonl").absolute())

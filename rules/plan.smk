@@ -36,6 +36,7 @@ rule forecast_run:
                 }
                 for one in this_run.experiments.values()
             ],
+            engine=this_run.engine,
             max_length=CONFIG["data"]["max_length"],
             seed=CONFIG["seed"],
         ),

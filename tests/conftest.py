@@ -12,7 +12,6 @@ from hypothesis import settings
 from made_once import made_once
 from project_copy import Project
 from run_copies import RunCopies
-from snaketune.runtime.step import block_torch
 from tools import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary"]  # a hook: pytest finds it here
@@ -41,8 +40,6 @@ LONGEST_FIRST = (
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-
-block_torch()
 
 settings.register_profile("steady", deadline=None, print_blob=True)
 settings.load_profile("steady")

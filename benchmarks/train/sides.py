@@ -6,6 +6,7 @@ loading; peak_bytes is the process's largest resident size.
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 import sys
@@ -137,17 +138,18 @@ class Outside:
         setattr(owner, name, timed)
 
 
-def ours(work: Path, updates: int) -> dict[str, float]:
-    """snaketune's trainer, whole: with its log, its timing, and checkpoints at the end."""
+def ours(work: Path, updates: int, engine: str = "mlx", dtype: str = "float32") -> dict[str, float]:
+    """snaketune's trainer with one of its engines, whole: with its log, its timing, and checkpoints at the end."""
     sys.path.insert(0, str(SCRIPTS))
     import tempfile
 
     from snaketune import files
     from snaketune.config.sections import TrainConfig, section
     from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs
-    from snaketune.engines.mlx import loading, train, trainer
+    from snaketune.engines import get_trainer
     from snaketune.tokens.chat_template import Rendered
     from snaketune.tokens.token_store import TokenStore, write_store
+    from snaketune.train import trainer
     from snaketune.train.batches import EpochSampler, MicroBatching
     from snaketune.train.metrics_log import JsonlLog, StatusLine, TrainingCallback
 
@@ -179,11 +181,12 @@ def ours(work: Path, updates: int) -> dict[str, float]:
             valid_tokens=str(out / "valid.safetensors"),
             model=str(out / "model.json"),
             config=section(TrainConfig, **changed),
-            dtype="float32",
+            dtype=dtype,
             seed=1,
             outputs=TrainingOutputs.in_folder(out),
         )
-        outside, load = Outside(), loading.load
+        loading = importlib.import_module(f"snaketune.engines.{engine}.loading")
+        outside, load, train = Outside(), loading.load, get_trainer(engine)
         for owner, name in ((EpochSampler, "rows"), (MicroBatching, "split"), (trainer, "collate")):
             outside.time(owner, name)
         for owner, name in ((StatusLine, "show"), (JsonlLog, "write"), (EpochSampler, "epoch")):
@@ -264,7 +267,14 @@ def transformers(work: Path, updates: int) -> dict[str, float]:
     return meter.report(loss=float(loss))
 
 
-SIDES = {"mlx_lm": mlx_lm, "mlx_lm_fast": mlx_lm_fast, "snaketune": ours, "transformers": transformers}
+SIDES = {
+    "mlx_lm": mlx_lm,
+    "mlx_lm_fast": mlx_lm_fast,
+    "snaketune": ours,
+    "transformers": transformers,
+    "torch": lambda work, updates: ours(work, updates, "torch"),
+    "torch_bfloat16": lambda work, updates: ours(work, updates, "torch", "bfloat16"),
+}
 
 if __name__ == "__main__":
     side, work, updates = sys.argv[1:4]

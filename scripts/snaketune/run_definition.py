@@ -17,6 +17,7 @@ from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfi
 from snaketune.data import sources as data_sources
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.model import manifest as base_models
+from snaketune.runtime.engine import EngineChoice, choose_engine
 from snaketune.tokens import chat_template
 
 RESULTS = "results"
@@ -47,6 +48,8 @@ class RunDefinition:
     """The models to evaluate, the base first: base, prompted, adapter, fused, gguf-<type>, previous."""
     similarity_model: str | None
     """The GGUF of the embedding model that evaluate.similarity names."""
+    engine: EngineChoice
+    """What trains, answers and fuses."""
 
     @property
     def name(self) -> str:
@@ -145,12 +148,14 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
     """The run that a complete configuration asks for; raises UserError for a mistake that can be seen in it."""
     run = msgspec.convert(config, RunConfig)
     evaluate_settings.check_metrics(run)
+    experiments = expand(run)
     return RunDefinition(
         config=run,
         sources=tuple(data_sources.files(run.data.sources)),
-        experiments=expand(run),
+        experiments=experiments,
         variants=tuple(evaluate_settings.variants(run)),
         similarity_model=evaluate_settings.similarity_model(run),
+        engine=choose_engine(run, [one.model for one in experiments.values()]),
     )
 
 

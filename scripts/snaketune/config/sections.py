@@ -324,6 +324,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     run: str
     seed: int
     compare_with: str | None
+    engine: Literal["auto", "mlx", "torch"]
     model: ModelConfig
     data: DataConfig
     pilot: PilotConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from snaketune.files import Record
+from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import Machine
 
 Result = Literal["pass", "fail", "unknown"]
@@ -171,9 +172,13 @@ class PlannedExperiment(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """plan.json. rows: number of rows by split; experiments by name, in the order of the configuration."""
+    """plan.json. rows: number of rows by split; experiments by name, in the order of the configuration.
+
+    engine: what trains, and why that one.
+    """
 
     machine: Machine
+    engine: EngineChoice | None = None
     rows: dict[str, int]
     experiments: dict[str, PlannedExperiment]
     disk: DiskForecast

@@ -4,6 +4,9 @@ A part of an engine is imported when it is asked for, so a process that renders 
 keeps another out. A code digest follows these functions (`ENGINE_PARTS` in runtime/code_digest.py): a module that
 imports `get_exporter` from here depends on the module `export` of each engine that has one.
 
+One engine trains, answers and fuses in a run, and `SNAKETUNE_ENGINE` names it to every process of that run. Importing
+this package lets PyTorch in where that is the engine (`runtime.step.block_torch`).
+
 To add an engine: a package here with the modules that `interface` lists, its name in schemas/, and an environment file
 in envs/.
 """
@@ -24,22 +27,24 @@ from snaketune.engines.interface import (
     Trainer,
 )
 from snaketune.files import StrPath
+from snaketune.runtime import step
 from snaketune.runtime.code_digest import ENGINE_PARTS
+from snaketune.runtime.engine import selected_engine
 
-DEFAULT_ENGINE = "mlx"
-"""The engine that trains where no other is named."""
+if selected_engine() == "torch":
+    step.allow_torch()
 
 
-def load_model(path: StrPath, options: LoadOptions | None = None, *, engine: str = DEFAULT_ENGINE) -> AdaptedModel:
+def load_model(path: StrPath, options: LoadOptions | None = None, *, engine: str | None = None) -> AdaptedModel:
     """Load a model folder, and perhaps an adapter over it; see `interface.ModelLoader`."""
-    return cast(AdaptedModel, _part(engine, "load_model").load(path, options or LoadOptions()))
+    return cast(AdaptedModel, _part(engine or selected_engine(), "load_model").load(path, options or LoadOptions()))
 
 
 def load_reference_merge(
-    path: StrPath, options: LoadOptions, dtype: str, *, engine: str = DEFAULT_ENGINE
+    path: StrPath, options: LoadOptions, dtype: str, *, engine: str | None = None
 ) -> LanguageModel:
     """Load a model with its adapter merged by independent code; see `interface.ReferenceMerger`."""
-    return cast(LanguageModel, _part(engine, "load_reference_merge").load(path, options, dtype))
+    return cast(LanguageModel, _part(engine or selected_engine(), "load_reference_merge").load(path, options, dtype))
 
 
 def load_gguf(path: StrPath, options: LoadOptions) -> GGUFModel:
@@ -47,24 +52,24 @@ def load_gguf(path: StrPath, options: LoadOptions) -> GGUFModel:
     return cast(GGUFModel, _part("llama_cpp", "load_gguf").load(path, options))
 
 
-def get_trainer(engine: str = DEFAULT_ENGINE) -> Trainer:
+def get_trainer(engine: str | None = None) -> Trainer:
     """The part that trains."""
-    return cast(Trainer, _part(engine, "get_trainer"))
+    return cast(Trainer, _part(engine or selected_engine(), "get_trainer"))
 
 
-def get_exporter(engine: str = DEFAULT_ENGINE) -> Exporter:
+def get_exporter(engine: str | None = None) -> Exporter:
     """The part that fuses and exports adapters."""
-    return cast(Exporter, _part(engine, "get_exporter"))
+    return cast(Exporter, _part(engine or selected_engine(), "get_exporter"))
 
 
-def get_quantizer(engine: str = DEFAULT_ENGINE) -> Quantizer:
+def get_quantizer(engine: str | None = None) -> Quantizer:
     """The part that quantizes a base model."""
-    return cast(Quantizer, _part(engine, "get_quantizer"))
+    return cast(Quantizer, _part(engine or selected_engine(), "get_quantizer"))
 
 
-def get_capabilities(engine: str = DEFAULT_ENGINE) -> Capabilities:
+def get_capabilities(engine: str | None = None) -> Capabilities:
     """What the engine can do and what it computes on."""
-    return cast(Capabilities, _part(engine, "get_capabilities"))
+    return cast(Capabilities, _part(engine or selected_engine(), "get_capabilities"))
 
 
 def _part(engine: str, function: str) -> Any:

@@ -5,6 +5,7 @@ Reads the bases' config.json and tokenizers and the rows' token counts; no weigh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
 from snaketune.plan import architecture, resources
 from snaketune.plan.architecture import Architecture
+from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import Machine, free_disk
 from snaketune.runtime.progress import format_bytes
 from snaketune.tokens.token_store import TokenStore
@@ -40,6 +42,7 @@ class PlanSettings(Record, frozen=True, kw_only=True):
     seed: int
     gguf: list[str]
     adapter: bool
+    engine: EngineChoice | None = None
 
 
 class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +101,10 @@ def run(
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
     stages = resources.forecast_disk(bases, settings.gguf, max((case.model for case in cases), key=_parameters))
     resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
+    if settings.engine:
+        print(f"snaketune: the engine is {settings.engine.name}: {settings.engine.reason}", file=sys.stderr)
     rows = {split: counts.rows for split, counts in cases[0].splits.items()}
-    result = Plan(machine=machine, rows=rows, experiments=experiments, disk=stages)
+    result = Plan(machine=machine, engine=settings.engine, rows=rows, experiments=experiments, disk=stages)
     write_json(plan, result)
     return result
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from snaketune.files import write_text
+from snaketune.runtime.engine import TRAINING_ENGINES, selected_engine
 
 LIBRARY = Path(__file__).resolve().parents[1]
 ROOT = LIBRARY.parent
@@ -171,14 +172,18 @@ def _imported_names(tree: ast.Module) -> Iterator[str]:
 def _files(name: str) -> tuple[Path, ...]:
     """The files that importing a dotted name runs: the packages above it and the module itself.
 
-    Of a function of `snaketune.engines` these are also the modules of engines that calling it imports.
+    Of a function of `snaketune.engines` these are also the modules of engines that calling it imports; of the engines
+    that train, those of the selected one.
     """
     parts = name.split(".")
     if parts[0] != LIBRARY.name:
         return ()
     found: list[Path] = []
     if parts[1:-1] == ["engines"] and parts[-1] in ENGINE_PARTS:
+        others = set(TRAINING_ENGINES) - {selected_engine()}
         for part in sorted(LIBRARY.glob(f"engines/*/{ENGINE_PARTS[parts[-1]]}.py")):
+            if part.parent.name in others:
+                continue
             found += _files(".".join(part.relative_to(ROOT).with_suffix("").parts))
     for depth in range(1, len(parts) + 1):
         base = ROOT.joinpath(*parts[:depth])

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from snaketune.errors import StoppedError, UserError, to_resource_error
 from snaketune.runtime import events, locks
+from snaketune.runtime.engine import selected_engine
 
 
 class _Tee(io.TextIOBase):
@@ -65,10 +66,19 @@ def block_torch() -> None:
     """Make `import torch` fail in this process.
 
     transformers, which mlx-lm uses for tokenizers, imports torch wherever it is installed, and torch costs seconds and
-    hundreds of megabytes. It is installed for llama.cpp's converter, which runs in a process of its own.
+    hundreds of megabytes. It is there for llama.cpp's converter, which runs in a process of its own, and for the torch
+    engine: a process that has imported `snaketune.engines` where that engine is selected keeps it.
     """
+    if selected_engine() == "torch" and "snaketune.engines" in sys.modules:
+        return
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # documented: None makes an import fail at once
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would advise to install torch
+
+
+def allow_torch() -> None:
+    """Take `block_torch` back; before transformers is imported, which asks for torch once."""
+    if sys.modules.get("torch", sys) is None:
+        del sys.modules["torch"]
 
 
 @contextlib.contextmanager

@@ -24,10 +24,11 @@ from snaketune import files
 from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
-from snaketune.engines.mlx import loading, merging
+from snaketune.engines.mlx import merging
 from snaketune.errors import ModelError, PackageError
-from snaketune.files import StrPath, read_json, write_json
+from snaketune.files import StrPath, write_json
 from snaketune.model import manifest as base
+from snaketune.train import peft_format
 
 GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,), "mxfp8": (32,)}
 SHARD = 2 << 30  # bytes of a file at most
@@ -158,43 +159,5 @@ def _groups(sizes: dict[str, int], shard: int) -> Iterator[list[str]]:
 
 
 def peft_adapter(adapter: StrPath) -> PeftAdapter:
-    """An adapter folder as tensors by PEFT's names and an adapter_config.json.
-
-    mlx-lm holds A as (input, rank) and multiplies by `scale`; PEFT holds it as (rank, input) and multiplies by
-    lora_alpha / r. Raises PackageError for an adapter that PEFT's LoRA cannot express.
-    """
-    folder = Path(adapter)
-    config = read_json(folder / "adapter_config.json")
-    kind = config.get("fine_tune_type", "lora")
-    if kind != "lora":
-        raise PackageError(
-            f"a {kind} fine-tune cannot be written as a LoRA adapter",
-            where=str(folder),
-            fix="Use the fused model or its GGUF, which hold all of it",
-        )
-    settings = config["lora_parameters"]
-    found: dict[str, np.ndarray] = {}
-    for name, value in sorted(loading.load_safetensors(folder / "adapters.safetensors").items()):
-        layer, _, part = name.rpartition(".")
-        if part not in ("lora_a", "lora_b") or value.ndim != 2:
-            raise PackageError(
-                f"{name} cannot be written as a LoRA adapter: it belongs to a mixture of experts or another method",
-                where=str(folder),
-                fix="Use the fused model or its GGUF, which hold all of it",
-            )
-        letter = part[-1].upper()
-        found[f"base_model.model.{layer}.lora_{letter}.weight"] = np.array(value.astype(mx.float32).T, order="C")
-    modules = sorted({name.split(".")[-3] for name in found})
-    peft_config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": settings["rank"],
-        "lora_alpha": settings["scale"] * settings["rank"],
-        "lora_dropout": settings.get("dropout", 0.0),
-        "target_modules": modules,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "base_model_name_or_path": None,
-    }
-    return PeftAdapter(found, peft_config)
+    """An adapter folder in PEFT's layout; see `train.peft_format`."""
+    return PeftAdapter(*peft_format.export_peft(adapter))

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import mlx.core as mx
 import mlx.nn as nn
 import msgspec
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from snaketune import files
-from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.train import AdapterConfig, LoraParameters
 from snaketune.engines.mlx import loading
-from snaketune.engines.mlx.loading import Tensors
 from snaketune.errors import ConfigError
+from snaketune.train import adapter_init
 from snaketune.train.checkpoints import ParameterCounts
 
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding, QuantizedSwitchLinear)
-
-
-def lora_scale(config: TrainConfig) -> float:
-    """What mlx-lm multiplies the adapter's product by: alpha / rank, or alpha / sqrt(rank) for rsLoRA."""
-    return config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
 
 
 def add_adapter(model: nn.Module, config: TrainConfig, seed: int) -> AdapterConfig:
@@ -40,13 +30,16 @@ def add_adapter(model: nn.Module, config: TrainConfig, seed: int) -> AdapterConf
         return AdapterConfig(fine_tune_type="full", num_layers=num_layers, lora_parameters=LoraParameters())
     parameters = LoraParameters(
         rank=config.rank,
-        scale=lora_scale(config),
+        scale=adapter_init.lora_scale(config),
         dropout=config.dropout,
         keys=resolve_target_modules(model, config.target_modules),
     )
     model.freeze()
-    mx.random.seed(seed)
     linear_to_lora_layers(model, num_layers, msgspec.to_builtins(parameters), use_dora=config.method == "dora")
+    for number, block in enumerate(model.layers):
+        for path, part in block.named_modules():
+            if "lora_a" in part:
+                part.lora_a = mx.array(adapter_init.draw_lora_a(part.lora_a.shape, seed, number, path))
     return AdapterConfig(fine_tune_type=config.method, num_layers=num_layers, lora_parameters=parameters)
 
 
@@ -67,33 +60,9 @@ def _unfreeze(model: nn.Module, num_layers: int) -> None:
 
 
 def resolve_target_modules(model: nn.Module, target_modules: str | list[str]) -> list[str]:
-    """The paths inside a block (`self_attn.q_proj`) of its linear layers that get an adapter, sorted.
-
-    target_modules: "all-linear", or short names (`q_proj`) or paths; an unknown one is a ConfigError with the known
-    ones.
-    """
+    """The paths inside a block of its linear layers that get an adapter; see `adapter_init.chosen_targets`."""
     known = sorted({path for layer in model.layers for path, part in layer.named_modules() if isinstance(part, LINEAR)})
-    if target_modules == "all-linear":
-        return known
-    chosen: set[str] = set()
-    for target in target_modules:
-        matches = [path for path in known if path == target or path.rsplit(".", 1)[-1] == target]
-        if not matches:
-            names = sorted({path.rsplit(".", 1)[-1] for path in known})
-            raise ConfigError(
-                f'this model has no linear layer "{target}"{did_you_mean(target, names)}',
-                where="train.target_modules",
-                fix=f"Choose from {', '.join(names)}, or write all-linear",
-            )
-        chosen.update(matches)
-    return sorted(chosen)
-
-
-def save_adapter(weights: Tensors, config: AdapterConfig, adapter: Path, adapter_config: Path) -> None:
-    """Write an adapter as mlx-lm does: weights by their names in the model, and the settings that rebuild it."""
-    with files.replacing(adapter) as temporary:
-        loading.save_safetensors(temporary, weights)
-    files.write_json(adapter_config, config)
+    return adapter_init.chosen_targets(known, target_modules)
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:

@@ -1,4 +1,4 @@
-"""Keeps a training within the memory: limits, a message for a failed allocation, and blocks that compute twice.
+"""Keeps a training within the memory: limits, and blocks that compute twice.
 
 A transformer block can be wrapped so that its backward pass computes its forward pass again instead of keeping what it
 needs (gradient checkpointing). Each call of a block seeds MLX's generator from (seed, step, number of the call). So
@@ -7,18 +7,15 @@ dropout needs no state in a checkpoint, and a block that runs a second time drop
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from snaketune.config.sections import TrainConfig
 from snaketune.engines.mlx.loading import Tensors
-from snaketune.errors import ResourceError
 
 BlockCall = Callable[..., Any]  # a block's `__call__`: (block, hidden states, mask, cache) as the architecture has it
 
@@ -72,7 +69,6 @@ def _checkpointed(call: BlockCall, seeds: DropoutSeeds) -> BlockCall:
 
 
 GB = 10**9
-FAILURES = ("out of memory", "outofmemory", "insufficient memory", "unable to allocate", "bad_alloc", "malloc")
 BUFFER_CACHE_BYTES = GB  # freed buffers that an accelerator may keep; changing row lengths would let them grow
 
 
@@ -84,45 +80,3 @@ def set_memory_limits(gigabytes: float | None) -> None:
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     if mx.default_device() != mx.cpu:
         mx.set_cache_limit(BUFFER_CACHE_BYTES)
-
-
-@contextlib.contextmanager
-def explain_out_of_memory(config: TrainConfig, max_row_length: int) -> Iterator[None]:
-    """Turn a failed allocation into a ResourceError with the numbers and the three settings that would help most.
-
-    max_row_length: of the longest row, in tokens.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in FAILURES):
-            raise
-        changes = memory_saving_changes(config, max_row_length)[:3]
-        raise ResourceError(
-            f"out of memory at a peak of {mx.get_peak_memory() / GB:.1f} GB, with micro-batches of up to "
-            f"{config.batch_size} rows and rows of up to {max_row_length} tokens ({str(error).strip() or 'no memory'})",
-            where="train",
-            why="The last checkpoint is kept",
-            fix=f"Try in this order: {'; '.join(f'{index}. {change}' for index, change in enumerate(changes, 1))}",
-        ) from error
-
-
-def memory_saving_changes(config: TrainConfig, max_row_length: int) -> list[str]:
-    """Settings that lower the peak, the cheapest first."""
-    changes = []
-    if config.batch_size > 1:
-        half = config.batch_size // 2
-        accumulation = -(-config.batch_size * config.gradient_accumulation_steps // half)
-        changes.append(
-            f"train.batch_size {half} with train.gradient_accumulation_steps {accumulation} "
-            "(the same training in smaller pieces)"
-        )
-    if not config.gradient_checkpointing:
-        changes.append("train.gradient_checkpointing true (the same training, a fifth slower)")
-    if config.method == "full":
-        changes.append("train.method lora")
-    changes.append("model.quantize {bits: 4} if the base is not quantized yet")
-    changes.append(f"data.max_length {max_row_length // 2} (the longest rows are left out)")
-    changes.append("train.num_layers 8 (only the last layers)")
-    changes.append("a smaller model.base")
-    return changes

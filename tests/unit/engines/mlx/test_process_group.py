@@ -9,9 +9,10 @@ import pytest
 import tiny_models
 from snaketune import files
 from snaketune.contracts.train import TrainingSummary
-from snaketune.engines.mlx import launcher, train
-from snaketune.engines.mlx.process_group import ProcessGroup
+from snaketune.engines.mlx.process_group import MLXProcessGroup
 from snaketune.errors import ConfigError, TrainingError
+from snaketune.train import launcher, training
+from snaketune.train.process_group import ProcessGroup
 from training_callbacks import DisturbWorker
 
 ROWS = 23  # with 4 rows an update, the last of two epochs has 2 rows: of three workers one has none
@@ -127,11 +128,11 @@ def test_worker_with_other_rows_than_the_main_process_is_named():
             return f"not {value}"
 
     with pytest.raises(TrainingError, match="worker 1 has other rows"):
-        train.assert_same_inputs(Second(), "rows")
+        training.assert_same_inputs(Second(), "rows")
 
 
 def test_process_group_of_one_is_a_no_op():
-    group = ProcessGroup()
+    group = MLXProcessGroup()
     rows = np.arange(5)
     assert group.shard(rows).tolist() == rows.tolist()
     assert group.all_reduce_counts(3, 4) == [3, 4]

@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom.
+"""The training loop, from top to bottom, the same for every engine.
 
 Everything in it is a function of the job, the rows and the step: which rows a step has, how they are split, its
 learning rate, its dropout. So a checkpoint is weights, optimizer state and a few counters, and a run that was killed
@@ -10,22 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, SupportsFloat
 
-import mlx.core as mx
 import numpy as np
 
-from snaketune import files
-from snaketune.contracts.train import TrainingJob, TrainingSummary
-from snaketune.engines.mlx import loading, lora, memory
-from snaketune.engines.mlx.loading import Tensors, flatten, load_safetensors, save_safetensors, unflatten
-from snaketune.engines.mlx.loss import ChunkedCrossEntropy
-from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
-from snaketune.engines.mlx.process_group import ProcessGroup
+from snaketune.contracts.train import AdapterConfig, TrainingJob, TrainingSummary
 from snaketune.errors import TrainingError
-from snaketune.model.manifest import read_manifest
 from snaketune.runtime.events import report_warning
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset, schedule_from
@@ -33,11 +25,13 @@ from snaketune.train.checkpoints import (
     Checkpoints,
     DeferredSignals,
     EarlyStopping,
+    ParameterCounts,
     TrainerState,
     interruption_error,
     summarize,
 )
 from snaketune.train.metrics_log import TrainingCallback
+from snaketune.train.process_group import ProcessGroup
 from snaketune.train.tracking import Tracker
 from snaketune.train.training_logger import PendingStep, TrainingLogger
 
@@ -45,8 +39,68 @@ CHECKPOINT_INTERVAL = 600.0  # seconds: a killed run loses at most so much, or w
 VALIDATION_WINDOW = 64  # validation rows, sorted by length, that are split into micro-batches together
 
 
-# (flat weights, micro-batch, the step's target tokens) -> ((what was differentiated, the loss), the gradient)
-LossAndGradient = Callable[[Tensors, Batch, int], tuple[tuple[mx.array, mx.array], Tensors]]
+class StepResult(NamedTuple):
+    """What a step came to; float() and bool() may have to wait for it.
+
+    loss: mean over the step's target tokens, nats; grad_norm: before clipping; is_finite: whether the step was made.
+    """
+
+    loss: SupportsFloat
+    grad_norm: SupportsFloat
+    is_finite: object
+
+
+class TrainableModel(Protocol):
+    """A base model with what is trained of it, its optimizer and its loss: an engine's part of a training.
+
+    Each process has one; its gradients, losses and weights are those of all processes of its group.
+    """
+
+    adapter_config: AdapterConfig
+    parameter_counts: ParameterCounts
+    on_cpu: bool
+
+    def probe(self, batch: Batch) -> None:
+        """See on a first batch which fast paths this model has, before anything is computed."""
+        ...
+
+    def supports_packing(self, packed: Batch, unpacked: Sequence[Batch]) -> bool:
+        """Whether packed rows have the loss that they have one by one; prints why not to stderr."""
+        ...
+
+    def train_step(
+        self, step: int, batches: Sequence[Batch], num_target_tokens: int, learning_rate: float
+    ) -> StepResult:
+        """Make the step of the gradient of the mean over all target tokens, whatever the micro-batches.
+
+        batches: this process's, perhaps none; num_target_tokens: of all processes. Where loss or gradient are not
+        finite, weights and optimizer state stay as they are. Dropout is drawn from the step alone.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Take the main process's weights, before they are measured."""
+        ...
+
+    def validation_losses(self, batches: Iterator[Batch]) -> tuple[float, int]:
+        """(the sum of the negative log-likelihoods of all labels, their number), over all processes' batches."""
+        ...
+
+    def save_adapter(self, path: Path) -> None:
+        """Write what is trained as safetensors, by mlx-lm's names."""
+        ...
+
+    def save_state(self, path: Path) -> None:
+        """Write weights and optimizer state as safetensors."""
+        ...
+
+    def load_state(self, path: Path | None) -> None:
+        """Continue from such a file, or from the beginning; the other processes take what the main one reads."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Bytes that the engine has held at most."""
+        ...
 
 
 class Sizes(NamedTuple):
@@ -60,12 +114,9 @@ class Sizes(NamedTuple):
 class Trainer:
     """One training by one process of `group`: the constructor makes it ready, `train` runs it.
 
-    checkpoint_dir: of this very training, see `Checkpoints`. weights: what is trained, as flat vectors.
+    checkpoint_dir: of this very training, see `Checkpoints`. load_model: makes the engine's part; it is called once the
+    rows are known to be good, with the longest row's length.
     """
-
-    weights: Tensors
-    optimizer: Optimizer
-    loss_and_gradient: LossAndGradient
 
     def __init__(
         self,
@@ -73,6 +124,7 @@ class Trainer:
         checkpoint_dir: Path,
         group: ProcessGroup,
         *,
+        load_model: Callable[[int], TrainableModel],
         tracker: Tracker,
         callback: TrainingCallback,
     ) -> None:
@@ -80,9 +132,8 @@ class Trainer:
         self.train_rows, self.valid_rows = TokenStore(job.train_tokens), TokenStore(job.valid_tokens)
         self._check_rows()
         self._setup_sampling()
-        memory.set_memory_limits(self.config.memory_limit)
-        with memory.explain_out_of_memory(self.config, self.max_row_length):
-            self._setup_model(Path(read_manifest(job.model)["folder"]).expanduser())
+        self.model = load_model(self.max_row_length)
+        self.batching = micro_batching_from(self.config, on_cpu=self.model.on_cpu)
         self.checkpoints = Checkpoints(checkpoint_dir, self.config.save_total_limit)
         self._resume()
         self.logger = TrainingLogger(
@@ -91,7 +142,7 @@ class Trainer:
             self.sampler,
             tracker=tracker,
             callback=callback,
-            peak_memory=mx.get_peak_memory,
+            peak_memory=self.model.peak_memory,
         )
 
     def train(self) -> TrainingSummary:
@@ -124,30 +175,20 @@ class Trainer:
         return self.summary()
 
     def train_step(self, step: int) -> PendingStep:
-        """Dispatch one step: the gradient of the mean over all its target tokens, whatever its micro-batches."""
+        """Dispatch one step on the rows that the sampler gives it."""
         self.callback.on_step_begin(step)
-        self.dropout_seeds.start(step)
         rows = self.row_indices[self.sampler.rows(step)]
         batches = self._micro_batches(rows)
         sizes = self._total_sizes(batches)
-        gradients: Tensors = {}
-        loss = mx.array(0.0)
-        for batch in batches:
-            (_, batch_loss), gradient = self.loss_and_gradient(self.weights, batch, sizes.num_target_tokens)
-            gradients = {name: gradients[name] + g if gradients else g for name, g in gradient.items()}
-            loss = loss + batch_loss
-            mx.async_eval(gradients, loss)
-        gradients, loss = self._all_reduce_gradients(gradients, loss)
         learning_rate = self.schedule(step)
-        self.weights, grad_norm, is_finite = self.optimizer.step(self.weights, gradients, loss, learning_rate)
-        mx.async_eval(self.weights, self.optimizer.state, loss, grad_norm, is_finite)
+        result = self.model.train_step(step, batches, sizes.num_target_tokens, learning_rate)
         self.state.step = step
         self.state.rows_seen += len(rows)
         self.state.num_target_tokens += sizes.num_target_tokens
         self.state.input_tokens += sizes.input_tokens
         self.state.padded_tokens += sizes.padded_tokens
         padding_ratio = 1 - sizes.input_tokens / sizes.padded_tokens
-        return PendingStep(step, learning_rate, sizes.num_target_tokens, padding_ratio, loss, grad_norm, is_finite)
+        return PendingStep(step, learning_rate, sizes.num_target_tokens, padding_ratio, *result)
 
     def log_step(self, pending: PendingStep) -> None:
         """Wait for a step, count it if it was skipped, and log it."""
@@ -164,24 +205,16 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Measure the mean loss per target token over all validation rows; keep the weights if it is the lowest."""
-        self.weights = self.group.broadcast_arrays(self.weights)
-        named_weights = self.flat_params.unflatten(self.weights)
-        self.model.update(unflatten(named_weights))
-        self.model.eval()
-        total, num_targets = 0.0, 0
-        for batch in self._validation_batches():
-            total += float(self.loss.value(batch))
-            num_targets += len(batch.labels)
-        self.model.train()
-        loss = self._mean_over_processes(total, num_targets)
+        self.model.synchronize()
+        total, num_targets = self.model.validation_losses(self._validation_batches())
+        loss = self.group.broadcast_object(total / num_targets, float)
         if self.state.base_loss is None:
             if not math.isfinite(loss):
                 raise base_loss_error(self.job.dtype)
             self.state.base_loss = loss
         self.logger.log_validation(loss)
         if self.early_stopping.update(self.state.step, loss) and self.group.is_main:
-            with files.replacing(self.best_adapter_path()) as temporary:
-                save_safetensors(temporary, named_weights)
+            self.model.save_adapter(self.best_adapter_path())
         self.logger.show_best()
 
     def save_checkpoint(self) -> None:
@@ -190,9 +223,7 @@ class Trainer:
         if not self.group.is_main:
             return
         self.state.metrics_size = self.logger.metrics.size()
-        tensors = {f"weights {name}": array for name, array in self.weights.items()}
-        tensors |= {f"optimizer {name}": array for name, array in self.optimizer.state.items()}
-        self.checkpoints.save(self.state, lambda path: save_safetensors(path, tensors), self.best_adapter_path())
+        self.checkpoints.save(self.state, self.model.save_state, self.best_adapter_path())
         self.callback.on_checkpoint(self.state.step)
 
     def summary(self) -> TrainingSummary:
@@ -200,7 +231,7 @@ class Trainer:
         stop_reason = "all steps done"
         if not self.is_last_step():
             stop_reason = f"{self.early_stopping.patience} validations in a row without a gain"
-        return summarize(self.state, self.job, self.sampler, self.valid_rows, self.parameter_counts, stop_reason)
+        return summarize(self.state, self.job, self.sampler, self.valid_rows, self.model.parameter_counts, stop_reason)
 
     def is_last_step(self) -> bool:
         return self.state.step == self.sampler.num_steps
@@ -237,7 +268,7 @@ class Trainer:
                 )
 
     def _setup_sampling(self) -> None:
-        """Which rows each step has, how they are split, and each step's learning rate."""
+        """Which rows each step has, and each step's learning rate."""
         config, store = self.config, self.train_rows
         num_rows = len(store) if self.job.num_rows is None else self.job.num_rows
         self.row_indices = nested_subset(store, num_rows, self.job.seed)
@@ -250,28 +281,7 @@ class Trainer:
             max_steps=config.max_steps,
         )
         self.max_row_length = int(max(store.lengths.max(), self.valid_rows.lengths.max()))
-        self.batching = micro_batching_from(config, on_cpu=mx.default_device() == mx.cpu)
         self.schedule = schedule_from(config, self.sampler.num_steps)
-
-    def _setup_model(self, folder: Path) -> None:
-        """The model, what is trained of it, and how the gradient is taken."""
-        self.model = loading.load(folder, dtype=self.job.dtype).model
-        self.adapter_config = lora.add_adapter(self.model, self.config, self.job.seed)
-        self.parameter_counts = lora.count_parameters(self.model)
-        self.dropout_seeds = memory.DropoutSeeds(self.job.seed, self.group.rank)
-        memory.wrap_blocks(self.model, self.dropout_seeds, recompute=self.config.gradient_checkpointing)
-        weights = flatten(self.model.trainable_parameters())
-        self.flat_params = FlatParameters(weights, self.config.optimizer)
-        self.weights = self.flat_params.flatten(weights)
-        self.optimizer = Optimizer(self.config, self.weights)
-        self.loss = ChunkedCrossEntropy(self.model)
-        self.loss_and_gradient = mx.value_and_grad(self._scaled_loss)
-
-    def _scaled_loss(self, weights: Tensors, batch: Batch, num_target_tokens: int) -> tuple[mx.array, mx.array]:
-        """A micro-batch's part in the step's mean loss; first what is differentiated, then its value."""
-        self.model.update(unflatten(self.flat_params.unflatten(weights)))
-        surrogate, loss = self.loss(batch)
-        return surrogate / num_target_tokens, loss / num_target_tokens
 
     def _resume(self) -> None:
         """Continue from the newest complete checkpoint, or start."""
@@ -282,29 +292,23 @@ class Trainer:
             )
         )
         checkpoint = self.checkpoints.newest() if self.group.is_main else None
-        optimizer_state = self.optimizer.state
-        if checkpoint:
-            tensors = load_safetensors(checkpoint.tensors)
-            self.weights = {name: tensors[f"weights {name}"] for name in self.weights}
-            optimizer_state = {name: tensors[f"optimizer {name}"] for name in optimizer_state}
-        self.weights = self.group.broadcast_arrays(self.weights)
-        self.optimizer.load_state(self.weights, self.group.broadcast_arrays(optimizer_state))
+        self.model.load_state(checkpoint.tensors if checkpoint else None)
         state = self.group.broadcast_object(checkpoint.state if checkpoint else None, TrainerState | None)
         if state:
             self.state = state
             report_warning(f"resuming from step {state.step} of {self.sampler.num_steps}")
 
     def _probe_fast_paths(self) -> None:
-        """See on the first step's rows whether the head runs on target positions alone, and rows can be packed."""
+        """Let the model see the first step's rows, and whether they can be packed."""
         unpacked = dataclasses.replace(self.batching, packed=False)
-        self.loss.probe_split_head(collate(self.train_rows, self.row_indices[:1], unpacked))
+        self.model.probe(collate(self.train_rows, self.row_indices[:1], unpacked))
         if self.batching.packed:
             first_rows = self.row_indices[self.sampler.rows(1)]
             rows = max(self.batching.split(first_rows, self.train_rows.lengths), key=len)
             if len(rows) == 1:  # a later step may have shorter ones, which pack
                 rows = self.row_indices[np.argsort(self.train_rows.lengths[self.row_indices], kind="stable")[:2]]
             singly = [collate(self.train_rows, rows[n : n + 1], unpacked) for n in range(len(rows))]
-            if not self.loss.supports_packing(collate(self.train_rows, rows, self.batching), singly):
+            if not self.model.supports_packing(collate(self.train_rows, rows, self.batching), singly):
                 self.batching = unpacked
 
     def _micro_batches(self, rows: np.ndarray) -> list[Batch]:
@@ -321,19 +325,6 @@ class Trainer:
                 sum(batch.num_positions for batch in batches),
             )
         )
-
-    def _all_reduce_gradients(self, gradients: Tensors, loss: mx.array) -> tuple[Tensors, mx.array]:
-        """The sums over all processes; one that had no row of a short last step adds nothing."""
-        mine = gradients or {name: mx.zeros_like(weights) for name, weights in self.weights.items()}
-        return self.group.all_reduce(mine), self.group.all_reduce({"loss": loss})["loss"]
-
-    def _mean_over_processes(self, total: float, num_targets: int) -> float:
-        """The mean loss per target token from each process's total."""
-        if self.group.world_size == 1:
-            return total / num_targets
-        (num_targets,) = self.group.all_reduce_counts(num_targets)
-        mean = float(self.group.all_reduce({"loss": mx.array(total)})["loss"]) / num_targets
-        return self.group.broadcast_object(mean, float)
 
     def _validation_batches(self) -> Iterator[Batch]:
         """This process's part of the validation rows, sorted by length."""

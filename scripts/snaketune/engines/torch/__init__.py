@@ -1,0 +1,10 @@
+"""The only room that imports PyTorch, apart from llama.cpp's converter, which is a process of its own.
+
+Models are transformers' classes; adapters, loss, optimizer step and generation are in here. It computes on CUDA, on
+Apple's MPS or on the CPU, whichever the process finds first in this order.
+"""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models lie in folders; nothing here may ask a hub

@@ -1,0 +1,49 @@
+"""What the torch engine can do and what it computes on: the part `engines.interface.Capabilities`.
+
+The numbers stand here, and not where they are used, so that a forecast can read them without importing PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from snaketune.errors import ModelError
+from snaketune.files import StrPath
+from snaketune.runtime.machine import DeviceInfo
+
+LOSS_SLICE_BYTES = 64 << 20
+"""float32 logits that the loss computes at once."""
+FLAT_CHUNK = 1 << 19
+"""Weights that an optimizer step works through at once."""
+COMPLETION_BATCH = 32
+"""Completions that are generated at once."""
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
+    """Raise ModelError for a mixture of experts: transformers stacks their weights, which no adapter here reaches."""
+    counts = (config.get(key) for key in EXPERT_COUNTS)
+    if any(isinstance(count, int) and count > 1 for count in counts):
+        raise ModelError(
+            f"the torch engine does not train mixtures of experts ({config.get('model_type')})",
+            where=str(folder),
+            why="transformers holds the weights of their experts in stacks, which a LoRA layer cannot stand for",
+            fix="Set engine: mlx, or choose a model without experts",
+        )
+
+
+def describe_device() -> DeviceInfo:
+    """The device that PyTorch computes on."""
+    import torch
+
+    from snaketune.engines.torch.device import best_device
+
+    device = best_device()
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        return DeviceInfo(device="cuda", name=card.name, memory=card.total_memory)
+    if device.type == "mps":
+        working_set = torch.mps.recommended_max_memory()
+        return DeviceInfo(device="metal", name=None, memory=working_set, working_set=working_set)
+    return DeviceInfo(device="cpu", name=sys.platform)

@@ -1,0 +1,44 @@
+"""The device that PyTorch computes on, its number formats, and the memory that it holds."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def best_device() -> torch.device:
+    """CUDA where there is a card, else Apple's MPS, else the CPU; a worker process has the card of its local rank."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    """What weights are loaded as: `auto` is float32 on a CPU, where half precision may be slow, and elsewhere the
+    model's own; `stored` is the model's own everywhere."""
+    if dtype == "stored":
+        return "auto"
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return DTYPES[dtype]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that the engine has held at most: of the card's memory, of the process where there is no card."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident * (1 if sys.platform == "darwin" else 1024)
+
+
+def set_memory_limit(gigabytes: float | None, device: torch.device) -> None:
+    """Hand a limit to CUDA's allocator; there is none to set elsewhere."""
+    if gigabytes is not None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)

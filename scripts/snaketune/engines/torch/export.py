@@ -1,0 +1,239 @@
+"""What the torch engine writes for other programs: the part `engines.interface.Exporter`.
+
+`fuse` reads base and adapter tensor by tensor from their files, so it needs no model and holds one shard in memory.
+A base that mlx-lm has quantized is dequantized and not quantized again: that would round small updates away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from snaketune.contracts.package import Rounding
+from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
+from snaketune.engines.torch.loading import dequantized, group_size, read_adapter
+from snaketune.errors import ModelError, PackageError, TrainingError
+from snaketune.files import StrPath, read_json, write_json
+from snaketune.train import peft_format
+
+SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
+SIXTEEN_BIT = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def fuse(
+    base: StrPath, adapter: StrPath, target: StrPath, *, dtype: str = "auto", drop_prefix: str = "", shard: int = SHARD
+) -> FusedWeights:
+    """Write the weights of `base` with the adapter folder merged in as safetensors into the folder `target`.
+
+    dtype `auto` (and `float32`) keeps a 16-bit base's own format and makes a 32-bit one float16. drop_prefix: is left
+    out of the tensors' names, and tensors without it, those of pictures, are left out themselves.
+    """
+    merged = _merger(base, adapter)
+    kind = dtype if dtype in SIXTEEN_BIT else merged.weights.sixteen_bit_format()
+    names = [name for name in merged.weights.names() if name.startswith(drop_prefix)]
+    groups = list(_groups(names, {name: 2 * merged.weights.size(name) for name in names}, shard))
+    target = Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    index: dict[str, str] = {}
+    files, count, meter = [], 0, _RoundingMeter()
+    for number, group in enumerate(groups, 1):
+        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        tensors = {}
+        for name in group:
+            exact = merged(name)
+            meter.add(exact, merged.weights.read(name).float() if merged.changes(name) else None)
+            tensors[name.removeprefix(drop_prefix)] = exact.to(SIXTEEN_BIT[kind])
+        _check_finite(tensors, target)
+        save_file(tensors, target / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, file)
+        files.append(file)
+        count += sum(one.numel() for one in tensors.values())
+    if len(groups) > 1:
+        index_file = "model.safetensors.index.json"
+        write_json(
+            target / index_file, {"metadata": {"total_size": 2 * count}, "weight_map": dict(sorted(index.items()))}
+        )
+        files.append(index_file)
+    return FusedWeights(dtype=kind, files=files, parameters=count, rounding=meter.result())
+
+
+def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
+    """The tensors that `fuse` writes, before they are rounded."""
+    merged = _merger(base, adapter)
+    return {
+        name.removeprefix(drop_prefix): MergedTensor(
+            merged.weights.shape(name),
+            lambda name=name: merged(name).numpy(),  # type: ignore[misc]
+        )
+        for name in merged.weights.names()
+        if name.startswith(drop_prefix)
+    }
+
+
+def _merger(base: StrPath, adapter: StrPath) -> _Merger:
+    weights = _BaseWeights(Path(base))
+    try:
+        return _Merger(weights, adapter)
+    except (OSError, ValueError, KeyError, TrainingError) as error:
+        raise ModelError(
+            f"the adapter does not fit its base ({str(error).splitlines()[0]})",
+            where=str(adapter),
+            fix="Run snakemake again; the adapter must come from this very base",
+        ) from error
+
+
+class _BaseWeights:
+    """The tensors of a base folder by name, read one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.config = read_json(folder / "config.json")
+            self._files = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+            self._file_of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the base cannot be loaded ({str(error).splitlines()[0]})", where=str(folder), fix="Fetch it again"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Names of whole weights: of a quantized one neither its scales nor its biases."""
+        return sorted(name for name in self._file_of if not self._belongs_to_quantized(name))
+
+    def read(self, name: str) -> torch.Tensor:
+        """A weight as it is stored; a quantized one in the format of its scales."""
+        layer = name.rpartition(".")[0]
+        parts = [name, f"{layer}.scales", f"{layer}.biases"] if self._is_quantized(layer) else [name]
+        tensors = {part: self._file_of[part].get_tensor(part) for part in parts}
+        return dequantized(tensors, self.config)[name]
+
+    def size(self, name: str) -> int:
+        """The number of weights in a tensor."""
+        return math.prod(self.shape(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight; of a quantized one that of the numbers it stands for."""
+        layer = name.rpartition(".")[0]
+        if not self._is_quantized(layer):
+            return self._stored_shape(name)
+        rows, groups = self._stored_shape(f"{layer}.scales")
+        return rows, groups * group_size(self.config["quantization"], layer)
+
+    def sixteen_bit_format(self) -> str:
+        """The 16-bit format that most of the weights are in; float16 for a 32-bit base."""
+        kinds: Counter[str] = Counter()
+        for name, file in self._file_of.items():
+            kinds[file.get_slice(name).get_dtype()] += math.prod(self._stored_shape(name))
+        return "bfloat16" if kinds["BF16"] > kinds["F16"] else "float16"
+
+    def _stored_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file_of[name].get_slice(name).get_shape())
+
+    def _is_quantized(self, layer: str) -> bool:
+        return f"{layer}.scales" in self._file_of
+
+    def _belongs_to_quantized(self, name: str) -> bool:
+        layer, _, part = name.rpartition(".")
+        return part in ("scales", "biases") and self._is_quantized(layer)
+
+
+class _Merger:
+    """Gives the base's weights with an adapter merged in, in float32."""
+
+    def __init__(self, weights: _BaseWeights, adapter: StrPath) -> None:
+        self.weights = weights
+        self._tensors, self._config = read_adapter(adapter)
+        self._scale = self._config.lora_parameters.scale or 0.0
+        known = set(weights.names())
+        owners = {name if self._config.fine_tune_type == "full" else _weight_of(name) for name in self._tensors}
+        if owners - known:
+            raise ValueError(f"{min(owners - known)} is not in the base")
+
+    def changes(self, name: str) -> bool:
+        """Whether the adapter changes this weight by an update of its own."""
+        return f"{name.removesuffix('.weight')}.lora_a" in self._tensors
+
+    def __call__(self, name: str) -> torch.Tensor:
+        if self._config.fine_tune_type == "full":
+            return self._tensors[name].float() if name in self._tensors else self.weights.read(name).float()
+        weight, layer = self.weights.read(name).float(), name.removesuffix(".weight")
+        a, b = self._tensors.get(f"{layer}.lora_a"), self._tensors.get(f"{layer}.lora_b")
+        if a is None or b is None or not name.endswith(".weight"):
+            return weight
+        weight = weight + self._scale * (a.float() @ b.float()).T
+        lengths = self._tensors.get(f"{layer}.m")
+        if lengths is not None:  # DoRA
+            weight = weight * (lengths.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
+        return weight
+
+
+class _RoundingMeter:
+    """Sums over all merged tensors, from which `Rounding` follows for each 16-bit format."""
+
+    def __init__(self) -> None:
+        self.squares = self.updates = 0.0
+        self.errors = dict.fromkeys(SIXTEEN_BIT, 0.0)
+        self.retained = dict.fromkeys(SIXTEEN_BIT, 0.0)
+        self.in_range = dict.fromkeys(SIXTEEN_BIT, True)
+
+    def add(self, exact: torch.Tensor, before: torch.Tensor | None) -> None:
+        """Count a merged tensor; before: the base's, where the adapter changes it."""
+        update = None if before is None else exact - before
+        self.squares += float(exact.double().square().sum())
+        self.updates += 0.0 if update is None else float(update.double().square().sum())
+        for name, dtype in SIXTEEN_BIT.items():
+            rounded = exact.to(dtype).float()
+            self.in_range[name] &= bool(torch.isfinite(rounded).all())
+            self.errors[name] += float((rounded - exact).double().square().sum())
+            if update is not None and before is not None:
+                self.retained[name] += float(((rounded - before) * update).double().sum())
+
+    def result(self) -> dict[str, Rounding]:
+        """What each format loses."""
+        return {
+            name: Rounding(
+                error=float(f"{(self.errors[name] / self.squares) ** 0.5:.4g}") if self.squares else 0.0,
+                update_retained=round(self.retained[name] / self.updates, 4) if self.updates else None,
+                in_range=self.in_range[name],
+            )
+            for name in SIXTEEN_BIT
+        }
+
+
+def _weight_of(name: str) -> str:
+    """The weight that a tensor of an adapter changes."""
+    return f"{name.rpartition('.')[0]}.weight"
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], target: Path) -> None:
+    if not all(bool(torch.isfinite(one).all()) for one in tensors.values()):
+        raise PackageError(
+            "the merged weights are not finite in 16 bits",
+            where=str(target),
+            why="A value is beyond what the number format holds, or the adapter itself is broken",
+            fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
+        )
+
+
+def _groups(names: list[str], sizes: dict[str, int], shard: int) -> Iterator[list[str]]:
+    """The names in groups of at most `shard` bytes."""
+    group: list[str] = []
+    size = 0
+    for name in names:
+        if group and size + sizes[name] > shard:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += sizes[name]
+    if group:
+        yield group
+
+
+def peft_adapter(adapter: StrPath) -> PeftAdapter:
+    """An adapter folder in PEFT's layout; see `train.peft_format`."""
+    return PeftAdapter(*peft_format.export_peft(adapter))

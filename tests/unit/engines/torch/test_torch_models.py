@@ -1,0 +1,148 @@
+"""Models and adapters in torch and in MLX: the same scores, answers and merged weights; adapters in both formats."""
+
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.utils
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from snaketune.engines.decoding import Sampling
+from snaketune.engines.interface import GenerationRequest, LoadOptions, LoglikelihoodRequest
+from snaketune.engines.mlx import export as mlx_export
+from snaketune.engines.mlx import language_model as mlx_models
+from snaketune.engines.mlx import train as mlx_train
+from snaketune.engines.torch import export, language_model, loading, reference_merge
+from snaketune.engines.torch import train as torch_train
+from transformers import AutoModelForCausalLM
+
+ROWS = tiny_models.rows(9, seed=4)
+REQUESTS = [LoglikelihoodRequest(row.ids, row.trained) for row in ROWS]
+PROMPTS = [GenerationRequest(row.ids[: 2 + n % 3], 5 + n % 4, seed=n) for n, row in enumerate(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base with an adapter of each engine and method."""
+    made = tiny_models.TrainingFolder(tmp_path_factory.mktemp("models"))
+    for engine in (mlx_train, torch_train):
+        name = engine.__name__.split(".")[2]
+        for method in ("lora", "dora"):
+            engine.train(made.job(f"{name}-{method}", max_steps=8, method=method))
+    return made
+
+
+def load(engine, folder, adapter=None, **options):
+    path = folder.folder / adapter if adapter else None
+    return engine.load(folder.folder / "model", LoadOptions(adapter=path, exact=True, **options))
+
+
+def as_peft(folder, adapter):
+    """The adapter as PEFT's folder."""
+    target = folder.folder / f"{adapter}-peft"
+    target.mkdir(exist_ok=True)
+    exported = export.peft_adapter(folder.folder / adapter)
+    save_file(exported.tensors, target / "adapter_model.safetensors", metadata={"format": "pt"})
+    (target / "adapter_config.json").write_text(json.dumps(exported.config), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize("adapter", [None, "mlx-lora", "torch-lora", "mlx-dora", "torch-dora"])
+def test_scores_and_greedy_answers_are_those_of_mlx_whichever_engine_trained(folder, adapter):
+    ours, theirs = load(language_model, folder, adapter), load(mlx_models, folder, adapter)
+    found, expected = (np.array(list(one.loglikelihood(REQUESTS))) for one in (ours, theirs))
+    tokens = np.array([sum(row.trained) for row in ROWS])
+    np.testing.assert_allclose(found / tokens, expected / tokens, atol=1e-5, rtol=0)
+    answers = [sorted(one.generate(PROMPTS, stop_ids={7, 9}, sampling=Sampling())) for one in (ours, theirs)]
+    assert answers[0] == answers[1]
+    positions = [[0, len(row.ids) - 2] for row in ROWS]
+    for one, other in zip(
+        *(model.next_token_logprobs([row.ids for row in ROWS], positions) for model in (ours, theirs)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_sampled_answer_depends_on_its_own_request_alone(folder):
+    model, sampling = load(language_model, folder, "torch-lora"), Sampling(temperature=1.0, top_p=0.9)
+    together = {one.request_index: one.ids for one in model.generate(PROMPTS, stop_ids={7}, sampling=sampling)}
+    for index, prompt in enumerate(PROMPTS):
+        (alone,) = model.generate([prompt], stop_ids={7}, sampling=sampling)
+        assert together[index] == alone.ids
+
+
+def test_model_without_its_adapter_is_its_base(folder):
+    model, base = load(language_model, folder, "mlx-dora"), load(language_model, folder)
+    with model.without_adapter() as removed:
+        assert removed
+        assert list(model.loglikelihood(REQUESTS)) == list(base.loglikelihood(REQUESTS))
+    assert list(model.loglikelihood(REQUESTS)) != list(base.loglikelihood(REQUESTS))
+
+
+def test_adapter_in_pefts_format_scores_the_same_here_and_in_peft_itself(folder):
+    peft = as_peft(folder, "mlx-lora")
+    ours = load(language_model, folder, "mlx-lora")
+    converted = language_model.load(folder.folder / "model", LoadOptions(adapter=peft, exact=True))
+    np.testing.assert_allclose(list(converted.loglikelihood(REQUESTS)), list(ours.loglikelihood(REQUESTS)), atol=1e-5)
+    base = AutoModelForCausalLM.from_pretrained(folder.folder / "model", dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(base, peft).eval()
+    with torch.no_grad():
+        ids = torch.tensor([ROWS[0].ids])
+        torch.testing.assert_close(theirs(ids).logits, ours.model(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("adapter", ["torch-lora", "mlx-dora"])
+def test_fused_weights_are_mlxs_and_those_of_the_reference_merge(folder, adapter, tmp_path):
+    base, source = folder.folder / "model", folder.folder / adapter
+    theirs = mlx_export.fuse(base, source, tmp_path / "mlx", dtype="bfloat16")
+    ours = export.fuse(base, source, tmp_path / "torch", dtype="bfloat16", shard=9000)
+    assert ours.parameters == theirs.parameters
+    assert len(ours.files) > 2  # several shards and their index
+    weights = {}
+    for path in (tmp_path / "torch").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    with safe_open(tmp_path / "mlx" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(weights)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, file.get_tensor(name), atol=0, rtol=0.01)
+    merged = export.merge(base, source)
+    assert merged.keys() == weights.keys()
+    np.testing.assert_array_equal(
+        torch.from_numpy(merged["model.norm.weight"].load()).bfloat16().float(), weights["model.norm.weight"].float()
+    )
+    (tmp_path / "torch" / "config.json").write_bytes((base / "config.json").read_bytes())
+    fused = language_model.load(tmp_path / "torch", LoadOptions(exact=True))
+    reference = reference_merge.load(base, LoadOptions(adapter=source, exact=True), "bfloat16")
+    np.testing.assert_allclose(list(fused.loglikelihood(REQUESTS)), list(reference.loglikelihood(REQUESTS)), atol=1e-4)
+
+
+def test_model_computed_block_by_block_is_the_model(folder):
+    whole, streamed = (load(language_model, folder, "mlx-lora", layer_by_layer=each) for each in (False, True))
+    rows, positions = [row.ids for row in ROWS], [[1] for _ in ROWS]
+    for one, other in zip(*(model.next_token_logprobs(rows, positions) for model in (whole, streamed)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_base_that_mlx_has_quantized_is_dequantized_to_the_same_weights(bits):
+    layer = nn.Linear(64, 32, bias=False)
+    quantized = nn.QuantizedLinear.from_linear(layer, group_size=32, bits=bits)
+    parts = {
+        f"layer.{name}": torch.from_numpy(np.array(one)) for name, one in mlx.utils.tree_flatten(quantized.parameters())
+    }
+    found = loading.dequantized(parts, {"quantization": {"group_size": 32, "bits": bits}})
+    expected = mx.dequantize(quantized.weight, quantized.scales, quantized.biases, 32, bits)
+    assert found.keys() == {"layer.weight"}
+    np.testing.assert_allclose(found["layer.weight"], np.array(expected), atol=1e-6)
+
+
+def test_update_norm_is_that_of_mlx(folder):
+    ours, theirs = (
+        load(engine, folder, "torch-lora").relative_update_norm() for engine in (language_model, mlx_models)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)

@@ -1,0 +1,113 @@
+"""The torch engine trains what MLX trains, resumes, spreads over processes, and refuses what it cannot do."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_models
+from snaketune.engines.mlx import train as mlx_train
+from snaketune.engines.torch import train as torch_train
+from snaketune.errors import ConfigError, ModelError, TrainingError
+from snaketune.train.metrics_log import TrainingCallback
+
+EXACT = {"dropout": 0.0, "gradient_checkpointing": False}
+
+
+def trained(tmp_path, name, shape="", **changed):
+    """The same training in both engines, as (folder, losses of MLX, losses of torch)."""
+    folder = tiny_models.TrainingFolder(tmp_path, shape or "llama")
+    mlx_train.train(folder.job(f"{name}-mlx", **changed))
+    torch_train.train(folder.job(f"{name}-torch", **changed))
+    both = [[line.loss for line in folder.step_metrics(f"{name}-{engine}")] for engine in ("mlx", "torch")]
+    return folder, *both
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3"])
+def test_first_20_losses_and_the_validation_after_200_steps_are_those_of_mlx(tmp_path, shape, monkeypatch):
+    """hidden size 64: mlx-lm rounds the root that gemma's embeddings are multiplied by to bfloat16, 8 is exact."""
+    monkeypatch.setitem(tiny_models.CONFIGS, shape, tiny_models.CONFIGS[shape] | {"hidden_size": 64})
+    folder, mlx, torch = trained(tmp_path, "long", shape, max_steps=200, eval_steps=200, learning_rate=2e-3, **EXACT)
+    np.testing.assert_allclose(torch[:20], mlx[:20], atol=1e-4, rtol=0)
+    (_, _), (_, expected) = folder.validations("long-mlx")
+    assert folder.validations("long-torch")[-1] == (200, pytest.approx(expected, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"method": "dora"}, {"method": "full"}, {"rslora": True}, {"packing": True}, {"optimizer": "lion"}],
+    ids=lambda one: next(iter(one)),
+)
+def test_every_method_is_the_same_training_in_both_engines(tmp_path, changed):
+    folder, mlx, torch = trained(tmp_path, "one", max_steps=12, **EXACT, **changed)
+    np.testing.assert_allclose(torch, mlx, atol=1e-4, rtol=0)
+    assert folder.adapter("one-torch").keys() == folder.adapter("one-mlx").keys()
+
+
+def test_gradient_checkpointing_changes_no_loss(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    for name, checkpointing in (("kept", False), ("again", True)):
+        torch_train.train(folder.job(name, max_steps=6, dropout=0.3, gradient_checkpointing=checkpointing))
+    assert folder.metrics("kept") == folder.metrics("again")
+
+
+class Interrupt(TrainingCallback):
+    """Ends a training as a kill would, after a checkpoint."""
+
+    def on_checkpoint(self, step):
+        if step >= 5:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon", "adafactor"])
+def test_resumed_training_ends_in_the_same_bytes(tmp_path, optimizer):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    options = {"max_steps": 12, "eval_steps": 5, "dropout": 0.2, "optimizer": optimizer}
+    torch_train.train(folder.job("whole", **options))
+    with pytest.raises(KeyboardInterrupt):
+        torch_train.train(folder.job("halved", **options), Interrupt())
+    torch_train.train(folder.job("halved", **options))
+    for file in ("adapters.safetensors", "metrics.jsonl", "summary.json", "adapter_config.json"):
+        assert (tmp_path / "halved" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+
+
+def test_training_on_two_processes_equals_that_on_one(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path, train=23)
+    options = {"epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 3e-3} | EXACT
+    torch_train.train(folder.job("one", **options))
+    torch_train.train(folder.job("two", workers=2, **options))
+    one, two = folder.adapter("one"), folder.adapter("two")
+    assert one.keys() == two.keys()
+    for name, weights in one.items():
+        np.testing.assert_allclose(two[name], weights, atol=1e-5, rtol=0)
+
+
+def test_error_in_a_torch_worker_is_the_error_of_the_training(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    with pytest.raises(ConfigError, match="has no linear layer"):
+        torch_train.train(folder.job("two", workers=2, target_modules=["nothing"]))
+
+
+def test_bfloat16_trains_to_nearly_the_loss_of_float32(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    options = {"max_steps": 60, "eval_steps": 60} | EXACT
+    whole, half = (
+        torch_train.train(folder.job(dtype, dtype=dtype, **options)).best_validation_loss
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half == pytest.approx(whole, rel=0.02)
+    assert {str(one.dtype) for one in folder.adapter("bfloat16").values()} == {"float32"}
+
+
+def test_step_that_is_not_finite_is_skipped_and_too_many_end_the_training(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    with pytest.raises(TrainingError, match="were not finite 2 times in a row"):
+        torch_train.train(folder.job(max_steps=50, learning_rate=1e30, max_nonfinite_steps=2, warmup_steps=0))
+
+
+def test_base_with_weights_of_other_names_is_refused_with_its_folder(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "no-such-model"}))
+    with pytest.raises(ModelError, match="the model cannot be loaded") as error:
+        torch_train.train(folder.job())
+    assert error.value.where == str(tmp_path / "model")
