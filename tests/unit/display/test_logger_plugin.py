@@ -1,8 +1,10 @@
 """The logger plugin fulfills Snakemake's interface, and shows of Snakemake's records what a person needs."""
 
+import logging
 import re
 from pathlib import Path
 
+import pytest
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 from snakemake_logger_plugin_snaketune import LogHandler, LogHandlerSettings
