@@ -210,10 +210,16 @@ class Renderer:
         before = self._render(messages[:turn], tools, generation=True)
         content = (messages[turn].get("content") or "").strip()
         start = len(before) if whole.startswith(before) else -1
-        if not content:  # a turn of tool calls alone: what the template made of it
-            until = self._render(messages[: turn + 1], tools, generation=False)
-            if start >= 0 and whole.startswith(until.rstrip()):
-                return start, self._before_end_of_turn(until.rstrip(), start)
+        if not content or messages[turn].get("tool_calls"):  # what the template made of it
+            until = self._render(messages[: turn + 1], tools, generation=False).rstrip()
+            if until.startswith(before):
+                end = self._before_end_of_turn(until, len(before))
+                # A template may write the tools elsewhere once more turns follow, as Mistral's does.
+                found = (
+                    start if start >= 0 and whole.startswith(until) else whole.find(until[len(before) : end], cursor)
+                )
+                if found >= 0 and end > len(before):
+                    return found, found + end - len(before)
         found = whole.find(content, max(start, cursor)) if content else -1
         if found < 0:
             raise DataError(

@@ -94,3 +94,14 @@ def test_segments_are_tokenized_one_by_one_and_trained_as_they_say(tmp_path: Pat
         by_hand += made.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert shown.ids == by_hand
     assert trained_text(made, shown) == "this<|eot_id|>that<|eot_id|>"
+
+
+@pytest.mark.parametrize("template", ["qwen25-tools"])
+def test_a_call_after_a_text_of_the_same_turn_is_trained_too(template: str, tmp_path: Path) -> None:
+    made = renderer(tmp_path, SHAPES[template][0], template)
+    messages = [dict(turn) for turn in OPENAI]
+    messages[2] = messages[2] | {"content": "I will look."}
+    shown = made.record(parse_fields({"messages": messages, "tools": [WEATHER]}, Layout()))
+    learned = trained_text(made, shown)
+    assert "I will look.\n<tool_call>" in learned
+    assert learned.count("<|im_end|>") == 3
