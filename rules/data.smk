@@ -38,7 +38,7 @@ rule validate_rows:
         "../envs/data.yaml"
     params:
         config=tracked(
-            data=omit(CONFIG["data"], "split", "max_length", "on_too_long", "on_leakage"),
+            data=omit(CONFIG["data"], "split", "max_length", "max_lost", "on_too_long", "on_leakage"),
             seed=CONFIG["seed"],
         ),
         code=code("validate_rows", "data"),

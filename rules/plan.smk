@@ -37,7 +37,7 @@ rule forecast_run:
                 for one in this_run.experiments.values()
             ],
             engine=this_run.engine,
-            max_length=CONFIG["data"]["max_length"],
+            **pick(CONFIG["data"], "max_length", "max_lost"),
             seed=CONFIG["seed"],
         ),
         untracked=untracked(

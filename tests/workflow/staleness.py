@@ -108,6 +108,7 @@ RERUNS: dict[str, Row] = {
     "data.min_characters": ({"min_characters": 2}, {"validate_rows"}),
     "data.max_characters": ({"max_characters": 9000}, {"validate_rows"}),
     "data.max_rejected": ({"max_rejected": 0.2}, {"validate_rows"}),
+    "data.max_lost": ({"max_lost": 0.9}, {"forecast_run"}),
     "data.near_duplicates": ({"near_duplicates": 0.9}, {"validate_rows"}),
     "data.shingles": ({"shingles": "words"}, {"validate_rows"}),
     "data.split.train": ({"split": {"train": 0.7, "valid": 0.1, "test": 0.2}}, {"split_rows"}),

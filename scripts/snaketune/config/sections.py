@@ -94,6 +94,7 @@ class DataConfig(Section, frozen=True, kw_only=True):
     min_characters: int
     max_characters: int
     max_rejected: float
+    max_lost: float
     near_duplicates: float | bool
     shingles: Literal["auto", "words", "characters"]
     split: SplitConfig

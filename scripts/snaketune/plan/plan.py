@@ -18,7 +18,7 @@ from snaketune.config.sections import ModelConfig, QuantizeConfig, TrainConfig
 from snaketune.contracts.plan import BatchShape, Plan, PlannedExperiment
 from snaketune.engines import get_capabilities
 from snaketune.engines.llama_cpp.convertible import check_convertible
-from snaketune.errors import ModelError, ResourceError
+from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
 from snaketune.plan import architecture, resources
@@ -39,6 +39,7 @@ class PlanSettings(Record, frozen=True, kw_only=True):
 
     experiments: list[Experiment]
     max_length: int
+    max_lost: float
     seed: int
     gguf: list[str]
     adapter: bool
@@ -50,6 +51,11 @@ class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int = 0
     cut: int = 0
+    dropped: int = 0
+
+    @property
+    def kept(self) -> int:
+        return self.rows - self.dropped
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def run(
     that cannot be converted to GGUF.
     """
     cases = _cases(settings.experiments, models, stores, tokens)
+    for report in tokens:
+        check_rows_left(read_splits(report), settings, str(report))
     experiments: dict[str, PlannedExperiment] = {}
     for case in cases:
         planned = plan_experiment(case, machine, settings.seed)
@@ -103,7 +111,7 @@ def run(
     resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
     if settings.engine:
         print(f"snaketune: the engine is {settings.engine.name}: {settings.engine.reason}", file=sys.stderr)
-    rows = {split: counts.rows for split, counts in cases[0].splits.items()}
+    rows = {split: counts.kept for split, counts in cases[0].splits.items()}
     result = Plan(machine=machine, engine=settings.engine, rows=rows, experiments=experiments, disk=stages)
     write_json(plan, result)
     return result
@@ -117,9 +125,7 @@ def _cases(
 ) -> list[Case]:
     folders = {_key(path, ".config.json"): Path(read_json(path)["folder"]).expanduser() for path in models}
     by_tokens = {Path(path).parent.name: Path(path) for path in stores}
-    splits = {
-        Path(path).parent.name: msgspec.convert(read_json(path)["splits"], dict[str, SplitCounts]) for path in tokens
-    }
+    splits = {Path(path).parent.name: read_splits(path) for path in tokens}
     for folder in folders.values():
         check_convertible(folder)
         get_capabilities().check_fusable(read_json(folder / "config.json"), folder)
@@ -129,6 +135,29 @@ def _cases(
         model = read_architecture(folder, experiment.model.quantize)
         cases.append(Case(experiment, folder, model, TokenStore(by_tokens[key]), splits[key]))
     return cases
+
+
+def read_splits(tokens: StrPath) -> dict[str, SplitCounts]:
+    """Return the counts of each split in a tokens.json."""
+    return msgspec.convert(read_json(tokens)["splits"], dict[str, SplitCounts])
+
+
+def check_rows_left(splits: dict[str, SplitCounts], settings: PlanSettings, where: str) -> None:
+    """Raise DataError for a split of which nothing is left, or less than `data.max_lost` allows."""
+    for name, counts in splits.items():
+        lost = counts.dropped / counts.rows if counts.rows else 1.0
+        if counts.kept and lost <= settings.max_lost:
+            continue
+        longer = "raise data.max_length, or set data.on_too_long: truncate, which keeps their beginnings"
+        if counts.kept:
+            found = f"{counts.dropped} of {counts.rows} {name} rows ({lost:.0%}) are dropped when they are tokenized"
+            why = f"data.max_lost allows {settings.max_lost:.0%}, and what is left may be unlike your data"
+            fix = f"For rows longer than {settings.max_length} tokens, {longer}; or raise data.max_lost"
+        else:
+            found = f"no {name} row is left of {counts.rows} after tokenizing"
+            why = "Training is measured on valid rows and every file on test rows: neither can be empty"
+            fix = f"Add rows to the {name} split; where they are longer than {settings.max_length} tokens, {longer}"
+        raise DataError(found, where=where, why=why, fix=f"{fix}. tokens.json names every such row")
 
 
 def _check_exportable(model: Architecture, targets: str | list[str], folder: Path) -> None:
@@ -225,8 +254,14 @@ def warnings(planned: PlannedExperiment, splits: dict[str, SplitCounts], max_len
             f"{train.cut} of {train.rows} training rows are longer than data.max_length {max_length} and are "
             "truncated: raise it, or shorten the rows"
         )
-    if 0 < train.rows < FEW_ROWS:
-        notes.append(f"{train.rows} training rows teach a style at best; 100 to 500 teach a task")
+    for name, counts in splits.items():
+        if counts.dropped:
+            notes.append(
+                f"{counts.dropped} of {counts.rows} {name} rows are dropped when they are tokenized, most for being "
+                f"longer than data.max_length {max_length}: raise it, or set data.on_too_long: truncate"
+            )
+    if 0 < train.kept < FEW_ROWS:
+        notes.append(f"{train.kept} training rows teach a style at best; 100 to 500 teach a task")
     if planned.steps < 20:
         notes.append(f"{planned.steps} steps are few: lower train.gradient_accumulation_steps, or raise train.epochs")
     return notes

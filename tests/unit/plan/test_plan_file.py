@@ -17,7 +17,7 @@ from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig, TrainConfig, section
 from snaketune.contracts.plan import BatchShape, Plan
 from snaketune.demo import task
-from snaketune.errors import ModelError, ResourceError
+from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import read_json
 from snaketune.plan import architecture, resources
 from snaketune.plan import plan as forecast
@@ -60,11 +60,14 @@ def planned(model, tmp_path):
     tokens.write_text(json.dumps({"splits": splits}))
     manifest.write_text(json.dumps({"folder": str(model)}))
 
-    def plan(machine: Machine = MACHINE, **keys: Any) -> Plan:
+    def plan(machine: Machine = MACHINE, dropped: dict[str, int] | None = None, **keys: Any) -> Plan:
+        counted = {name: counts | {"dropped": (dropped or {}).get(name, 0)} for name, counts in splits.items()}
+        tokens.write_text(json.dumps({"splits": counted}))
         config = msgspec.convert(configuration.complete({"run": "a", **keys}), RunConfig)
         settings = forecast.PlanSettings(
             experiments=list(expand(config).values()),
             max_length=config.data.max_length,
+            max_lost=config.data.max_lost,
             seed=1,
             gguf=config.package.gguf,
             adapter=config.package.adapter,
@@ -104,6 +107,28 @@ def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
 def test_it_warns_in_words(planned, train, words):
     said = planned(train=train).experiments["main"].warnings
     assert any(one.startswith(words) for one in said), said
+
+
+def test_it_counts_and_names_the_rows_that_were_lost_by_length(planned):
+    found = planned(dropped={"valid": 2, "train": 15})
+    assert found.rows == {"train": 25, "valid": 3, "test": 5}
+    said = found.experiments["main"].warnings
+    assert any(one.startswith("15 of 40 train rows are dropped") for one in said), said
+    assert any(one.startswith("2 of 5 valid rows are dropped") for one in said), said
+    assert any(one.startswith("25 training rows teach a style") for one in said), said
+
+
+def test_more_lost_rows_than_the_configuration_allows_are_a_no_go(planned):
+    with pytest.raises(DataError, match=r"23 of 40 train rows \(57%\)[^$]*data.max_lost allows 50%"):
+        planned(dropped={"train": 23})
+    assert planned(dropped={"train": 23}, data={"max_lost": 0.6}).rows["train"] == 17
+
+
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_a_split_without_a_row_stops_before_any_training(planned, split, tmp_path):
+    with pytest.raises(DataError, match=f"no {split} row is left of 5 after tokenizing"):
+        planned(dropped={split: 5}, data={"max_lost": 1.0})
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_a_run_that_cannot_fit_is_refused_in_seconds_with_advice_that_fits(planned, tmp_path):
