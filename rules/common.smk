@@ -14,7 +14,7 @@ import snakemake_patches
 from snaketune.config import schema as configuration
 from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
-from snaketune.runtime.engine import ENGINE_VARIABLE
+from snaketune.runtime.step import ENGINE_VARIABLE
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.run_definition import (

@@ -97,6 +97,7 @@ RERUNS: dict[str, Row] = {
     "run": ({"run": "other"}, ALL_JOBS - {"fetch_config", "fetch_model"}),
     "seed": ({"seed": 2}, {"validate_rows"}),
     "compare_with": ({"compare_with": "older"}, {"generate_answers:previous"}),
+    "engine": ({"engine": "torch"}, TRAINING | {"forecast_run", "fuse_adapter", "export_adapter", *FIDELITY, *ANSWERS}),
     "threads": ({"threads": 2}, set()),  # the last digits may differ: not worth a night
     "model.base": ({"base": "other-base"}, {"fetch_config", "fetch_model"}),
     "model.revision": ({"revision": "v2"}, {"fetch_config", "fetch_model"}),

@@ -29,7 +29,7 @@ from snaketune.engines.interface import (
 from snaketune.files import StrPath
 from snaketune.runtime import step
 from snaketune.runtime.code_digest import ENGINE_PARTS
-from snaketune.runtime.engine import selected_engine
+from snaketune.runtime.step import selected_engine
 
 if selected_engine() == "torch":
     step.allow_torch()

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from snaketune.files import write_text
-from snaketune.runtime.engine import TRAINING_ENGINES, selected_engine
+from snaketune.runtime.step import TRAINING_ENGINES, selected_engine
 
 LIBRARY = Path(__file__).resolve().parents[1]
 ROOT = LIBRARY.parent
@@ -74,7 +74,7 @@ def modules_of(script: str | Path) -> list[str]:
 def _import_closure(start: Path) -> set[Path]:
     found, waiting = {start}, [start]
     while waiting:
-        for path in _imports(waiting.pop()):
+        for path in _imports(waiting.pop(), selected_engine()):
             if path not in found:
                 found.add(path)
                 waiting.append(path)
@@ -154,8 +154,8 @@ def _resources(tree: ast.Module) -> list[str]:
 
 
 @functools.cache
-def _imports(path: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(file for name in _module_info(path).imports for file in _files(name)))
+def _imports(path: Path, engine: str) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(file for name in _module_info(path).imports for file in _files(name, engine)))
 
 
 def _imported_names(tree: ast.Module) -> Iterator[str]:
@@ -169,22 +169,22 @@ def _imported_names(tree: ast.Module) -> Iterator[str]:
 
 
 @functools.cache
-def _files(name: str) -> tuple[Path, ...]:
+def _files(name: str, engine: str) -> tuple[Path, ...]:
     """The files that importing a dotted name runs: the packages above it and the module itself.
 
     Of a function of `snaketune.engines` these are also the modules of engines that calling it imports; of the engines
-    that train, those of the selected one.
+    that train, those of `engine`.
     """
     parts = name.split(".")
     if parts[0] != LIBRARY.name:
         return ()
     found: list[Path] = []
     if parts[1:-1] == ["engines"] and parts[-1] in ENGINE_PARTS:
-        others = set(TRAINING_ENGINES) - {selected_engine()}
+        others = set(TRAINING_ENGINES) - {engine}
         for part in sorted(LIBRARY.glob(f"engines/*/{ENGINE_PARTS[parts[-1]]}.py")):
             if part.parent.name in others:
                 continue
-            found += _files(".".join(part.relative_to(ROOT).with_suffix("").parts))
+            found += _files(".".join(part.relative_to(ROOT).with_suffix("").parts), engine)
     for depth in range(1, len(parts) + 1):
         base = ROOT.joinpath(*parts[:depth])
         found += [file for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()]

@@ -5,7 +5,6 @@ The rules choose once and put the name into the environment, from which each ste
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -17,8 +16,6 @@ from snaketune.config.sections import ModelConfig, RunConfig
 from snaketune.errors import ConfigError
 from snaketune.files import Record
 
-ENGINE_VARIABLE = "SNAKETUNE_ENGINE"
-TRAINING_ENGINES = ("mlx", "torch")
 NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*", "/dev/dxg")  # the last is that of WSL
 
 
@@ -27,11 +24,6 @@ class EngineChoice(Record, frozen=True, kw_only=True):
 
     name: Literal["mlx", "torch"]
     reason: str
-
-
-def selected_engine() -> str:
-    """The engine that trains, answers and fuses in this process; the rules of a run name it in the environment."""
-    return os.environ.get(ENGINE_VARIABLE, TRAINING_ENGINES[0])
 
 
 def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineChoice:

@@ -18,7 +18,9 @@ from typing import TextIO
 
 from snaketune.errors import StoppedError, UserError, to_resource_error
 from snaketune.runtime import events, locks
-from snaketune.runtime.engine import selected_engine
+
+ENGINE_VARIABLE = "SNAKETUNE_ENGINE"
+TRAINING_ENGINES = ("mlx", "torch")
 
 
 class _Tee(io.TextIOBase):
@@ -60,6 +62,11 @@ def step_locks(results: str | Path) -> list[Path]:
 def all_locks(results: str | Path) -> list[Path]:
     """Return the same and those of trainings, whose worker processes may outlive their step."""
     return [*step_locks(results), *sorted(Path(results).glob("**/checkpoints/lock"))]
+
+
+def selected_engine() -> str:
+    """The engine that trains, answers and fuses in this process; the rules of a run name it in the environment."""
+    return os.environ.get(ENGINE_VARIABLE, TRAINING_ENGINES[0])
 
 
 def block_torch() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlx_lm.utils import dequantize_model, load_model
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
+from snaketune.train import peft_format
 from snaketune.train.checkpoints import validate_safetensors
 
 Tensors = dict[str, mx.array]
@@ -84,9 +86,23 @@ def open_lazily(
         if dequantize:
             model = dequantize_model(model)
         if adapter is not None:
-            model = load_adapters(model, str(adapter))
+            model = apply_adapter(model, adapter)
     model.eval()
     return Loaded(model, config)
+
+
+def apply_adapter(model: nn.Module, adapter: StrPath) -> nn.Module:
+    """The model with an adapter over it, from a folder in mlx-lm's format or in PEFT's."""
+    folder = Path(adapter)
+    if (folder / "adapters.safetensors").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        return load_adapters(model, str(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        converted = Path(scratch)
+        read = peft_format.read_peft(folder)
+        peft_format.save(read, converted / "adapters.safetensors", converted / "adapter_config.json")
+        model = load_adapters(model, scratch)
+        mx.eval([value for name, value in flatten(model.parameters()).items() if "lora_" in name])
+    return model
 
 
 @contextlib.contextmanager
