@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 14 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench new run import chat docs clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat docs clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -40,6 +40,12 @@ lint: setup-dev ## ruff, mypy, layers of imports, snakefmt, snakemake --lint
 
 bench: setup-dev ## measure against others and write docs/benchmarks.md
 	@$(PYTHON) benchmarks/run.py
+
+trainer: setup ## build one trainer of the field: make trainer NAME=trl
+	@$(PYTHON) setup/trainer.py "$(NAME)"
+
+test-trainers: setup-dev ## train with every trainer that is built (make trainer NAME=...)
+	@$(PYTHON) -m pytest tests/trainers
 
 new: setup ## write a configuration of your own: make new NAME=jessy-v1 PRESET=... (or DATA=rows.csv, or both)
 	@$(PYTHON) -m snaketune.importers.data_file "$(NAME)" "$(PRESET)" "$(DATA)"

@@ -31,6 +31,8 @@ from snaketune.run_definition import (
     untracked_train,
 )
 from snaketune.config.experiments import SAFE_NAME
+from snaketune.trainers import BUILTIN
+from snaketune.trainers.environment import code_of
 
 
 def load_config(overrides, config_files):
@@ -129,6 +131,17 @@ def code(step, environment):
     """The digest of a step's script, of the library modules that it imports and of its environment file."""
     here = Path(workflow.basedir)
     return code_digest(here / "scripts" / f"{step}.py", here / "envs" / f"{environment}.yaml")
+
+
+def training_code(step, environment):
+    """The digest of what trains an experiment, so that a change in one trainer leaves the adapters of others alone."""
+
+    def digest(wildcards):
+        trainer = experiment_of(wildcards).train.trainer
+        own = code(step, environment)
+        return own if trainer == BUILTIN else f"{own} {code_of(trainer)}"
+
+    return digest
 
 
 def pick(section, *keys):

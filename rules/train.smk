@@ -57,7 +57,7 @@ rule train_adapter:
             seed=CONFIG["seed"],
         ),
         untracked=untracked(train=lambda wildcards: untracked_train(experiment_of(wildcards))),
-        code=code("train_adapter", "mlx"),
+        code=training_code("train_adapter", "mlx"),
     script:
         scripts("train_adapter")
 

@@ -9,10 +9,12 @@ with step.running(snakemake.log[0]):
     from snaketune.engines import get_capabilities
     from snaketune.plan import plan
     from snaketune.runtime.machine import this_machine
+    from snaketune.trainers.environment import check_installed
 
     config, untracked = json.loads(snakemake.params.config), json.loads(snakemake.params.untracked)
     for experiment in config["experiments"]:
         experiment["train"] |= untracked["train"][experiment["name"]]
+    check_installed(experiment["train"]["trainer"] for experiment in config["experiments"])
     settings = config | {"gguf": untracked["gguf"], "adapter": untracked["adapter"]}
     found = plan.run(
         msgspec.convert(settings, plan.PlanSettings),

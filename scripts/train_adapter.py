@@ -10,6 +10,7 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.pilot import forecast_record
     from snaketune.train import metrics_log
     from snaketune.train.metrics_log import summary_sentence
+    from snaketune.trainers import BUILTIN, process_trainer
 
     job = TrainingJob.from_json(
         snakemake.params.config,
@@ -19,7 +20,8 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
         model=snakemake.input.model,
         folder=Path(snakemake.output.adapter).parent,
     )
-    summary = get_trainer().train(job)
+    trainer = get_trainer() if job.config.trainer == BUILTIN else process_trainer()
+    summary = trainer.train(job)
     events.report_result(summary_sentence(summary))
     timing = Path(snakemake.output.summary).with_name("timing.json")
     decision = Path(snakemake.input.go).with_name("decision.json")

@@ -19,6 +19,7 @@ from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.model import manifest as base_models
 from snaketune.runtime.engine import EngineChoice, choose_engine
 from snaketune.tokens import chat_template
+from snaketune.trainers.capabilities import check_settings as check_trainer
 
 RESULTS = "results"
 MODELS = f"{RESULTS}/models"  # outside any run: a base is downloaded and quantized once for all
@@ -149,6 +150,8 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
     run = msgspec.convert(config, RunConfig)
     evaluate_settings.check_metrics(run)
     experiments = expand(run)
+    for one in experiments.values():
+        check_trainer(one.train, one.model, f"experiments.{one.name}" if run.experiments else "train")
     return RunDefinition(
         config=run,
         sources=tuple(data_sources.files(run.data.sources)),

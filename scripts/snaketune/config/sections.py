@@ -160,6 +160,7 @@ RESULT_NEUTRAL_KEYS = ("report_to", "notify", "save_total_limit", "memory_limit"
 class TrainConfig(Section, frozen=True, kw_only=True):
     """One training."""
 
+    trainer: Literal["builtin", "unsloth", "llama-factory", "axolotl", "trl", "mlx-lm"]
     method: Literal["lora", "dora", "full"]
     rank: int
     alpha: float

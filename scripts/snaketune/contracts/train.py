@@ -80,6 +80,22 @@ class VisitCounts(Record, frozen=True, kw_only=True):
     mean: float | None
 
 
+class TrainerRecord(Record, frozen=True, kw_only=True):
+    """How a trainer of the field trained, in summary.json.
+
+    name, title: as the configuration and its makers write it; versions: of its packages; settings: ours in its own
+    words; differences: what it did otherwise than the built-in trainer, as sentences; own_validation_loss: of the best
+    step by its own count, where the losses of the summary are by token.
+    """
+
+    name: str
+    title: str
+    versions: dict[str, str]
+    settings: dict[str, object]
+    differences: list[str]
+    own_validation_loss: float | None
+
+
 class TrainingSummary(Record, frozen=True, kw_only=True):
     """summary.json, written by the training: the same bytes for the same training, whenever and however it ran.
 
@@ -107,6 +123,7 @@ class TrainingSummary(Record, frozen=True, kw_only=True):
     validation_tokens: int
     method: str
     seed: int
+    trainer: TrainerRecord | None = None
 
 
 class StepMetrics(Record, frozen=True, kw_only=True):

@@ -36,10 +36,10 @@ class PeftConfig(Record, frozen=True, kw_only=True, forbid_unknown_fields=False)
     r: int = 0
     lora_alpha: float = 0
     lora_dropout: float = 0.0
-    use_rslora: bool = False
-    use_dora: bool = False
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
     bias: str = "none"
-    fan_in_fan_out: bool = False
+    fan_in_fan_out: bool | None = None
     rank_pattern: dict[str, int] = msgspec.field(default_factory=dict)
     alpha_pattern: dict[str, float] = msgspec.field(default_factory=dict)
     modules_to_save: list[str] | None = None
@@ -133,7 +133,7 @@ def _check_expressible(config: PeftConfig, folder: Path) -> None:
         f"the method {config.peft_type}": config.peft_type != "LORA",
         "ranks or alphas that differ between layers": bool(config.rank_pattern or config.alpha_pattern),
         "trained biases": config.bias != "none",
-        "transposed weights": config.fan_in_fan_out,
+        "transposed weights": bool(config.fan_in_fan_out),
         "whole trained layers": bool(config.modules_to_save),
     }
     for what, present in odd.items():

@@ -157,6 +157,14 @@ def test_the_environments_hold_the_pins_of_requirements() -> None:
     assert pins - held == {pin for pin in pins if pin.startswith("snakemake")}
 
 
+def test_the_conda_environment_of_each_trainer_holds_the_pins_that_make_trainer_installs() -> None:
+    pinned = sorted((ROOT / "envs" / "trainers").glob("*.txt"))
+    assert pinned
+    for path in pinned:
+        pins = [line for line in path.read_text().splitlines() if line[:1].isalpha()]
+        assert yaml.safe_load(path.with_suffix(".yaml").read_text())["dependencies"][-1]["pip"] == pins
+
+
 def test_the_reference_is_what_the_schema_says() -> None:
     from snaketune.config import docs
 

@@ -1,0 +1,156 @@
+"""Runs a trainer's process: starts it, follows its events, hands signals on, and says what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import msgspec
+
+from snaketune.contracts.trainers import TrainerEvent
+from snaketune.errors import ResourceError, TrainingError, UserError, message_to_resource_error
+from snaketune.train.checkpoints import DeferredSignals, interruption_error
+from snaketune.trainers import environment
+from snaketune.trainers.description import TrainerDescription
+
+REQUEST = "request.json"
+POLL_SECONDS = 0.1
+LAST_WORDS = 400  # characters of a trainer's output in a message
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception)\b")
+
+
+class Usage(NamedTuple):
+    """What a process and its children took: CPU-seconds, and bytes of the largest one's memory at its peak."""
+
+    cpu_seconds: float
+    peak_resident_bytes: int
+
+
+class Outcome(NamedTuple):
+    """The last event of a training that ended well, and what its process took."""
+
+    done: TrainerEvent
+    usage: Usage
+
+
+def run(description: TrainerDescription, folder: Path, take: Callable[[TrainerEvent], None]) -> Outcome:
+    """Run a trainer on the request in `folder` and hand each of its events to `take`; its output goes to trainer.log.
+
+    A first SIGINT or SIGTERM asks it to end. Raises TrainingError with its last words where it fails or was ended,
+    ResourceError where it is not installed or the machine lacked something.
+    """
+    python = environment.python_of(description.name)
+    events, log = folder / "events.jsonl", folder / "trainer.log"
+    events.write_bytes(b"")
+    command = [str(python), str(environment.driver_of(description.name)), str(folder / REQUEST), str(events)]
+    usage: Usage | None = None
+    last: TrainerEvent | None = None
+    with DeferredSignals() as signals, open(events, "rb") as source, _started(command, log, description) as process:
+        lines, stop_sent = LineReader(source), False
+        while usage is None:
+            usage = _wait(process)
+            for line in lines.new():
+                last = msgspec.json.decode(line, type=TrainerEvent)
+                take(last)
+            if signals.received and not stop_sent:
+                stop_sent = True
+                process.send_signal(signal.SIGTERM)
+    if last is not None and last.event == "done" and process.returncode == 0:
+        return Outcome(last, usage)
+    if signals.received:
+        raise _interrupted(description, signals.received, last)
+    raise failure(description, process.returncode, log)
+
+
+class LineReader:
+    """The lines of a file that another process appends to, each once and whole."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source, self._rest = source, b""
+
+    def new(self) -> Iterator[bytes]:
+        """The lines that have come since the last call."""
+        *lines, self._rest = (self._rest + self._source.read()).split(b"\n")
+        yield from lines
+
+
+@contextlib.contextmanager
+def _started(command: list[str], log: Path, description: TrainerDescription) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer's process in a session of its own, of which nothing is left when the block ends."""
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=environment.variables(description, log.parent),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> Usage | None:
+    """What the process took where it has ended; None after a moment where it runs."""
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if not pid:
+        time.sleep(POLL_SECONDS)
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+
+
+def _interrupted(description: TrainerDescription, number: int, last: TrainerEvent | None) -> UserError:
+    """What to raise after a signal; a trainer that saved a checkpoint says so in its last event."""
+    if last is not None and last.event == "stopped" and last.resumable:
+        return interruption_error(number, last.step)
+    step = last.step if last is not None else 0
+    return TrainingError(
+        f"stopped by {signal.Signals(number).name} after step {step}",
+        where=description.title,
+        fix="Run snakemake again: it resumes from its last checkpoint"
+        if description.resumes
+        else f"Run snakemake again: {description.title} cannot resume, so it starts from the first step",
+    )
+
+
+def failure(description: TrainerDescription, code: int, log: Path) -> UserError:
+    """What to raise where a trainer failed by itself, with its last words; code: its exit code."""
+    text = ESCAPES.sub("", log.read_text(errors="replace"))
+    if code == -signal.SIGKILL:
+        return ResourceError(
+            f"{description.title} was killed, most likely because memory ran out",
+            where=str(log),
+            fix="Lower train.batch_size or data.max_length, or set train.gradient_checkpointing: true",
+        )
+    words = last_words(text)
+    known = message_to_resource_error(words, log.parent)
+    return known or TrainingError(
+        f"{description.title} stopped with exit code {code}: {words}",
+        where=str(log),
+        why="This project only starts it; what it says there is its own",
+        fix="Look at the end of that file; train.trainer: builtin trains the same rows without it",
+    )
+
+
+def last_words(text: str) -> str:
+    """The last line of an output that names an error, otherwise its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if ERROR_LINE.match(line)]
+    return (named or lines or ["it said nothing"])[-1][:LAST_WORDS]

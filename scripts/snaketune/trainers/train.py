@@ -1,0 +1,143 @@
+"""Trains with a trainer of the field: token ids out to its process, an adapter and its losses back.
+
+The rows, their order and the number of steps are worked out here as for the built-in trainer; base and adapter are
+scored here by token, so that the losses of all trainers can be compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from snaketune import files
+from snaketune.config.sections import RESULT_NEUTRAL_KEYS
+from snaketune.contracts.train import TrainingJob, TrainingSummary
+from snaketune.contracts.trainers import TrainerRequest
+from snaketune.errors import ModelError
+from snaketune.model.manifest import read_manifest
+from snaketune.runtime import locks
+from snaketune.tokens.token_store import TokenStore
+from snaketune.train.batches import EpochSampler, nested_subset, schedule_from
+from snaketune.train.checkpoints import fingerprint
+from snaketune.train.metrics_log import TrainingCallback
+from snaketune.train.tracking import keep_awake, notify_on_exit, open_tracker
+from snaketune.trainers import capabilities, describe, environment, process, results, rows
+from snaketune.trainers.description import TrainerDescription, TrainingPlan
+from snaketune.trainers.progress import Progress
+
+
+class Prepared(NamedTuple):
+    """What a trainer is handed, worked out: the sampler of the steps, the rows in their order, and the plan."""
+
+    sampler: EpochSampler
+    visits: np.ndarray
+    subset: np.ndarray
+    plan: TrainingPlan
+    base: Path
+
+
+def train(job: TrainingJob, callback: TrainingCallback | None = None) -> TrainingSummary:
+    """Train as the job says, with the trainer that it names; writes `job.outputs`.
+
+    A later start resumes where the trainer can. Raises TrainingError, ResourceError or ConfigError with what to do.
+    """
+    description, folder = describe(job.config.trainer), Path(job.outputs.summary).parent
+    environment.python_of(description.name)
+    training_id = training_fingerprint(job)
+    place = Path(job.outputs.checkpoints).resolve() / training_id
+    place.mkdir(parents=True, exist_ok=True)
+    lock = locks.hold_lock(place.parent / "lock", f"training in {place.parent}")
+    with notify_on_exit(job.config.notify.command, str(folder)), keep_awake(), lock:
+        prepared = prepare(job, description)
+        request = _request(job, description, prepared, place)
+        tracker = open_tracker(folder, training_id, job)
+        progress = Progress(
+            job, place, prepared.sampler, prepared.visits, tracker=tracker, callback=callback or TrainingCallback()
+        )
+        outcome = process.run(description, place, progress.take)
+        progress.logger.close()
+        return results.write(job, request, prepared.plan, progress, outcome)
+
+
+def prepare(job: TrainingJob, description: TrainerDescription) -> Prepared:
+    """Work out the steps, the order of the rows and the plan; raises ConfigError for what the trainer cannot do."""
+    manifest = read_manifest(job.model)
+    base = Path(manifest["folder"]).expanduser().resolve()
+    architecture = files.read_json(base / "config.json")
+    if "quantization" in architecture and not description.quantized_bases:
+        raise ModelError(
+            f"{description.title} cannot train this base, which MLX has quantized",
+            where="model.base",
+            why="Its weights are in a format that only MLX reads",
+            fix="Use a 16-bit base, or train.trainer: builtin or mlx-lm",
+        )
+    store, valid = TokenStore(job.train_tokens), TokenStore(job.valid_tokens)
+    config = job.config
+    subset = nested_subset(store, len(store) if job.num_rows is None else job.num_rows, job.seed)
+    sampler = EpochSampler(
+        store.lengths[subset],
+        store.weights[subset],
+        rows_per_step=config.rows_per_step,
+        seed=job.seed,
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+    )
+    visits = np.concatenate([sampler.rows(step) for step in range(1, sampler.num_steps + 1)])
+    plan = TrainingPlan(
+        config=config,
+        steps=sampler.num_steps,
+        warmup_steps=schedule_from(config, sampler.num_steps).warmup_steps,
+        rows=len(subset),
+        longest=int(max(store.lengths.max(), valid.lengths.max())),
+        num_layers=_num_layers(architecture),
+        dtype=job.dtype,
+        seed=job.seed,
+        several_answers=rows.count_several_answers(store, subset),
+    )
+    capabilities.check_rows(description, plan, len(valid))
+    return Prepared(sampler, visits, subset, plan, base)
+
+
+def training_fingerprint(job: TrainingJob) -> str:
+    """A name for everything that the result depends on; a later start finds the trainer's checkpoints by it."""
+    settings = msgspec.to_builtins(job.config)
+    for key in RESULT_NEUTRAL_KEYS:
+        del settings[key]
+    name = job.config.trainer
+    return fingerprint(
+        settings | {"dtype": job.dtype, "seed": job.seed},
+        [job.train_tokens, job.valid_tokens, job.model],
+        code=environment.code_of(name),
+        rows=job.num_rows,
+    )
+
+
+def _num_layers(architecture: dict[str, object]) -> int:
+    """The number of blocks that a config.json names; of a model of several kinds of input, those of its text part."""
+    text = architecture.get("text_config")
+    number = (text if isinstance(text, dict) else architecture).get("num_hidden_layers", 0)
+    return int(str(number))
+
+
+def _request(job: TrainingJob, description: TrainerDescription, prepared: Prepared, place: Path) -> TrainerRequest:
+    """Write the rows and the request into the trainer's folder."""
+    store, valid = TokenStore(job.train_tokens), TokenStore(job.valid_tokens)
+    train_rows, valid_rows = place / "train.jsonl", place / "valid.jsonl"
+    rows.write_rows(train_rows, store, prepared.subset, train_on_prompts=job.config.train_on_prompts)
+    rows.write_rows(valid_rows, valid, np.arange(len(valid)))
+    request = TrainerRequest(
+        base=str(prepared.base),
+        folder=str(place),
+        train_rows=str(train_rows),
+        valid_rows=str(valid_rows),
+        visits=prepared.visits.tolist(),
+        steps=prepared.plan.steps,
+        dtype=job.dtype,
+        seed=job.seed,
+        settings=description.translate(prepared.plan),
+    )
+    files.write_json(place / process.REQUEST, request)
+    return request
