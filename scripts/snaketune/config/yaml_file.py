@@ -72,8 +72,8 @@ def _explain(error: yaml.YAMLError, text: str, path: str | Path) -> ConfigError:
         if lines[number].strip() and number < mark.line:
             break
     problem, context = getattr(error, "problem", None) or "", getattr(error, "context", None) or ""
-    if opened and re.search("flow|scalar", context):
-        start = lines[opened.line][opened.column]
+    start = lines[opened.line][opened.column :][:1] if opened and opened.line < len(lines) else ""
+    if opened and start and re.search("flow|scalar", context):
         return _error(
             path, opened.line, f"`{start}` is opened here and never closed", f"Add a {CLOSED.get(start, start)}"
         )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snaketune.config import schema
+from snaketune.config import foreign_keys, schema
 from snaketune.errors import ConfigError, UserError
-from snaketune.importers import command, reference
+from snaketune.importers import axolotl, command, llama_factory, mlx_lm, reference, trl_peft
 from snaketune.importers.draft import Draft
 from unit.importers.configurations import AX, AXOLOTL, LF, LLAMA_FACTORY, MLX, MLX_LM, REGISTRY, Case
 
@@ -264,3 +264,12 @@ def test_every_key_that_an_importer_knows_stands_on_the_page(tool: str, case: Ca
     draft = imported(case.keys)
     unknown = {one.key for one in draft.refused if "not known here" in one.effect}
     assert [key for key in case.keys if f"`{key}`" not in page and key not in unknown] == []
+
+
+def test_importers_and_the_did_you_mean_of_the_configuration_lead_to_the_same_keys() -> None:
+    wider = {"hf_dataset", "lora_parameters"}  # a mapping of theirs, of which each part has a key of ours
+    for table in (axolotl.TABLE, llama_factory.TABLE, trl_peft.TABLE, trl_peft.ADAPTER_TABLE, mlx_lm.TABLE):
+        for key, rule in table.items():
+            named = foreign_keys.FOREIGN.get(key)
+            if rule.fate == "taken" and rule.ours and named and key not in wider:
+                assert named == rule.ours.replace("[]", ""), key
