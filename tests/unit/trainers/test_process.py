@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_models
 from snaketune.errors import ResourceError, TrainingError
+from snaketune.runtime.code_digest import modules_of
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore
 from snaketune.trainers import describe, environment, process, rows
@@ -91,3 +92,9 @@ def test_the_digest_of_a_trainer_covers_its_own_files_and_not_those_of_another()
     assert len(set(first.values())) == 3
     assert {environment.driver_of(name).is_file() for name in first} == {True}
     assert {environment.pins(name).is_file() for name in first} == {True}
+
+
+def test_a_training_by_this_project_itself_depends_on_no_trainer_of_the_field():
+    script = environment.PROJECT / "scripts" / "train_adapter.py"
+    reached = [name for name in modules_of(script) if "/trainers/" in name]
+    assert sorted(reached) == ["snaketune/trainers/__init__.py", "snaketune/trainers/description.py"]
