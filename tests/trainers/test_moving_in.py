@@ -103,7 +103,8 @@ def tools(count: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-NUM_ROWS = {"alpaca": 96, "sharegpt": 96, "tools": 24}  # those with tools are seven times as long
+SAME = 0.01  # nats, where two seeds happen to agree
+NUM_ROWS = {"alpaca": 96, "sharegpt": 96, "tools": 16}  # those with tools are seven times as long
 KINDS = {"alpaca": alpaca, "sharegpt": sharegpt, "tools": tools}
 REGISTRY = {
     "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}},
@@ -227,9 +228,10 @@ def test_the_validation_loss_is_that_of_llama_factory_within_the_spread_of_the_s
     rows = side.rendered(settings)
     for split, found in rows.items():
         write_store(side.folder / f"{split}.safetensors", ((row, 1.0) for row in found))
-    ours = [loss(side.base, rows["valid"], train(side, settings, seed)) for seed in (1, 2, 3)]
+    seeds = (1, 2) if side.kind == "tools" else (1, 2, 3)
+    ours = [loss(side.base, rows["valid"], train(side, settings, seed)) for seed in seeds]
     theirs = []
-    for seed in (42, 43, 44):
+    for seed in (41 + seed for seed in seeds):
         merged = side.folder / f"merged-{seed}"
         side.run("train", merged, seed=seed, output_dir=str(side.folder / f"out-{seed}"))
         theirs.append(loss(merged, rows["valid"], None))
@@ -237,7 +239,7 @@ def test_the_validation_loss_is_that_of_llama_factory_within_the_spread_of_the_s
     spread = max(max(ours) - min(ours), max(theirs) - min(theirs))
     print(f"\n{side.kind}: base {base:.4f}, ours {ours}, theirs {theirs}, spread {spread:.4f}")
     assert max(*ours, *theirs) < 0.9 * base
-    assert abs(sum(ours) - sum(theirs)) / 3 <= spread
+    assert abs(sum(ours) - sum(theirs)) / len(seeds) <= max(spread, SAME)
 
 
 def train(side: Side, settings: dict[str, Any], seed: int) -> Path:
