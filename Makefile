@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 14 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat docs clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -13,11 +13,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 demo: setup ## run the embedded demo to results/demo/report/index.html
 	@snakemake
 
-setup: ## set up .venv and vendor; what is already right is skipped
-	@bash setup/run.sh
+setup: ## set up .venv and vendor; what is already right is skipped; ENGINE=torch: CUDA where a card is
+	@bash setup/run.sh --engine "$(ENGINE)"
 
 setup-dev: ## the same, and what the tests need
-	@bash setup/run.sh --dev
+	@bash setup/run.sh --dev --engine "$(ENGINE)"
+
+lock: ## write requirements*.lock anew from requirements*.txt
+	@bash setup/lock.sh
 
 test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
@@ -59,6 +62,10 @@ run: setup ## run a configuration, or one stage of it: make run CONFIG=mine.yaml
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
+
+doctor: ## what this machine has, what each thing is for, and how to get what is missing
+	@test -f .venv/.done-packages || { echo "snaketune: nothing is set up here yet; run make setup" >&2; exit 1; }
+	@$(PYTHON) -m snaketune.doctor
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml

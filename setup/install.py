@@ -1,195 +1,187 @@
 """Set up what the workflow runs on, with the standard library alone. Each part is skipped when it is already right.
 
-The parts: a virtual environment (.venv), the pinned packages (llama-cpp-python is built from its source once), and in
-vendor/ llama.cpp's converter, from the same source, and the fast BLAS for MLX on a Linux CPU. An interrupted set-up
-goes on where it stopped, because a part counts as done only when its stamp stands.
+The parts: a virtual environment (.venv), llama.cpp (its Python package and, in vendor/, its converter), the locked
+packages, the build of torch for this machine, and the fast BLAS for MLX on a Linux CPU. An interrupted set-up goes on
+where it stopped, because a part counts as done only when its stamp stands.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import platform
+import re
 import shutil
-import subprocess
 import sys
-import tarfile
-import time
 import venv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import command_script
+import llama_build
+import torch_build
+from commands import ENVIRONMENT, LOG, ROOT, VENDOR, SetupError, pip, run
+from progress_line import ProgressLine
 
-ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = ROOT / ".venv"
-PYTHON = ENVIRONMENT / "bin" / "python"
-VENDOR = ROOT / "vendor"
-LOG = VENDOR / "setup.log"
-LLAMA = "llama-cpp-python==0.3.36"
-SDIST = "llama_cpp_python-0.3.36.tar.gz"
-SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-CONVERTER = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/", "LICENSE")
 PLUGIN_PATH = "../../../../scripts"  # from site-packages
-BUILD = {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}
+# how pip names a package that it has come to: from an index, from a file, or as it was installed before
+COLLECTED = re.compile(r"(?:Collecting|Requirement already satisfied:) ([\w.-]+)|Processing \S*/([\w.]+)-\d")
 
 
-class SetupError(Exception):
-    """One sentence: what is missing, and what to install."""
+@dataclass(frozen=True)
+class Part:
+    """Holds one part: the file without which it is not there, the stamps that count, and how it is made."""
+
+    name: str
+    product: Path
+    stamps: tuple[str, ...]  # the first one is written, unless `make` returns a stamp of its own
+    make: Callable[[ProgressLine], tuple[str, str]]  # what to show, and the stamp
+
+    @property
+    def stamp_file(self) -> Path:
+        # inside the environment, so that deleting it sets everything up again
+        return ENVIRONMENT / f".done-{self.name.replace(' ', '-')}"
+
+    def is_done(self) -> bool:
+        """Tell whether the part was made whole, from what it is made from today."""
+        return self.product.exists() and self.stamp_file.is_file() and self.stamp_file.read_text() in self.stamps
 
 
-def main(dev: bool) -> None:
-    parts = [
-        ("virtual environment", _environment_stamp(), _make_environment),
-        ("packages", _digest("requirements.txt", "constraints.txt"), lambda: _install("requirements.txt")),
-        ("logger plugin", PLUGIN_PATH, _link_plugin),
-        ("converter", SDIST_SHA256, _unpack_converter),
+def parts(dev: bool, engine: str) -> list[Part]:
+    """Return the parts of the set-up in their order."""
+    python = ENVIRONMENT / "bin" / "python"
+    here = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"
+    version = torch_build.pinned_version()
+    kind = torch_build.wanted_kind(sys.platform, engine)
+
+    def torch(line: ProgressLine) -> tuple[str, str]:
+        got = torch_build.install(version, kind, line)
+        return f"{version}, {got} build" if got != "plain" else version, f"{version} {got}"
+
+    def llama(line: ProgressLine) -> tuple[str, str]:
+        origin = llama_build.install_package(line)
+        llama_build.unpack_converter(line)
+        return f"{llama_build.VERSION}, {origin}", llama_build.ARCHIVE_SHA256
+
+    found = [
+        Part("virtual environment", python, (here,), lambda line: (_make_environment(line), here)),
+        Part("llama.cpp", VENDOR / "llama.cpp" / "VERSION", (llama_build.ARCHIVE_SHA256,), llama),
+        _locked("packages", "requirements.lock"),
+        Part("logger plugin", python, (PLUGIN_PATH,), lambda _: (_link_plugin(), PLUGIN_PATH)),
+        Part("torch", python, torch_stamps(version, kind), torch),
     ]
     if sys.platform == "linux":
-        parts.append(("fast BLAS", _digest("setup/blas_shim.c", "requirements.txt"), _build_blas))
-    if dev:
-        parts.append(
-            (
-                "test packages",
-                _digest("requirements-dev.txt", "constraints.txt"),
-                lambda: _install("requirements-dev.txt"),
-            )
-        )
-    missing = [part for part in parts if not _done(part[0], part[1])]
+        shim = _digest("setup/blas_shim.c", "requirements.lock")
+        found.append(Part("fast BLAS", VENDOR / "libblas_shim.so", (shim,), lambda line: (_build_blas(line), shim)))
+    return [*found, *([_locked("test packages", "requirements-dev.lock")] if dev else [])]
+
+
+def torch_stamps(version: str, kind: str) -> tuple[str, ...]:
+    """Return the stamps that count: a CUDA build that a person asked for once is kept."""
+    return (f"{version} {kind}", *([f"{version} cuda"] if kind == "cpu" else []))
+
+
+def main(dev: bool, engine: str) -> None:
+    """Make the parts that are missing."""
+    missing = [part for part in parts(dev, engine) if not part.is_done()]
     if not missing:
         command_script.write(ENVIRONMENT)  # each time: pip may have put its own script there since
         return
     VENDOR.mkdir(exist_ok=True)
-    if any(name == "packages" for name, _, _ in missing):
-        _check_compiler()
+    LOG.unlink(missing_ok=True)
+    if any(part.name == "packages" for part in missing):
         print(
-            "snaketune: setting up. On two cores this takes about 8 to 15 minutes (most of it builds llama.cpp) and "
-            "3 gigabytes of disk; it is needed once.",
+            f"snaketune: setting up in .venv and vendor ({platform.system()} {platform.machine()}, Python "
+            f"{platform.python_version()}, {os.cpu_count()} cores). Once, 5 to 10 minutes and 2 gigabytes; a set-up "
+            f"that is interrupted goes on. Details: {LOG.relative_to(ROOT)}",
             flush=True,
         )
-    for name, stamp, make in missing:
-        began = time.monotonic()
-        print(f"snaketune: {name} ...", flush=True)
-        make()
-        _stamp_file(name).write_text(stamp)
-        print(f"snaketune: {name} done ({time.monotonic() - began:.0f} s)", flush=True)
+    for part in missing:
+        line = ProgressLine(part.name)
+        line.update("starting")
+        try:
+            outcome, stamp = part.make(line)
+        except BaseException:
+            line.clear()
+            raise
+        part.stamp_file.write_text(stamp)
+        line.finish(outcome)
     command_script.write(ENVIRONMENT)
 
 
-def _stamp_file(name: str) -> Path:
-    # inside the environment, so that deleting it sets everything up again
-    return ENVIRONMENT / f".done-{name.replace(' ', '-')}"
+def _locked(name: str, lock: str) -> Part:
+    """Return the part that installs all packages of a lock file, each checked against its hashes."""
+    stamp = _digest(lock)
+
+    def make(line: ProgressLine) -> tuple[str, str]:
+        wanted = sum(_applies(text) for text in (ROOT / lock).read_text(encoding="utf-8").splitlines())
+        seen: set[str] = set()
+        unpacking = False
+
+        def watch(said: str) -> str:
+            nonlocal unpacking
+            if found := COLLECTED.match(said):
+                seen.add((found[1] or found[2]).lower().replace("_", "-"))
+                return f"{len(seen)} of {wanted}, {found[1] or found[2]}"
+            if found := re.match(r"\s*(?:Downloading|Using cached) .*?([\w.]+)-\d\S* \((.+)\)", said):
+                return f"{len(seen)} of {wanted}, {found[1]} ({found[2]})"
+            unpacking = unpacking or said.startswith("Installing collected")
+            return f"unpacking, {_installed_packages()} packages are in place" if unpacking else ""
+
+        pip("install", "--require-hashes", "--no-deps", "-r", lock, line=line, watch=watch)
+        return f"{len(seen)} packages", stamp
+
+    return Part(name, ENVIRONMENT / "bin" / "python", (stamp,), make)
 
 
-def _done(name: str, stamp: str) -> bool:
-    product = {"converter": VENDOR / "llama.cpp", "fast BLAS": VENDOR / "libblas_shim.so"}.get(name, PYTHON)
-    return product.exists() and _stamp_file(name).is_file() and _stamp_file(name).read_text() == stamp
+def _installed_packages() -> int:
+    return sum(1 for _ in ENVIRONMENT.glob("lib/python3.*/site-packages/*.dist-info"))
+
+
+def _applies(line: str) -> bool:
+    """Tell roughly whether a line of a lock file is a package for this platform; it is for the progress line only."""
+    platforms = re.findall(r"sys_platform == '(\w+)'", line)
+    return "==" in line[:80] and line[:1].isalnum() and (not platforms or sys.platform in platforms)
 
 
 def _digest(*names: str) -> str:
     return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
 
 
-def _environment_stamp() -> str:
-    return f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"
-
-
-def _check_compiler() -> None:
-    if not (shutil.which("cc") or shutil.which("gcc")) or not (shutil.which("c++") or shutil.which("g++")):
-        raise SetupError(
-            "no C and C++ compiler was found; llama.cpp is built from source. Install one (macOS: xcode-select "
-            "--install; Debian or Ubuntu: apt install build-essential) and run make again."
-        )
-
-
-def _make_environment() -> None:
+def _make_environment(line: ProgressLine) -> str:
+    line.update("making it")
     if ENVIRONMENT.exists() and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
         shutil.rmtree(ENVIRONMENT)  # of another Python, moved from elsewhere, or half made
     venv.EnvBuilder(with_pip=True, symlinks=True).create(ENVIRONMENT)
+    return f"Python {platform.python_version()}"
 
 
-def _install(requirements: str) -> None:
-    _pip("install", "-r", requirements, "-c", "constraints.txt", env=BUILD)
-
-
-def _link_plugin() -> None:
+def _link_plugin() -> str:
     """Let Python find scripts/, and in it Snakemake its logger plugin; relative, so that the folder can be moved."""
     (site_packages,) = ENVIRONMENT.glob("lib/python3*/site-packages")
     (site_packages / "snaketune.pth").write_text(f"{PLUGIN_PATH}\n")
+    return "linked"
 
 
-def _unpack_converter() -> None:
-    """Take llama.cpp's converter out of the source archive that llama-cpp-python is built from."""
-    archive = VENDOR / SDIST
-    if not archive.is_file() or _sha256(archive) != SDIST_SHA256:
-        _pip("download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(VENDOR), LLAMA)
-    if _sha256(archive) != SDIST_SHA256:
-        archive.unlink()
-        raise SetupError(f"{SDIST} is not the archive that was pinned (its SHA-256 differs). Check where pip gets it.")
-    target, staged = VENDOR / "llama.cpp", VENDOR / ".llama.cpp.part"
-    shutil.rmtree(staged, ignore_errors=True)
-    with tarfile.open(archive) as source:
-        for member in source:
-            _, _, inner = member.name.partition("/vendor/llama.cpp/")
-            if member.isfile() and inner.startswith(CONVERTER):
-                path = staged / inner
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with source.extractfile(member) as content, open(path, "wb") as out:  # type: ignore[union-attr]
-                    shutil.copyfileobj(content, out)
-    (staged / "VERSION").write_text(f"{LLAMA}\n")
-    shutil.rmtree(target, ignore_errors=True)
-    staged.rename(target)
-    archive.unlink()
-
-
-def _build_blas() -> None:
+def _build_blas(line: ProgressLine) -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SetupError("no C compiler was found for the fast BLAS. Install one (apt install build-essential).")
     part = VENDOR / ".libblas_shim.part"
-    _run([compiler, "-O2", "-shared", "-fPIC", "-o", str(part), str(ROOT / "setup" / "blas_shim.c")])
+    run([compiler, "-O2", "-shared", "-fPIC", "-o", part, ROOT / "setup" / "blas_shim.c"], line)
     part.rename(VENDOR / "libblas_shim.so")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _pip(*arguments: str, env: dict[str, str] | None = None) -> None:
-    _run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments], env)
-
-
-def _run(command: list[str], env: dict[str, str] | None = None) -> None:
-    """Run a command with its words in the log and a dot on the terminal now and then; explain a failure."""
-    with open(LOG, "ab") as log:
-        start = log.tell()
-        running = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **(env or {})})
-        try:
-            while True:
-                try:
-                    code = running.wait(timeout=20)
-                    break
-                except subprocess.TimeoutExpired:
-                    print(".", end="", flush=True)
-        except BaseException:
-            running.terminate()
-            raise
-    if code:
-        said = LOG.read_bytes()[start:].decode(errors="replace")
-        raise SetupError(_explained(said))
-
-
-def _explained(said: str) -> str:
-    low = said.lower()
-    if any(words in low for words in ("name resolution", "newconnectionerror", "connection refused", "unreachable")):
-        return f"the package index cannot be reached. Connect to the network and run make again (details: {LOG})."
-    if "no space left" in low:
-        return "the disk is full. Free 3 gigabytes and run make again."
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "no words")
-    return f"set-up stopped: {last.strip()} (details: {LOG}). Run make again to go on."
+    return "built"
 
 
 if __name__ == "__main__":
+    reader = argparse.ArgumentParser(description="Set up .venv and vendor.")
+    reader.add_argument("--dev", action="store_true", help="what the tests need too")
+    reader.add_argument("--engine", default="", choices=["", "auto", "mlx", "torch"], help="torch: with CUDA")
+    asked = reader.parse_args()
     try:
-        main(dev="--dev" in sys.argv[1:])
+        main(asked.dev, asked.engine)
     except SetupError as error:
         print(f"\nsnaketune: {error}", file=sys.stderr)
         raise SystemExit(1) from None
