@@ -8,12 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dry_runs import DryRuns
 from project_copy import Project, tiny
 from pty_session import Terminal
 
 CONFIG = "results/tiny/config.json"
 REPORT = "results/tiny/data/report.json"
-ROWS = 40_000
+ROWS = 8_000
 
 
 @pytest.fixture
@@ -41,18 +42,19 @@ def running(tmp_path: Path) -> Iterator[tuple[Project, Terminal, psutil.Process]
 
 
 def test_a_second_run_ends_at_once_with_the_first_ones_pid(
-    running: tuple[Project, Terminal, psutil.Process],
+    running: tuple[Project, Terminal, psutil.Process], dry_runs: DryRuns
 ) -> None:
     project, terminal, job = running
+    configured = ("--configfile", "tiny.yaml")
     for target in (REPORT, CONFIG):  # the same files, and others, which Snakemake's own lock lets through
-        second = project.snakemake(target)
+        second = dry_runs.run(project.folder, target, *configured)
         assert second.returncode == 1
         assert f"another process (pid {terminal.process.pid}) is already running snakemake for tiny" in second.stdout
         assert "Traceback" not in second.stdout
-    other = project.snakemake(CONFIG, "--config", "run=other")  # it would share results/models
+    other = dry_runs.run(project.folder, CONFIG, *configured, "--config", "run=other")  # it would share results/models
     assert other.returncode == 1
     assert "is already running snakemake for tiny" in other.stdout
-    assert project.snakemake("-n").returncode == 0  # looking is free
+    assert dry_runs.run(project.folder, "-n", *configured).returncode == 0  # looking is free
     job.resume()
     assert terminal.ended() == 0, terminal.text
 
