@@ -56,7 +56,7 @@ rule convert_gguf:
         adapter=rules.select_experiment.output.adapter,
         adapter_config=rules.select_experiment.output.adapter_config,
         manifest=rules.fuse_adapter.output.manifest,
-        fused=rules.fuse_adapter.output.fused,
+        fused=ancient(rules.fuse_adapter.output.fused),  # the manifest says what is in it; of a folder only the time is seen
     output:
         gguf=ensure(this_run.gguf("f16") if "f16" in GGUF_TYPES else temp(this_run.gguf("f16")), non_empty=True),
     log:
