@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-UPDATES = {"mlx_lm": 7, "mlx_lm_fast": 13, "snaketune": 33, "transformers": 13}
+UPDATES = {"mlx_lm": 7, "mlx_lm_fast": 13, "snaketune": 33, "transformers": 13, "torch": 33, "torch_bfloat16": 33}
 NAMES = {
     "mlx_lm": "mlx_lm.lora as installed from PyPI",
     "mlx_lm_fast": "mlx_lm.lora with the same fast BLAS",
     "transformers": "transformers + PEFT, fp32",
     "snaketune": "snaketune",
+    "torch": "snaketune, engine: torch",
+    "torch_bfloat16": "snaketune, engine: torch, dtype: bfloat16",
 }
+WANTED_OF_TORCH = {"torch": (1.3, 1.9), "torch_bfloat16": (2.0, 2.8)}  # times the MLX engine, times the plain loop
 TARGETS = {"mlx_lm": 20.0, "mlx_lm_fast": 2.2, "transformers": 1.0}
 SEEDS = (1, 2, 3)
 
@@ -96,6 +99,20 @@ def table(found: dict[str, list[dict[str, Any]]], both: dict[str, dict[str, Any]
     return lines
 
 
+def torch_sentences(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The torch engine beside the MLX engine and the plain loop."""
+    rates = {side: statistics.median(map(rate, ones)) for side, ones in found.items()}
+    lines = [""]
+    for side, (of_mlx, of_plain) in WANTED_OF_TORCH.items():
+        memory = median(found[side], "peak_bytes") / median(found["transformers"], "peak_bytes")
+        lines.append(
+            f"{NAMES[side]}: {rates[side] / rates['snaketune']:.2f} x the MLX engine (wanted: {of_mlx:g} x), "
+            f"{rates[side] / rates['transformers']:.2f} x the plain loop (wanted: {of_plain:g} x), with "
+            f"{memory:.2f} x its peak memory (wanted: at most 0.6)."
+        )
+    return lines
+
+
 def quality(work: Path) -> list[str]:
     losses = {
         side: [run("quality.py", side, work, seed)["validation_loss"] for seed in SEEDS]
@@ -126,6 +143,7 @@ def page(rounds: int = 3) -> str:
             "The first update is left out, start-up and loading too.",
             "",
             *table(found, both),
+            *torch_sentences(found),
             *quality(work),
         ]
     return "\n".join(lines) + "\n"
