@@ -28,6 +28,7 @@ from snaketune.train.batches import nested_subset
 
 T = TypeVar("T")
 SCORED_ROWS = 128  # validation rows whose log-likelihoods are compared
+TIMED_TOKENS = 16  # of one answer that is generated alone, for its speed
 METRIC = "chrF++"
 
 
@@ -72,8 +73,8 @@ class SwappedPair:
 class SampleTiming:
     """What generating the sample took.
 
-    alone: (seconds, new tokens) of the first answer; together: (seconds, new tokens, steps) of all; tokens_each: mean
-    length of answers, those that did not stop counted as the longest allowed.
+    alone: (seconds, new tokens) of the beginning of the first answer; together: (seconds, new tokens, steps) of all;
+    tokens_each: mean length of answers, those that did not stop counted as the longest allowed.
     """
 
     alone: tuple[float, int]
@@ -146,10 +147,18 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
         settings.max_new_tokens,
         Renderer(folder, settings.model.chat_template),
     )
-    base = _run_base(folder, settings.model.dtype, rows)
-    pilot = load_model(folder, LoadOptions(dtype=settings.model.dtype, adapter=adapter))
+    adapted = LoadOptions(dtype=settings.model.dtype, adapter=adapter)
+    load_seconds, pilot = _timed(lambda: load_model(folder, adapted))
+    with pilot.without_adapter() as is_base:
+        base = _run_base(pilot, rows, load_seconds) if is_base else None
+    if base is None:  # the pilot changed the weights themselves, and one model at a time is in memory
+        pilot.close()
+        load_seconds, alone = _timed(lambda: load_model(folder, LoadOptions(dtype=settings.model.dtype)))
+        base = _run_base(alone, rows, load_seconds)
+        alone.close()
+        pilot = load_model(folder, adapted)
     loglikelihoods = list(pilot.loglikelihood(rows.requests))
-    own = list(pilot.loglikelihood([swap.own_prompt for swap in swaps]))
+    own = _own_loglikelihoods(pilot, swaps, rows.requests, loglikelihoods)
     other = list(pilot.loglikelihood([swap.other_prompt for swap in swaps]))
     answers, timing = _generate(pilot, rows)
     references = [rows.renderer.decode(pair.response.tolist()) for pair in rows.exchanges]
@@ -220,12 +229,24 @@ def _request(ids: np.ndarray, loss_mask: np.ndarray) -> LoglikelihoodRequest:
     return LoglikelihoodRequest(ids.tolist(), loss_mask.tolist())
 
 
-def _run_base(folder: StrPath, dtype: str, rows: _Rows) -> _BaseResult:
-    """Run the base on the rows; it has left the memory when this returns."""
-    load_seconds, model = _timed(lambda: load_model(folder, LoadOptions(dtype=dtype)))
+def _run_base(model: LanguageModel, rows: _Rows, load_seconds: float) -> _BaseResult:
+    """Run the base on the rows."""
     scoring_seconds, loglikelihoods = _timed(lambda: list(model.loglikelihood(rows.requests)))
     answers, timing = _generate(model, rows)
     return _BaseResult(loglikelihoods, answers, timing, load_seconds, scoring_seconds)
+
+
+def _own_loglikelihoods(
+    pilot: LanguageModel, swaps: list[SwappedPair], requests: list[LoglikelihoodRequest], known: list[float]
+) -> list[float]:
+    """The log-likelihoods of responses after their own prompts; a row that is such a pair was scored already."""
+    found = {
+        (tuple(request.ids), tuple(request.loss_mask)): value for request, value in zip(requests, known, strict=True)
+    }
+    pairs = [(tuple(swap.own_prompt.ids), tuple(swap.own_prompt.loss_mask)) for swap in swaps]
+    missing = [swap.own_prompt for swap, pair in zip(swaps, pairs, strict=True) if pair not in found]
+    others = pilot.loglikelihood(missing)
+    return [found[pair] if pair in found else next(others) for pair in pairs]
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
@@ -244,15 +265,17 @@ def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTimin
         GenerationRequest(prompt.tolist(), min(limit, 2 * len(response) + 8)) for prompt, response in rows.exchanges
     ]
 
-    def generated(count: int) -> list[Completion]:
-        stop_ids = rows.renderer.stop_ids
-        return sorted(model.generate(requests[:count], stop_ids=stop_ids, sampling=Sampling()))
+    def generated(asked: list[GenerationRequest]) -> list[Completion]:
+        return sorted(model.generate(asked, stop_ids=rows.renderer.stop_ids, sampling=Sampling()))
 
-    together, found = _timed(lambda: generated(len(requests)))
-    alone, _ = _timed(lambda: generated(1))
+    together, found = _timed(lambda: generated(requests))
+    short = GenerationRequest(requests[0].prompt, min(TIMED_TOKENS, requests[0].max_new_tokens))
+    alone, (first,) = _timed(lambda: generated([short]))
     lengths = [len(ids) + stopped for _, ids, stopped in found]  # the token that stops is generated too
     ends = [length if stopped else limit for length, (_, _, stopped) in zip(lengths, found, strict=True)]
-    timing = SampleTiming((alone, lengths[0]), (together, sum(lengths), max(lengths)), float(np.mean(ends)))
+    timing = SampleTiming(
+        (alone, len(first.ids) + first.stopped), (together, sum(lengths), max(lengths)), float(np.mean(ends))
+    )
     return [rows.renderer.decode(ids) for _, ids, _ in found], timing
 
 

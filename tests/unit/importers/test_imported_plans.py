@@ -84,6 +84,7 @@ def plan_of(settings: dict[str, Any], base: Path) -> plan.Plan:
         plan.PlanSettings(
             experiments=[experiment],
             max_length=settings["data"]["max_length"],
+            max_lost=settings["data"]["max_lost"],
             seed=settings["seed"],
             gguf=["q8_0"],
             adapter=False,

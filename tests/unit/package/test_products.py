@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import families
 import numpy as np
@@ -312,3 +313,21 @@ def test_gguf_header_names_architecture_template_and_parameters(chain: Chain) ->
     assert head.metadata["general.name"] == "tiny"
     assert head.template() == files.read_json(chain.folder / "fused" / "tokenizer_config.json")["chat_template"]
     assert head.parameters() == files.read_json(chain.folder / "fused.json")["parameters"]
+
+
+def test_adapter_taken_off_leaves_the_base_and_put_back_is_the_same(quantized_chain: Chain) -> None:
+    """One reading of the weights serves both, in the pilot's decision and in the fidelity check."""
+    base, adapter = quantized_chain.base, quantized_chain.folder / "adapter"
+    rows, positions = [IDS], [range(len(IDS))]
+
+    def said(model: Any) -> np.ndarray:
+        return next(iter(model.next_token_logprobs(rows, positions)))
+
+    model = load_model(base, LoadOptions(exact=True, adapter=adapter))
+    before = said(model)
+    with model.without_adapter() as is_base:
+        assert is_base
+        alone = said(model)
+    assert np.array_equal(alone, said(load_model(base, LoadOptions(exact=True))))
+    assert np.array_equal(said(model), before)
+    assert np.abs(before - alone).max() > 0.1

@@ -82,6 +82,7 @@ class Pilot:
             plan.PlanSettings(
                 experiments=experiments,
                 max_length=config.data.max_length,
+                max_lost=config.data.max_lost,
                 seed=config.seed,
                 gguf=config.package.gguf,
                 adapter=config.package.adapter,
