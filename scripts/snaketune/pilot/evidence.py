@@ -19,7 +19,14 @@ from snaketune.contracts.evaluate import Prediction
 from snaketune.contracts.plan import SampledAnswer
 from snaketune.engines import load_model
 from snaketune.engines.decoding import Sampling
-from snaketune.engines.interface import Completion, GenerationRequest, LanguageModel, LoadOptions, LoglikelihoodRequest
+from snaketune.engines.interface import (
+    AdaptedModel,
+    Completion,
+    GenerationRequest,
+    LanguageModel,
+    LoadOptions,
+    LoglikelihoodRequest,
+)
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import Record, StrPath, read_json
 from snaketune.tokens.chat_template import Renderer
@@ -147,16 +154,7 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
         settings.max_new_tokens,
         Renderer(folder, settings.model.chat_template),
     )
-    adapted = LoadOptions(dtype=settings.model.dtype, adapter=adapter)
-    load_seconds, pilot = _timed(lambda: load_model(folder, adapted))
-    with pilot.without_adapter() as is_base:
-        base = _run_base(pilot, rows, load_seconds) if is_base else None
-    if base is None:  # the pilot changed the weights themselves, and one model at a time is in memory
-        pilot.close()
-        load_seconds, alone = _timed(lambda: load_model(folder, LoadOptions(dtype=settings.model.dtype)))
-        base = _run_base(alone, rows, load_seconds)
-        alone.close()
-        pilot = load_model(folder, adapted)
+    base, pilot = _run_base_and_load_pilot(folder, settings.model.dtype, adapter, rows)
     loglikelihoods = list(pilot.loglikelihood(rows.requests))
     own = _own_loglikelihoods(pilot, swaps, rows.requests, loglikelihoods)
     other = list(pilot.loglikelihood([swap.other_prompt for swap in swaps]))
@@ -227,6 +225,22 @@ def _joined(prompt: np.ndarray, response: np.ndarray) -> LoglikelihoodRequest:
 
 def _request(ids: np.ndarray, loss_mask: np.ndarray) -> LoglikelihoodRequest:
     return LoglikelihoodRequest(ids.tolist(), loss_mask.tolist())
+
+
+def _run_base_and_load_pilot(
+    folder: StrPath, dtype: str, adapter: Path, rows: _Rows
+) -> tuple[_BaseResult, AdaptedModel]:
+    """The base's results and the loaded pilot, from one reading of the base where the adapter can be taken off."""
+    adapted = LoadOptions(dtype=dtype, adapter=adapter)
+    load_seconds, pilot = _timed(lambda: load_model(folder, adapted))
+    with pilot.without_adapter() as is_base:
+        if is_base:
+            return _run_base(pilot, rows, load_seconds), pilot
+    pilot.close()  # it has changed the weights themselves, and one model at a time is in memory
+    load_seconds, alone = _timed(lambda: load_model(folder, LoadOptions(dtype=dtype)))
+    base = _run_base(alone, rows, load_seconds)
+    alone.close()
+    return base, load_model(folder, adapted)
 
 
 def _run_base(model: LanguageModel, rows: _Rows, load_seconds: float) -> _BaseResult:
