@@ -279,8 +279,8 @@ def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTimin
         GenerationRequest(prompt.tolist(), min(limit, 2 * len(response) + 8)) for prompt, response in rows.exchanges
     ]
 
-    def generated(asked: list[GenerationRequest]) -> list[Completion]:
-        return sorted(model.generate(asked, stop_ids=rows.renderer.stop_ids, sampling=Sampling()))
+    def generated(wanted: list[GenerationRequest]) -> list[Completion]:
+        return sorted(model.generate(wanted, stop_ids=rows.renderer.stop_ids, sampling=Sampling()))
 
     together, found = _timed(lambda: generated(requests))
     short = GenerationRequest(requests[0].prompt, min(TIMED_TOKENS, requests[0].max_new_tokens))
