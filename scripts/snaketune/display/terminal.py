@@ -101,7 +101,8 @@ class TerminalView:
         for stage in self.board.stages.values():
             for number, job in enumerate(stage.jobs.values()):
                 name, mark = (stage.name, spinner) if number == 0 else ("", " ")
-                yield self._line(mark, "cyan", name, job_line(job), format_time(job.seconds(now)))
+                text = job_line(job, is_training_alone=len(stage.jobs) == 1)
+                yield self._line(mark, "cyan", name, text, format_time(job.seconds(now)))
 
     def _line(self, mark: str, style: str, name: str, text: str, time: str) -> Text:
         """Compose a line that fits: mark, stage, what is to say, time."""

@@ -75,7 +75,7 @@ def test_finished_stage_stands_and_the_one_at_work_is_redrawn_below(screen: Scre
     shown = screen.wait(lambda lines: "step 120 of 400" in lines[-1])
     assert len(shown) == 2
     assert shown[0].startswith(" ✓ data     999 of 1,004 rows kept (5 rejected): 739 train")
-    assert shown[1][3:].startswith("train    train_adapter main: step 120 of 400, loss 0.482")
+    assert shown[1][3:].startswith("train    step 120 of 400, 2:05 min left, loss 0.482, val")
     assert shown[1].endswith("1.0 s")
     play("finished", "train_adapter", "400 steps: validation loss 2.310 to 0.431", experiment="main")
     play.view.close(play.now)
