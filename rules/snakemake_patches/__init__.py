@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import snakemake
+from snakemake.shell import shell
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune.errors import COMMAND_VARIABLE, ResourceError
 from snaketune.runtime.locks import OutputJournal
@@ -63,7 +64,8 @@ def on_start(workflow: Any, results: str) -> None:
 
     if not workflow.touch:
         hooks.back_up_edited_outputs(workflow)
-    hooks.stop_steps_on_sigterm(Path(results))
+    shell.prefix(hooks.STEP_PREFIX)
+    hooks.stop_steps_on_signals(Path(results))
 
 
 def check_version(version: str) -> None:

@@ -13,11 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune import files
 from snaketune.errors import UserError
 from snaketune.runtime import locks, step
 from snaketune.runtime.locks import OutputJournal
+
+from snakemake_patches.hooks import INTERRUPTED
 
 
 def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> None:
@@ -34,13 +37,17 @@ def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> Non
                 files.remove_abandoned(results)
                 try:
                     return execute(executor_plugin=executor_plugin, **options)
+                except WorkflowError:
+                    if INTERRUPTED.is_set():
+                        raise SystemExit(128 + signal.SIGINT) from None
+                    raise
                 finally:
                     journal.save_refreshed_mtimes()
         except UserError as error:
             print(f"snaketune: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:  # once jobs run, Snakemake takes it itself
-            print("\nsnaketune: stopped before any job ran", file=sys.stderr)
+            print("\nsnaketune: stopped before any step ran", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
 
     workflow.execute = execute_exclusively

@@ -17,7 +17,10 @@ from snakemake.logging import logger
 from snaketune.runtime import locks, step
 from snaketune.runtime.locks import backup_modified
 
-SIGNAL_INTERVAL = 0.5  # seconds between two looks for steps that have not been signaled
+SIGNAL_INTERVAL = 0.3  # seconds between two looks for steps that have not been signaled
+INTERRUPTED = threading.Event()  # a person typed Ctrl-C while steps ran
+STEP_PREFIX = "set -euo pipefail; trap '' INT; "  # before each step's command; the first part is Snakemake's own
+"""A step that is still starting does not hear SIGINT, which would be a traceback; it gets SIGTERM once it runs."""
 
 
 def back_up_edited_outputs(workflow: Any) -> None:
@@ -29,19 +32,30 @@ def back_up_edited_outputs(workflow: Any) -> None:
                 logger.warning(f"snaketune: {file} was changed after its step wrote it; yours is now {kept}")
 
 
-def stop_steps_on_sigterm(results: Path) -> None:
-    """Have a SIGTERM to Snakemake reach the steps that it runs, where it would wait for their end.
+def stop_steps_on_signals(results: Path) -> None:
+    """Have a SIGTERM or SIGINT to Snakemake reach the steps that it runs, where it would wait for their end.
 
-    A training then saves a checkpoint and ends. Snakemake's own handler, which starts no more jobs, runs first.
+    A training then saves a checkpoint and ends. Snakemake's own handler, which starts no more jobs, runs first. A
+    SIGINT raises KeyboardInterrupt once: Snakemake then waits for the steps, and must not be interrupted in that.
     """
     before = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if callable(before):
-            before(number, frame)
+    def signal_steps() -> None:
         threading.Thread(target=_signal_steps, args=(results,), daemon=True).start()
 
-    signal.signal(signal.SIGTERM, stop)
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        signal_steps()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if not INTERRUPTED.is_set():
+            INTERRUPTED.set()
+            signal_steps()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _signal_steps(results: Path) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from snaketune.errors import StoppedError, UserError, to_resource_error
-from snaketune.runtime import events, locks
+from snaketune.errors import StoppedError, UserError, to_resource_error, with_command
+from snaketune.runtime import events, locks, stopping
 
 ENGINE_VARIABLE = "SNAKETUNE_ENGINE"
 TRAINING_ENGINES = ("mlx", "torch")
@@ -105,8 +104,17 @@ def running(
     if not needs_torch:
         block_torch()
     with events.reporting(log, wildcards) as reported:
+
+        def say(kept: str) -> None:
+            message = f"{Path(log).stem} was stopped; {kept}. Run snakemake again to go on"
+            _end(reported, "stopped", with_command(message), terminal)
+
         try:
-            with locks.hold_lock(lock_file(log), f"running {Path(log).stem}"), _logged(log):
+            with (
+                stopping.stop_on_signals(say),
+                locks.hold_lock(lock_file(log), f"running {Path(log).stem}"),
+                _logged(log),
+            ):
                 yield
         except UserError as error:
             _end(reported, "stopped" if isinstance(error, StoppedError) else "failed", str(error), terminal)
@@ -115,8 +123,7 @@ def running(
             _end(reported, "failed", str(error), terminal)
             raise SystemExit(1) from None
         except KeyboardInterrupt:
-            _end(reported, "stopped", f"{Path(log).stem} was stopped; run snakemake again to go on", terminal)
-            raise SystemExit(128 + signal.SIGINT) from None
+            raise SystemExit(stopping.exit_code()) from None
 
 
 class _InternalError(Exception):

@@ -65,7 +65,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """Counts since the first step of a training, over all its resumptions.
 
     input_tokens are positions without padding, padded_tokens all positions; base_loss is the validation loss before the
-    first step, None until it is measured; metrics_size is the length of metrics.jsonl in bytes.
+    first step, None until it is measured; metrics_size is the length of metrics.jsonl in bytes; validated_step is that
+    of the last validation.
     """
 
     early_stopping: EarlyStopping
@@ -78,6 +79,7 @@ class TrainerState(msgspec.Struct, kw_only=True):
     consecutive_nonfinite: int = 0
     base_loss: float | None = None
     metrics_size: int = 0
+    validated_step: int = 0
 
 
 class ParameterCounts(NamedTuple):
@@ -150,6 +152,10 @@ class DeferredSignals:
 
 def interruption_error(number: int, step: int) -> StoppedError:
     """What to raise once the checkpoint of `step` is written; number: the signal's."""
+    if not step:
+        return StoppedError(
+            f"stopped by {signal.Signals(number).name} before the first step", fix="Run snakemake again, from the start"
+        )
     return StoppedError(
         f"stopped by {signal.Signals(number).name} after step {step}; {CHECKPOINT_SAVED}",
         fix="Run snakemake again: training resumes from there",

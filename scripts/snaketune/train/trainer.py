@@ -18,6 +18,7 @@ import numpy as np
 
 from snaketune.contracts.train import AdapterConfig, TrainingJob, TrainingSummary
 from snaketune.errors import TrainingError
+from snaketune.runtime import stopping
 from snaketune.runtime.events import report_warning
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset, schedule_from
@@ -35,7 +36,8 @@ from snaketune.train.process_group import ProcessGroup
 from snaketune.train.tracking import Tracker
 from snaketune.train.training_logger import PendingStep, TrainingLogger
 
-CHECKPOINT_INTERVAL = 600.0  # seconds: a killed run loses at most so much, or what lies between two validations
+MIN_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL = 10.0, 600.0  # seconds that a run which is stopped may lose
+CHECKPOINT_SHARE = 50  # a checkpoint is due after so many times the seconds that writing the last one took
 VALIDATION_WINDOW = 64  # validation rows, sorted by length, that are split into micro-batches together
 
 
@@ -135,6 +137,7 @@ class Trainer:
         self.model = load_model(self.max_row_length)
         self.batching = micro_batching_from(self.config, on_cpu=self.model.on_cpu)
         self.checkpoints = Checkpoints(checkpoint_dir, self.config.save_total_limit)
+        self.signals = DeferredSignals()
         self._resume()
         self.logger = TrainingLogger(
             checkpoint_dir if group.is_main else None,
@@ -147,12 +150,12 @@ class Trainer:
 
     def train(self) -> TrainingSummary:
         """Train until all steps are done, or early stopping ends it."""
-        self.last_save_time = time.monotonic()
+        self.last_save_time, self.save_seconds = time.monotonic(), 0.0
         self.logger.start()
         self.callback.on_start(self.sampler.num_steps)
         self._probe_fast_paths()
-        with DeferredSignals() as signals:
-            if self.state.base_loss is None:
+        with self.signals as signals:
+            if self.state.base_loss is None or self.is_validation_missing():
                 self.evaluate()
                 self.save_checkpoint()
             pending: PendingStep | None = None
@@ -167,6 +170,8 @@ class Trainer:
                     self.log_step(pending)
                     pending = None
                     if self.should_evaluate():
+                        if checkpoint_due:
+                            self.save_checkpoint()  # a validation that is stopped starts over from here
                         self.evaluate()
                     self.save_checkpoint()
                 if stop_requested and not self.is_last_step():
@@ -213,18 +218,33 @@ class Trainer:
                 raise base_loss_error(self.job.dtype)
             self.state.base_loss = loss
         self.logger.log_validation(loss)
+        self.state.validated_step = self.state.step
         if self.early_stopping.update(self.state.step, loss) and self.group.is_main:
             self.model.save_adapter(self.best_adapter_path())
         self.logger.show_best()
+
+    def _stop_between_batches(self) -> None:
+        """End a validation for a signal; it starts over from a checkpoint. Several processes finish it together."""
+        if not self.signals.received or self.group.world_size > 1:
+            return
+        if self.state.base_loss is not None:
+            self.save_checkpoint()
+        raise interruption_error(self.signals.received, self.state.step)
 
     def save_checkpoint(self) -> None:
         """Write weights, optimizer state and counters; the main process alone does it."""
         self.last_save_time = time.monotonic()
         if not self.group.is_main:
             return
+        with stopping.finishing():
+            self._write_checkpoint()
+        self.save_seconds = time.monotonic() - self.last_save_time
+        stopping.keep(f"the checkpoint of step {self.state.step} is kept")
+        self.callback.on_checkpoint(self.state.step)
+
+    def _write_checkpoint(self) -> None:
         self.state.metrics_size = self.logger.metrics.size()
         self.checkpoints.save(self.state, self.model.save_state, self.best_adapter_path())
-        self.callback.on_checkpoint(self.state.step)
 
     def summary(self) -> TrainingSummary:
         """What summary.json holds."""
@@ -239,8 +259,13 @@ class Trainer:
     def should_evaluate(self) -> bool:
         return self.state.step % self.config.eval_interval(self.sampler.num_steps) == 0 or self.is_last_step()
 
+    def is_validation_missing(self) -> bool:
+        """Whether the run was stopped between a step and the validation that follows it."""
+        return self.should_evaluate() and self.state.validated_step < self.state.step
+
     def checkpoint_due(self) -> bool:
-        return time.monotonic() - self.last_save_time > CHECKPOINT_INTERVAL
+        due = min(max(CHECKPOINT_SHARE * self.save_seconds, MIN_CHECKPOINT_INTERVAL), MAX_CHECKPOINT_INTERVAL)
+        return time.monotonic() - self.last_save_time > due
 
     def best_adapter_path(self) -> Path:
         return self.checkpoints.folder / f"best-{self.early_stopping.best_step:08d}.safetensors"
@@ -334,6 +359,7 @@ class Trainer:
         for start in range(0, len(order), VALIDATION_WINDOW):
             window = order[start : start + VALIDATION_WINDOW]
             for part in self.group.shard(unpacked.split(window, lengths)):
+                self._stop_between_batches()
                 self.logger.report_validation(done, len(order))
                 yield collate(self.valid_rows, part, unpacked)
                 done += len(part)

@@ -1,5 +1,6 @@
 """A training that was stopped, however it was, ends in the same bytes as one that was not."""
 
+import json
 import os
 import random
 import signal
@@ -111,6 +112,18 @@ def test_signal_ends_the_training_with_a_checkpoint_and_a_message(folder, number
     with pytest.raises(TrainingError, match=f"stopped by {number.name} after step 5; a checkpoint is saved"):
         folder.train("signaled", callback=SignalAt(5, number), **settings)
     assert list((folder.folder / "signaled" / "checkpoints").rglob("checkpoint-00000005.json"))
+    folder.train("signaled", **settings)
+    assert written(folder, "whole") == written(folder, "signaled")
+
+
+def test_signal_before_a_validation_leaves_it_to_the_next_run_and_loses_no_step(folder):
+    settings = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 5}
+    folder.train("whole", **settings)
+    with pytest.raises(TrainingError, match="stopped by SIGINT after step 5; a checkpoint is saved"):
+        folder.train("signaled", callback=SignalAt(5, signal.SIGINT), **settings)
+    checkpoints = folder.folder / "signaled" / "checkpoints"
+    [saved] = checkpoints.rglob("checkpoint-00000005.json")
+    assert json.loads(saved.read_text())["state"]["validated_step"] == 0
     folder.train("signaled", **settings)
     assert written(folder, "whole") == written(folder, "signaled")
 
