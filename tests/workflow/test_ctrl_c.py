@@ -14,12 +14,12 @@ FOR_OTHERS = 4.0  # seconds more, on a machine that runs other things beside the
 
 # one call of MLX that computes for minutes, as a large model does
 SLOW = """
-import mlx.core as mx
+import mlx.core as slow_mx
 open("slowed", "w").close()
-product = mx.ones((1500, 1500))
+product = slow_mx.ones((1500, 1500))
 for _ in range(20_000):
     product = product @ product * 1e-4
-mx.eval(product)
+slow_mx.eval(product)
 """
 FULL = '"train/main" in str(self.checkpoints.folder)'  # and not in the pilot
 RUNNING = "with step.running("

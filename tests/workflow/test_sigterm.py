@@ -21,7 +21,7 @@ def test_sigterm_to_snakemake_stops_the_training_with_a_checkpoint(project: Proj
     terminal = Terminal(project, "train")
     folder = project.folder / "results/tiny/train/main/checkpoints"
     try:
-        assert terminal.until(lambda: list(folder.glob("*/metrics.jsonl"))), terminal.text
+        assert terminal.until(lambda: list(folder.glob("*/checkpoint-*.json"))), terminal.text
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.ended(patience=60) == 1, terminal.text
         assert not terminal.jobs()
