@@ -82,7 +82,7 @@ def test_ctrl_c_ends_a_step_that_computes_for_minutes(rule: str, project: Projec
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_slow_training_step_keeps_the_last_checkpoint(project: Project) -> None:
-    slow_down(project, "scripts/snaketune/engines/mlx/trainer.py", "self.callback.on_step_begin(step)", FULL)
+    slow_down(project, "scripts/snaketune/train/trainer.py", "self.callback.on_step_begin(step)", FULL)
     said = stopped(project, "train_adapter", "train/main/adapters.safetensors")
     assert "the checkpoint of step 0 is kept" in said
     folder = project.folder / "results/tiny/train/main/checkpoints"
@@ -91,5 +91,5 @@ def test_ctrl_c_in_a_slow_training_step_keeps_the_last_checkpoint(project: Proje
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_slow_validation_loses_no_step(project: Project) -> None:
-    slow_down(project, "scripts/snaketune/engines/mlx/trainer.py", "self._stop_between_batches()", FULL)
+    slow_down(project, "scripts/snaketune/train/trainer.py", "self._stop_between_batches()", FULL)
     assert "was stopped" in stopped(project, "train_adapter", "train/main/adapters.safetensors")
