@@ -31,7 +31,7 @@ class _State:
         self.kept = NOTHING_KEPT
         self.received = 0
         self.finishing = 0
-        self.is_said = threading.Lock()  # whoever takes it says the last words
+        self.is_announced = threading.Lock()  # whoever takes it says the last words
 
 
 _state = _State()
@@ -58,11 +58,11 @@ def finishing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[None]:
+def stop_on_signals(announce: Callable[[str], None]) -> Iterator[None]:
     """End the block by KeyboardInterrupt at the first SIGINT or SIGTERM, and the process if that takes too long.
 
-    say: is called once with what was kept, before the process ends. Outside of the main thread, where Python takes no
-    signals, nothing happens.
+    announce: is called once with what was kept, before the process ends. Outside of the main thread, where Python takes
+    no signals, nothing happens.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -73,12 +73,12 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[None]:
     previous = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     previous_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reading, ended, say), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reading, ended, announce), daemon=True)
     watcher.start()
     try:
         yield
     except KeyboardInterrupt:
-        _say_once(say)
+        _announce_once(announce)
         raise
     finally:
         ended.set()
@@ -97,24 +97,24 @@ def _interrupt(number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
 
-def _watch(reading: int, ended: threading.Event, say: Callable[[str], None]) -> None:
+def _watch(reading: int, ended: threading.Event, announce: Callable[[str], None]) -> None:
     """Wait for a signal, then for the end of the block; in the thread beside it."""
-    while (told := os.read(reading, 1)) and told[0] not in SIGNALS:
+    while (received := os.read(reading, 1)) and received[0] not in SIGNALS:
         pass
-    if not told:
+    if not received:
         return
     began = time.monotonic()
     while (passed := time.monotonic() - began) < GRACE or (_state.finishing and passed < LONGEST_FINISH):
         if ended.wait(0.05):
             return
-    _say_once(say)
+    _announce_once(announce)
     _kill_children()
-    os._exit(128 + told[0])
+    os._exit(128 + received[0])
 
 
-def _say_once(say: Callable[[str], None]) -> None:
-    if _state.is_said.acquire(blocking=False):
-        say(_state.kept)
+def _announce_once(announce: Callable[[str], None]) -> None:
+    if _state.is_announced.acquire(blocking=False):
+        announce(_state.kept)
 
 
 def _kill_children() -> None:
