@@ -2,17 +2,19 @@
 
 import json
 
+from snaketune.contracts.data import ModelManifest
 from snaketune.files import read_json
 from snaketune.runtime import provenance, step
 from snaketune.tokens.chat_template import template_sha256
 
 with step.running(snakemake.log[0]):
     model = json.loads(snakemake.params.config)["model"]
+    manifest = read_json(snakemake.input.model, ModelManifest)
     inputs = provenance.RunInputs(
         config=snakemake.input.config,
         sources=list(snakemake.input.sources),
         model=snakemake.input.model,
-        template_sha256=template_sha256(read_json(snakemake.input.model), model),
+        template_sha256=template_sha256(manifest, model["chat_template"]),
         fused=snakemake.input.get("fused"),
         products=tuple(snakemake.input.get("products", ())),
     )

@@ -50,7 +50,7 @@ def counts() -> list[Count]:
     patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in NO_PATCHES)
     circles = import_circles()
     return [
-        Count("dict[str, Any] slots in signatures", slots, 69, 40, untyped),
+        Count("dict[str, Any] slots in signatures", slots, 40, 40, untyped),
         Count("modules", len(modules), 189, 189, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),

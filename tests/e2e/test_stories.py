@@ -6,9 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from project_copy import ROOT, Project
+from snaketune.contracts.package import FusedManifest
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LoadOptions
-from snaketune.files import read_jsonl
+from snaketune.files import read_json, read_jsonl
 from snaketune.model.manifest import read_manifest
 from snaketune.package import fidelity_probes, gguf_conversion
 from snaketune.tokens.chat_template import Renderer
@@ -69,17 +70,18 @@ def test_in_32_bits_the_same_way_changes_none_of_a_hundred_answers(
 ) -> None:
     """So the answers that differ in 16 bits differ by rounding, and merging and converting lose nothing."""
     monkeypatch.chdir(gsm8k.parents[1])
-    base, fused = read_manifest(gsm8k / "model/base.json"), read_manifest(gsm8k / "model/fused.json")
-    renderer = Renderer(base["folder"], "alpaca")
+    base = read_manifest(gsm8k / "model/base.json")
+    fused = read_json(gsm8k / "model/fused.json", FusedManifest)
+    renderer = Renderer(base.folder, "alpaca")
     rows = list(read_jsonl(gsm8k / "data/test.jsonl"))
     limits = fidelity_probes.ProbeLimits(rows=100, prompts=100, max_new_tokens=32)
     probes = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
-    adapted = load_model(base["folder"], LoadOptions(exact=True, adapter=gsm8k / "model/adapter"))
+    adapted = load_model(base.folder, LoadOptions(exact=True, adapter=gsm8k / "model/adapter"))
     expected = fidelity_probes.run_probes(adapted, probes).completions
     adapter = gsm8k / "model/adapter/adapters.safetensors"
     source = gguf_conversion.merge_source(gsm8k / "model/fused.json", gsm8k / "model/base.json", adapter)
     source = msgspec.structs.replace(source, outtype="f32")
-    gguf_conversion.convert(fused["folder"], tmp_path / "merged.gguf", name="merged", merge=source)
+    gguf_conversion.convert(fused.folder, tmp_path / "merged.gguf", name="merged", merge=source)
     merged = load_gguf(tmp_path / "merged.gguf", LoadOptions(context_length=512, exact=True))
     assert fidelity_probes.run_probes(merged, probes).completions == expected
     assert len(expected) == 100

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from snaketune.contracts.data import DataReport, LeakReport, SplitReport
-from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, VariantScores
+from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
+from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, Selection, VariantScores
 from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
-from snaketune.contracts.plan import Plan
+from snaketune.contracts.plan import PilotDecision, PilotedExperiment, Plan
+from snaketune.contracts.train import TrainingSummary, TrainingTiming
 from snaketune.files import Record
 
 JsonObject = dict[str, Any]  # a file of another stage, as it is
@@ -25,13 +26,19 @@ class RejectedRow(Record, frozen=True, kw_only=True):
     row: str
 
 
+class TokenFindings(TokenReport, frozen=True, kw_only=True):
+    """tokens.json of one base model, of whose verdicts only the first are kept; listed: how many there are."""
+
+    listed: int
+
+
 class DataFindings(Record, frozen=True, kw_only=True):
     """What became of the data: data/report.json, split.json, leaks.json, and the token filter by base model."""
 
     report: DataReport | None
     split: SplitReport | None
     leaks: LeakReport | None
-    tokens: dict[str, JsonObject]
+    tokens: dict[str, TokenFindings]
     rejected: list[RejectedRow]
 
 
@@ -57,7 +64,7 @@ class ExperimentFindings(Record, frozen=True, kw_only=True):
     """One training: its summary.json and its curves."""
 
     name: str
-    summary: JsonObject | None
+    summary: TrainingSummary | None
     curves: Curves
 
 
@@ -67,7 +74,7 @@ class TrainingFindings(Record, frozen=True, kw_only=True):
     experiments: list[ExperimentFindings]
     left_out: int
     setting_effects: list[SettingEffect]
-    selection: JsonObject | None
+    selection: Selection | None
     pilot: ExperimentFindings
 
 
@@ -258,10 +265,20 @@ class Conclusion(Record, frozen=True, kw_only=True):
     commands: list[Command]
 
 
+class PilotOutcome(Record, frozen=True, kw_only=True):
+    """The keys of pilot/decision.json that hold no measured time."""
+
+    decision: Literal["go", "no-go"]
+    reasons: list[str]
+    overridden: bool
+    piloted: PilotedExperiment
+    likely_cause: str | None
+
+
 class RunFindings(Record, frozen=True, kw_only=True):
     """All that the files of a run say, but what the machine and the moment decided.
 
-    pilot: of decision.json the keys that hold no measured time; missing, damaged: the files that the page did without.
+    missing, damaged: the files that the page did without.
     """
 
     run: str
@@ -269,7 +286,7 @@ class RunFindings(Record, frozen=True, kw_only=True):
     config: JsonObject
     data: DataFindings
     plan: Plan | None
-    pilot: JsonObject | None
+    pilot: PilotOutcome | None
     training: TrainingFindings
     model: ModelFindings
     fidelity: Fidelity | None
@@ -308,8 +325,8 @@ class Measurements(Record, frozen=True, kw_only=True):
     check; stages: seconds by stage.
     """
 
-    decision: JsonObject | None
-    training: dict[str, JsonObject]
+    decision: PilotDecision | None
+    training: dict[str, TrainingTiming]
     serving: ServingTiming | None
     stages: dict[str, float]
 

@@ -149,6 +149,16 @@ class ValidationMetrics(Record, frozen=True, kw_only=True):
     validation_loss: float | None
 
 
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of metrics.jsonl of either kind, as what draws its curves reads it; other fields are passed over."""
+
+    step: int
+    loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+
+
 class StepTiming(Record, frozen=True, kw_only=True):
     """A line of timing.jsonl: seconds since the start or the last resumption, and the peak of the engine's memory."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.engines.decoding import Sampling, context_length, truncate_left
 from snaketune.engines.interface import GenerationRequest
 from snaketune.errors import EvaluationError, UserError
@@ -45,11 +46,12 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
                 why="This run has no file to try yet",
                 fix="Run `snakemake package --configfile ...` with its configuration first",
             )
-    settings = read_as(read_json(model), config["model"])
+    configured = ReadAs(chat_template=config["model"]["chat_template"], dtype=config["model"]["dtype"])
+    chosen = read_as(read_json(model, ModelManifest), configured)
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
-    renderer = Renderer(both[0].folder, settings["chat_template"])
+    renderer = Renderer(both[0].folder, chosen.chat_template)
     context = context_length(both[0].folder)
-    models = [one.load(dtype=settings["dtype"], context_length=context, threads=config["threads"]) for one in both]
+    models = [one.load(dtype=chosen.dtype, context_length=context, threads=config["threads"]) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from snaketune.config.schema import canonical
-from snaketune.contracts.data import DataRecord
+from snaketune.contracts.data import DataRecord, ModelManifest, ReadAs
 from snaketune.contracts.evaluate import Prediction
 from snaketune.engines.decoding import Sampling, context_length, row_seed, sliding_windows, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
@@ -72,8 +72,9 @@ def run(
 
     What is done so far is kept in unfinished.jsonl in the folder of the predictions, and a killed step continues there.
     """
-    chosen = read_as(read_json(variant.model), {"chat_template": config.chat_template, "dtype": config.dtype})
-    config = msgspec.structs.replace(config, chat_template=chosen["chat_template"], dtype=chosen["dtype"])
+    configured = ReadAs(chat_template=config.chat_template, dtype=config.dtype)
+    chosen = read_as(read_json(variant.model, ModelManifest), configured)
+    config = msgspec.structs.replace(config, chat_template=chosen.chat_template, dtype=chosen.dtype)
     renderer = Renderer(variant.folder, None if variant.name == "previous" else config.chat_template)
     context = context_length(variant.folder)
     by_file = _build_requests(renderer, context, inputs, outputs, config)
@@ -173,7 +174,7 @@ class ResumeLog:
         """Delete the file: the evaluation is complete."""
         self.path.unlink(missing_ok=True)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: Mapping[str, object]) -> None:
         assert self._out is not None
         self._out.write(dumps(line).encode() + b"\n")
         self._out.flush()

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from snaketune.config.sections import BaseConfig, ModelConfig, QuantizeConfig
-from snaketune.contracts.data import ModelFile, ModelManifest, QuantizeRecord
+from snaketune.contracts.data import ModelFile, ModelManifest, QuantizeRecord, ReadAs
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
 from snaketune.model import untrusted_files
@@ -109,20 +108,20 @@ def write_manifest(
     return manifest
 
 
-def read_as(manifest: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """The template and dtype to read a base with: those that its experiment was chosen with, else `model`'s."""
-    return {**model, **manifest.get("read_as", {})}
+def read_as(manifest: ModelManifest, otherwise: ReadAs) -> ReadAs:
+    """The template and dtype to read a base with: those that its experiment was chosen with, else `otherwise`."""
+    return manifest.read_as or otherwise
 
 
-def read_manifest(path: StrPath) -> dict[str, Any]:
+def read_manifest(path: StrPath) -> ModelManifest:
     """The manifest, after a check that every file is there in its full size."""
-    manifest = read_json(path)
-    folder = Path(manifest["folder"]).expanduser()
-    for name, known in manifest["files"].items():
+    manifest = read_json(path, ModelManifest)
+    folder = Path(manifest.folder).expanduser()
+    for name, known in manifest.files.items():
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if size != known["bytes"]:
+        if size != known.bytes:
             raise ModelError(
-                f"{name} is missing" if size is None else f"{name} has {size} bytes instead of {known['bytes']}",
+                f"{name} is missing" if size is None else f"{name} has {size} bytes instead of {known.bytes}",
                 where=str(folder),
                 why="The base model changed or is damaged since it was checked",
                 fix=f"Restore the file, or delete {path} to take the folder as it is now",

@@ -121,7 +121,7 @@ def gguf_type(path: StrPath) -> str:
 
 def _renderer(inputs: FidelityInputs, settings: FidelitySettings) -> Renderer:
     base = read_manifest(inputs.model)
-    return Renderer(base["folder"], base.get("read_as", {}).get("chat_template", settings.chat_template))
+    return Renderer(base.folder, base.read_as.chat_template if base.read_as else settings.chat_template)
 
 
 def _fits_in_memory(parameters: int) -> bool:
@@ -137,7 +137,7 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
     float32 base is rounded too, and that alone can be too much. On a first look at a large model the fused folder and
     that merge are read block by block, and write nothing.
     """
-    folder = read_manifest(inputs.model)["folder"]
+    folder = read_manifest(inputs.model).folder
     over_base = _over_base(inputs, probes)
     streamed = not probes.limits.in_memory or _is_large(fused)
     base, adapter = _probe_base_and_adapter(folder, over_base, probes)
@@ -230,7 +230,7 @@ def _measure_gguf(
         check = fidelity_probes.logprob_check(name, "adapter", compared)
         if not check.passed and not compared.not_finite:
             dtype = "bfloat16" if "bf16" in header.tensor_types() else "float16"
-            merged = _probe_rounded(read_manifest(inputs.model)["folder"], _over_base(inputs, probes), dtype, probes)
+            merged = _probe_rounded(read_manifest(inputs.model).folder, _over_base(inputs, probes), dtype, probes)
             check = fidelity_probes.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
         checks.append(check)
     facts = msgspec.structs.replace(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from snaketune import files
+from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.contracts.package import FileFacts, FusedManifest, Rounding
 from snaketune.engines import get_exporter
 from snaketune.files import StrPath
+from snaketune.model.manifest import read_as
 from snaketune.model.wrapped import WRAPPER_PREFIX, is_wrapped, text_config
 from snaketune.package.tokenizer_files import write_model_files
 from snaketune.tokens.chat_template import Renderer
@@ -21,22 +23,22 @@ def fuse_model(
     chat_template, dtype: of the configuration's section `model`, for a base whose manifest does not say. Writes the
     folder whole or not at all, then the manifest.
     """
-    base = files.read_json(model)
-    options = {"chat_template": chat_template, "dtype": dtype} | base.get("read_as", {})
-    renderer = Renderer(base["folder"], options["chat_template"])
+    base = files.read_json(model, ModelManifest)
+    chosen = read_as(base, ReadAs(chat_template=chat_template, dtype=dtype))
+    renderer = Renderer(base.folder, chosen.chat_template)
     target = Path(folder)
-    config = files.read_json(Path(base["folder"]) / "config.json")
+    config = files.read_json(Path(base.folder) / "config.json")
     prefix = WRAPPER_PREFIX if is_wrapped(config) else ""
     with files.atomic_folder(target) as temporary:
         written = get_exporter().fuse(
-            base["folder"],
+            base.folder,
             Path(adapter).parent,
             temporary,
-            dtype=options["dtype"],
+            dtype=chosen.dtype,
             drop_prefix=prefix,
         )
         names = written.files + write_model_files(
-            base["folder"],
+            base.folder,
             temporary,
             config=text_config(config),
             dtype=written.dtype,
@@ -44,8 +46,8 @@ def fuse_model(
             stop_ids=renderer.stop_ids,
         )
     record = FusedManifest(
-        base=base["base"],
-        revision=base.get("revision"),
+        base=base.base,
+        revision=base.revision,
         folder=str(folder),
         dtype=written.dtype,
         gguf_dtype=least_rounding(written.rounding),
@@ -53,7 +55,7 @@ def fuse_model(
         adapter_sha256=files.sha256(adapter),
         drop_prefix=prefix,
         parameters=written.parameters,
-        template=options["chat_template"],
+        template=chosen.chat_template,
         stop_ids=sorted(renderer.stop_ids),
         files={name: _facts(target / name, written.digests.get(name)) for name in sorted(names)},
     )

@@ -149,11 +149,11 @@ def export_adapter(*, model: StrPath, adapter: StrPath, peft: StrPath, lora: Str
     """
     base = read_manifest(model)
     exported = get_exporter().peft_adapter(Path(adapter).parent)
-    config = exported.config | {"base_model_name_or_path": base["base"]}
+    config = exported.config | {"base_model_name_or_path": base.base}
     with files.atomic_folder(Path(peft)) as folder:
         save_file(exported.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         files.write_json(folder / "adapter_config.json", config)
-        _convert(folder, base["folder"], lora, threads)
+        _convert(folder, base.folder, lora, threads)
 
 
 def _convert(folder: Path, base: StrPath, lora: StrPath, threads: int) -> None:
@@ -186,7 +186,7 @@ def merge_source(manifest: StrPath, model: StrPath, adapter: StrPath) -> MergeSo
     """What the unrounded weights of a fused model are computed from: its base's manifest and its adapter."""
     fused = files.read_json(manifest, FusedManifest)
     return MergeSource(
-        base=str(Path(read_manifest(model)["folder"]).expanduser()),
+        base=str(Path(read_manifest(model).folder).expanduser()),
         adapter=str(Path(adapter).parent),
         drop_prefix=fused.drop_prefix,
         outtype=OUTTYPES[fused.gguf_dtype],

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from snaketune.contracts.plan import Criterion, PilotDecision, PilotedExperiment
+from snaketune.contracts.train import StepMetrics, ValidationMetrics
 from snaketune.errors import NoGoError
 from snaketune.evaluate import significance
 from snaketune.files import StrPath, read_json, write_text
 from snaketune.runtime.events import report_warning
 
+LoggedMetrics = StepMetrics | ValidationMetrics
 RESAMPLES = 2000
-MIN_ROWS = 8  # a bootstrap over fewer message nothing
+MIN_ROWS = 8  # a bootstrap over fewer says nothing
 MIN_LOSSES = 6
 MAX_ADAPTER_RATIO = 3.0
 HOUR = 3600.0
@@ -43,9 +44,14 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
     return float(gains.sum() / sizes.sum()), low, high
 
 
-def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
+def step_losses(metrics: Sequence[LoggedMetrics]) -> list[tuple[int, float]]:
+    """(step, loss) of every step whose loss is a number."""
+    return [(line.step, line.loss) for line in metrics if isinstance(line, StepMetrics) and line.loss is not None]
+
+
+def finite(metrics: Sequence[LoggedMetrics]) -> Criterion:
     """Check that every loss and gradient norm was a number; the trainer logs null for one that was not."""
-    watched = [line[key] for line in metrics for key in ("loss", "validation_loss", "grad_norm") if key in line]
+    watched = [value for line in metrics for value in _watched(line)]
     bad = sum(value is None or not math.isfinite(value) for value in watched)
     message = (
         "every loss and gradient norm was finite" if not bad else f"{bad} losses or gradient norms were not finite"
@@ -53,9 +59,13 @@ def finite(metrics: Sequence[dict[str, Any]]) -> Criterion:
     return Criterion("finite", bad, 0, "fail" if bad else "pass", message)
 
 
-def loss_fell(metrics: Sequence[dict[str, Any]]) -> Criterion:
+def _watched(line: LoggedMetrics) -> tuple[float | None, ...]:
+    return (line.loss, line.grad_norm) if isinstance(line, StepMetrics) else (line.validation_loss,)
+
+
+def loss_fell(metrics: Sequence[LoggedMetrics]) -> Criterion:
     """Check that the training loss fell from the first third to the last by more than twice its standard error."""
-    losses = np.array([line["loss"] for line in metrics if isinstance(line.get("loss"), int | float)])
+    losses = np.array([loss for _, loss in step_losses(metrics)])
     losses = losses[np.isfinite(losses)]
     if len(losses) < MIN_LOSSES:
         return Criterion("loss fell", None, None, "unknown", f"only {len(losses)} training losses were logged")

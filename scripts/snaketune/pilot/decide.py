@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -22,13 +21,15 @@ from snaketune.contracts.plan import (
     PlannedExperiment,
 )
 from snaketune.contracts.train import TrainingSummary
-from snaketune.files import StrPath, read_json, read_jsonl, write_json
+from snaketune.files import StrPath, read_json, write_json
 from snaketune.pilot import criteria, dry_run, evidence
 from snaketune.pilot import forecast as pilot_forecast
+from snaketune.pilot.criteria import LoggedMetrics
 from snaketune.pilot.evidence import DecisionSettings, Evidence
 from snaketune.runtime.events import report_result
 from snaketune.runtime.progress import format_time
 from snaketune.tokens.token_store import TokenStore
+from snaketune.train.metrics_log import read_metrics
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class PilotFiles:
 def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_seconds: float = 0.0) -> PilotDecision:
     """Write decision.json and return it; never raises for a no-go. start_seconds: of this process until here."""
     plan = read_json(files.plan, type=Plan)
-    summary, metrics = read_json(files.summary, type=TrainingSummary), list(read_jsonl(files.metrics))
+    summary, metrics = read_json(files.summary, type=TrainingSummary), read_metrics(files.metrics)
     planned = plan.experiments[settings.experiment]
     found = evidence.collect(files.model, Path(files.adapter).parent, TokenStore(files.valid), settings)
     forecast = pilot_forecast.forecast(
@@ -90,7 +91,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
 
 def evaluate_criteria(
     settings: DecisionSettings,
-    metrics: Sequence[dict[str, Any]],
+    metrics: Sequence[LoggedMetrics],
     found: Evidence,
     forecast: PilotForecast,
     planned: PlannedExperiment,

@@ -12,13 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from snaketune.contracts.plan import LearningCurve, LearningCurvePoint, PilotForecast, Plan, PlannedExperiment
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
+from snaketune.pilot.criteria import LoggedMetrics, step_losses
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
 from snaketune.plan import duration
 from snaketune.tokens.token_store import TokenStore
@@ -139,7 +140,7 @@ def wall_clock_seconds(stages: dict[str, float], others: int, variants: int, at_
 
 
 def expected_loss(
-    metrics: Sequence[dict[str, Any]], best: float | None, updates: int, full_updates: int
+    metrics: Sequence[LoggedMetrics], best: float | None, updates: int, full_updates: int
 ) -> dict[str, float] | None:
     """The full run's validation loss: {"validation_loss", "validation_loss_low", "validation_loss_high"}.
 
@@ -147,7 +148,7 @@ def expected_loss(
     the best carries its second half's power, and two standard errors more, on to `full_updates`. None where the pilot
     is too short to have one.
     """
-    losses = [(line["step"], line["loss"]) for line in metrics if isinstance(line.get("loss"), int | float)]
+    losses = step_losses(metrics)
     second = [(u, value) for u, value in losses if u > updates / 2 and value > 0 and math.isfinite(value)]
     if best is None or not math.isfinite(best) or len(second) < MIN_LOSSES or full_updates <= updates:
         return None

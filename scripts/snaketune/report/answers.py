@@ -8,7 +8,8 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from snaketune.contracts.report import Answer, AnsweredRow, AnsweredRows, FreePrompt, JsonObject
+from snaketune.contracts.evaluate import Prediction
+from snaketune.contracts.report import Answer, AnsweredRow, AnsweredRows, FreePrompt
 
 LONGEST = 4000  # characters of one text that the page shows
 MOST = 600  # rows that the page shows
@@ -16,14 +17,14 @@ BUDGET = 3_000_000  # bytes of all rows together as HTML, so that the page stays
 
 
 def side_by_side(
-    predictions: Mapping[str, Sequence[JsonObject]],
+    predictions: Mapping[str, Sequence[Prediction]],
     *,
     base: str | None,
     tuned: str | None,
     seed: int,
 ) -> AnsweredRows:
     """The rows that every variant answered, in the order of the predictions (variant -> its lines)."""
-    by_id = {name: {str(line["id"]): line for line in lines} for name, lines in predictions.items() if lines}
+    by_id = {name: {line.id: line for line in lines} for name, lines in predictions.items() if lines}
     if not by_id:
         return AnsweredRows(rows=[], total=0, base=base, tuned=tuned)
     first = next(iter(by_id.values()))
@@ -37,14 +38,14 @@ def side_by_side(
     return AnsweredRows(rows=_within_budget(rows), total=len(common), base=base, tuned=tuned)
 
 
-def _row(name: str, lines: Mapping[str, JsonObject], tuned: str | None, change: float | None) -> AnsweredRow:
+def _row(name: str, lines: Mapping[str, Prediction], tuned: str | None, change: float | None) -> AnsweredRow:
     some = lines.get(tuned or "") or next(iter(lines.values()))
     return AnsweredRow(
         id=name,
-        prompt=shorten(some.get("prompt") or ""),
-        reference=shorten(some.get("reference") or ""),
-        category=some.get("category"),
-        cluster=str(some.get("cluster", some.get("row", name))),
+        prompt=shorten(some.prompt),
+        reference=shorten(some.reference or ""),
+        category=some.category,
+        cluster=some.cluster or some.row or name,
         answers={variant: _answer(line) for variant, line in lines.items()},
         change=change,
     )
@@ -58,29 +59,28 @@ def _chrf(answer: str, reference: str) -> float:
     return sacrebleu.sentence_chrf(answer[:LONGEST], [reference[:LONGEST]], word_order=2).score
 
 
-def free_prompts(predictions: Mapping[str, Sequence[JsonObject]]) -> list[FreePrompt]:
+def free_prompts(predictions: Mapping[str, Sequence[Prediction]]) -> list[FreePrompt]:
     """The prompts of the configuration, which have no reference, with the answer of each variant."""
     rows: dict[str, FreePrompt] = {}
     for name, lines in predictions.items():
         for line in lines:
-            key = str(line["id"])
-            empty = FreePrompt(id=key, prompt=shorten(line.get("prompt") or ""), answers={})
-            rows.setdefault(key, empty).answers[name] = shorten(line.get("answer") or "")
+            empty = FreePrompt(id=line.id, prompt=shorten(line.prompt), answers={})
+            rows.setdefault(line.id, empty).answers[name] = shorten(line.answer or "")
     return list(rows.values())[:MOST]
 
 
-def _answer(line: JsonObject) -> Answer:
-    text = line.get("answer")
-    reference = line.get("reference") or ""
+def _answer(line: Prediction) -> Answer:
+    text = line.answer
+    reference = line.reference or ""
     bits = None
-    if line.get("logprob") is not None and line.get("bytes"):
-        bits = round(-line["logprob"] / math.log(2) / line["bytes"], 4)
+    if line.logprob is not None and line.bytes:
+        bits = round(-line.logprob / math.log(2) / line.bytes, 4)
     return Answer(
         text=None if text is None else shorten(text),
         chrf=None if text is None or not reference else round(_chrf(text, reference), 2),
         exact=None if text is None or not reference else text.strip() == reference.strip(),
         bits_per_byte=bits,
-        stopped=line.get("stopped"),
+        stopped=line.stopped,
     )
 
 

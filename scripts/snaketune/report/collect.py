@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 
 from snaketune.config.schema import canonical
-from snaketune.contracts.data import DataReport, LeakReport, SplitReport
-from snaketune.contracts.evaluate import Comparison, Prediction, Scores, VariantScores
+from snaketune.contracts.data import DataReport, LeakReport, Rejected, SplitReport, TokenReport
+from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
 from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
-from snaketune.contracts.plan import Plan
+from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.report import (
     Curves,
     DataFindings,
@@ -27,14 +27,17 @@ from snaketune.contracts.report import (
     JsonObject,
     Measurements,
     ModelFindings,
+    PilotOutcome,
     RejectedRow,
     ReportedVariant,
     RunFindings,
     RunReport,
     SettingEffect,
     SettingValue,
+    TokenFindings,
     TrainingFindings,
 )
+from snaketune.contracts.train import CurvePoint, TrainingSummary, TrainingTiming
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath, replacing
 from snaketune.report import answers, conclusion, human_eval
@@ -46,35 +49,40 @@ MOST = TOP + BOTTOM + 5  # so many are all shown
 MAX_VALUES = 8  # of a setting
 
 
-def select_shown(names: list[str], selection: JsonObject) -> list[str]:
+def select_shown(names: list[str], selection: Selection | None) -> list[str]:
     """The experiments that a page shows: all of a few; of many the best and the worst of the ranking."""
-    ranked = [entry["experiment"] for entry in selection.get("experiments", []) if entry.get("experiment") in names]
-    if len(names) <= MOST or len(ranked) <= MOST:
+    ranked = [result.experiment for result in _results(selection) if result.experiment in names]
+    if selection is None or len(names) <= MOST or len(ranked) <= MOST:
         return names
-    chosen = [name for name in (selection.get("experiment"),) if name in ranked[TOP:-BOTTOM]]
+    chosen = [selection.experiment] if selection.experiment in ranked[TOP:-BOTTOM] else []
     return [*ranked[:TOP], *chosen, *ranked[-BOTTOM:]]
 
 
-def setting_effects(selection: JsonObject) -> list[SettingEffect]:
+def setting_effects(selection: Selection | None) -> list[SettingEffect]:
     """For each setting that differs the validation loss by its values, those that matter most first.
 
     The best medians stand first. Empty where there are few experiments.
     """
-    entries = [entry for entry in selection.get("experiments", []) if entry.get("validation_loss") is not None]
-    if len(entries) <= MOST:
+    results = [result for result in _results(selection) if result.validation_loss is not None]
+    if len(results) <= MOST:
         return []
-    found = [_effect(setting, entries) for setting in entries[0].get("settings") or {}]
+    found = [_effect(setting, results) for setting in results[0].settings]
     return sorted((effect for effect in found if effect), key=lambda effect: -effect.spread)
 
 
-def _effect(setting: str, entries: Sequence[JsonObject]) -> SettingEffect | None:
+def _results(selection: Selection | None) -> list[ExperimentResult]:
+    return selection.experiments if selection else []
+
+
+def _effect(setting: str, results: Sequence[ExperimentResult]) -> SettingEffect | None:
     losses: dict[str, list[float]] = {}
     values = {}
-    for entry in entries:
-        value = entry["settings"].get(setting)
+    for result in results:
+        value = result.settings.get(setting)
         values[canonical(value)] = value
-        losses.setdefault(canonical(value), []).append(entry["validation_loss"])
-    if len(losses) == len(entries):
+        if result.validation_loss is not None:
+            losses.setdefault(canonical(value), []).append(result.validation_loss)
+    if len(losses) == len(results):
         return None  # each has a value of its own: nothing to compare within
     rows = [
         SettingValue(value=values[key], experiments=len(own), median=statistics.median(own), best=min(own))
@@ -89,17 +97,20 @@ def _effect(setting: str, entries: Sequence[JsonObject]) -> SettingEffect | None
     )
 
 
-def write_table(path: StrPath, selection: JsonObject | None) -> None:
+def write_table(path: StrPath, selection: Selection | None) -> None:
     """Write the experiments, the best first, as CSV: a line each with its settings and what came of it."""
     import pandas
 
-    entries = (selection or {}).get("experiments") or []
-    chosen = (selection or {}).get("experiment")
+    chosen = selection.experiment if selection else None
     rows = [
-        {"experiment": entry.get("experiment"), "chosen": entry.get("experiment") == chosen}
-        | {f"settings.{name}": _cell(value) for name, value in (entry.get("settings") or {}).items()}
-        | {name: _cell(value) for name, value in entry.items() if name not in ("experiment", "settings")}
-        for entry in entries
+        {"experiment": result.experiment, "chosen": result.experiment == chosen}
+        | {f"settings.{name}": _cell(value) for name, value in result.settings.items()}
+        | {
+            name: value
+            for name, value in msgspec.structs.asdict(result).items()
+            if name not in ("experiment", "settings")
+        }
+        for result in _results(selection)
     ]
     columns = list(dict.fromkeys(["experiment", "chosen", *(name for row in rows for name in row)]))
     with replacing(path) as temporary:
@@ -115,8 +126,6 @@ TOKENS = "data/tokens/*/tokens.json"
 MAX_LISTED = 50  # rows left out that are shown one by one
 MAX_POINTS = 400  # of one curve
 CURVES = ("loss", "validation_loss", "learning_rate", "grad_norm")
-STEP = "step"
-PILOT_KEYS = ("decision", "reasons", "overridden", "piloted", "likely_cause")  # of decision.json, without its times
 NAMES = {
     "base": "base model",
     "prompted": "base with a prompt",
@@ -141,10 +150,10 @@ def measurements(folder: StrPath) -> Measurements:
     """What was measured while the run in `folder` was made: times and memory, in files that no rule declares."""
     run = RunFiles(folder)
     names = [path.parent.name for path in run.glob("train/*/timing.json")]
-    training = {name: run.optional_json(f"train/{name}/timing.json") for name in names}
+    training = {name: run.optional_record(f"train/{name}/timing.json", TrainingTiming) for name in names}
     return Measurements(
         training={name: timing for name, timing in training.items() if timing},
-        decision=run.optional_json("pilot/decision.json"),
+        decision=run.optional_record("pilot/decision.json", PilotDecision),
         serving=run.optional_record("model/timing.json", ServingTiming),
         stages=stage_seconds(run.folder),
     )
@@ -158,7 +167,7 @@ def _findings(run: RunFiles) -> RunFindings:
         config=config,
         data=_data(run),
         plan=run.record("plan.json", Plan),
-        pilot=_only(run.json("pilot/decision.json"), PILOT_KEYS),
+        pilot=_outcome(run.record("pilot/decision.json", PilotDecision)),
         training=_training(run),
         model=_model(run),
         fidelity=run.record("model/fidelity.json", Fidelity),
@@ -169,12 +178,16 @@ def _findings(run: RunFiles) -> RunFindings:
     )
 
 
-def _only(found: JsonObject | None, keys: Iterable[str]) -> JsonObject | None:
-    return None if found is None else {key: found[key] for key in keys if key in found}
+def _outcome(decision: PilotDecision | None) -> PilotOutcome | None:
+    if decision is None:
+        return None
+    return PilotOutcome(**{key: getattr(decision, key) for key in PilotOutcome.__struct_fields__})
 
 
 def _data(run: RunFiles) -> DataFindings:
-    tokens = {path.parent.name: run.json(path.relative_to(run.folder).as_posix()) for path in run.glob(TOKENS)}
+    tokens = {
+        path.parent.name: run.record(path.relative_to(run.folder).as_posix(), TokenReport) for path in run.glob(TOKENS)
+    }
     return DataFindings(
         report=run.record("data/report.json", DataReport),
         split=run.record("data/split.json", SplitReport),
@@ -182,54 +195,59 @@ def _data(run: RunFiles) -> DataFindings:
         tokens={base: _first_verdicts(found) for base, found in tokens.items() if found},
         rejected=[
             RejectedRow(
-                source=row.get("source"),
-                line=row.get("line"),
-                reason=row.get("reason"),
-                detail=row.get("detail"),
-                row=answers.shorten(str(row.get("row", "")), 300),
+                source=row.source,
+                line=row.line,
+                reason=row.reason,
+                detail=row.detail,
+                row=answers.shorten(row.row, 300),
             )
-            for row in run.lines("data/rejected.jsonl")[:MAX_LISTED]
+            for row in run.records("data/rejected.jsonl", Rejected)[:MAX_LISTED]
         ],
     )
 
 
-def _first_verdicts(tokens: JsonObject) -> JsonObject:
-    verdicts = tokens.get("verdicts", [])
-    return {**tokens, "verdicts": verdicts[:MAX_LISTED], "listed": len(verdicts)}
+def _first_verdicts(tokens: TokenReport) -> TokenFindings:
+    return TokenFindings(
+        max_length=tokens.max_length,
+        splits=tokens.splits,
+        verdicts=tokens.verdicts[:MAX_LISTED],
+        listed=len(tokens.verdicts),
+    )
 
 
 def _training(run: RunFiles) -> TrainingFindings:
-    selection = run.json("train/selection.json")
+    selection = run.record("train/selection.json", Selection)
     names = [path.parent.name for path in run.glob("train/*/summary.json")]
     experiments = [
         ExperimentFindings(
             name=name,
-            summary=run.json(f"train/{name}/summary.json"),
-            curves=_curves(run.lines(f"train/{name}/metrics.jsonl")),
+            summary=run.record(f"train/{name}/summary.json", TrainingSummary),
+            curves=_curves(run.records(f"train/{name}/metrics.jsonl", CurvePoint)),
         )
-        for name in select_shown(names, selection or {})
+        for name in select_shown(names, selection)
     ]
     pilot = ExperimentFindings(
         name="pilot",
-        summary=run.optional_json("pilot/summary.json"),
-        curves=_curves(run.optional_lines("pilot/metrics.jsonl")),
+        summary=run.optional_record("pilot/summary.json", TrainingSummary),
+        curves=_curves(run.optional_records("pilot/metrics.jsonl", CurvePoint)),
     )
     return TrainingFindings(
         experiments=experiments,
         left_out=len(names) - len(experiments),
-        setting_effects=setting_effects(selection or {}),
+        setting_effects=setting_effects(selection),
         selection=selection,
         pilot=pilot,
     )
 
 
-def _curves(lines: Iterable[JsonObject]) -> Curves:
+def _curves(lines: Iterable[CurvePoint]) -> Curves:
     """The points of each curve; a long curve is thinned to MAX_POINTS, its ends kept."""
     curves: Curves = {}
     for line in lines:
         for name in CURVES:
-            if isinstance(line.get(name), int | float):
-                curves.setdefault(name, []).append((line[STEP], line[name]))
+            value = getattr(line, name)
+            if value is not None:
+                curves.setdefault(name, []).append((line.step, value))
     return {name: _thin(points) for name, points in curves.items()}
 
 
@@ -266,7 +284,7 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
     names = sorted((path.parent.name for path in run.glob("evaluation/*/scores.json")), key=variant_order)
     read = {name: run.record(f"evaluation/{name}/scores.json", Scores) for name in names}
     scores = {name: _without_custom_values(found) for name, found in read.items() if found}
-    predictions = {name: run.lines(f"evaluation/{name}/predictions.jsonl") for name in scores}
+    predictions = {name: run.records(f"evaluation/{name}/predictions.jsonl", Prediction) for name in scores}
     tuned = conclusion.deployed_variant(list(scores), config)
     base = "base" if "base" in scores else None
     answered, exact = _exact_answers(predictions.get(tuned or "", []))
@@ -282,8 +300,8 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
     )
 
 
-def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[JsonObject]]:
-    return {name: run.optional_lines(f"evaluation/{name}/prompts.jsonl") for name in scores}
+def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[Prediction]]:
+    return {name: run.optional_records(f"evaluation/{name}/prompts.jsonl", Prediction) for name in scores}
 
 
 def _without_custom_values(scores: Scores) -> VariantScores:
@@ -291,10 +309,10 @@ def _without_custom_values(scores: Scores) -> VariantScores:
     return VariantScores(**fields)
 
 
-def _exact_answers(predictions: Sequence[JsonObject]) -> tuple[int, int]:
+def _exact_answers(predictions: Sequence[Prediction]) -> tuple[int, int]:
     """How many predictions have an answer and a reference, and how many answers equal their reference."""
     metric = METRICS["exact_match"]
-    scorable = metric.scorable(msgspec.convert(predictions, list[Prediction]))
+    scorable = metric.scorable(predictions)
     return len(scorable), round(float(metric.row_statistics(scorable)[:, 0].sum())) if scorable else 0
 
 

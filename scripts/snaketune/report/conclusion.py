@@ -13,7 +13,7 @@ from typing import Any
 from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
 from snaketune.contracts.package import Fidelity
-from snaketune.contracts.report import Command, Conclusion, GgufFile, RunFindings, Status
+from snaketune.contracts.report import Command, Conclusion, GgufFile, PilotOutcome, RunFindings, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.report.formatting import (
     format_difference,
@@ -42,8 +42,8 @@ def conclude(found: RunFindings) -> Conclusion:
     """The conclusion that a run's files allow."""
     file = _file(found)
     status, sentence = _against_base(found)
-    pilot = found.pilot or {}
-    if status == "unknown" and pilot.get("decision") == "no-go" and not found.training.experiments:
+    pilot = found.pilot
+    if status == "unknown" and pilot and pilot.decision == "no-go" and not found.training.experiments:
         status, sentence = "no-go", f"The pilot says no: {_reasons(pilot)}. Nothing was trained."
     quality, is_low = absolute_quality(found, status)
     return Conclusion(
@@ -59,8 +59,8 @@ def conclude(found: RunFindings) -> Conclusion:
     )
 
 
-def _reasons(pilot: Mapping[str, Any]) -> str:
-    return "; ".join(str(reason) for reason in pilot.get("reasons", [])) or "its criteria were not met"
+def _reasons(pilot: PilotOutcome) -> str:
+    return "; ".join(pilot.reasons) or "its criteria were not met"
 
 
 def _against_base(found: RunFindings) -> tuple[Status, str]:
@@ -299,9 +299,9 @@ def warnings(found: RunFindings) -> Iterable[str]:
 
 
 def _of_pilot(found: RunFindings) -> Iterable[str]:
-    pilot = found.pilot or {}
-    if pilot.get("decision") == "no-go" and found.training.experiments:
-        if pilot.get("overridden", True):
+    pilot = found.pilot
+    if pilot and pilot.decision == "no-go" and found.training.experiments:
+        if pilot.overridden:
             yield f"The pilot said no-go ({_reasons(pilot)}), and pilot.on_no_go: continue overrode it."
         else:
             yield f"The latest pilot said no-go ({_reasons(pilot)}): this report is older, of another configuration."

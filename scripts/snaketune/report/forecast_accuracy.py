@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from snaketune.contracts.report import ExperimentFindings, ForecastRow, JsonObject, Measurements, RunFindings
+from snaketune.contracts.report import ExperimentFindings, ForecastRow, Measurements, RunFindings
 
 STAGES = {
     "package": ("Packaging", ("fuse_adapter", "convert_gguf", "quantize_gguf")),
@@ -25,33 +25,38 @@ def forecast_accuracy(found: RunFindings, measured: Measurements) -> list[Foreca
     another.
     """
     plans = found.plan.experiments if found.plan else {}
-    forecast = (measured.decision or {}).get("forecast") or {}
-    piloted = ((found.pilot or {}).get("piloted") or {}).get("experiment")
+    forecast = measured.decision.forecast if measured.decision else None
+    piloted = found.pilot.piloted.experiment if found.pilot else None
     name = piloted if piloted in plans else next(iter(plans), None)
     trained = _experiment(found, name)
-    summary = (trained.summary if trained else None) or {}
-    timing = measured.training.get(trained.name, {}) if trained else {}
+    summary = trained.summary if trained else None
+    timing = measured.training.get(trained.name) if trained else None
     planned = plans[name] if name is not None else None
-    share = forecast.get("hours_high", 0) / forecast["hours"] - 1 if forecast.get("hours") else None
-    peak = timing.get("peak_memory_bytes")
+    share = forecast.hours_high / forecast.hours - 1 if forecast and forecast.hours else None
+    peak = timing.peak_memory_bytes if timing else None
     others = _others(found, trained, measured)
-    outcomes = {**measured.stages, "train": timing.get("seconds"), "other_experiments": others}
-    loss = row("Validation loss", "nats", forecast.get("validation_loss"), summary.get("best_validation_loss"))
+    outcomes = {**measured.stages, "train": timing.seconds if timing else None, "other_experiments": others}
+    best = summary.best_validation_loss if summary else None
+    loss = row("Validation loss", "nats", forecast and forecast.validation_loss, best)
     rows = [
-        row("Steps", "count", planned and planned.steps, summary.get("steps")),
-        row("Rows seen", "count", planned and planned.rows_seen, summary.get("rows_seen")),
-        row("Tokens trained", "count", planned and planned.num_target_tokens, summary.get("num_target_tokens")),
-        *_times(forecast.get("seconds") or {}, outcomes, share),
+        row("Steps", "count", planned and planned.steps, summary and summary.steps),
+        row("Rows seen", "count", planned and planned.rows_seen, summary and summary.rows_seen),
+        row("Tokens trained", "count", planned and planned.num_target_tokens, summary and summary.num_target_tokens),
+        *_times(forecast.seconds if forecast else {}, outcomes, share),
         row("Peak memory, by the plan", "bytes", planned and planned.memory.total, peak),
-        row("Peak memory, by the pilot", "bytes", forecast.get("pilot_memory_bytes"), peak),
+        row("Peak memory, by the pilot", "bytes", forecast and forecast.pilot_memory_bytes, peak),
         msgspec.structs.replace(
-            loss, low=forecast.get("validation_loss_low"), high=forecast.get("validation_loss_high")
+            loss,
+            low=forecast.validation_loss_low if forecast else None,
+            high=forecast.validation_loss_high if forecast else None,
         ),
     ]
     return [each for each in rows if each.forecast is not None]
 
 
-def _times(seconds: Mapping[str, float], outcomes: JsonObject, share: float | None) -> Iterable[ForecastRow]:
+def _times(
+    seconds: Mapping[str, float], outcomes: Mapping[str, float | None], share: float | None
+) -> Iterable[ForecastRow]:
     """A row for each stage that was forecast, and one for all of them where all have an outcome."""
     titles = {"train": "Training time", "other_experiments": "Training of the other experiments"}
     titles |= {stage: title for stage, (title, _) in STAGES.items()}
@@ -68,8 +73,7 @@ def _times(seconds: Mapping[str, float], outcomes: JsonObject, share: float | No
 def _others(found: RunFindings, trained: ExperimentFindings | None, measured: Measurements) -> float | None:
     """Seconds that the experiments took that the pilot did not try; None where one did not say."""
     others = [each.name for each in found.training.experiments if each is not trained]
-    times = [measured.training.get(name, {}).get("seconds") for name in others]
-    known = [seconds for seconds in times if seconds is not None]
+    known = [measured.training[name].seconds for name in others if name in measured.training]
     return sum(known) if others and len(known) == len(others) else None
 
 
@@ -109,6 +113,6 @@ def _is_number(text: str) -> bool:
 def _experiment(found: RunFindings, name: str | None) -> ExperimentFindings | None:
     """The experiment of that name, else the chosen one, else the first."""
     experiments = {each.name: each for each in found.training.experiments}
-    chosen = (found.training.selection or {}).get("experiment")
+    chosen = found.training.selection.experiment if found.training.selection else None
     known = [experiments[each] for each in (name, chosen) if each in experiments]
     return next(iter([*known, *experiments.values()]), None)

@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune import files
-from snaketune.contracts.report import JsonObject, Measurements, RunFindings, RunReport
+from snaketune.contracts.plan import PilotDecision
+from snaketune.contracts.report import Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
 from snaketune.report import collect, formatting, human_eval, view_models
 from snaketune.report.formatting import no_break
@@ -83,21 +84,22 @@ def write_form(found: RunFindings, path: StrPath) -> None:
 def pilot(*, folder: StrPath, page: StrPath, base: str, declared: Iterable[StrPath] | None = None) -> RunReport:
     """Write the pilot's page, after a go and after a no-go alike; base: the name of the base model that it tried."""
     report = collect.collect(folder, declared)
-    values = _with_pictures(view_models.pilot_values(report, collect.measurements(folder)))
-    older = set_older_report_aside(folder, values["pilot"])
+    measured = collect.measurements(folder)
+    values = _with_pictures(view_models.pilot_values(report, measured))
+    older = set_older_report_aside(folder, measured.decision)
     styles = ("style.css", "human_eval.css")
     files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, base=base, **values))
     return report
 
 
-def set_older_report_aside(folder: StrPath, decision: JsonObject) -> str | None:
+def set_older_report_aside(folder: StrPath, decision: PilotDecision | None) -> str | None:
     """After a no-go that ends the run, rename the report of the run in `folder` and let it say that it is older.
 
     Returns the name of the older report, if there is one. The report of the present settings will be made under its
     own name, once there is one.
     """
     current, older = Path(folder, "report/index.html"), Path(folder, "report", OLDER_PAGE)
-    if decision.get("decision") == "no-go" and not decision.get("overridden") and current.is_file():
+    if decision and decision.decision == "no-go" and not decision.overridden and current.is_file():
         html = current.read_text(encoding="utf-8")
         files.write_text(older, html.replace(TOP, f"{OLDER_WARNING}\n{TOP}", 1))
         current.unlink()

@@ -32,7 +32,7 @@ class PreviewConfig(Section, frozen=True, kw_only=True):
 
 def run(train: StrPath, manifest: StrPath, config: PreviewConfig, record: StrPath, page: StrPath) -> Preview:
     """Write preview.json and its page for the first rows of the training split, which are a random sample of it."""
-    folder = Path(read_manifest(manifest)["folder"]).expanduser()
+    folder = Path(read_manifest(manifest).folder).expanduser()
     limit = config.data.max_length
     limit = min(limit, declared_context_length(folder) or limit)
     token_filter = TokenFilter(

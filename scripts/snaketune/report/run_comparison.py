@@ -96,8 +96,8 @@ def _predictions(summary: RunSummary) -> dict[str, Prediction]:
     """The predictions of the variant to deploy, by id."""
     if not summary.tuned:
         return {}
-    lines = RunFiles(summary.folder).optional_lines(f"evaluation/{summary.tuned}/predictions.jsonl")
-    return {one.id: one for one in msgspec.convert(lines, list[Prediction])}
+    lines = RunFiles(summary.folder).optional_records(f"evaluation/{summary.tuned}/predictions.jsonl", Prediction)
+    return {one.id: one for one in lines}
 
 
 def differing_settings(configs: Mapping[str, JsonObject]) -> list[SettingDifference]:

@@ -70,31 +70,24 @@ class RunFiles:
         """As `record`, of a file that a run need not have."""
         return self.record(relative, type) if self.path(relative) else None
 
-    def optional_json(self, relative: str) -> JsonObject | None:
-        """As `json`, of a file that a run need not have."""
-        return self.json(relative) if self.path(relative) else None
-
-    def lines(self, relative: str) -> list[JsonObject]:
-        """The values of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
+    def records(self, relative: str, type: type[T]) -> list[T]:
+        """The records of a JSON Lines file, none if it is absent; reading stops at a damaged line, which is noted."""
         path = self.path(relative)
         if path is None:
             self.missing.append(relative)
             return []
-        return list(self._lines(path, relative))
+        return list(self._records(path, relative, type))
 
-    def optional_lines(self, relative: str) -> list[JsonObject]:
-        """As `lines`, of a file that a run need not have."""
-        return self.lines(relative) if self.path(relative) else []
+    def optional_records(self, relative: str, type: type[T]) -> list[T]:
+        """As `records`, of a file that a run need not have."""
+        return self.records(relative, type) if self.path(relative) else []
 
-    def _lines(self, path: Path, relative: str) -> Iterator[JsonObject]:
+    def _records(self, path: Path, relative: str, type: type[T]) -> Iterator[T]:
         with open(path, "rb") as lines:
             for line in lines:
                 try:
-                    value = json.loads(line)
-                    if not isinstance(value, dict):
-                        raise ValueError
-                    yield replace_lone_surrogates(value)
-                except ValueError:
+                    yield msgspec.convert(replace_lone_surrogates(json.loads(line)), type)
+                except ValueError:  # msgspec's errors are ValueErrors
                     self.damaged.append(relative)
                     return
 

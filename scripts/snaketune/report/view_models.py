@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
-from snaketune.contracts.report import EvaluationFindings, JsonObject, Measurements, RunReport
+from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.report import collect, conclusion, forecast_accuracy, formatting
 from snaketune.report.formatting import format_duration, format_value, metrics_of
@@ -125,19 +125,17 @@ def page_values(report: RunReport, measured: Measurements) -> Values:
 
 def pilot_values(report: RunReport, measured: Measurements) -> Values:
     """Everything that pilot.html needs beside the report."""
-    decision = measured.decision or {}
-    hours = (decision.get("forecast") or {}).get("hours")
-    if decision.get("decision") == "go":
-        time = f": the full run would take {format_duration(3600 * hours)}" if hours else ""
-        sentence = f"The pilot says go{time}."
-    elif decision:
-        reasons = "; ".join(map(str, decision.get("reasons", []))) or "its criteria were not met"
+    decision = measured.decision
+    if decision is not None and decision.decision == "go":
+        sentence = f"The pilot says go: the full run would take {format_duration(3600 * decision.forecast.hours)}."
+    elif decision is not None:
+        reasons = "; ".join(decision.reasons) or "its criteria were not met"
         sentence = f"The pilot says no: {reasons}."
     else:
         sentence = "The pilot has not been decided."
     return {
         "sentence": sentence,
-        "pilot": decision,
+        "pilot": decision or {},
         "forecast": forecast_accuracy.forecast_accuracy(report, measured),
         "curves": formatting.loss_curves([report.training.pilot], "pilot"),
         "lengths": lengths(report),
@@ -320,10 +318,10 @@ def _cell(name: str, scores: Mapping[str, Score], metrics: Metrics) -> str:
     return format_value(find(name, metrics), scores[name].value if name in scores else None)
 
 
-def settings_of(report: RunReport) -> dict[str, JsonObject]:
+def settings_of(report: RunReport) -> dict[str, dict[str, object]]:
     """What tells the experiments apart: experiment -> setting -> value; the same settings for all."""
-    entries = (report.training.selection or {}).get("experiments") or []
-    return {entry["experiment"]: entry.get("settings") or {} for entry in entries if entry.get("experiment")}
+    selection = report.training.selection
+    return {result.experiment: result.settings for result in selection.experiments} if selection else {}
 
 
 def plan_warnings(report: RunReport) -> dict[str, list[str]]:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from snaketune.contracts.data import DataRecord, Message
+from snaketune.contracts.data import DataRecord, Message, ModelManifest
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 from snaketune.model import untrusted_files
-from snaketune.model.manifest import read_as
 
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
@@ -351,14 +350,14 @@ def template_text(named: str | None) -> str | None:
         ) from None
 
 
-def template_sha256(manifest: dict[str, Any], model: dict[str, Any]) -> str | None:
+def template_sha256(manifest: ModelManifest, configured: str | None) -> str | None:
     """SHA-256 of the chat template that a base (its manifest) is read with; None without one.
 
-    The template named by the chosen experiment, else by `model`, else the base's own.
+    The template named by the chosen experiment, else by `model.chat_template` as configured, else the base's own.
     """
-    text = template_text(read_as(manifest, model)["chat_template"])
-    if text is None and manifest.get("folder"):
-        text = _template_in(Path(manifest["folder"]).expanduser())
+    text = template_text(manifest.read_as.chat_template if manifest.read_as else configured)
+    if text is None:
+        text = _template_in(Path(manifest.folder).expanduser())
     return hashlib.sha256(text.encode()).hexdigest() if text else None
 
 

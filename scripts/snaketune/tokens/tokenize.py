@@ -169,7 +169,7 @@ def tokenize_splits(
     rows, stores: file by split. The model's own context is the limit where max_length is longer. Raises DataError when
     nothing is left to train on.
     """
-    folder = Path(read_manifest(manifest)["folder"]).expanduser()
+    folder = Path(read_manifest(manifest).folder).expanduser()
     template, limit = config.model.chat_template, config.data.max_length
     filtering = msgspec.structs.replace(config.data, max_length=min(limit, declared_context_length(folder) or limit))
     probe_tokenizer(folder, template)

@@ -78,7 +78,7 @@ def train_worker(
     checkpoints, folder = Path(job.outputs.checkpoints), Path(job.outputs.summary).parent
     training_id = training_fingerprint(job, engine)
     assert_same_inputs(group, training_id)
-    base = Path(read_manifest(job.model)["folder"]).expanduser()
+    base = Path(read_manifest(job.model).folder).expanduser()
 
     def load_model(max_row_length: int) -> TrainableModel:
         with explain_out_of_memory(job.config, max_row_length, engine.peak_memory):

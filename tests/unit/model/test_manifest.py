@@ -55,7 +55,7 @@ def test_each_template_gives_the_tokens_of_one_base_a_key_of_their_own() -> None
 def test_a_manifest_describes_every_file_and_a_changed_size_is_found(folder: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "base-x.json"
     download.fetch_model(BaseConfig(base=str(folder), revision="main"), manifest)
-    assert set(base.read_manifest(manifest)["files"]) == {"config.json", "tokenizer.json", "model.safetensors"}
+    assert set(base.read_manifest(manifest).files) == {"config.json", "tokenizer.json", "model.safetensors"}
     (folder / "model.safetensors").write_bytes(b"1234")
     with pytest.raises(ModelError, match=r"model\.safetensors has 4 bytes instead of 10"):
         base.read_manifest(manifest)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snaketune.contracts.train import StepMetrics, ValidationMetrics
 from snaketune.pilot import criteria
 
 TARGETS = np.full(60, 10)
@@ -16,8 +17,20 @@ def rows(mean: float, spread: float, seed: int, count: int = 60) -> np.ndarray:
     return np.random.default_rng(seed).normal(10 * mean, 10 * spread, count)
 
 
-def losses(values: list[float]) -> list[dict[str, float]]:
-    return [{"step": number, "loss": value} for number, value in enumerate(values, 1)]
+def logged(step: int, loss: float | None, grad_norm: float | None = 1.0) -> StepMetrics:
+    return StepMetrics(
+        step=step,
+        epoch=None,
+        loss=loss,
+        learning_rate=0.1,
+        grad_norm=grad_norm,
+        num_target_tokens=1,
+        padding_ratio=0.0,
+    )
+
+
+def losses(values: list[float]) -> list[StepMetrics]:
+    return [logged(number, value) for number, value in enumerate(values, 1)]
 
 
 @settings(max_examples=15, deadline=None)
@@ -80,10 +93,10 @@ def test_a_falling_loss_passes_and_a_rising_one_fails():
 
 
 def test_a_loss_or_norm_that_was_not_a_number_fails():
-    good = {"step": 1, "loss": 1.0, "grad_norm": 2.0}
+    good = logged(1, 1.0, 2.0)
     assert criteria.finite([good]).result == "pass"
-    assert criteria.finite([good, {"step": 2, "loss": None, "grad_norm": 1.0}]).result == "fail"
-    assert criteria.finite([good, {"step": 2, "validation_loss": None}]).result == "fail"
+    assert criteria.finite([good, logged(2, None)]).result == "fail"
+    assert criteria.finite([good, ValidationMetrics(step=2, validation_loss=None)]).result == "fail"
 
 
 def test_an_adapter_many_times_larger_than_its_model_fails():

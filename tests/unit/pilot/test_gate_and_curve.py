@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, PilotForecast
+from snaketune.contracts.train import StepMetrics
 from snaketune.errors import NoGoError
 from snaketune.files import write_json
 from snaketune.pilot import criteria, forecast
@@ -98,9 +100,25 @@ def test_an_overridden_no_go_writes_the_same_file(decision, capsys):
     assert "overridden" in capsys.readouterr().err
 
 
+def losses_of(curve: Callable[[int], float]) -> list[StepMetrics]:
+    """The lines of a hundred steps whose loss is `curve` of the step."""
+    return [
+        StepMetrics(
+            step=step,
+            epoch=None,
+            loss=curve(step),
+            learning_rate=0.1,
+            grad_norm=1.0,
+            num_target_tokens=1,
+            padding_ratio=0.0,
+        )
+        for step in range(1, 101)
+    ]
+
+
 @given(start=st.floats(0.5, 10), power=st.floats(0.05, 0.5), doublings=st.integers(1, 6))
 def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power, doublings):
-    metrics = [{"step": u, "loss": start * u**-power} for u in range(1, 101)]
+    metrics = losses_of(lambda step: start * step**-power)
     best = start * 100**-power
     full = 100 * 2**doublings
     found = forecast.expected_loss(metrics, best, 100, full)
@@ -109,7 +127,7 @@ def test_a_loss_that_falls_as_a_power_is_carried_on_to_the_full_run(start, power
 
 
 def test_nothing_is_expected_of_a_pilot_too_short_or_a_run_no_longer_than_it():
-    metrics = [{"step": u, "loss": 3.0 / u} for u in range(1, 101)]
+    metrics = losses_of(lambda step: 3.0 / step)
     assert forecast.expected_loss(metrics[:8], 1.0, 8, 100) is None
     assert forecast.expected_loss(metrics, 1.0, 100, 100) is None
     assert forecast.expected_loss(metrics, None, 100, 1000) is None

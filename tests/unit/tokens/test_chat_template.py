@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import families
+import msgspec
 import pytest
+from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.errors import DataError, ModelError
 from snaketune.tokens.chat_template import NAMED, TEMPLATES, Renderer, settled, template_sha256
 
@@ -24,20 +26,22 @@ def test_template_digest_is_that_of_the_chosen_experiments_template(tmp_path: Pa
     def digest(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
 
-    manifest: dict[str, Any] = {"folder": str(tmp_path)}
-    assert template_sha256(manifest, {"chat_template": None}) is None
+    manifest = ModelManifest(
+        base="any", revision=None, commit=None, folder=str(tmp_path), quantize=None, files={}, read_as=None
+    )
+    assert template_sha256(manifest, None) is None
     several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "its own"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
-    assert template_sha256(manifest, {"chat_template": None}) == digest("its own")
+    assert template_sha256(manifest, None) == digest("its own")
     (tmp_path / "chat_template.jinja").write_text("beside it")
-    assert template_sha256(manifest, {"chat_template": None}) == digest("beside it")
-    named = template_sha256(manifest, {"chat_template": "alpaca"})
+    assert template_sha256(manifest, None) == digest("beside it")
+    named = template_sha256(manifest, "alpaca")
     assert named == digest((TEMPLATES / "alpaca.jinja").read_text().rstrip("\n"))
-    chosen = manifest | {"read_as": {"chat_template": "alpaca", "dtype": "auto"}}
-    assert template_sha256(chosen, {"chat_template": "chatml"}) == named
-    assert template_sha256(manifest | {"read_as": {"chat_template": None}}, {"chat_template": "chatml"}) == digest(
-        "beside it"
+    with_alpaca, with_its_own = (
+        msgspec.structs.replace(manifest, read_as=ReadAs(chat_template=name, dtype="auto")) for name in ("alpaca", None)
     )
+    assert template_sha256(with_alpaca, "chatml") == named
+    assert template_sha256(with_its_own, "chatml") == digest("beside it")
 
 
 def renderer(folder: Path, family: str, template: str | None = None, named: str | None = None) -> Renderer:

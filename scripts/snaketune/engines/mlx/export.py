@@ -47,7 +47,7 @@ def quantize_base(
     wanted = model["quantize"]
     described = msgspec.convert({key: model[key] for key in ("base", "revision", "quantize")}, BaseConfig)
     _check(wanted)
-    source = Path(base.read_manifest(manifest)["folder"]).expanduser()
+    source = Path(base.read_manifest(manifest).folder).expanduser()
     loaded, config = load_model(source, lazy=True)
     if "quantization" in config:
         raise ModelError(
