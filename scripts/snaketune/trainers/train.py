@@ -65,7 +65,7 @@ def train(job: TrainingJob, callback: TrainingCallback | None = None) -> Trainin
 def prepare(job: TrainingJob, description: TrainerDescription) -> Prepared:
     """Work out the steps, the order of the rows and the plan; raises ConfigError for what the trainer cannot do."""
     manifest = read_manifest(job.model)
-    base = Path(manifest["folder"]).expanduser().resolve()
+    base = Path(manifest.folder).expanduser().resolve()
     architecture = files.read_json(base / "config.json")
     if "quantization" in architecture and not description.quantized_bases:
         raise ModelError(
