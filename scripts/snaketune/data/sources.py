@@ -164,7 +164,7 @@ def file_format(path: str, chosen: str) -> str:
             fix="In your spreadsheet program: save it as .xlsx or as CSV UTF-8, and name that file here",
         )
     raise DataError(
-        f"how to read {path} cannot be matching_configs from its name",
+        f"how to read {path} cannot be told from its name",
         where=path,
         fix="Set this source's `format`, for instance `pairs` for a text file of alternating prompt and answer lines; "
         f"or give the file one of the endings {', '.join(FORMATS_BY_SUFFIX)}",

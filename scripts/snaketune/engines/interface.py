@@ -1,6 +1,6 @@
 """What an engine offers to the rest of the library, as Protocols; `snaketune.engines` finds one by its name.
 
-An engine is a package beside this file (`mlx`, `llama_cpp`) with one module for each part that it has:
+An engine is a package beside this file (`mlx`, `torch`, `llama_cpp`) with one module for each part that it has:
 
     language_model.py    load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py -> GGUFModel)
     train.py             Trainer: train

@@ -7,6 +7,7 @@ questions); only `fail` leads to a no-go. Confidence intervals are 95 % percenti
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ MIN_LOSSES = 6
 MAX_ADAPTER_RATIO = 3.0
 HOUR = 3600.0
 GO = "go\n"
-REPORT, OLDER_REPORT = "report/index.html", "report/older.html"
+REPORT, OLDER_REPORT = "report/index.html", "report/index-older.html"
 OLDER = (
     '<p role="alert" style="margin:0;padding:1em;background:#fde68a;color:#000">This report is older than the last '
     'pilot, whose decision was no-go: <a href="../pilot/index.html">the pilot\'s page</a>. It describes the model '
@@ -209,22 +210,22 @@ def write_go_or_raise(decision: StrPath, on_no_go: str, go: StrPath) -> None:
     if made.decision == "no-go":
         lines = table(made.criteria)
         if on_no_go == "stop":
-            older = _set_report_aside(Path(decision).parents[1])
+            older = set_report_aside(Path(decision).parents[1])
+            note = f"The report of the training before is now {older}\n" if older else ""
             raise NoGoError(
                 f"the pilot's decision{experiment_note(made.piloted)} is no-go",
                 where="pilot",
-                why=f"\n{lines}\n{older}",
+                why=f"\n{lines}\n{note}",
                 fix=f"Likely: {made.likely_cause}. Or go on all the same with `pilot.on_no_go: continue`",
             )
         report_warning(f"a no-go, overridden by pilot.on_no_go\n{lines}")
     write_text(go, GO)
 
 
-def _set_report_aside(run: Path) -> str:
-    """Rename an earlier report of the run and mark it as older; a sentence that says so, empty where there is none."""
-    report = run / REPORT
-    if not report.is_file():
-        return ""
-    write_text(run / OLDER_REPORT, report.read_text(encoding="utf-8").replace("<body>", f"<body>{OLDER}", 1))
-    report.unlink()
-    return f"The report of the training before is now {run / OLDER_REPORT}\n"
+def set_report_aside(run: Path) -> Path | None:
+    """Rename an earlier report of the run, which then says that it is older; its new path, None where there is none."""
+    report, older = run / REPORT, run / OLDER_REPORT
+    if report.is_file():
+        write_text(older, re.sub("<body[^>]*>", lambda body: body.group() + OLDER, report.read_text("utf-8"), count=1))
+        report.unlink()
+    return older if older.is_file() else None

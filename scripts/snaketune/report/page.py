@@ -16,6 +16,7 @@ from snaketune import files
 from snaketune.contracts.plan import PilotDecision
 from snaketune.contracts.report import Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
+from snaketune.pilot import criteria
 from snaketune.report import collect, formatting, human_eval, view_models
 from snaketune.report.formatting import no_break
 
@@ -31,13 +32,6 @@ RESOURCES = (
     "../../../report/sections",
 )
 TEMPLATES = Path(__file__).resolve().parents[3] / "report"
-OLDER_PAGE = "index-older.html"
-TOP = '<header class="top"'
-OLDER_WARNING = (
-    '<p class="caution bad" id="older">This report is older than the configuration. It was made with other settings; '
-    "with the present ones the pilot said no-go, and nothing was trained. "
-    '<a href="../pilot/index.html">The pilot and its reasons</a></p>'
-)
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 
 
@@ -86,24 +80,19 @@ def pilot(*, folder: StrPath, page: StrPath, base: str, declared: Iterable[StrPa
     report = collect.collect(folder, declared)
     measured = collect.measurements(folder)
     values = _with_pictures(view_models.pilot_values(report, measured))
-    older = set_older_report_aside(folder, measured.decision)
+    older = _older_report(Path(folder), measured.decision)
     styles = ("style.css", "human_eval.css")
     files.write_text(page, templated("pilot.html", None, styles, facts=report, older_report=older, base=base, **values))
     return report
 
 
-def set_older_report_aside(folder: StrPath, decision: PilotDecision | None) -> str | None:
-    """After a no-go that ends the run, rename the report of the run in `folder` and let it say that it is older.
-
-    Returns the name of the older report, if there is one. The report of the present settings will be made under its
-    own name, once there is one.
-    """
-    current, older = Path(folder, "report/index.html"), Path(folder, "report", OLDER_PAGE)
-    if decision and decision.decision == "no-go" and not decision.overridden and current.is_file():
-        html = current.read_text(encoding="utf-8")
-        files.write_text(older, html.replace(TOP, f"{OLDER_WARNING}\n{TOP}", 1))
-        current.unlink()
-    return OLDER_PAGE if older.is_file() and not current.is_file() else None
+def _older_report(folder: Path, decision: PilotDecision | None) -> str | None:
+    """After a no-go that ends the run, set an earlier report aside; the name of the older one where it is the last."""
+    if decision and decision.decision == "no-go" and not decision.overridden:
+        older = criteria.set_report_aside(folder)
+        return older.name if older else None
+    older = folder / criteria.OLDER_REPORT
+    return older.name if older.is_file() and not (folder / criteria.REPORT).is_file() else None
 
 
 def _with_pictures(values: view_models.Values) -> view_models.Values:

@@ -75,10 +75,10 @@ def test_older_report_is_set_aside_and_says_so_after_a_no_go(decision, tmp_path)
     page = tmp_path / "report/index.html"
     page.parent.mkdir()
     page.write_text("<html><body><p>rank 8</p></body></html>")
-    with pytest.raises(NoGoError, match=r"report of the training before is now .*report/older\.html"):
+    with pytest.raises(NoGoError, match=r"report of the training before is now .*report/index-older\.html"):
         criteria.write_go_or_raise(made, "stop", go)
     assert not page.exists()
-    older = page.with_name("older.html").read_text()
+    older = page.with_name("index-older.html").read_text()
     assert "older than the last pilot" in older
     assert "<p>rank 8</p>" in older
 

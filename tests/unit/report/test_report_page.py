@@ -127,11 +127,16 @@ def _is_read(run: Path, name: Path) -> bool:
         (run / name).write_bytes(content)
 
 
+def decide(run: Path, **changes: object) -> None:
+    """Change the pilot's decision of a run."""
+    path = run / "pilot/decision.json"
+    files.write_json(path, {"overridden": False} | files.read_json(path) | changes)
+
+
 def test_run_that_stopped_at_its_pilot_says_no_go_and_why(run: Path) -> None:
     for stage in ("train", "model", "evaluation"):
         shutil.rmtree(run / stage)
-    no_go = {"decision": "no-go", "reasons": ["the loss did not fall"], "overridden": False}
-    files.write_json(run / "pilot/decision.json", no_go)
+    decide(run, decision="no-go", reasons=["the loss did not fall"])
     shutil.rmtree(run / "report")
     assert collect.collect(run).conclusion.status == "no-go"
     assert "the loss did not fall" in render(run)
@@ -139,31 +144,29 @@ def test_run_that_stopped_at_its_pilot_says_no_go_and_why(run: Path) -> None:
 
 
 def test_overridden_no_go_is_a_warning(run: Path) -> None:
-    overridden = {"decision": "no-go", "reasons": ["too slow"], "overridden": True}
-    files.write_json(run / "pilot/decision.json", overridden)
+    decide(run, decision="no-go", reasons=["too slow"], overridden=True)
     assert any("overrode" in warning for warning in collect.collect(run).conclusion.warnings)
 
 
 def test_report_of_other_settings_says_after_a_no_go_that_it_is_older(run: Path) -> None:
     write_page(run)
     before = (run / "report/index.html").read_text(encoding="utf-8")
-    assert "older than the configuration" not in before
-    no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "overridden": False}
-    files.write_json(run / "pilot/decision.json", no_go)
+    assert "older than the last pilot" not in before
+    decide(run, decision="no-go", reasons=["loss fell: it did not"])
     page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     older = (run / "report/index-older.html").read_text(encoding="utf-8")
-    assert "This report is older than the configuration" in older
+    assert "This report is older than the last pilot" in older
     assert older.index("This report is older") < older.index("<h1>")
     assert not (run / "report/index.html").exists()
     assert "report/index-older.html" in (run / "pilot/index.html").read_text(encoding="utf-8")
     write_page(run)
-    assert "older than the configuration" not in (run / "report/index.html").read_text(encoding="utf-8")
+    assert "older than the last pilot" not in (run / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_report_stays_where_it_is_after_a_go_and_after_an_overridden_no_go(run: Path) -> None:
     write_page(run)
-    for decision in ({"decision": "go"}, {"decision": "no-go", "overridden": True}):
-        files.write_json(run / "pilot/decision.json", {"reasons": [], "criteria": []} | decision)
+    for changes in ({"decision": "go"}, {"decision": "no-go", "overridden": True}):
+        decide(run, **changes)
         page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
         assert (run / "report/index.html").is_file()
         assert "older" not in (run / "pilot/index.html").read_text(encoding="utf-8")
@@ -219,8 +222,7 @@ def test_pilot_page_says_go_or_no_go_with_every_criterion(run: Path) -> None:
     criteria = files.read_json(run / "pilot/decision.json")["criteria"]
     assert len(criteria) > 3
     assert all(criterion["message"] in html for criterion in criteria)
-    no_go = {"decision": "no-go", "reasons": ["loss fell: it did not"], "criteria": [], "likely_cause": "a low rate"}
-    files.write_json(run / "pilot/decision.json", no_go)
+    decide(run, decision="no-go", reasons=["loss fell: it did not"], criteria=[], likely_cause="a low rate")
     page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     html = (run / "pilot/index.html").read_text(encoding="utf-8")
     assert "The pilot says no: loss fell: it did not" in html

@@ -52,7 +52,7 @@ BINARY = (  # how files begin that people take for text, what they are, and what
 class RawRow(NamedTuple):
     """One row as it stands: its line (from 1), its text (for rejected.jsonl), its fields or why there are none.
 
-    clean: it certainly holds no control character.
+    has_no_control_chars: it certainly holds no control character.
     """
 
     line: int
