@@ -77,7 +77,7 @@ class RunDefinition:
         return [f"{self.folder}/train/{experiment}/{name}" for experiment in self.experiments]
 
     def candidate_files(self, name: str) -> dict[str, str]:
-        """What the selection reads of one experiment, as contracts.selection.Candidate names it."""
+        """What the selection reads of one experiment, as contracts.evaluate.Candidate names it."""
         folder = f"{self.folder}/train/{name}"
         files = {
             "summary": f"{folder}/summary.json",

@@ -223,7 +223,7 @@ class ReferenceMerger(Protocol):
 
 
 class Quantizer(Protocol):
-    """The part `quantize` of an engine."""
+    """The part `export` of an engine, as far as it quantizes a base."""
 
     def quantize_base(
         self, manifest: StrPath, model: dict[str, Any], folder: StrPath, quantized_manifest: StrPath

@@ -51,7 +51,7 @@ def check_type(name: str) -> int:
 def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) -> None:
     """Write `target`, the GGUF `source` in the type `type_name`; the same bytes for any number of threads.
 
-    Rows whose length the type cannot hold fall back to another one in silence: `gguf_file.tensor_types` of the result
+    Rows whose length the type cannot hold fall back to another one in silence: `GGUFHeader.tensor_types` of the result
     says what was used. Raises ConfigError for an unknown type and PackageError when llama.cpp refuses, for instance a
     source that is quantized already.
     """
