@@ -12,31 +12,12 @@ from hypothesis import settings
 from made_once import made_once
 from project_copy import Project
 from run_copies import RunCopies
+from started_first import LONGEST_FIRST
 from tools import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary"]  # a hook: pytest finds it here
 
 TESTS = Path(__file__).parent
-# By CPU seconds, the longest first; but the first two do not wait for the finished run, which the third then makes.
-LONGEST_FIRST = (
-    "e2e/test_demo.py",
-    "e2e/test_stories.py",
-    "workflow/test_staleness.py",
-    "e2e/test_crashes.py",
-    "workflow/test_grids_and_bases.py",
-    "unit/engines/mlx/test_process_group.py",
-    "workflow/test_one_run_at_a_time.py",
-    "e2e/test_machine_faults.py",
-    "e2e/test_tiny.py",
-    "workflow/test_sigterm.py",
-    "e2e/test_pages.py",
-    "workflow/test_bad_inputs_as_a_person.py",
-    "workflow/test_hostile_input.py",
-    "workflow/test_plan.py",
-    "workflow/test_messages.py",
-    "unit/package/test_products.py",
-    "unit/package/test_faults.py",
-)
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")

@@ -11,6 +11,7 @@ import numpy as np
 from snaketune import files
 from snaketune.config import schema
 from snaketune.config.sections import TrainConfig
+from snaketune.contracts.data import ModelManifest
 from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs, TrainingSummary, ValidationMetrics
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import write_store
@@ -52,6 +53,12 @@ CONFIGS = {
 }
 
 
+def manifest_of(folder: files.StrPath) -> ModelManifest:
+    """A manifest of a base in a folder, none of whose files is checked."""
+    where = str(folder)
+    return ModelManifest(base=where, revision=None, commit=None, folder=where, quantize=None, files={})
+
+
 def write_model(folder: Path, name: str = "llama", seed: int = 0) -> Path:
     """A model of CONFIGS in `folder`, and its manifest, whose path is returned."""
     import mlx.core as mx
@@ -72,7 +79,7 @@ def write_model(folder: Path, name: str = "llama", seed: int = 0) -> Path:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
     files.write_json(folder / "config.json", shape)
     manifest = folder.with_suffix(".json")
-    files.write_json(manifest, {"base": str(folder), "folder": str(folder), "files": {}})
+    files.write_json(manifest, manifest_of(folder))
     return manifest
 
 

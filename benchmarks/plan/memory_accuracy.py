@@ -62,7 +62,11 @@ def one(folder: Path, size: str, length: int, changed: dict[str, Any]) -> tuple[
     if not model.exists():
         made_models.write_model(model, size, quantize)
     manifest = folder / f"{model.name}.json"
-    manifest.write_text(json.dumps({"folder": str(model), "files": {}}))
+    manifest.write_text(
+        json.dumps(
+            dict.fromkeys(("revision", "commit", "quantize")) | {"base": "demo", "folder": str(model), "files": {}}
+        )
+    )
     vocabulary = made_models.SIZES[size]["vocab_size"]
     train, valid = folder / f"{size}-{length}.safetensors", folder / f"{size}-valid.safetensors"
     made_models.write_rows(train, ROWS, length, vocabulary)

@@ -34,7 +34,10 @@ def prepare(work: Path) -> None:
             ({"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["response"]}) for r in rows
         ]
         write_store(work / f"{split}.safetensors", ((renderer.conversation(list(one)), 1.0) for one in turns))
-    files.write_json(work / "demo.json", {"folder": str(work / "demo"), "files": {}})
+    files.write_json(
+        work / "demo.json",
+        {"base": "demo", "revision": None, "commit": None, "quantize": None, "folder": str(work / "demo"), "files": {}},
+    )
 
 
 def _turns(prompt: str, response: str) -> list[dict[str, str]]:

@@ -160,7 +160,17 @@ def ours(work: Path, updates: int, engine: str = "mlx", dtype: str = "float32") 
         rendered = [Rendered(ids, [i >= prompt for i in range(len(ids))]) for ids, prompt in rows]
         write_store(out / "train.safetensors", ((one, 1.0) for one in rendered))
         write_store(out / "valid.safetensors", ((one, 1.0) for one in rendered[:1]))
-        files.write_json(out / "model.json", {"folder": str(work / "model"), "files": {}})
+        files.write_json(
+            out / "model.json",
+            {
+                "base": "demo",
+                "revision": None,
+                "commit": None,
+                "quantize": None,
+                "folder": str(work / "model"),
+                "files": {},
+            },
+        )
         changed = {
             "rank": workload.LORA["rank"],
             "alpha": workload.LORA["scale"] * workload.LORA["rank"],

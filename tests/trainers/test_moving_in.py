@@ -25,6 +25,7 @@ from snaketune.files import read_jsonl, write_json
 from snaketune.importers import command
 from snaketune.tokens.chat_template import Rendered, Renderer
 from snaketune.tokens.token_store import write_store
+from tiny_models import manifest_of
 from unit.data.data_steps import validated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,7 +250,7 @@ def train(side: Side, settings: dict[str, Any], seed: int) -> Path:
     folder = side.folder / f"adapter-{seed}"
     folder.mkdir()
     manifest = side.folder / "base.json"
-    write_json(manifest, {"base": str(side.base), "folder": str(side.base), "files": {}})
+    write_json(manifest, manifest_of(side.base))
     config = msgspec.convert(settings["train"], TrainConfig)
     trainer.train(
         TrainingJob(

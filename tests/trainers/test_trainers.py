@@ -24,6 +24,7 @@ from snaketune.contracts.train import TrainingSummary
 from snaketune.errors import ModelError, ResourceError, TrainingError
 from snaketune.tokens.token_store import TokenStore
 from snaketune.trainers import environment, train
+from tiny_models import manifest_of
 
 STEPS = 6
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
     made = tiny_models.TrainingFolder(tmp_path_factory.mktemp("trainers"), train=40, valid=8)
     model = families.build(made.folder / "base", "smollm", dtype="float32")
     made.manifest = made.folder / "base.json"
-    files.write_json(made.manifest, {"base": str(model), "folder": str(model), "files": {}})
+    files.write_json(made.manifest, manifest_of(model))
     return made
 
 
@@ -193,7 +194,7 @@ def test_the_words_of_a_trainer_that_fails_are_in_the_message(folder):
 @built("trl")
 def test_a_base_that_mlx_has_quantized_is_refused_before_anything_runs(folder, tmp_path):
     model = families.build(tmp_path / "quantized", "smollm", quantize=4)
-    files.write_json(tmp_path / "quantized.json", {"base": str(model), "folder": str(model), "files": {}})
+    files.write_json(tmp_path / "quantized.json", manifest_of(model))
     asked = msgspec.structs.replace(job(folder, "trl", "quantized"), model=str(tmp_path / "quantized.json"))
     with pytest.raises(ModelError, match="cannot train this base, which MLX has quantized"):
         train.train(asked)

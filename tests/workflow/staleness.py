@@ -138,6 +138,7 @@ RERUNS: dict[str, Row] = {
     "train.batch_size": ({"batch_size": 2}, TRAINING),
     "train.gradient_accumulation_steps": ({"gradient_accumulation_steps": 2}, TRAINING),
     "train.packing": ({"packing": True}, TRAINING),
+    "train.trainer": ({"trainer": "trl"}, TRAINING),
     "train.gradient_checkpointing": ({"gradient_checkpointing": True}, TRAINING),
     "train.optimizer": ({"optimizer": "adam"}, TRAINING),
     "train.learning_rate": ({"learning_rate": 2e-2}, TRAINING),

@@ -16,6 +16,7 @@ from snaketune.evaluate.predict import PredictionInputs, PredictionOutputs
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_jsonl, write_json, write_jsonl
 from snaketune.tokens.chat_template import Renderer
+from tiny_models import manifest_of
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def manifest(model):
     path = model.with_name("m.json")
-    write_json(path, {"folder": str(model), "files": {}})
+    write_json(path, manifest_of(model))
     return path
 
 

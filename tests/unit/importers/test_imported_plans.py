@@ -20,6 +20,7 @@ from snaketune.plan import plan
 from snaketune.run_definition import define_run
 from snaketune.runtime.machine import this_machine
 from snaketune.tokens.tokenize import TokenizeConfig, tokenize_splits
+from tiny_models import manifest_of
 from unit.data.data_steps import divided, validated
 from unit.importers.configurations import AXOLOTL, LLAMA_FACTORY, MLX_LM, REGISTRY, Case
 
@@ -70,7 +71,7 @@ def plan_of(settings: dict[str, Any], base: Path) -> plan.Plan:
     divided(folder, settings["data"])
     (experiment,) = run.experiments.values()
     manifest = folder / f"{plain_key(experiment.model)}.config.json"
-    write_json(manifest, {"base": str(base), "folder": str(base), "files": {}})
+    write_json(manifest, manifest_of(base))
     tokens = folder / "tokens" / tokens_key(experiment.model)
     tokens.mkdir(parents=True)
     stores = {split: str(tokens / f"{split}.safetensors") for split in SPLITS}

@@ -25,6 +25,7 @@ from snaketune.plan import plan
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import write_store
+from tiny_models import manifest_of
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = Machine("a machine", "cpu", 10**10, 9 * 10**9, "90 % of the RAM that this process may have")
@@ -60,7 +61,7 @@ class Pilot:
         counts = {split: {"rows": len(records)} for split, records in splits.items()} | {"test": {"rows": 5}}
         (folder / "demo/tokens.json").write_text(json.dumps({"splits": counts}))
         self.model = folder / "demo.config.json"
-        self.model.write_text(json.dumps({"base": "demo", "folder": str(base), "files": {}}))
+        files.write_json(self.model, manifest_of(base))
         self.tried = folder / "pilot/dry_run.json"
         files.write_json(dry_run.timing(self.tried), {"converter_seconds": 4.0})
 

@@ -5,33 +5,42 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import msgspec
 import pytest
 from run_copies import RunCopies, repeat_experiment
+from snaketune.contracts.evaluate import ExperimentResult, Selection
 from snaketune.report import collect, page
 
 
-def ranked(ranks: range, rates: range) -> dict:
+def ranked(ranks: range, rates: range) -> Selection:
     """A selection in which the rank matters and the learning rate hardly does."""
-    entries = [
-        {
-            "experiment": f"rank-{rank}_rate-{rate}",
-            "validation_loss": 3.0 - 0.1 * rank + 0.001 * rate,
-            "settings": {"learning_rate": rate, "rank": rank},
-        }
+    results = [
+        ExperimentResult(
+            experiment=f"rank-{rank}_rate-{rate}",
+            validation_loss=3.0 - 0.1 * rank + 0.001 * rate,
+            base_validation_loss=4.0,
+            total_nll=None,
+            best_step=1,
+            steps=1,
+            trainable_parameters=rank,
+            parameters=100,
+            score=None,
+            settings={"learning_rate": rate, "rank": rank},
+        )
         for rank, rate in itertools.product(ranks, rates)
     ]
-    entries.sort(key=lambda entry: entry["validation_loss"])
-    return {"experiment": entries[0]["experiment"], "experiments": entries}
+    results.sort(key=lambda result: result.validation_loss or 0.0)
+    return Selection(experiment=results[0].experiment, metric="validation loss", reasons=[], experiments=results)
 
 
 def test_of_a_thousand_the_best_the_worst_and_the_chosen_are_shown() -> None:
     found = ranked(range(10), range(100))
-    names = [entry["experiment"] for entry in found["experiments"]]
+    names = [result.experiment for result in found.experiments]
     assert collect.select_shown(sorted(names), found) == names[: collect.TOP] + names[-collect.BOTTOM :]
-    assert names[500] in collect.select_shown(names, found | {"experiment": names[500]})
+    assert names[500] in collect.select_shown(names, msgspec.structs.replace(found, experiment=names[500]))
     most = collect.MOST
     few = names[:most]
-    assert collect.select_shown(few, {"experiments": found["experiments"][:most]}) == few
+    assert collect.select_shown(few, msgspec.structs.replace(found, experiments=found.experiments[:most])) == few
 
 
 def test_the_setting_that_matters_stands_first() -> None:

@@ -7,4 +7,3 @@ Apple's MPS or on the CPU, whichever the process finds first in this order.
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models lie in folders; nothing here may ask a hub

@@ -7,6 +7,7 @@ from snaketune.config import schema as configuration
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import chat
 from snaketune.files import write_json
+from tiny_models import manifest_of
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def run(tmp_path, stories, stories_gguf):
     config = configuration.complete(given)
     folder = tmp_path / "results/x"
     write_json(folder / "config.json", config)
-    write_json(folder / "model/base.json", {"folder": str(stories), "files": {}})
+    write_json(folder / "model/base.json", manifest_of(stories))
     (folder / "model/x-f16.gguf").symlink_to(stories_gguf)
     return folder
 

@@ -5,6 +5,7 @@ from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LoadOptions
 from snaketune.engines.llama_cpp import generation, gguf_model
 from snaketune.tokens.chat_template import Renderer
+from tiny_models import manifest_of
 
 GREEDY = Sampling()
 PROMPTS = ("Once upon a time", "Once upon a time there was a", "Tom and Lily", "The dog", "Tom and Lily")
@@ -90,7 +91,7 @@ def test_gguf_lora_over_a_gguf_changes_its_completions(tmp_path):
     folder = families.build(tmp_path / "m", "llama-bpe", dtype="float32")
     gguf_conversion.convert(folder, tmp_path / "m.gguf", name="m", outtype="f32", threads=1)
     adapter = families.adapt(folder, tmp_path / "a", rows=families.conversations(6), updates=10)
-    write_json(tmp_path / "m.json", {"base": "m", "revision": None, "folder": str(folder), "files": {}})
+    write_json(tmp_path / "m.json", manifest_of(folder))
     lora = tmp_path / "lora.gguf"
     gguf_conversion.export_adapter(
         model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora

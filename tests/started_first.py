@@ -1,0 +1,22 @@
+"""The test files that are started first, since a run is over when its longest file is."""
+
+# By CPU seconds, the longest first; but the first two do not wait for the finished run, which the third then makes.
+LONGEST_FIRST = (
+    "e2e/test_demo.py",
+    "e2e/test_stories.py",
+    "workflow/test_staleness.py",
+    "e2e/test_crashes.py",
+    "workflow/test_grids_and_bases.py",
+    "unit/engines/mlx/test_process_group.py",
+    "workflow/test_one_run_at_a_time.py",
+    "e2e/test_machine_faults.py",
+    "e2e/test_tiny.py",
+    "workflow/test_sigterm.py",
+    "e2e/test_pages.py",
+    "workflow/test_bad_inputs_as_a_person.py",
+    "workflow/test_hostile_input.py",
+    "workflow/test_plan.py",
+    "workflow/test_messages.py",
+    "unit/package/test_products.py",
+    "unit/package/test_faults.py",
+)
