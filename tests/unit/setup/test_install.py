@@ -140,6 +140,8 @@ def test_a_failure_is_told_in_a_sentence_that_says_what_to_do(output: str, sente
 
 def test_ctrl_c_ends_what_the_set_up_had_started(tmp_path: Path) -> None:
     code = (
+        # a shell's background jobs ignore Ctrl-C, and these tests may run in one
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path.insert(0, {str(ROOT / 'setup')!r})\n"
         "import commands, pathlib\n"
         f"commands.VENDOR = commands.ROOT = pathlib.Path({str(tmp_path)!r}); commands.LOG = commands.VENDOR / 'log'\n"
