@@ -10,6 +10,7 @@ import pytest
 from run_copies import RunCopies
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params
 from snaketune.files import read_json, write_json, write_text
+from tiny_models import manifest_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -72,7 +73,7 @@ def test_write_pilot_report_needs_no_more_than_the_decision(run: Path) -> None:
 
 
 def test_record_run_goes_without_what_was_not_made(run: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "model.json", {"base": "demo", "revision": None, "files": {}})
+    write_json(tmp_path / "model.json", manifest_of(tmp_path))
     write_text(tmp_path / "rows.jsonl", "{}\n")
     inputs = {
         "config": str(run / "config.json"),
