@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar, overload
 
@@ -216,3 +216,17 @@ def sha256(path: StrPath, on_read: Callable[[int], object] | None = None) -> str
             found.update(part)
             on_read(len(part))
         return found.hexdigest()
+
+
+def in_shards(sizes: Mapping[str, int], shard: int) -> Iterator[list[str]]:
+    """Yield the names, in their order, in groups of at most `shard` bytes; a name that is larger stands alone."""
+    group: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if group and held + size > shard:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        yield group

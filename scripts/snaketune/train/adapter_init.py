@@ -12,12 +12,21 @@ import numpy as np
 
 from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import TrainConfig
+from snaketune.contracts.train import AdapterConfig, LoraParameters
 from snaketune.errors import ConfigError
 
 
 def lora_scale(config: TrainConfig) -> float:
     """What the adapter's product is multiplied by: alpha / rank, or alpha / sqrt(rank) for rsLoRA."""
     return config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
+
+
+def describe(config: TrainConfig, keys: list[str] | None) -> AdapterConfig:
+    """The adapter_config.json of a new adapter; keys: paths of the adapted layers, None if all weights are trained."""
+    parameters = LoraParameters()
+    if keys is not None:
+        parameters = LoraParameters(rank=config.rank, scale=lora_scale(config), dropout=config.dropout, keys=keys)
+    return AdapterConfig(fine_tune_type=config.method, num_layers=config.num_layers or -1, lora_parameters=parameters)
 
 
 def draw_lora_a(shape: tuple[int, ...], seed: int, block: int, path: str) -> np.ndarray:

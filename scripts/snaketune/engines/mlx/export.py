@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def fuse(
     merged = merging.merge(base, adapter, drop_prefix)
     kind = dtype if dtype in merging.SIXTEEN_BIT else merged.dtype
     sizes = {name: value.shape for name, value in merged.tensors.items()}
-    groups = list(_groups({name: 2 * math.prod(shape) for name, shape in sizes.items()}, shard))
+    groups = list(files.in_shards({name: 2 * math.prod(sizes[name]) for name in sorted(sizes)}, shard))
     meter = merging.RoundingMeter()
     folder = Path(target)
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,20 +141,6 @@ def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str
     return {
         name: MergedTensor(tuple(value.shape), functools.partial(load, name)) for name, value in merged.tensors.items()
     }
-
-
-def _groups(sizes: dict[str, int], shard: int) -> Iterator[list[str]]:
-    """The names in groups of at most `shard` bytes."""
-    group: list[str] = []
-    held = 0
-    for name in sorted(sizes):
-        if group and held + sizes[name] > shard:
-            yield group
-            group, held = [], 0
-        group.append(name)
-        held += sizes[name]
-    if group:
-        yield group
 
 
 def peft_adapter(adapter: StrPath) -> PeftAdapter:

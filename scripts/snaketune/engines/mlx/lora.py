@@ -9,7 +9,7 @@ from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from snaketune.config.sections import TrainConfig
-from snaketune.contracts.train import AdapterConfig, LoraParameters
+from snaketune.contracts.train import AdapterConfig
 from snaketune.engines.mlx import loading
 from snaketune.errors import ConfigError
 from snaketune.train import adapter_init
@@ -24,23 +24,19 @@ def add_adapter(model: nn.Module, config: TrainConfig, seed: int) -> AdapterConf
 
     New matrices are drawn from `seed`.
     """
-    num_layers = config.num_layers or -1
     if config.method == "full":
-        _unfreeze(model, num_layers)
-        return AdapterConfig(fine_tune_type="full", num_layers=num_layers, lora_parameters=LoraParameters())
-    parameters = LoraParameters(
-        rank=config.rank,
-        scale=adapter_init.lora_scale(config),
-        dropout=config.dropout,
-        keys=resolve_target_modules(model, config.target_modules),
-    )
+        described = adapter_init.describe(config, None)
+        _unfreeze(model, described.num_layers)
+        return described
+    described = adapter_init.describe(config, resolve_target_modules(model, config.target_modules))
     model.freeze()
-    linear_to_lora_layers(model, num_layers, msgspec.to_builtins(parameters), use_dora=config.method == "dora")
+    parameters = msgspec.to_builtins(described.lora_parameters)
+    linear_to_lora_layers(model, described.num_layers, parameters, use_dora=config.method == "dora")
     for number, block in enumerate(model.layers):
         for path, part in block.named_modules():
             if "lora_a" in part:
                 part.lora_a = mx.array(adapter_init.draw_lora_a(part.lora_a.shape, seed, number, path))
-    return AdapterConfig(fine_tune_type=config.method, num_layers=num_layers, lora_parameters=parameters)
+    return described
 
 
 def _unfreeze(model: nn.Module, num_layers: int) -> None:

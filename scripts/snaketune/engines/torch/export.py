@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from snaketune.contracts.package import Rounding
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
 from snaketune.engines.torch.loading import dequantized, group_size, read_adapter
 from snaketune.errors import ModelError, PackageError, TrainingError
-from snaketune.files import StrPath, read_json, write_json
+from snaketune.files import StrPath, in_shards, read_json, write_json
 from snaketune.train import peft_format
 
 SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
@@ -37,7 +36,7 @@ def fuse(
     merged = _merger(base, adapter)
     kind = dtype if dtype in SIXTEEN_BIT else merged.weights.sixteen_bit_format()
     names = [name for name in merged.weights.names() if name.startswith(drop_prefix)]
-    groups = list(_groups(names, {name: 2 * merged.weights.size(name) for name in names}, shard))
+    groups = list(in_shards({name: 2 * merged.weights.size(name) for name in names}, shard))
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     index: dict[str, str] = {}
@@ -218,20 +217,6 @@ def _check_finite(tensors: dict[str, torch.Tensor], target: Path) -> None:
             why="A value is beyond what the number format holds, or the adapter itself is broken",
             fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
         )
-
-
-def _groups(names: list[str], sizes: dict[str, int], shard: int) -> Iterator[list[str]]:
-    """The names in groups of at most `shard` bytes."""
-    group: list[str] = []
-    size = 0
-    for name in names:
-        if group and size + sizes[name] > shard:
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += sizes[name]
-    if group:
-        yield group
 
 
 def peft_adapter(adapter: StrPath) -> PeftAdapter:

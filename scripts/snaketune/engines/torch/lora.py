@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from snaketune.config.sections import TrainConfig
-from snaketune.contracts.train import AdapterConfig, LoraParameters
+from snaketune.contracts.train import AdapterConfig
 from snaketune.errors import ConfigError
 from snaketune.train import adapter_init
 from snaketune.train.checkpoints import ParameterCounts
@@ -153,17 +153,11 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig, seed: int) -> Adapt
 
     New matrices are drawn from `seed`, the same ones as in every engine.
     """
-    num_layers = config.num_layers or -1
     if config.method == "full":
-        _unfreeze(model, num_layers)
-        return AdapterConfig(fine_tune_type="full", num_layers=num_layers, lora_parameters=LoraParameters())
-    parameters = LoraParameters(
-        rank=config.rank,
-        scale=adapter_init.lora_scale(config),
-        dropout=config.dropout,
-        keys=resolve_target_modules(model, config.target_modules),
-    )
-    described = AdapterConfig(fine_tune_type=config.method, num_layers=num_layers, lora_parameters=parameters)
+        described = adapter_init.describe(config, None)
+        _unfreeze(model, described.num_layers)
+        return described
+    described = adapter_init.describe(config, resolve_target_modules(model, config.target_modules))
     for (block, path), layer in insert_layers(model, described).items():
         drawn = adapter_init.draw_lora_a(tuple(layer.lora_a.shape), seed, block, path)
         layer.lora_a.data.copy_(torch.from_numpy(drawn))
