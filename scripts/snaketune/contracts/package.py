@@ -73,6 +73,8 @@ class VariantFidelity(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The variant that it is compared with: adapter or fused."""
     max_dlogp: float | None = None
     """Largest difference of a log-probability, in nats."""
+    most_dlogp: float | None = None
+    """What the largest difference at a position stays below at nine of ten positions, in nats."""
     mean_dlogp: float | None = None
     kl: float | None = None
     """Kullback-Leibler divergence, in nats a position."""

@@ -1,4 +1,4 @@
-"""Models of text and pictures whose text part alone is trained.
+"""What config.json says of a model's parts: text and pictures, of which the text is trained alone, and experts.
 
 mlx-community's Gemma 3 comes as a model of text and pictures: its text weights are called `language_model.*` and its
 settings stand in `text_config`, sparsely, because the wrapper has defaults of its own. The text part is trained only,
@@ -22,6 +22,14 @@ GEMMA3_DEFAULTS = {
 }
 """What the wrapper takes where text_config says nothing: transformers' Gemma3TextConfig, mlx-lm's gemma3.py."""
 WRAPPER_KEYS = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "quantization", "quantization_config")
+
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def is_mixture(config: Mapping[str, object]) -> bool:
+    """Whether a config.json is that of a mixture of experts."""
+    counts = (config.get(key) for key in EXPERT_COUNTS)
+    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def is_wrapped(config: Mapping[str, object]) -> bool:

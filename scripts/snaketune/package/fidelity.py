@@ -21,8 +21,10 @@ from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
-from snaketune.package import fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
-from snaketune.package.fidelity_probes import Gain, ProbeLimits, ProbeResult, ProbeSet
+from snaketune.model.wrapped import is_mixture
+from snaketune.package import fidelity_checks, fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
+from snaketune.package.fidelity_checks import Gain
+from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
 from snaketune.runtime.machine import this_machine
 from snaketune.tokens.chat_template import Renderer
 
@@ -71,7 +73,11 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
     fused = files.read_json(inputs.fused, FusedManifest)
     renderer, rows = _renderer(inputs, settings), list(files.read_jsonl(inputs.rows))
     limits = ProbeLimits(
-        settings.rows, settings.num_prompts, settings.max_new_tokens, in_memory=_fits_in_memory(fused.parameters)
+        settings.rows,
+        settings.num_prompts,
+        settings.max_new_tokens,
+        in_memory=_fits_in_memory(fused.parameters),
+        mixture=is_mixture(files.read_json(Path(fused.folder) / "config.json")),
     )
     vocabulary = len(renderer.tokenizer)
     whole = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=vocabulary)
@@ -147,11 +153,13 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
     if result.completions:
         margin = fidelity_probes.divergence_margin(adapter, result, probes.stop_ids)
         facts = msgspec.structs.replace(facts, divergence_margin=margin)
-    check = fidelity_probes.logprob_check("fused", "adapter", facts)
+    mixture = probes.limits.mixture
+    check = fidelity_checks.logprob_check("fused", "adapter", facts, mixture=mixture)
     merged = None
     if not check.passed or fused.dtype != "float16":
         merged = _probe_rounded(folder, over_base, fused.dtype, probes)
-        check = fidelity_probes.logprob_check("fused", "rounded", fidelity_probes.distance(merged, result))
+        distance = fidelity_probes.distance(merged, result)
+        check = fidelity_checks.logprob_check("fused", "rounded", distance, mixture=mixture)
     variants = {"base": base, "adapter": adapter, "fused": result} | ({"rounded": merged} if merged else {})
     measured = {name: _Measured(found, VariantFidelity(), []) for name, found in variants.items()}
     return measured | {"fused": _Measured(result, facts, [check])}
@@ -204,11 +212,7 @@ def _measure_gguf(
     renderer: Renderer,
     threads: int,
 ) -> _Measured:
-    """A GGUF compared with the adapter, and the checks of what it reads and writes.
-
-    A 16-bit one that is too far from the adapter for its rounding to be told from a mistake is compared with a second
-    merge in its own format.
-    """
+    """A GGUF compared with the adapter, and the checks of what it reads and writes."""
     name = f"gguf-{gguf_type(path)}"
     size = Path(path).stat().st_size
     context_length = probes.max_length() + probes.limits.max_new_tokens
@@ -217,7 +221,7 @@ def _measure_gguf(
         header = gguf_conversion.read(path)
         model = load_gguf(path, LoadOptions(context_length=context_length, threads=threads, exact=True))
     except PackageError as error:
-        return _Measured(None, VariantFidelity(bytes=size), [fidelity_probes.load_check(name, str(error))])
+        return _Measured(None, VariantFidelity(bytes=size), [fidelity_checks.load_check(name, str(error))])
     try:
         facts, checks = _measure_text(model, header, name, probes, renderer)
         result = fidelity_probes.run_probes(model, probes, generate=probes.limits.in_memory)
@@ -227,12 +231,7 @@ def _measure_gguf(
     assert adapter is not None
     compared = fidelity_probes.compare("adapter", adapter, result)
     if gguf_type(path) in SIXTEEN_BIT:
-        check = fidelity_probes.logprob_check(name, "adapter", compared)
-        if not check.passed and not compared.not_finite:
-            dtype = "bfloat16" if "bf16" in header.tensor_types() else "float16"
-            merged = _probe_rounded(read_manifest(inputs.model).folder, _over_base(inputs, probes), dtype, probes)
-            check = fidelity_probes.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
-        checks.append(check)
+        checks.append(_sixteen_bit_check(name, header, inputs, adapter, result, probes))
     facts = msgspec.structs.replace(
         compared,
         greedy_as_adapter=compared.greedy_same,
@@ -246,6 +245,31 @@ def _measure_gguf(
     return _Measured(result, facts, checks)
 
 
+def _sixteen_bit_check(
+    name: str,
+    header: gguf_conversion.GGUFHeader,
+    inputs: FidelityInputs,
+    adapter: ProbeResult,
+    result: ProbeResult,
+    probes: ProbeSet,
+) -> FidelityCheck:
+    """Whether a 16-bit GGUF with this result is the adapter.
+
+    One that is too far from it for its rounding to be told from a mistake is compared with a second merge in its own
+    format; one of a mixture of experts may be as far from the adapter as that merge is.
+    """
+    mixture, compared = probes.limits.mixture, fidelity_probes.distance(adapter, result)
+    check = fidelity_checks.logprob_check(name, "adapter", compared, mixture=mixture)
+    if check.passed or compared.not_finite:
+        return check
+    dtype = "bfloat16" if "bf16" in header.tensor_types() else "float16"
+    merged = _probe_rounded(read_manifest(inputs.model).folder, _over_base(inputs, probes), dtype, probes)
+    if mixture:
+        limit = fidelity_checks.noise_limit(fidelity_probes.distance(adapter, merged))
+        return fidelity_checks.logprob_check(name, "adapter", compared, mixture=True, limit=limit)
+    return fidelity_checks.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
+
+
 def _measure_text(
     model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, probes: ProbeSet, renderer: Renderer
 ) -> tuple[VariantFidelity, list[FidelityCheck]]:
@@ -257,11 +281,11 @@ def _measure_text(
     in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
     count = len(probes.conversations)
     checks = [
-        fidelity_probes.load_check(name, None),
-        fidelity_probes.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
-        fidelity_probes.template_check(name, template, count),
-        fidelity_probes.modelfile_check(name, in_modelfile, count),
-        fidelity_probes.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
+        fidelity_checks.load_check(name, None),
+        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
+        fidelity_checks.template_check(name, template, count),
+        fidelity_checks.modelfile_check(name, in_modelfile, count),
+        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
     ]
     return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
 

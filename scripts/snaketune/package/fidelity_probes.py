@@ -1,8 +1,8 @@
-"""The probes that every form of a model is given, and the checks that compare two forms' results.
+"""The probes that every form of a model is given, and the distances between two forms' results.
 
 Every form reads the same rows and completes the same prompts: the trained adapter over its base, the fused model, each
 GGUF. The results are next-token distributions at chosen positions, the log-probability of the reference responses, and
-greedy completions. A check holds what was found, what is allowed, and whether it passes.
+greedy completions.
 """
 
 from __future__ import annotations
@@ -15,129 +15,13 @@ import msgspec
 import numpy as np
 
 from snaketune.contracts.data import DataRecord, Message
-from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
+from snaketune.contracts.package import VariantFidelity
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel
+from snaketune.package.fidelity_checks import ERRORS, MOST_POSITIONS
 from snaketune.package.modelfile import uses_tools
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Renderer
-
-MAX_DLOGP = 0.05
-"""Largest difference of a log-probability between two 16-bit forms of one model, both computed in float32."""
-MIN_GAIN = 0.005
-"""Nats a token: where the adapter gained less than this over its base, a share of it is noise."""
-ERRORS = 2.0  # standard errors by which a share must miss its minimum to be below it
-SAME_SHARE = 0.05  # of the gain, between two merges that are rounded alike
-
-
-def load_check(variant: str, problem: str | None) -> FidelityCheck:
-    """Whether llama.cpp loads the file at all."""
-    message = problem or "llama.cpp loads it"
-    return _check("loads", variant, (0 if problem else 1, 1), not problem, message)
-
-
-def token_check(variant: str, parity: TokenParity, bos: tuple[int | None, int | None]) -> FidelityCheck:
-    """No text may become other token ids; bos: the begin token that is expected, and the one that was found."""
-    expected, found = bos
-    count = parity.differences + (expected != found)
-    message = f"{parity.differences} of {parity.texts} texts become other token ids"
-    if expected != found:
-        message += f"; the begin token is {found} instead of {expected}"
-    if parity.examples:
-        message += f", for instance {parity.examples[0].text!r}"
-    return _check("tokens", variant, (count, 0), count == 0, message)
-
-
-def template_check(variant: str, differences: int, conversations: int) -> FidelityCheck:
-    """The chat template in the file must render every conversation as it was trained."""
-    message = f"{differences} of {conversations} conversations are rendered differently by the file's own chat template"
-    return _check("template", variant, (differences, 0), differences == 0, message)
-
-
-def modelfile_check(variant: str, differences: int | None, conversations: int) -> FidelityCheck:
-    """What Ollama puts before the answer must be what was trained."""
-    if differences is None:
-        message = "the Modelfile has no template of its own: Ollama uses the one in the GGUF, which is not checked here"
-        return _check("modelfile", variant, (None, 0), True, message)
-    message = f"{differences} of {conversations} prompts are rendered differently by the Modelfile's template"
-    return _check("modelfile", variant, (differences, 0), differences == 0, message)
-
-
-def stop_token_check(variant: str, missing: list[str]) -> FidelityCheck:
-    """llama.cpp must know the token at which an answer ends, or it goes on."""
-    message = "llama.cpp stops where an answer ends"
-    if missing:
-        message = f"llama.cpp would not stop at {', '.join(map(repr, missing))}, with which trained answers end"
-    return _check("stops", variant, (len(missing), 0), not missing, message)
-
-
-def logprob_check(variant: str, baseline: str, distance: VariantFidelity) -> FidelityCheck:
-    """A 16-bit form of the model must be the model."""
-    value = distance.max_dlogp if distance.max_dlogp is not None else math.inf
-    message = f"the largest difference of a log-probability to {baseline} is {value:.4f}"
-    if distance.not_finite:
-        message += f", and {distance.not_finite} distributions are not finite"
-    return _check("logprobs", variant, (value, MAX_DLOGP), value <= MAX_DLOGP and not distance.not_finite, message)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The log-probabilities (nats) of all reference responses under the base and under the adapter over it."""
-
-    base: float
-    adapter: float
-    num_tokens: int
-
-    def per_token(self) -> float:
-        """What the adapter gained over its base, in nats a token."""
-        return (self.adapter - self.base) / max(self.num_tokens, 1)
-
-    def share(self, logprob: float) -> float:
-        """The share of the gain that a variant with this log-probability retains."""
-        return (logprob - self.base) / (self.adapter - self.base)
-
-    def retained_check(
-        self,
-        variant: str,
-        logprob: float,
-        minimum: float,
-        *,
-        error: float = 0.0,
-        rounded: tuple[str, float] | None = None,
-    ) -> FidelityCheck:
-        """Check the share of the gain that a variant with this log-probability retains.
-
-        error: the standard error of that share; a share that so few rows cannot tell from the minimum passes. rounded:
-        for a folder in the base's own format, that format and the log-probability of another merge in it: losing as
-        much as that is no fault of the folder.
-        """
-        if not math.isfinite(logprob):
-            return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
-        gain = self.per_token()
-        if gain < MIN_GAIN:
-            message = f"the adapter gained {gain:.4f} nats a token over its base here, too little to take a share of it"
-            return _check("gain", variant, (None, minimum), True, message)
-        share = self.share(logprob)
-        message = f"{share:.1%} of the adapter's gain of {gain:.3f} nats a token is retained"
-        passed = share >= minimum
-        if not passed and rounded is not None and abs(share - self.share(rounded[1])) <= SAME_SHARE:
-            passed = True
-            message += (
-                f": {rounded[0]}, the base's own format, rounds the rest away. The GGUF files are made from the merge "
-                "before this rounding; for a folder that loses less set model.dtype: float16"
-            )
-        elif not passed and share + ERRORS * error >= minimum:
-            passed = True
-            message += f", give or take {ERRORS * error:.1%}: these rows cannot tell it from {minimum:.0%}"
-        return _check("gain", variant, (round(share, 6), minimum), passed, message)
-
-
-def _check(
-    check: str, variant: str, value_and_limit: tuple[float | None, float], passed: bool, message: str
-) -> FidelityCheck:
-    value, limit = value_and_limit
-    return FidelityCheck(check=check, variant=variant, value=value, limit=limit, passed=bool(passed), message=message)
-
 
 MAX_TOKENS = 512  # of a row that are read
 MAX_BYTES = 256 << 20  # of distributions kept to compare with
@@ -153,7 +37,8 @@ class ProbeLimits:
     """How many rows and prompts are taken, and how long completions may be.
 
     in_memory: whether the model fits into memory in float32; if not, a few short rows and no prompts are taken.
-    tokens: of all rows together, where fewer are enough for a first look.
+    tokens: of all rows together, where fewer are enough for a first look. mixture: whether the model is one of experts,
+    whose routing is undecided at some positions.
     """
 
     rows: int
@@ -161,6 +46,7 @@ class ProbeLimits:
     max_new_tokens: int
     in_memory: bool = True
     tokens: int | None = None
+    mixture: bool = False
 
     def first_look(self, parameters: int) -> ProbeLimits:
         """The same for a first look at a model with so many weights, at a cost that does not grow with them."""
@@ -236,7 +122,7 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
     return ProbeSet(
         rows=ids,
         targets=[[i for i, hit in enumerate(row.trained[:max_tokens]) if hit and i] for row in rendered],
-        compared_positions=_compared_positions(ids, vocab_size),
+        compared_positions=compared_positions(ids, vocab_size),
         prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
         texts=texts + [row["text"] for row in chosen if "text" in row],
         conversations=[row["messages"] for row in chats],
@@ -263,16 +149,36 @@ def _prompt(renderer: Renderer, row: DataRecord) -> list[int]:
     return renderer.prompt(messages[:last], row.get("tools"))[-MAX_TOKENS:]
 
 
-def _compared_positions(rows: list[list[int]], vocab_size: int) -> list[list[int]]:
-    """Positions spread evenly over all rows, as many as MAX_BYTES holds distributions."""
-    total = sum(len(row) for row in rows)
+def compared_positions(rows: list[list[int]], vocab_size: int) -> list[list[int]]:
+    """Positions spread evenly over all that are no other row's too, as many as MAX_BYTES holds distributions."""
+    own = _own_positions(rows)
+    total = sum(map(len, own))
     budget = min(MAX_POSITIONS, max(1, MAX_BYTES // (4 * vocab_size)), total)
     chosen = {i * total // budget for i in range(budget)}
     positions, start = [], 0
-    for row in rows:
-        positions.append([i for i in range(len(row)) if start + i in chosen])
+    for row in own:
+        positions.append([position for i, position in enumerate(row) if start + i in chosen])
         start += len(row)
     return positions
+
+
+def _own_positions(rows: list[list[int]]) -> list[list[int]]:
+    """The positions of each row up to which it is not the beginning of an earlier one.
+
+    What a chat template puts before every conversation would else be compared in every row, and one near-tie there
+    counted as often.
+    """
+    known: dict[tuple[int, int], int] = {}  # (what was read so far, the next id): what is read then
+    own: list[list[int]] = []
+    for row in rows:
+        read, new = 0, []
+        for position, token in enumerate(row):
+            before = len(known)
+            read = known.setdefault((read, token), before + 1)
+            if len(known) > before:
+                new.append(position)
+        own.append(new)
+    return own
 
 
 def run_probes(
@@ -370,10 +276,12 @@ def distance(baseline: ProbeResult, other: ProbeResult) -> VariantFidelity:
     width = min(baseline.distributions.shape[1], other.distributions.shape[1])
     ours, theirs = baseline.distributions[:, :width], other.distributions[:, :width]
     gap = np.abs(ours - theirs)
+    largest = np.nanmax(gap, axis=-1, initial=0.0)
     kl_sum = float(np.nansum(np.exp(ours, dtype=np.float64) * (ours - theirs)))
     positions = len(ours)
     return VariantFidelity(
-        max_dlogp=round(float(np.nanmax(gap, initial=0.0)), 6),
+        max_dlogp=round(float(largest.max(initial=0.0)), 6),
+        most_dlogp=round(float(np.quantile(largest, MOST_POSITIONS)), 6) if positions else None,
         mean_dlogp=round(float(np.nansum(gap, dtype=np.float64)) / max(gap.size, 1), 8),
         kl=round(max(kl_sum, 0.0) / max(positions, 1), 10),
         top1=round(int((ours.argmax(-1) == theirs.argmax(-1)).sum()) / max(positions, 1), 6),

@@ -7,7 +7,9 @@ from pathlib import Path
 import families
 import pytest
 from packaged_models import Chain, make_chain
+from snaketune import files
 from snaketune.config.sections import OllamaConfig
+from snaketune.model.wrapped import is_mixture
 from snaketune.package import gguf_conversion, modelfile
 
 QUICK = ("llama-bpe", "gemma2")
@@ -18,7 +20,10 @@ def assert_faithful(chain: Chain, target: Path) -> None:
     record = chain.check(target)
     assert record.passed, [check.message for check in record.checks if not check.passed]
     f16 = record.variants["gguf-f16"]
-    assert f16.max_dlogp <= 0.05
+    mixture = is_mixture(files.read_json(chain.folder / "fused" / "config.json"))
+    # a random router is nearly undecided at one position in some hundred: there rounding may choose another expert
+    assert (f16.most_dlogp if mixture else f16.max_dlogp) <= 0.05
+    assert f16.kl < 1e-5
     assert f16.top1 > 0.99
     assert f16.greedy_same >= 3
     assert f16.greedy_total == 4

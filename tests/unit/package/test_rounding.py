@@ -10,7 +10,8 @@ from snaketune import files
 from snaketune.contracts.package import Fidelity, Rounding
 from snaketune.engines.mlx import merging
 from snaketune.package import fused_model
-from snaketune.package.fidelity_probes import Gain, ProbeResult, is_decided, share_error
+from snaketune.package.fidelity_checks import Gain
+from snaketune.package.fidelity_probes import ProbeResult, is_decided, share_error
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from typing import Any
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
+from snaketune.model.wrapped import is_mixture
 from snaketune.runtime.machine import DeviceInfo
 
 SHIM = Path(__file__).resolve().parents[4] / "vendor" / "libblas_shim.so"
@@ -69,14 +70,11 @@ COMPLETION_BATCH = 32
 """Completions that are generated at once."""
 FUSABLE_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 """Mixtures of experts whose stacked weights `export.unstack_experts` can name, by config.json's model_type."""
-EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
     """Raise ModelError for a mixture of experts whose weights cannot be named as llama.cpp reads them."""
-    counts = (config.get(key) for key in EXPERT_COUNTS)
-    is_mixture = any(isinstance(count, int) and count > 1 for count in counts)
-    if is_mixture and config.get("model_type") not in FUSABLE_MIXTURES:
+    if is_mixture(config) and config.get("model_type") not in FUSABLE_MIXTURES:
         raise ModelError(
             f"mixtures of experts of the type {config.get('model_type')} cannot be fused",
             where=str(folder),

@@ -10,6 +10,7 @@ from typing import Any
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
+from snaketune.model.wrapped import is_mixture
 from snaketune.runtime.machine import DeviceInfo
 
 LOSS_SLICE_BYTES = 64 << 20
@@ -18,13 +19,11 @@ FLAT_CHUNK = 1 << 19
 """Weights that an optimizer step works through at once."""
 COMPLETION_BATCH = 32
 """Completions that are generated at once."""
-EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
     """Raise ModelError for a mixture of experts: transformers stacks their weights, which no adapter here reaches."""
-    counts = (config.get(key) for key in EXPERT_COUNTS)
-    if any(isinstance(count, int) and count > 1 for count in counts):
+    if is_mixture(config):
         raise ModelError(
             f"the torch engine does not train mixtures of experts ({config.get('model_type')})",
             where=str(folder),

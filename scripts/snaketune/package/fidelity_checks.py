@@ -1,0 +1,142 @@
+"""The checks of fidelity: what a form of a model may differ by, and the sentence that says what was found.
+
+A check holds what was found, what is allowed, and whether it passes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
+
+MAX_DLOGP = 0.05
+"""Largest difference of a log-probability between two 16-bit forms of one model, both computed in float32."""
+MOST_POSITIONS = 0.9
+"""Of a mixture of experts this share of positions is held to MAX_DLOGP: where two experts are nearly tied, rounding
+chooses the other one, and the log-probabilities there and after it move by more than any mistake would."""
+NOISE_MULTIPLE = 2.0  # by which such a form may be further from the adapter than another merge that is rounded alike
+MIN_GAIN = 0.005
+"""Nats a token: where the adapter gained less than this over its base, a share of it is noise."""
+ERRORS = 2.0  # standard errors by which a share must miss its minimum to be below it
+SAME_SHARE = 0.05  # of the gain, between two merges that are rounded alike
+
+
+def load_check(variant: str, problem: str | None) -> FidelityCheck:
+    """Whether llama.cpp loads the file at all."""
+    message = problem or "llama.cpp loads it"
+    return _check("loads", variant, (0 if problem else 1, 1), not problem, message)
+
+
+def token_check(variant: str, parity: TokenParity, bos: tuple[int | None, int | None]) -> FidelityCheck:
+    """No text may become other token ids; bos: the begin token that is expected, and the one that was found."""
+    expected, found = bos
+    count = parity.differences + (expected != found)
+    message = f"{parity.differences} of {parity.texts} texts become other token ids"
+    if expected != found:
+        message += f"; the begin token is {found} instead of {expected}"
+    if parity.examples:
+        message += f", for instance {parity.examples[0].text!r}"
+    return _check("tokens", variant, (count, 0), count == 0, message)
+
+
+def template_check(variant: str, differences: int, conversations: int) -> FidelityCheck:
+    """The chat template in the file must render every conversation as it was trained."""
+    message = f"{differences} of {conversations} conversations are rendered differently by the file's own chat template"
+    return _check("template", variant, (differences, 0), differences == 0, message)
+
+
+def modelfile_check(variant: str, differences: int | None, conversations: int) -> FidelityCheck:
+    """What Ollama puts before the answer must be what was trained."""
+    if differences is None:
+        message = "the Modelfile has no template of its own: Ollama uses the one in the GGUF, which is not checked here"
+        return _check("modelfile", variant, (None, 0), True, message)
+    message = f"{differences} of {conversations} prompts are rendered differently by the Modelfile's template"
+    return _check("modelfile", variant, (differences, 0), differences == 0, message)
+
+
+def stop_token_check(variant: str, missing: list[str]) -> FidelityCheck:
+    """llama.cpp must know the token at which an answer ends, or it goes on."""
+    message = "llama.cpp stops where an answer ends"
+    if missing:
+        message = f"llama.cpp would not stop at {', '.join(map(repr, missing))}, with which trained answers end"
+    return _check("stops", variant, (len(missing), 0), not missing, message)
+
+
+def logprob_check(
+    variant: str, baseline: str, distance: VariantFidelity, *, mixture: bool = False, limit: float = MAX_DLOGP
+) -> FidelityCheck:
+    """A 16-bit form of the model must be the model; mixture: of experts, at MOST_POSITIONS of the positions."""
+    found = distance.most_dlogp if mixture else distance.max_dlogp
+    value = found if found is not None else math.inf
+    message = f"the largest difference of a log-probability to {baseline} is {value:.4f}"
+    if mixture:
+        message = f"at {MOST_POSITIONS:.0%} of the positions no log-probability differs from {baseline} by more than "
+        message += f"{value:.4f} (the experts of a mixture can change hands at the others)"
+    if distance.not_finite:
+        message += f", and {distance.not_finite} distributions are not finite"
+    return _check("logprobs", variant, (value, limit), value <= limit and not distance.not_finite, message)
+
+
+def noise_limit(rounding: VariantFidelity) -> float:
+    """How far a mixture's 16-bit form may be from the adapter; rounding: the distance of a merge rounded alike."""
+    return max(MAX_DLOGP, NOISE_MULTIPLE * (rounding.most_dlogp or 0.0))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The log-probabilities (nats) of all reference responses under the base and under the adapter over it."""
+
+    base: float
+    adapter: float
+    num_tokens: int
+
+    def per_token(self) -> float:
+        """What the adapter gained over its base, in nats a token."""
+        return (self.adapter - self.base) / max(self.num_tokens, 1)
+
+    def share(self, logprob: float) -> float:
+        """The share of the gain that a variant with this log-probability retains."""
+        return (logprob - self.base) / (self.adapter - self.base)
+
+    def retained_check(
+        self,
+        variant: str,
+        logprob: float,
+        minimum: float,
+        *,
+        error: float = 0.0,
+        rounded: tuple[str, float] | None = None,
+    ) -> FidelityCheck:
+        """Check the share of the gain that a variant with this log-probability retains.
+
+        error: the standard error of that share; a share that so few rows cannot tell from the minimum passes. rounded:
+        for a folder in the base's own format, that format and the log-probability of another merge in it: losing as
+        much as that is no fault of the folder.
+        """
+        if not math.isfinite(logprob):
+            return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
+        gain = self.per_token()
+        if gain < MIN_GAIN:
+            message = f"the adapter gained {gain:.4f} nats a token over its base here, too little to take a share of it"
+            return _check("gain", variant, (None, minimum), True, message)
+        share = self.share(logprob)
+        message = f"{share:.1%} of the adapter's gain of {gain:.3f} nats a token is retained"
+        passed = share >= minimum
+        if not passed and rounded is not None and abs(share - self.share(rounded[1])) <= SAME_SHARE:
+            passed = True
+            message += (
+                f": {rounded[0]}, the base's own format, rounds the rest away. The GGUF files are made from the merge "
+                "before this rounding; for a folder that loses less set model.dtype: float16"
+            )
+        elif not passed and share + ERRORS * error >= minimum:
+            passed = True
+            message += f", give or take {ERRORS * error:.1%}: these rows cannot tell it from {minimum:.0%}"
+        return _check("gain", variant, (round(share, 6), minimum), passed, message)
+
+
+def _check(
+    check: str, variant: str, value_and_limit: tuple[float | None, float], passed: bool, message: str
+) -> FidelityCheck:
+    value, limit = value_and_limit
+    return FidelityCheck(check=check, variant=variant, value=value, limit=limit, passed=bool(passed), message=message)
