@@ -106,6 +106,8 @@ def tools(count: int, seed: int) -> list[dict[str, Any]]:
 
 SAME = 0.01  # nats, where two seeds happen to agree
 NUM_ROWS = {"alpaca": 96, "sharegpt": 96, "tools": 16}  # those with tools are seven times as long
+# so that there are two dozen steps all the same: transformers' first one has a rate of 0, which tells among eight
+FEWER_A_STEP = {"tools": {"per_device_train_batch_size": 2, "num_train_epochs": 6}}
 KINDS = {"alpaca": alpaca, "sharegpt": sharegpt, "tools": tools}
 REGISTRY = {
     "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}},
@@ -126,13 +128,17 @@ class Side:
             write_json(folder / f"{split}.json", KINDS[kind](count, seed))
             registry[split] = {"file_name": f"{split}.json", **REGISTRY[kind]}
         write_json(folder / "dataset_info.json", registry)
-        self.theirs = SETTINGS | {
-            "model_name_or_path": str(self.base),
-            "template": template,
-            "dataset": "train",
-            "dataset_dir": str(folder),
-            "output_dir": str(folder / "out"),
-        }
+        self.theirs = (
+            SETTINGS
+            | FEWER_A_STEP.get(kind, {})
+            | {
+                "model_name_or_path": str(self.base),
+                "template": template,
+                "dataset": "train",
+                "dataset_dir": str(folder),
+                "output_dir": str(folder / "out"),
+            }
+        )
 
     def run(self, task: str, out: Path, **changed: Any) -> None:
         """Let LLaMA-Factory do its part."""
@@ -229,7 +235,7 @@ def test_the_validation_loss_is_that_of_llama_factory_within_the_spread_of_the_s
     rows = side.rendered(settings)
     for split, found in rows.items():
         write_store(side.folder / f"{split}.safetensors", ((row, 1.0) for row in found))
-    seeds = (1, 2) if side.kind == "tools" else (1, 2, 3)
+    seeds = (1, 2, 3)
     ours = [loss(side.base, rows["valid"], train(side, settings, seed)) for seed in seeds]
     theirs = []
     for seed in (41 + seed for seed in seeds):
