@@ -1,4 +1,4 @@
-"""Source archives of other tools, as their makers published them: fetched with pip, checked, and kept for later runs."""
+"""Source archives of other tools as their makers published them: fetched with pip, checked, kept for later runs."""
 
 from __future__ import annotations
 
