@@ -33,6 +33,7 @@ rule forecast_run:
                     "name": one.name,
                     "train": tracked_train(one) | pick(one.train, "memory_limit"),
                     "model": one.model,
+                    "seed": one.seed,
                 }
                 for one in this_run.experiments.values()
             ],

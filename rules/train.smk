@@ -54,7 +54,7 @@ rule train_adapter:
         config=tracked(
             train=lambda wildcards: tracked_train(experiment_of(wildcards)),
             model=lambda wildcards: pick(experiment_of(wildcards).model, "dtype"),
-            seed=CONFIG["seed"],
+            seed=lambda wildcards: experiment_of(wildcards).seed,
         ),
         untracked=untracked(train=lambda wildcards: untracked_train(experiment_of(wildcards))),
         code=training_code("train_adapter", "mlx"),
@@ -114,7 +114,7 @@ rule select_experiment:
     params:
         config=tracked(
             experiments=[
-                {"experiment": one.name, "train": tracked_train(one), "model": one.model}
+                {"experiment": one.name, "train": tracked_train(one), "model": one.model, "seed": one.seed}
                 | this_run.candidate_files(one.name)
                 for one in this_run.experiments.values()
             ],

@@ -1,8 +1,9 @@
 """Named experiments: `experiments` and `grid` of the configuration, expanded into complete settings; and their hosts.
 
-An override names keys of the `train` and `model` sections, whose names do not meet: `{rank: 8, base: demo}`. Every
-entry of `experiments` is one experiment, and so is every crossing of the lists of `grid`; without either there is one
-called `main`. Runs while the Snakefile is parsed, so each distinct value is checked against the schema once.
+An override names keys of the `train` and `model` sections, whose names do not meet, and the training's `seed`:
+`{rank: 8, base: demo, seed: 2}`. Every entry of `experiments` is one experiment, and so is every crossing of the lists
+of `grid`; without either there is one called `main`. A list of seeds in `grid` is crossed with `experiments` too. Runs
+while the Snakefile is parsed, so each distinct value is checked against the schema once.
 `train.workers` is checked against `train.hosts`, over which the worker processes of a training are spread.
 """
 
@@ -76,6 +77,8 @@ def host_list(hosts: Hosts) -> list[str]:
 
 MAIN = "main"
 SECTIONS = {"train": TrainConfig, "model": ModelConfig}
+SEED = "seed"
+"""The one key of an override that stands in no section; it is of the training alone: rows and answers stay the same."""
 LONGEST_NAME = 60
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Override = Mapping[str, object]  # keys of train and model, with values as they stand in the configuration
@@ -83,16 +86,17 @@ Validator = Callable[[str, object, str], tuple[str, object]]
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """A named variation of the `train` and `model` sections, complete."""
+    """A named variation of the `train` and `model` sections, complete, and the seed of its training."""
 
     name: str
     train: TrainConfig
     model: ModelConfig
+    seed: int
 
     @property
     def settings(self) -> dict[str, object]:
-        """The keys of both sections side by side, as in an override."""
-        return msgspec.to_builtins(self.train) | msgspec.to_builtins(self.model)
+        """The keys of both sections and the seed side by side, as in an override."""
+        return msgspec.to_builtins(self.train) | msgspec.to_builtins(self.model) | {SEED: self.seed}
 
 
 def expand(config: RunConfig) -> dict[str, Experiment]:
@@ -103,7 +107,7 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     """
     validate = _validator()
     check_hosts(config.train.workers, config.train.hosts)
-    base = Experiment(name=MAIN, train=config.train, model=config.model)
+    base = Experiment(name=MAIN, train=config.train, model=config.model, seed=config.seed)
     found: dict[str, Experiment] = {}
     used_names: set[str] = set()
     for name, where, override in _overrides(config, validate):
@@ -122,12 +126,18 @@ def differences(experiments: Mapping[str, Override]) -> dict[str, dict[str, obje
 
 def _overrides(config: RunConfig, validate: Validator) -> Iterator[tuple[str, str, Override]]:
     """Each experiment's name, the configuration key it stands under, and its override."""
-    for name, override in config.experiments.items():
-        yield str(name), f"experiments.{name}", override or {}
     grid = {
         key: list({configuration.canonical(v): v for v in (validate(key, v, "grid")[1] for v in values)}.values())
         for key, values in config.grid.items()
     }
+    for name, override in config.experiments.items():
+        own = override or {}
+        points = [{SEED: seed} for seed in grid.get(SEED, []) if SEED not in own]
+        for point in points or [{}]:
+            named = f"{name}_{grid_point_name(point)}" if point else str(name)
+            yield named, f"experiments.{name}", {**own, **point}
+    if config.experiments and set(grid) == {SEED}:
+        return  # which says nothing but how often the named ones are trained
     for values in itertools.product(*grid.values()) if grid else ():
         point = dict(zip(grid, values, strict=True))
         yield grid_point_name(point), "grid", point
@@ -135,7 +145,7 @@ def _overrides(config: RunConfig, validate: Validator) -> Iterator[tuple[str, st
 
 def _validator() -> Validator:
     """A function from (key, value, where) to (section, value as the schema wants it), remembering what it has seen."""
-    sections = {key: section for section in SECTIONS for key in root().properties[section].properties}
+    sections = {key: section for section in SECTIONS for key in root().properties[section].properties} | {SEED: ""}
     seen: dict[tuple[str, str], tuple[str, object]] = {}
 
     def validate(key: str, value: object, where: str) -> tuple[str, object]:
@@ -143,13 +153,14 @@ def _validator() -> Validator:
             raise ConfigError(
                 f"there is no such key{suggest_override(key, sections)}",
                 where=f"{where}.{key}",
-                why="An experiment overrides keys of train and model",
+                why="An experiment overrides keys of train and model, and the seed",
                 fix=f"Keys allowed here: {', '.join(sections)}",
             )
         known = (key, configuration.canonical(value))
         if known not in seen:
             section = sections[key]
-            seen[known] = section, configuration.validate_value(value, f"{section}.{key}", f"{where}.{key}")
+            named = f"{section}.{key}" if section else key
+            seen[known] = section, configuration.validate_value(value, named, f"{where}.{key}")
         return seen[known]
 
     return validate
@@ -164,6 +175,7 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
     sections: dict[str, dict[str, object]] = {
         "train": msgspec.to_builtins(base.train),
         "model": msgspec.to_builtins(base.model),
+        "": {SEED: base.seed},
     }
     for key, given in override.items():
         section, value = validate(key, given, where)
@@ -176,6 +188,7 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
         name=name,
         train=msgspec.convert(sections["train"], TrainConfig),
         model=msgspec.convert(sections["model"], ModelConfig),
+        seed=msgspec.convert(sections[""][SEED], int),
     )
     check_hosts(overridden.train.workers, overridden.train.hosts, where)
     return overridden

@@ -23,6 +23,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     experiment: str
     train: dict[str, object]
     model: dict[str, object]
+    seed: int
     summary: str
     adapter: str
     adapter_config: str

@@ -54,7 +54,7 @@ def run(config: SelectionConfig, outputs: SelectionOutputs) -> Selection:
     summaries = {name: read_summary(one.summary) for name, one in candidates.items()}
     scores = {name: _score(one.scores, config.metric) for name, one in candidates.items() if one.scores}
     found = select(summaries, config.tolerance, config.metric, scores)
-    settings = differences({name: one.train | one.model for name, one in candidates.items()})
+    settings = differences({name: one.train | one.model | {"seed": one.seed} for name, one in candidates.items()})
     results = [msgspec.structs.replace(one, settings=settings[one.experiment]) for one in found.experiments]
     found = msgspec.structs.replace(found, experiments=results)
     _hand_on(candidates[found.experiment], outputs)

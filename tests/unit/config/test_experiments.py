@@ -137,3 +137,33 @@ def test_differences_name_only_what_is_not_the_same_everywhere():
         "a": {"rank": 8, "base": "demo"},
         "b": {"rank": 16, "base": "x/y"},
     }
+
+
+def test_a_list_of_seeds_trains_every_named_experiment_once_for_each_and_nothing_else():
+    found = expanded(experiments={"wide": {"rank": 48}, "plain": None}, grid={"seed": [7, 3]})
+    assert [(name, one.seed, one.train.rank) for name, one in found.items()] == [
+        ("wide_seed-7", 7, 48),
+        ("wide_seed-3", 3, 48),
+        ("plain_seed-7", 7, found["plain_seed-7"].train.rank),
+        ("plain_seed-3", 3, found["plain_seed-7"].train.rank),
+    ]
+
+
+def test_seeds_cross_the_other_lists_of_a_grid_and_an_experiment_with_a_seed_of_its_own_keeps_it():
+    found = expanded(experiments={"fixed": {"seed": 9}}, grid={"rank": [2, 4], "seed": [1, 2]})
+    assert {name: one.seed for name, one in found.items()} == {
+        "fixed": 9,
+        "rank-2_seed-1": 1,
+        "rank-2_seed-2": 2,
+        "rank-4_seed-1": 1,
+        "rank-4_seed-2": 2,
+    }
+
+
+def test_an_experiment_without_a_seed_has_that_of_the_run():
+    assert expanded(seed=12, experiments={"a": {"rank": 2}, "b": {}})["b"].seed == 12
+
+
+def test_a_seed_that_is_no_number_is_refused_where_it_stands():
+    assert "grid.seed" in refused(grid={"seed": ["one"]})
+    assert "experiments.a.seed" in refused(experiments={"a": {"seed": -1}})

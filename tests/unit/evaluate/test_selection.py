@@ -137,6 +137,7 @@ def selected(
                 "experiment": name,
                 "train": one.train,
                 "model": one.model,
+                "seed": one.seed,
                 **{kind: str(path) for kind, path in paths.items()},
             }
         )
