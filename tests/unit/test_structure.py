@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import structure
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # words of the earlier private dialect, each with the word of docs/glossary.md that stands for it now
 RETIRED = {
@@ -63,3 +66,10 @@ def test_retired_words_do_not_return_as_identifiers() -> None:
         for word in _words(name) & RETIRED.keys()
     ]
     assert not found, "\n".join(found)
+
+
+def test_nothing_that_the_set_up_builds_is_under_version_control() -> None:
+    """A link in the place of such a folder would be checked out over it, and delete what was built."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    built = (".venv", "vendor", ".trainers")
+    assert [name for name in listed.stdout.splitlines() if name.split("/")[0] in built] == []
