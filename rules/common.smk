@@ -1,7 +1,7 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, GPU; logs, benchmarks, scripts; tracked, untracked, code; pick, omit, one_of
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU; logs, benchmarks, scripts; tracked, untracked, code; pick, omit, one_of
 import os
 import re
 import sys
@@ -67,10 +67,11 @@ config.update(CONFIG)  # Snakemake's report and the processes of its jobs take t
 
 this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
+ENGINE = this_run.engine.name  # also the environment of the steps that compute with it
 GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
 
 # each step computes with this engine, and its code digest covers no other one
-os.environ[ENGINE_VARIABLE] = this_run.engine.name
+os.environ[ENGINE_VARIABLE] = ENGINE
 
 # the steps write what happens there, and the display of snakemake_logger_plugin_snaketune follows it
 os.environ[events.EVENTS_VARIABLE] = str(Path(RUN, "events.jsonl").absolute())

@@ -2,7 +2,7 @@
 # `snakemake --lint` wants rules and functions in files of their own.
 #
 # gives    GENERAL_SET, variant_inputs, answer_files
-# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
+# reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
 #          rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
 GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
 
@@ -25,8 +25,8 @@ def variant_inputs(wildcards):
         inputs["adapter"] = rules.train_pilot.output.adapter
         inputs["adapter_config"] = rules.train_pilot.output.adapter_config
     elif wildcards.variant == "adapter":
-        inputs["adapter"] = rules.select_experiment.output.adapter
-        inputs["adapter_config"] = rules.select_experiment.output.adapter_config
+        inputs["adapter"] = CHOSEN_ADAPTER
+        inputs["adapter_config"] = CHOSEN_ADAPTER_CONFIG
     return inputs
 
 

@@ -4,7 +4,7 @@
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
 #          <run>-lora.gguf, fidelity.json, and fidelity.passed after the gate
 # steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
-# reads    CHOSEN_BASE, rules.select_experiment (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
+# reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
 GGUF_TYPES = this_run.gguf_types
 F16_GGUF = ancient(this_run.gguf("f16"))  # an intermediate: made again where it is needed, which makes nothing stale
 CONVERTER_CODE = code("convert_gguf", "gguf")  # so what is made from the intermediate must track its code instead
@@ -26,8 +26,8 @@ rule fuse_adapter:
     """Merge the adapter into its base, in 16 bits."""
     input:
         model=CHOSEN_BASE,
-        adapter=rules.select_experiment.output.adapter,
-        adapter_config=rules.select_experiment.output.adapter_config,
+        adapter=CHOSEN_ADAPTER,
+        adapter_config=CHOSEN_ADAPTER_CONFIG,
         template=this_run.template_files,
     output:
         fused=directory(f"{RUN}/model/fused"),
@@ -37,14 +37,14 @@ rule fuse_adapter:
     benchmark:
         benchmarks("fuse_adapter")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     resources:
         gpu=GPU,
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
         config=tracked(model=pick(PILOT.model, "chat_template", "dtype")),
-        code=code("fuse_adapter", "mlx"),
+        code=code("fuse_adapter", ENGINE),
     script:
         scripts("fuse_adapter")
 
@@ -53,8 +53,8 @@ rule convert_gguf:
     """Convert the merged model to a 16-bit GGUF file, from base and adapter without rounding in between."""
     input:
         model=CHOSEN_BASE,
-        adapter=rules.select_experiment.output.adapter,
-        adapter_config=rules.select_experiment.output.adapter_config,
+        adapter=CHOSEN_ADAPTER,
+        adapter_config=CHOSEN_ADAPTER_CONFIG,
         manifest=rules.fuse_adapter.output.manifest,
         fused=ancient(rules.fuse_adapter.output.fused),  # the manifest says what is in it; of a folder only the time is seen
     output:
@@ -105,8 +105,8 @@ rule export_adapter:
     """Write the adapter alone, for transformers (PEFT) and for llama.cpp."""
     input:
         model=CHOSEN_BASE,
-        adapter=rules.select_experiment.output.adapter,
-        adapter_config=rules.select_experiment.output.adapter_config,
+        adapter=CHOSEN_ADAPTER,
+        adapter_config=CHOSEN_ADAPTER_CONFIG,
     output:
         peft=directory(f"{RUN}/model/peft"),
         lora=ensure(f"{RUN}/model/{this_run.name}-lora.gguf", non_empty=True),
@@ -153,8 +153,8 @@ rule check_fidelity:
     """Measure how faithful the fused model and each GGUF file are to base and adapter."""
     input:
         model=CHOSEN_BASE,
-        adapter=rules.select_experiment.output.adapter,
-        adapter_config=rules.select_experiment.output.adapter_config,
+        adapter=CHOSEN_ADAPTER,
+        adapter_config=CHOSEN_ADAPTER_CONFIG,
         manifest=rules.fuse_adapter.output.manifest,
         ggufs=[F16_GGUF, *(this_run.gguf(kind) for kind in GGUF_TYPES if kind != "f16")],
         rows=rules.split_rows.output.test,

@@ -70,7 +70,7 @@ rule train_pilot:
     benchmark:
         benchmarks("train_pilot")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
@@ -84,7 +84,7 @@ rule train_pilot:
             seed=CONFIG["seed"],
         ),
         untracked=untracked(train=untracked_train(PILOT)),
-        code=code("train_pilot", "mlx"),
+        code=code("train_pilot", ENGINE),
     script:
         scripts("train_pilot")
 
@@ -106,7 +106,7 @@ rule train_subset:
     benchmark:
         benchmarks("train_subset-{fraction}")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
@@ -121,7 +121,7 @@ rule train_subset:
             seed=CONFIG["seed"],
         ),
         untracked=untracked(train=untracked_train(PILOT)),
-        code=code("train_subset", "mlx"),
+        code=code("train_subset", ENGINE),
     script:
         scripts("train_subset")
 
@@ -151,7 +151,7 @@ rule decide_pilot:
     benchmark:
         benchmarks("decide_pilot")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
@@ -173,7 +173,7 @@ rule decide_pilot:
             gguf=CONFIG["package"]["gguf"],
             threads=CONFIG["threads"],
         ),
-        code=code("decide_pilot", "mlx"),
+        code=code("decide_pilot", ENGINE),
     script:
         scripts("decide_pilot")
 

@@ -25,7 +25,7 @@ rule forecast_run:
     benchmark:
         benchmarks("forecast_run")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     params:
         config=tracked(
             experiments=[
@@ -45,6 +45,6 @@ rule forecast_run:
             train={one.name: untracked_train(one) for one in this_run.experiments.values()},
             **pick(CONFIG["package"], "gguf", "adapter"),
         ),
-        code=code("forecast_run", "mlx"),
+        code=code("forecast_run", ENGINE),
     script:
         scripts("forecast_run")

@@ -4,7 +4,7 @@
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
 # steps    train_adapter, score_experiment (where select.metric is a metric of generated answers), select_experiment
-# gives    CHOSEN_BASE, the manifest of the chosen adapter's base, to the stages after it
+# gives    CHOSEN_ADAPTER, CHOSEN_ADAPTER_CONFIG and CHOSEN_BASE, the manifest of its base, to the stages after it
 # reads    rules.pass_pilot (pilot.smk), rules.split_rows (data.smk)
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
@@ -44,7 +44,7 @@ rule train_adapter:
     benchmark:
         benchmarks("train_adapter-{experiment}")
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=GPU,
@@ -57,7 +57,7 @@ rule train_adapter:
             seed=lambda wildcards: experiment_of(wildcards).seed,
         ),
         untracked=untracked(train=lambda wildcards: untracked_train(experiment_of(wildcards))),
-        code=training_code("train_adapter", "mlx"),
+        code=training_code("train_adapter", ENGINE),
     script:
         scripts("train_adapter")
 
@@ -127,3 +127,5 @@ rule select_experiment:
 
 
 CHOSEN_BASE = this_run.shared_base or rules.select_experiment.output.model
+CHOSEN_ADAPTER = rules.select_experiment.output.adapter
+CHOSEN_ADAPTER_CONFIG = rules.select_experiment.output.adapter_config

@@ -281,7 +281,7 @@ def adapt(
     rendered = [renderer.record(row) for row in rows]
     length = max(len(one.ids) for one in rendered)
     ids = mx.array([one.ids + [0] * (length - len(one.ids)) for one in rendered])
-    mask = mx.array([[float(hit) for hit in one.trained] + [0.0] * (length - len(one.ids)) for one in rendered])
+    mask = mx.array([[float(hit) for hit in one.loss_mask] + [0.0] * (length - len(one.ids)) for one in rendered])
 
     def loss(network: Any) -> Any:
         each = nn.losses.cross_entropy(network(ids[:, :-1]).astype(mx.float32), ids[:, 1:])

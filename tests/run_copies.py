@@ -171,7 +171,7 @@ def _general(number: int, variant: str, draw: random.Random) -> dict[str, Any]:
 
 def _likelihood(reference: str, per_token: float, tokens: int) -> dict[str, Any]:
     size = len(reference.encode())
-    return {"reference": reference, "logprob": per_token * tokens, "targets": tokens, "bytes": size}
+    return {"reference": reference, "logprob": per_token * tokens, "num_target_tokens": tokens, "bytes": size}
 
 
 def _score(folder: Path, variants: tuple[str, ...], config: dict[str, Any], compared: bool) -> None:

@@ -105,7 +105,7 @@ def mlx_lm(work: Path, seed: int) -> float:
     total = sum(
         float(loss.value(collate(valid, np.array([row]), MicroBatching(1, 10**6)))) for row in range(len(valid))
     )
-    return total / int(valid.targets.sum())
+    return total / int(valid.num_target_tokens.sum())
 
 
 if __name__ == "__main__":

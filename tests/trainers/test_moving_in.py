@@ -217,7 +217,7 @@ def test_ids_and_masks_are_those_of_llama_factory_but_for_what_the_page_names(si
     tokenizer = Renderer(side.base).tokenizer
     extra = set()
     for row, (ids, labels) in zip(ours, theirs, strict=True):
-        for token, is_ours, label in zip(ids, row.trained, labels, strict=True):
+        for token, is_ours, label in zip(ids, row.loss_mask, labels, strict=True):
             if is_ours != (label != -100):
                 assert not is_ours, "we train what they do not"
                 extra.add(tokenizer.decode([token]))
@@ -278,5 +278,5 @@ def loss(model: Path, rows: list[Rendered], adapter: Path | None) -> float:
     from snaketune.engines.mlx.language_model import load
 
     loaded = load(model, LoadOptions(exact=True, adapter=adapter))
-    scored = loaded.loglikelihood([LoglikelihoodRequest(row.ids, row.trained) for row in rows])  # type: ignore[union-attr]
-    return -sum(scored) / sum(sum(row.trained) for row in rows)
+    scored = loaded.loglikelihood([LoglikelihoodRequest(row.ids, row.loss_mask) for row in rows])  # type: ignore[union-attr]
+    return -sum(scored) / sum(sum(row.loss_mask) for row in rows)

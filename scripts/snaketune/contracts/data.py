@@ -194,13 +194,13 @@ class LengthClass(Record, frozen=True, kw_only=True):
 
 
 class SplitTokens(Record, frozen=True, kw_only=True):
-    """Rows and tokens of one split; trained_tokens: those with a loss."""
+    """Rows and tokens of one split; num_target_tokens: those with a loss."""
 
     rows: int
     cut: int
     dropped: int
     tokens: int
-    trained_tokens: int
+    num_target_tokens: int
     lengths: list[LengthClass]
 
 

@@ -81,9 +81,9 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     row: the id of the record, where one record has several predictions; cluster: the id of the first of
     the rows that this one depends on, absent for a row that stands alone. answer to cut are absent for a plain text,
     reference to bytes for a prompt without a reference. stopped: whether the model ended the answer itself; cut: tokens
-    that the prompt was truncated by. logprob: log-likelihood of the reference in nats; targets: the tokens that it sums
-    over; bytes: length of the reference in UTF-8. custom_values: of the custom metrics and of similarity, by name; they
-    are in scores.json and never in this file.
+    that the prompt was truncated by. logprob: log-likelihood of the reference in nats; num_target_tokens: how many
+    tokens it sums over; bytes: length of the reference in UTF-8. custom_values: of custom metrics and of similarity, by
+    name; they are in scores.json and never in this file.
     """
 
     id: str
@@ -97,7 +97,7 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     cut: int | None = None
     reference: str | None = None
     logprob: float | None = None
-    targets: int | None = None
+    num_target_tokens: int | None = None
     bytes: int | None = None
     custom_values: dict[str, float] = msgspec.field(default_factory=dict)
 

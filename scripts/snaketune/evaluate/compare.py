@@ -131,7 +131,8 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
 def is_comparable(metric: Metric, pair: PairedPredictions) -> bool:
     """Perplexity counts tokens, so only models that cut the answers into the same tokens may be compared by it."""
     return metric.name != "perplexity" or all(
-        a.targets == b.targets for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
+        a.num_target_tokens == b.num_target_tokens
+        for a, b in zip(pair.predictions, pair.baseline_predictions, strict=True)
     )
 
 

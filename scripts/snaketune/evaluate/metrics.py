@@ -165,7 +165,7 @@ class Perplexity(Metric):
     in_forgetting = True
 
     def row_statistics(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        return _ratios(map(_surprise, predictions), (one.targets or 0 for one in predictions))
+        return _ratios(map(_surprise, predictions), (one.num_target_tokens or 0 for one in predictions))
 
     def aggregate(self, sums: np.ndarray) -> np.ndarray:
         import numpy as np

@@ -287,7 +287,7 @@ class Predictor:
             found,
             reference=request.reference,
             logprob=self.log.entries[f"score:{name}"],
-            targets=sum(request.loss_mask),
+            num_target_tokens=sum(request.loss_mask),
             bytes=len(request.reference.encode("utf-8", "surrogatepass")),
         )
 

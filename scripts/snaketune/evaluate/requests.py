@@ -78,7 +78,7 @@ def row_requests(record: DataRecord, renderer: Renderer, prefix: Messages, turns
     row, category = str(record["id"]), record.get("category")
     if "text" in record:
         rendered = renderer.record(record)
-        yield EvalRequest(row, row, "", record["text"], category, rendered.ids, rendered.trained, None)
+        yield EvalRequest(row, row, "", record["text"], category, rendered.ids, rendered.loss_mask, None)
         return
     messages, tools = record["messages"], record.get("tools")
     assistant_turns = [i for i, message in enumerate(messages) if is_trained(message)]
@@ -92,7 +92,7 @@ def row_requests(record: DataRecord, renderer: Renderer, prefix: Messages, turns
             reference=messages[turn].get("content") or "",
             category=category,
             ids=rendered.ids,
-            loss_mask=rendered.trained,
+            loss_mask=rendered.loss_mask,
             prompt=renderer.prompt(before, tools),
         )
 

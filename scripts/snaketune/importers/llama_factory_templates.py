@@ -138,7 +138,7 @@ class Ids(NamedTuple):
     """Token ids and which of them are trained."""
 
     ids: list[int]
-    trained: list[bool]
+    loss_mask: list[bool]
 
 
 def take(draft: Draft, key: str, name: str, base: str) -> None:
@@ -203,7 +203,7 @@ def compare(folder: Path, ours: str | None, rendering: Rendering) -> list[str]:
     for title, turns in CONVERSATIONS.items():
         theirs = render(rendering, renderer.tokenizer, turns)
         mine = renderer.conversation(turns)
-        difference = _difference(theirs, Ids(mine.ids, mine.trained), renderer.tokenizer)
+        difference = _difference(theirs, Ids(mine.ids, mine.loss_mask), renderer.tokenizer)
         same += not difference
         if difference:
             lines.append(f"- {title}: {difference}")
@@ -217,7 +217,7 @@ def render(rendering: Rendering, tokenizer: object, turns: Turns) -> Ids:
     if turns[0]["role"] == "system":
         system, rest = turns[0]["content"], turns[1:]
     ids: list[int] = []
-    trained: list[bool] = []
+    loss_mask: list[bool] = []
     for number, turn in enumerate(rest):
         before = rendering.prefix if number == 0 else ""
         if turn["role"] == "assistant":
@@ -230,8 +230,8 @@ def render(rendering: Rendering, tokenizer: object, turns: Turns) -> Ids:
             text = before + head + rendering.user.replace(CONTENT, content)
         piece = _encode(tokenizer, text)
         ids += piece
-        trained += [turn["role"] == "assistant"] * len(piece)
-    return Ids(ids, trained)
+        loss_mask += [turn["role"] == "assistant"] * len(piece)
+    return Ids(ids, loss_mask)
 
 
 def _encode(tokenizer: object, text: str) -> list[int]:
@@ -258,7 +258,9 @@ def _difference(theirs: Ids, ours: Ids, tokenizer: object) -> str:
     """Return where two renderings part, in words; nothing where they are the same."""
     if theirs.ids == ours.ids:
         extra = [
-            token for token, one, other in zip(theirs.ids, theirs.trained, ours.trained, strict=True) if one != other
+            token
+            for token, one, other in zip(theirs.ids, theirs.loss_mask, ours.loss_mask, strict=True)
+            if one != other
         ]
         return f"the same tokens, of which {_shown(tokenizer, extra)} is trained in one only" if extra else ""
     at = next(

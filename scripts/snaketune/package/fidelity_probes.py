@@ -59,12 +59,12 @@ class ProbeLimits:
 class ProbeSet:
     """Rows of ids, the positions after which a distribution is wanted, and prompts.
 
-    targets[i] are the positions in rows[i] of the ids to predict, compared_positions[i] the positions whose whole
-    distribution is compared; a distribution at position p predicts the id at p + 1.
+    target_positions[i] are the positions in rows[i] of the ids to predict, compared_positions[i] the positions whose
+    whole distribution is compared; a distribution at position p predicts the id at p + 1.
     """
 
     rows: list[list[int]]
-    targets: list[list[int]]
+    target_positions: list[list[int]]
     compared_positions: list[list[int]]
     prompts: list[list[int]]
     texts: list[str]
@@ -75,11 +75,11 @@ class ProbeSet:
 
     def positions(self, row: int) -> list[int]:
         """The positions of a row at which a distribution is wanted, for its response or to compare; ascending."""
-        return sorted({*(target - 1 for target in self.targets[row]), *self.compared_positions[row]})
+        return sorted({*(target - 1 for target in self.target_positions[row]), *self.compared_positions[row]})
 
     def num_target_tokens(self) -> int:
         """Tokens of all reference responses."""
-        return sum(len(targets) for targets in self.targets)
+        return sum(len(one) for one in self.target_positions)
 
     def max_length(self) -> int:
         """Tokens of the longest row or prompt."""
@@ -121,7 +121,7 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
     texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
     return ProbeSet(
         rows=ids,
-        targets=[[i for i, hit in enumerate(row.trained[:max_tokens]) if hit and i] for row in rendered],
+        target_positions=[[i for i, hit in enumerate(row.loss_mask[:max_tokens]) if hit and i] for row in rendered],
         compared_positions=compared_positions(ids, vocab_size),
         prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
         texts=texts + [row["text"] for row in chosen if "text" in row],
@@ -197,7 +197,9 @@ def run_probes(
     for number, wanted, logprobs in zip(numbers, positions, results, strict=True):
         index = {position: i for i, position in enumerate(wanted)}
         ids = probes.rows[number]
-        totals.append(float(sum(logprobs[index[target - 1], ids[target]] for target in probes.targets[number])))
+        totals.append(
+            float(sum(logprobs[index[target - 1], ids[target]] for target in probes.target_positions[number]))
+        )
         distributions.append(logprobs[[index[position] for position in probes.compared_positions[number]]])
     completions = greedy_completions(model, probes) if generate else []
     top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]

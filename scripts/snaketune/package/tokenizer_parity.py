@@ -112,7 +112,7 @@ def missing_stop_tokens(gguf: GGUFModel, renderer: Renderer) -> list[str]:
         return []
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     row = renderer.conversation(turns)
-    token = row.ids[max(i for i, hit in enumerate(row.trained) if hit)]
+    token = row.ids[max(i for i, hit in enumerate(row.loss_mask) if hit)]
     if token not in renderer.stop_ids:
         return []
     return [] if gguf.ends_generation(token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

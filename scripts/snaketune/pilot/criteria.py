@@ -80,7 +80,7 @@ def loss_fell(metrics: Sequence[LoggedMetrics]) -> Criterion:
     return Criterion("loss fell", fall, noise, "fail", f"{words}: it did not fall by more than chance ({noise:.3f})")
 
 
-def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+def validation_better_than_base(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
     """Check that the pilot's validation loss is below the base's, beyond its confidence interval.
 
     base and pilot: log-probabilities of the same rows' targets (natural log); targets: how many each row has.
@@ -96,7 +96,7 @@ def validation_gain(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, se
     return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", message)
 
 
-def adapter_size(size: float | None) -> Criterion:
+def adapter_norm_ratio(size: float | None) -> Criterion:
     """Check that the adapter is not far larger than the weights it changes: else it replaces what the model knew.
 
     Catches a learning rate that destroys the model even while its loss falls: it then gives the same answer to every
@@ -134,7 +134,7 @@ def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, s
     return Criterion("prompt dependence", low, 0.0, "fail", message)
 
 
-def score(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criterion:
+def score_not_worse_than_base(base: np.ndarray, pilot: np.ndarray, metric: str, seed: int) -> Criterion:
     """Check that the scored sample is not worse than the base's, as far as its interval can tell."""
     if len(base) < MIN_ROWS:
         message = f"{len(base)} scored answers are too few to tell"
@@ -187,6 +187,8 @@ def likely_cause(found: Sequence[Criterion], best_step: int) -> str | None:
         )
     if "time" in failed:
         return "fewer epochs or rows, a smaller base, or a higher pilot.max_hours"
+    if failed:
+        return "the gain is no larger than chance: raise pilot.rows or pilot.max_steps, and data.split.valid"
     return None
 
 

@@ -101,10 +101,10 @@ def evaluate_criteria(
     return [
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
-        criteria.validation_gain(found.base, found.pilot, found.num_targets, seed),
-        criteria.adapter_size(found.update_norm),
+        criteria.validation_better_than_base(found.base, found.pilot, found.num_targets, seed),
+        criteria.adapter_norm_ratio(found.update_norm),
         criteria.prompt_dependence(found.own, found.other, found.swapped_targets, seed),
-        criteria.score(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
+        criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
         criteria.memory(forecast.memory_bytes, planned.usable_memory),
         criteria.time(forecast.hours, forecast.hours_high, settings.pilot.max_hours),
     ]

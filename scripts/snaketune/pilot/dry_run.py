@@ -85,7 +85,7 @@ def _loaded_again(job: TrainingJob, summary: TrainingSummary) -> str:
     rows = TokenStore(job.valid_tokens)
     base, adapter = Path(read_json(job.model)["folder"]).expanduser(), Path(job.outputs.adapter).parent
     loaded = load_model(base, LoadOptions(dtype=job.dtype, adapter=adapter))
-    found = -sum(loaded.loglikelihood(_requests(rows))) / int(rows.targets.sum())
+    found = -sum(loaded.loglikelihood(_requests(rows))) / int(rows.num_target_tokens.sum())
     expected = summary.best_validation_loss
     assert expected is not None  # the base's loss is finite, or the training raises
     if not np.isclose(found, expected, rtol=TOLERANCE):

@@ -164,7 +164,7 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
     return Evidence(
         base=np.array(base.loglikelihoods),
         pilot=np.array(loglikelihoods),
-        num_targets=valid.targets[chosen],
+        num_targets=valid.num_target_tokens[chosen],
         own=np.array(own),
         other=np.array(other),
         swapped_targets=np.array([swap.num_targets for swap in swaps]),

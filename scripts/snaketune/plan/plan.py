@@ -211,7 +211,7 @@ def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperimen
         rows_per_step=train.rows_per_step,
         rows_seen=sampler.num_visits,
         times_each_row_is_seen=round(sampler.num_visits / len(store), 3),
-        num_target_tokens=int((times * store.targets).sum()),
+        num_target_tokens=int((times * store.num_target_tokens).sum()),
         input_tokens=int((times * (store.lengths - 1)).sum()),
         validations=1 + -(-sampler.num_steps // train.eval_interval(sampler.num_steps)),
         parameters=model.parameters,
@@ -230,7 +230,7 @@ def largest_batches(store: TokenStore, train: TrainConfig, cpu: bool, cut: int |
     cut: tokens that are left of a longer row.
     """
     lengths = np.minimum(store.lengths, cut or store.lengths.max())
-    targets = np.minimum(store.targets, lengths - 1)
+    targets = np.minimum(store.num_target_tokens, lengths - 1)
     longest = np.argsort(-store.lengths, kind="stable")[: train.rows_per_step]
     batching = micro_batching_from(train, on_cpu=cpu)
     shapes = []

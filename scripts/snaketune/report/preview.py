@@ -55,7 +55,7 @@ def _preview(row: Any, token_filter: TokenFilter) -> PreviewRow:
         source=row["source"],
         line=row["line"],
         tokens=len(rendered.ids),
-        num_target_tokens=sum(rendered.trained),
+        num_target_tokens=sum(rendered.loss_mask),
         pieces=pieces(rendered, token_filter.renderer),
         note=": ".join(filter(None, (words, result.detail))),
     )
@@ -68,7 +68,7 @@ def pieces(rendered: Rendered, renderer: Renderer) -> list[tuple[str, bool]]:
     """
     found: list[tuple[str, bool]] = []
     before, end = "", 0
-    for is_trained, group in itertools.groupby(rendered.trained):
+    for is_trained, group in itertools.groupby(rendered.loss_mask):
         end += len(list(group))
         whole = renderer.tokenizer.decode(
             rendered.ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False

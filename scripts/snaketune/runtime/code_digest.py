@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from snaketune.files import write_text
-from snaketune.runtime.step import TRAINING_ENGINES, selected_engine
+from snaketune.runtime.step import selected_engine
 
 LIBRARY = Path(__file__).resolve().parents[1]
 ROOT = LIBRARY.parent
@@ -34,6 +34,7 @@ ENGINE_PARTS = {
     "get_capabilities": "capabilities",
 }
 """Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""
+TRAINERS = "engines/*/train.py"  # an engine that trains has this module; a run uses one such engine
 _reached: dict[str, tuple[list[Path], tuple[Path, ...]]] = {}  # by digest: modules, and plain files
 CACHE_FILE = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 
@@ -180,7 +181,7 @@ def _files(name: str, engine: str) -> tuple[Path, ...]:
         return ()
     found: list[Path] = []
     if parts[1:-1] == ["engines"] and parts[-1] in ENGINE_PARTS:
-        others = set(TRAINING_ENGINES) - {engine}
+        others = {part.parent.name for part in LIBRARY.glob(TRAINERS)} - {engine}
         for part in sorted(LIBRARY.glob(f"engines/*/{ENGINE_PARTS[parts[-1]]}.py")):
             if part.parent.name in others:
                 continue

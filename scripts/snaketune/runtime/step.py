@@ -19,7 +19,7 @@ from snaketune.errors import StoppedError, UserError, to_resource_error, with_co
 from snaketune.runtime import events, locks, stopping
 
 ENGINE_VARIABLE = "SNAKETUNE_ENGINE"
-TRAINING_ENGINES = ("mlx", "torch")
+DEFAULT_ENGINE = "mlx"  # of a process that no rule started
 
 
 class _Tee(io.TextIOBase):
@@ -65,7 +65,7 @@ def all_locks(results: str | Path) -> list[Path]:
 
 def selected_engine() -> str:
     """The engine that trains, answers and fuses in this process; the rules of a run name it in the environment."""
-    return os.environ.get(ENGINE_VARIABLE, TRAINING_ENGINES[0])
+    return os.environ.get(ENGINE_VARIABLE, DEFAULT_ENGINE)
 
 
 def block_torch() -> None:

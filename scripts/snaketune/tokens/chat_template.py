@@ -35,10 +35,10 @@ Messages = Sequence[Mapping[str, object]]  # turns, as contracts.data.Message sa
 
 @dataclass(frozen=True)
 class Rendered:
-    """One row as the model reads it: `ids[i]` is a target, predicted from the ids before it, where `trained[i]`."""
+    """One row as the model reads it: `ids[i]` is a target, predicted from the ids before it, where `loss_mask[i]`."""
 
     ids: list[int]
-    trained: list[bool]
+    loss_mask: list[bool]
 
 
 class Renderer:
@@ -84,12 +84,12 @@ class Renderer:
     def segments(self, text: str, pieces: Sequence[Sequence[int]]) -> Rendered:
         """A text that was rendered by hand: each of its pieces is tokenized on its own, and trained or not."""
         ids: list[int] = []
-        trained: list[bool] = []
+        loss_mask: list[bool] = []
         for start, end, is_target in pieces:
             piece = self._encoded(text[start:end], add_special_tokens=False)["input_ids"]
             ids += piece
-            trained += [bool(is_target)] * len(piece)
-        return Rendered(*self._with_bos(ids, trained))
+            loss_mask += [bool(is_target)] * len(piece)
+        return Rendered(*self._with_bos(ids, loss_mask))
 
     def conversation(self, messages: Messages, tools: list[Any] | None = None, *, only_last: bool = False) -> Rendered:
         """A whole conversation; the tokens of its assistant turns, or `only_last` the last one's, are trained.
@@ -101,7 +101,7 @@ class Renderer:
         whole = self._render(turns, tools, generation=False)
         encoded = self._encoded(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        trained = [False] * len(ids)
+        loss_mask = [False] * len(ids)
         cursor = 0
         for turn, message in enumerate(turns):
             if message["role"] != "assistant":
@@ -109,8 +109,8 @@ class Renderer:
             start, end = self._span(turns, turn, tools, whole, cursor)
             cursor = end
             if (turn == last or not only_last) and is_trained(messages[turn - len(turns)]):
-                self._mark(trained, ids, offsets, whole, start, end)
-        return Rendered(*self._with_bos(ids, trained))
+                self._mark(loss_mask, ids, offsets, whole, start, end)
+        return Rendered(*self._with_bos(ids, loss_mask))
 
     def prompt(self, messages: Messages, tools: list[Any] | None = None) -> list[int]:
         """The ids after which the model is to answer: a conversation that ends with a user's or a tool's turn."""
@@ -146,12 +146,12 @@ class Renderer:
                 fix="Leave that row out, or use another base",
             ) from None
 
-    def _with_bos(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+    def _with_bos(self, ids: list[int], loss_mask: list[bool]) -> tuple[list[int], list[bool]]:
         """llama.cpp puts the begin token first wherever the tokenizer does, even where the template leaves it out."""
         begin = self.tokenizer.bos_token_id
         if self._adds_bos and ids[:1] != [begin]:
-            return [begin, *ids], [False, *trained]
-        return ids, trained
+            return [begin, *ids], [False, *loss_mask]
+        return ids, loss_mask
 
     def _render(
         self,
@@ -235,16 +235,16 @@ class Renderer:
         return len(text)
 
     def _mark(
-        self, trained: list[bool], ids: list[int], offsets: list[tuple[int, int]], whole: str, start: int, end: int
+        self, loss_mask: list[bool], ids: list[int], offsets: list[tuple[int, int]], whole: str, start: int, end: int
     ) -> None:
         """Mark the tokens of a span, and what follows it up to its end-of-turn token if only spaces stand between."""
         inside = [i for i, (left, right) in enumerate(offsets) if left >= start and left < end and right > left]
         for i in inside:
-            trained[i] = True
+            loss_mask[i] = True
         after = inside[-1] + 1 if inside else next((i for i, (left, _) in enumerate(offsets) if left >= end), len(ids))
         for i in range(after, len(ids)):
             if ids[i] in self._special_ids:
-                trained[after : i + 1] = [True] * (i + 1 - after)
+                loss_mask[after : i + 1] = [True] * (i + 1 - after)
                 return
             if whole[offsets[i][0] : offsets[i][1]].strip():
                 return
@@ -266,7 +266,7 @@ class Renderer:
                 shown = self.conversation(exchange)
             except jinja2.TemplateError as error:
                 raise self._unusable_template(error) from None
-            last = max((i for i, one in enumerate(shown.trained) if one), default=-1)
+            last = max((i for i, one in enumerate(shown.loss_mask) if one), default=-1)
             if last < 0 or shown.ids[last] not in self._special_ids:
                 raise self._no_end_of_turn(shown.ids)
             found.add(shown.ids[last])

@@ -1,6 +1,6 @@
 """Rows as token ids on disk, read through a memory map: tokenised once, read by every training.
 
-A store is one safetensors file: `ids` (all rows one after another, int32), `trained` (uint8, 1 where the id is a
+A store is one safetensors file: `ids` (all rows one after another, int32), `loss_mask` (uint8, 1 where the id is a
 target), `ends` (int64, where each row ends) and `weights` (float64, how often a row is seen per epoch).
 """
 
@@ -31,11 +31,11 @@ def write_store(path: StrPath, rows: Iterable[tuple[Rendered, float]]) -> int:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        parts = [Path(scratch, name) for name in ("ids", "trained")]
-        with open(parts[0], "wb", buffering=1 << 20) as ids, open(parts[1], "wb", buffering=1 << 20) as trained:
+        parts = [Path(scratch, name) for name in ("ids", "loss_mask")]
+        with open(parts[0], "wb", buffering=1 << 20) as ids, open(parts[1], "wb", buffering=1 << 20) as loss_mask:
             for rendered, weight in rows:
                 ids.write(array("i", rendered.ids).tobytes())
-                trained.write(bytes(rendered.trained))
+                loss_mask.write(bytes(rendered.loss_mask))
                 end += len(rendered.ids)
                 ends.append(end)
                 weights.append(weight)
@@ -47,7 +47,7 @@ def write_store(path: StrPath, rows: Iterable[tuple[Rendered, float]]) -> int:
                         "ends": ("I64", len(ends)),
                         "weights": ("F64", len(ends)),
                         "ids": ("I32", end),
-                        "trained": ("U8", end),
+                        "loss_mask": ("U8", end),
                     }
                 )
             )
@@ -72,16 +72,16 @@ def _header(tensors: dict[str, tuple[str, int]]) -> bytes:
 
 
 class TokenStore:
-    """The rows of one split. `lengths` and `targets` (trained tokens) are int64 arrays of one entry a row."""
+    """The rows of one split. `lengths` and `num_target_tokens` are int64 arrays of one entry a row."""
 
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         tensors = _mapped(self.path)
-        self._ids, self._trained = tensors["ids"], tensors["trained"]
+        self._ids, self._loss_mask = tensors["ids"], tensors["loss_mask"]
         self._ends: np.ndarray = np.concatenate([[0], tensors["ends"]])
         self.weights: np.ndarray = tensors["weights"]
         self.lengths: np.ndarray = np.diff(self._ends)
-        self.targets: np.ndarray = np.concatenate([np.empty(0, np.int64), *self._counted()])
+        self.num_target_tokens: np.ndarray = np.concatenate([np.empty(0, np.int64), *self._counted()])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -92,16 +92,16 @@ class TokenStore:
         while start < len(self):
             first = self._ends[start]
             stop = max(start + 1, int(np.searchsorted(self._ends, first + BLOCK, side="right")) - 1)
-            inside = self._trained[first : self._ends[stop]]
+            inside = self._loss_mask[first : self._ends[stop]]
             before = np.concatenate([[0], np.cumsum(inside, dtype=np.int64)])
             ends = self._ends[start : stop + 1] - first
             yield before[ends[1:]] - before[ends[:-1]]
             start = stop
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ids (int32) and the mask of targets (bool) of a row, both of its length."""
+        """The ids (int32) and the loss mask (bool) of a row, both of its length."""
         start, end = self._ends[number], self._ends[number + 1]
-        return self._ids[start:end], self._trained[start:end].astype(bool)
+        return self._ids[start:end], self._loss_mask[start:end].astype(bool)
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:

@@ -74,7 +74,7 @@ class TokenFilter:
             return FilterResult("drop", 0, reason="not-rendered", detail=str(error).splitlines()[0])
         tokens = len(rendered.ids)
         # The first token is predicted from nothing, so it is never a target.
-        if not any(rendered.trained[1:]):
+        if not any(rendered.loss_mask[1:]):
             return FilterResult("drop", tokens, reason="no-trained-token", detail=f"{tokens} tokens, none a target")
         if tokens > self.max_length:
             return self._too_long(rendered, tokens)
@@ -86,10 +86,10 @@ class TokenFilter:
         excess = f"{tokens} tokens; data.max_length is {self.max_length}"
         if not self.truncates:
             return FilterResult("drop", tokens, reason="too-long", detail=excess)
-        cut = Rendered(rendered.ids[: self.max_length], rendered.trained[: self.max_length])
-        if not any(cut.trained[1:]):
+        cut = Rendered(rendered.ids[: self.max_length], rendered.loss_mask[: self.max_length])
+        if not any(cut.loss_mask[1:]):
             return FilterResult("drop", tokens, reason="answer-cut-off", detail=excess)
-        lost = sum(rendered.trained[self.max_length :])
+        lost = sum(rendered.loss_mask[self.max_length :])
         return FilterResult("cut", tokens, cut, "too-long", f"{excess}; {lost} trained tokens at its end are lost")
 
     def _injected_special_token(self, record: DataRecord) -> str:
@@ -125,7 +125,7 @@ class _SplitFilter:
                 continue
             counts["cut"] += result.action == "cut"
             counts["tokens"] += len(result.rendered.ids)
-            counts["trained_tokens"] += sum(result.rendered.trained)
+            counts["num_target_tokens"] += sum(result.rendered.loss_mask)
             yield result.rendered, float(record.get("weight", 1.0))
 
     def report(self) -> SplitTokens:
@@ -134,7 +134,7 @@ class _SplitFilter:
             cut=self.counts["cut"],
             dropped=self.counts["dropped"],
             tokens=self.counts["tokens"],
-            trained_tokens=self.counts["trained_tokens"],
+            num_target_tokens=self.counts["num_target_tokens"],
             lengths=[
                 LengthClass(up_to=edge or None, rows=self.lengths[edge]) for edge in (*BINS, 0) if self.lengths[edge]
             ],

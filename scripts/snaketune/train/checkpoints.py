@@ -118,7 +118,7 @@ def summarize(
         trainable_parameters=parameters.trainable,
         total_parameters=parameters.total,
         validation_rows=len(valid),
-        validation_tokens=int(valid.targets.sum()),
+        validation_tokens=int(valid.num_target_tokens.sum()),
         method=job.config.method,
         seed=job.seed,
     )

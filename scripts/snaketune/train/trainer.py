@@ -283,7 +283,7 @@ class Trainer:
                 fix="Raise data.split.valid or add rows",
             )
         for store in (self.train_rows, self.valid_rows):
-            without_targets = np.flatnonzero(store.targets == 0)
+            without_targets = np.flatnonzero(store.num_target_tokens == 0)
             if len(without_targets):
                 raise TrainingError(
                     f"row {without_targets[0] + 1} of {len(store)} has no token with loss",

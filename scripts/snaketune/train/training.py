@@ -42,23 +42,19 @@ FAILURES = (
 class TrainingEngine:
     """What an engine adds to a training.
 
-    load_model: (job, folder of the base, this process's group) -> what is trained; code: a digest of the engine's code;
-    versions: of the libraries that its results depend on; peak_memory: bytes that it has held at most.
+    load_model: (job, folder of the base, this process's group) -> what is trained; launch: runs the job on several
+    processes; code: a digest of the engine's code; versions: of the libraries that its results depend on; peak_memory:
+    bytes that it has held at most.
     """
 
     load_model: Callable[[TrainingJob, Path, ProcessGroup], TrainableModel]
+    launch: Callable[[TrainingJob, TrainingCallback], None]
     code: str
     versions: list[str]
     peak_memory: Callable[[], int]
 
 
-def train(
-    job: TrainingJob,
-    callback: TrainingCallback | None,
-    *,
-    in_this_process: Callable[[TrainingJob, TrainingCallback], None],
-    on_workers: Callable[[TrainingJob, TrainingCallback], None],
-) -> TrainingSummary:
+def train(job: TrainingJob, engine: TrainingEngine, callback: TrainingCallback | None = None) -> TrainingSummary:
     """Run a training, on as many processes as `job.config.workers` says; writes `job.outputs`.
 
     Raises TrainingError, ConfigError or ResourceError with what to do; a later call resumes from the last checkpoint.
@@ -66,8 +62,10 @@ def train(
     folder = Path(job.outputs.summary).parent
     callback = callback or TrainingCallback()
     with notify_on_exit(job.config.notify.command, str(folder)), keep_awake():
-        run = on_workers if job.config.workers > 1 else in_this_process
-        run(job, callback)
+        if job.config.workers > 1:
+            engine.launch(job, callback)
+        else:
+            train_worker(job, ProcessGroup(), engine, callback)
     return files.read_json(job.outputs.summary, TrainingSummary)
 
 

@@ -22,6 +22,7 @@ from snaketune.contracts.train import TrainingJob
 from snaketune.errors import UserError
 from snaketune.train.launcher import Ended, Heartbeat, Message, Output, describe_error
 from snaketune.train.process_group import PeerLostError, ProcessGroup
+from snaketune.train.training import TrainingEngine, train_worker
 
 HEARTBEAT_INTERVAL = 1.0  # seconds
 HEARTBEAT_TIMEOUT = 60.0  # seconds of silence after which the launcher counts as gone, and training stops in good order
@@ -80,7 +81,7 @@ class HeartbeatThreads:
 def run(
     rank: int,
     join: Callable[[], ProcessGroup],
-    train_worker: Callable[[TrainingJob, ProcessGroup], None],
+    engine: TrainingEngine,
     *,
     listens: bool = True,
 ) -> None:
@@ -94,7 +95,7 @@ def run(
         job = msgspec.json.decode(sys.argv[1], type=TrainingJob)
         group = join()
         group.stop_signal, heartbeat.group = heartbeat.group.stop_signal, group
-        train_worker(job, group)
+        train_worker(job, group, engine)
         send(Ended(rank=rank, how="well"))
         return
     except UserError as error:

@@ -130,7 +130,7 @@ class Progress:
         """For each step its target tokens, its positions without padding, and all of them."""
         config, per_step = self.job.config, self.job.config.rows_per_step
         lengths = store.lengths[visits] - 1
-        targets = lengths if config.train_on_prompts else store.targets[visits]
+        targets = lengths if config.train_on_prompts else store.num_target_tokens[visits]
         starts = np.arange(0, len(visits), per_step)
         self._targets, self._inputs = np.add.reduceat(targets, starts), np.add.reduceat(lengths, starts)
         batches = [np.arange(first, len(visits[: first + per_step]), config.batch_size) for first in starts]

@@ -77,7 +77,7 @@ def validation_loss(job: TrainingJob, base: str, adapter: Path | None) -> float 
         requests.append(LoglikelihoodRequest(ids.tolist(), mask.tolist()))
     total = sum(model.loglikelihood(requests))
     model.close()
-    return round_significant(-total / max(1, int(valid.targets.sum())))
+    return round_significant(-total / max(1, int(valid.num_target_tokens.sum())))
 
 
 def _write_timing(folder: Path, progress: Progress, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.ipc
 import pytest
+from snaketune.config import schema_nodes
 from snaketune.data import sources
 from snaketune.data.readers import dispatch
 from snaketune.errors import DataError
@@ -168,3 +169,24 @@ def test_a_limited_source_counts_only_what_it_reads_and_says_how_much_there_is(t
     lines = [record["line"] for record in read_jsonl(tmp_path / "out" / "records.jsonl")]
     assert lines == sorted(lines)
     assert lines != list(range(1, 13))
+
+
+def test_a_format_without_a_reader_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("a\nb\n", encoding="utf-8")
+    with pytest.raises(DataError, match="toml"):
+        list(dispatch.rows(str(path), "toml"))
+
+
+def test_every_format_of_the_schema_has_a_reader(tmp_path: Path) -> None:
+    formats = schema_nodes.root().properties["data"].properties["sources"].items.properties["format"].enum
+    assert "squad" in formats
+    path = tmp_path / "rows"
+    path.write_text("", encoding="utf-8")
+    messages = []
+    for name in set(formats) - {"auto"}:
+        try:
+            list(dispatch.rows(str(path), name, source(path=str(path), target_path=str(path))))
+        except DataError as error:
+            messages.append(str(error))
+    assert not [message for message in messages if "no reader knows" in message]

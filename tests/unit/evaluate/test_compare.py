@@ -33,7 +33,7 @@ def lines(rows=40, right=0.0, logprob=-20.0, seed=0, **more):
             "new_tokens": 6,
             "stopped": True,
         }
-        found.append(line | {"logprob": logprob + noise, "targets": 7, "bytes": len(reference)} | more)
+        found.append(line | {"logprob": logprob + noise, "num_target_tokens": 7, "bytes": len(reference)} | more)
     return found
 
 
@@ -124,7 +124,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
 
 
 def test_models_of_other_tokens_are_not_compared_by_perplexity(tmp_path):
-    found = run(tmp_path, {"base": lines(), "adapter": lines(seed=1), "previous": lines(seed=2, targets=9)})
+    found = run(tmp_path, {"base": lines(), "adapter": lines(seed=1), "previous": lines(seed=2, num_target_tokens=9)})
     assert "perplexity" not in pair(found, "previous").metrics
     assert "bits_per_byte" in pair(found, "previous").metrics
 

@@ -26,7 +26,7 @@ def lines(said):
             reference=reference,
             stopped=True,
             logprob=-1.0,
-            targets=2,
+            num_target_tokens=2,
             bytes=4,
         )
         for i, (answer, reference) in enumerate(said)
@@ -71,7 +71,7 @@ def test_a_corpus_scored_from_many_sums_at_once_equals_each_scored_alone(said):
 
 def test_perplexity_is_the_exponential_of_the_mean_surprise_of_all_targets():
     rows = [
-        Prediction(id=str(i), prompt="", logprob=logprob, targets=targets, bytes=8)
+        Prediction(id=str(i), prompt="", logprob=logprob, num_target_tokens=targets, bytes=8)
         for i, (logprob, targets) in enumerate([(-3.0, 2), (-5.0, 6)])
     ]
     metric = METRICS["perplexity"]

@@ -64,8 +64,8 @@ def test_scores_and_answers_come_from_the_ids_of_training(tmp_path, manifest, mo
     network = loading.load(model, dtype="float32").model
     for row, line in zip(rows, lines, strict=True):
         rendered = renderer.record(row)
-        assert line["targets"] == sum(rendered.trained)
-        assert line["logprob"] == pytest.approx(_direct(network, rendered.ids, rendered.trained), rel=1e-4)
+        assert line["num_target_tokens"] == sum(rendered.loss_mask)
+        assert line["logprob"] == pytest.approx(_direct(network, rendered.ids, rendered.loss_mask), rel=1e-4)
         assert line["prompt"] == row["messages"][0]["content"]
         assert line["reference"] == row["messages"][1]["content"]
         assert line["bytes"] == len(line["reference"].encode())
@@ -163,7 +163,7 @@ def test_a_conversation_is_asked_for_its_last_answer_or_for_each(tmp_path, manif
     renderer = Renderer(model)
     for turn, line in zip((1, 3, 5), every, strict=True):
         alone = renderer.conversation(rows[0]["messages"][turn - 1 : turn + 1])
-        assert line["targets"] == sum(alone.trained)
+        assert line["num_target_tokens"] == sum(alone.loss_mask)
 
 
 def test_text_rows_are_scored_and_not_answered(tmp_path, manifest):
@@ -179,7 +179,7 @@ def test_questions_and_rows_beyond_the_context_are_cut_and_said_to_be(tmp_path, 
     assert "cut" not in short
     assert long["cut"] > 0
     assert long["new_tokens"] >= 1
-    assert long["targets"] > 512
+    assert long["num_target_tokens"] > 512
     said = capsys.readouterr().err
     assert "1 of 2 questions were cut on the left to fit a context of 512 tokens" in said
     assert "1 of 2 rows exceed that context" in said
@@ -217,7 +217,7 @@ def test_the_prompted_base_reads_worked_examples_before_each_question(tmp_path, 
     (line,) = run(tmp_path, manifest, rows, "prompted", files={"train": train}, few_shot=prompted)
     (plain,) = run(tmp_path, manifest, rows)
     assert line["prompt"] == plain["prompt"]
-    assert line["targets"] == plain["targets"]
+    assert line["num_target_tokens"] == plain["num_target_tokens"]
     assert line["logprob"] != plain["logprob"]
     lead = requests.few_shot_messages(FewShotConfig(**prompted), train, Renderer(model), 512, 1)
     assert [message["role"] for message in lead] == ["system", "user", "assistant", "user", "assistant"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snaketune.contracts.train import StepMetrics, ValidationMetrics
-from snaketune.pilot import criteria
+from snaketune.pilot import criteria, decide
 
 TARGETS = np.full(60, 10)
 
@@ -37,12 +40,13 @@ def losses(values: list[float]) -> list[StepMetrics]:
 @given(seed=st.integers(0, 10_000))
 def test_a_pilot_equal_to_its_base_is_never_called_better(seed):
     base = rows(-3, 0.5, seed)
-    assert criteria.validation_gain(base, base.copy(), TARGETS, seed).result == "fail"
+    assert criteria.validation_better_than_base(base, base.copy(), TARGETS, seed).result == "fail"
 
 
 def test_chance_passes_for_a_gain_about_as_often_as_the_interval_says():
     passed = sum(
-        criteria.validation_gain(rows(-3, 0.5, seed), rows(-3, 0.5, seed + 5000), TARGETS, seed).result == "pass"
+        criteria.validation_better_than_base(rows(-3, 0.5, seed), rows(-3, 0.5, seed + 5000), TARGETS, seed).result
+        == "pass"
         for seed in range(150)
     )
     assert passed <= 150 * 0.05
@@ -52,8 +56,8 @@ def test_chance_passes_for_a_gain_about_as_often_as_the_interval_says():
 @given(seed=st.integers(0, 1000))
 def test_a_clear_gain_passes_and_a_clear_loss_fails(seed):
     base = rows(-3, 0.3, seed)
-    assert criteria.validation_gain(base, base + 10, TARGETS, seed).result == "pass"
-    assert criteria.validation_gain(base, base - 10, TARGETS, seed).result == "fail"
+    assert criteria.validation_better_than_base(base, base + 10, TARGETS, seed).result == "pass"
+    assert criteria.validation_better_than_base(base, base - 10, TARGETS, seed).result == "fail"
 
 
 def test_answers_that_no_question_makes_likelier_fail_with_the_share_of_rows():
@@ -67,15 +71,15 @@ def test_answers_that_no_question_makes_likelier_fail_with_the_share_of_rows():
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_too_few_rows_are_unknown_rather_than_a_no_go(count):
     few = rows(-2, 0.5, 1, count)
-    assert criteria.validation_gain(few, few, TARGETS[:count], 1).result == "unknown"
+    assert criteria.validation_better_than_base(few, few, TARGETS[:count], 1).result == "unknown"
     assert criteria.prompt_dependence(few, few, TARGETS[:count], 1).result == "unknown"
-    assert criteria.score(few, few, "chrF", 1).result == "unknown"
+    assert criteria.score_not_worse_than_base(few, few, "chrF", 1).result == "unknown"
 
 
 def test_probabilities_that_are_not_finite_fail():
     broken = rows(-2, 0.5, 1)
     broken[3] = np.nan
-    assert criteria.validation_gain(rows(-2, 0.5, 1), broken, TARGETS, 1).result == "fail"
+    assert criteria.validation_better_than_base(rows(-2, 0.5, 1), broken, TARGETS, 1).result == "fail"
     assert criteria.prompt_dependence(broken, broken, TARGETS, 1).result == "fail"
 
 
@@ -100,17 +104,17 @@ def test_a_loss_or_norm_that_was_not_a_number_fails():
 
 
 def test_an_adapter_many_times_larger_than_its_model_fails():
-    assert criteria.adapter_size(0.2).result == "pass"
-    assert criteria.adapter_size(30.0).result == "fail"
-    assert criteria.adapter_size(float("nan")).result == "fail"
-    assert criteria.adapter_size(None).result == "unknown"
+    assert criteria.adapter_norm_ratio(0.2).result == "pass"
+    assert criteria.adapter_norm_ratio(30.0).result == "fail"
+    assert criteria.adapter_norm_ratio(float("nan")).result == "fail"
+    assert criteria.adapter_norm_ratio(None).result == "unknown"
 
 
 def test_answers_are_worse_only_beyond_chance():
     base = np.random.default_rng(1).uniform(20, 60, 16)
     noise = np.random.default_rng(2).normal(0, 10, 16)
-    assert criteria.score(base, base + noise, "chrF", 1).result == "pass"
-    assert criteria.score(base, base - 30, "chrF", 1).result == "fail"
+    assert criteria.score_not_worse_than_base(base, base + noise, "chrF", 1).result == "pass"
+    assert criteria.score_not_worse_than_base(base, base - 30, "chrF", 1).result == "fail"
 
 
 def test_memory_and_time_are_held_against_their_limits():
@@ -135,6 +139,16 @@ def test_memory_and_time_are_held_against_their_limits():
 def test_the_likely_cause_is_that_of_the_failures_together(failed, best_step, words):
     found = [criteria.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
     assert words in criteria.likely_cause(found, best_step)
+
+
+@pytest.mark.parametrize("best_step", [0, 10])
+def test_every_criterion_that_fails_alone_has_a_likely_cause(best_step):
+    decided = ast.parse(inspect.getsource(decide.evaluate_criteria))
+    functions = [node.func.attr for node in ast.walk(decided) if isinstance(node, ast.Call)]
+    assert len(functions) == 8
+    for function in functions:
+        failure = criteria.Criterion(function.replace("_", " "), 0.0, 0.0, "fail", "")
+        assert criteria.likely_cause([failure], best_step), function
 
 
 def test_a_go_has_no_cause():

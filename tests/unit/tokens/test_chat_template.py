@@ -56,7 +56,7 @@ def renderer(folder: Path, family: str, template: str | None = None, named: str 
 
 def trained(made: Renderer, messages: list[dict[str, Any]]) -> str:
     shown = made.conversation(messages)
-    return made.tokenizer.decode([token for token, hit in zip(shown.ids, shown.trained, strict=True) if hit])
+    return made.tokenizer.decode([token for token, hit in zip(shown.ids, shown.loss_mask, strict=True) if hit])
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

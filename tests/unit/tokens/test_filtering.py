@@ -37,7 +37,7 @@ def test_a_row_that_is_too_long_is_cut_or_dropped_as_configured(renderer: Render
     cut = token_filter(renderer, 32).filter(row)
     assert (cut.action, cut.reason, cut.tokens) == ("cut", "too-long", len(whole.ids))
     assert cut.rendered.ids == whole.ids[:32]
-    assert f"{sum(whole.trained[32:])} trained tokens" in cut.detail
+    assert f"{sum(whole.loss_mask[32:])} trained tokens" in cut.detail
     dropped = token_filter(renderer, 32, "drop").filter(row)
     assert (dropped.action, dropped.reason, dropped.rendered) == ("drop", "too-long", None)
 

@@ -31,10 +31,10 @@ def test_every_row_comes_back(tmp_path_factory: pytest.TempPathFactory, given_ro
     for number, (row, weight) in enumerate(rendered):
         ids, trained = store.row(number)
         assert ids.tolist() == row.ids
-        assert trained.tolist() == row.trained
+        assert trained.tolist() == row.loss_mask
         assert store.weights[number] == weight
         assert store.lengths[number] == len(row.ids)
-        assert store.targets[number] == sum(row.trained)
+        assert store.num_target_tokens[number] == sum(row.loss_mask)
     assert store.lengths.dtype == np.int64
 
 
@@ -44,7 +44,7 @@ def test_rows_are_counted_alike_in_blocks_of_any_size(tmp_path: Path, monkeypatc
     write_store(path, [(Rendered([7] * len(mask), mask), 1.0) for mask in masks])
     for block in range(1, 25):
         monkeypatch.setattr(store_module, "BLOCK", block)
-        assert TokenStore(path).targets.tolist() == [5, 1, 2, 0, 9]
+        assert TokenStore(path).num_target_tokens.tolist() == [5, 1, 2, 0, 9]
 
 
 def test_a_store_is_a_safetensors_file(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_store_is_a_safetensors_file(tmp_path: Path) -> None:
     read = load_file(path)
     assert {name: tensor.tolist() for name, tensor in read.items()} == {
         "ids": [1, 2, 3, 4],
-        "trained": [0, 1, 1, 1],
+        "loss_mask": [0, 1, 1, 1],
         "ends": [3, 4],
         "weights": [0.5, 2.0],
     }

@@ -44,7 +44,7 @@ SHAPES = {
 
 
 def trained_text(made: Renderer, shown: Rendered) -> str:
-    return made.tokenizer.decode([token for token, hit in zip(shown.ids, shown.trained, strict=True) if hit])
+    return made.tokenizer.decode([token for token, hit in zip(shown.ids, shown.loss_mask, strict=True) if hit])
 
 
 @pytest.mark.parametrize("template", SHAPES)

@@ -59,8 +59,15 @@ def rows(path: str, file_format: str, source: SourceConfig | None = None) -> Ite
             yield from squad_rows(content, path)
         elif is_array(head, file_format):
             yield from array_rows(content)
-        else:
+        elif file_format in ("json", "jsonl"):
             yield from _object_rows(content, head, path, file_format, source.rows_key if source else None)
+        else:
+            raise DataError(
+                f"no reader knows the format {file_format}",
+                where=path,
+                why="Read as another one, its rows would be wrong",
+                fix="Name one of the formats that docs/configuration.md lists under data.sources.format",
+            )
 
 
 def _object_rows(

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoglikelihoodRequest
 from snaketune.engines.torch.capabilities import COMPLETION_BATCH
-from snaketune.engines.torch.loss import SlicedCrossEntropy
+from snaketune.engines.torch.loss import ChunkedCrossEntropy
 
 WINDOW = 64  # rows that are sorted by length together
 MAX_POSITIONS = 2048  # of the rows that go through at once, padding included
@@ -30,7 +30,7 @@ def loglikelihoods(model: PreTrainedModel, requests: Sequence[LoglikelihoodReque
 
     Rows of like length go through together, padded on the right, which a causal model does not see.
     """
-    head = SlicedCrossEntropy(model)
+    head = ChunkedCrossEntropy(model)
     for start in range(0, len(requests), WINDOW):
         window = [_scored_part(request) for request in requests[start : start + WINDOW]]
         sums: dict[int, float] = {}
@@ -59,7 +59,7 @@ def _batches(lengths: list[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _batch_loglikelihoods(head: SlicedCrossEntropy, rows: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+def _batch_loglikelihoods(head: ChunkedCrossEntropy, rows: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     """The loglikelihoods of some rows that go through together."""
     if not any(len(positions) for _, positions in rows):
         return [0.0] * len(rows)
@@ -86,7 +86,7 @@ def next_token_logprobs(model: PreTrainedModel, ids: Sequence[int], positions: S
 
     positions: ascending, in ids.
     """
-    head = SlicedCrossEntropy(model)
+    head = ChunkedCrossEntropy(model)
     inputs = torch.tensor([list(ids[: positions[-1] + 1])], device=head.device)
     hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0]
     parts = []

@@ -32,7 +32,7 @@ class _KnownBackbone(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
 
 
-class SlicedCrossEntropy:
+class ChunkedCrossEntropy:
     """Sum of the negative log-likelihoods (nats) of a batch's labels under a model."""
 
     def __init__(self, model: PreTrainedModel) -> None:

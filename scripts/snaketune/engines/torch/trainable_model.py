@@ -15,7 +15,7 @@ from snaketune.contracts.train import TrainingJob
 from snaketune.engines.torch import loading, lora
 from snaketune.engines.torch.device import best_device, peak_memory, set_memory_limit
 from snaketune.engines.torch.loading import load_safetensors
-from snaketune.engines.torch.loss import SlicedCrossEntropy
+from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
 from snaketune.engines.torch.process_group import TorchProcessGroup
 from snaketune.train.batches import Batch
@@ -42,7 +42,7 @@ class TorchTrainableModel:
         trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         self.parameters = FlatParameters(trained, job.config.optimizer)
         self.optimizer = Optimizer(job.config, self.parameters)
-        self.loss = SlicedCrossEntropy(self.model)
+        self.loss = ChunkedCrossEntropy(self.model)
 
     def probe(self, batch: Batch) -> None:
         """Nothing is left to see: the head was measured when the loss was made."""

@@ -17,7 +17,7 @@ def main() -> None:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    worker.run(rank, lambda: TorchProcessGroup(best_device()), train.train_worker, listens=rank == 0)
+    worker.run(rank, lambda: TorchProcessGroup(best_device()), train.training_engine(), listens=rank == 0)
 
 
 if __name__ == "__main__":

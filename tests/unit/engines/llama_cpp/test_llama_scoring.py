@@ -18,7 +18,7 @@ TEXTS = (
 @pytest.fixture(scope="module")
 def rows(stories):
     rendered = [Renderer(stories).text(text) for text in TEXTS]
-    return [(row.ids, row.trained) for row in rendered]
+    return [(row.ids, row.loss_mask) for row in rendered]
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,9 @@ def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
     renderer = Renderer(STORIES)
     rows = [renderer.text(text) for text in TEXTS]
     theirs, _ = load(str(STORIES))
-    expected = sum(direct(theirs, row.ids, row.trained) for row in rows)
-    ours = sum(inference.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.trained) for row in rows]))
-    count = sum(sum(row.trained) for row in rows)
+    expected = sum(direct(theirs, row.ids, row.loss_mask) for row in rows)
+    ours = sum(inference.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.loss_mask) for row in rows]))
+    count = sum(sum(row.loss_mask) for row in rows)
     assert math.exp(-ours / count) == pytest.approx(math.exp(-expected / count), rel=1e-4)
     assert 1 < math.exp(-ours / count) < 10
 

@@ -49,7 +49,7 @@ def test_written_adapter_is_the_one_with_the_lowest_validation_loss(folder):
     store = TokenStore(folder.valid_store)
     batches = [collate(store, np.array([row]), MicroBatching(1, 100)) for row in range(len(store))]
     total = sum(float(plain_loss(model, batch)) for batch in batches)
-    assert total / store.targets.sum() == pytest.approx(summary.best_validation_loss, rel=1e-5)
+    assert total / store.num_target_tokens.sum() == pytest.approx(summary.best_validation_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 16), (4, 4)])
@@ -78,7 +78,7 @@ def test_each_row_is_seen_as_often_as_epochs_and_its_weight_say(folder):
     assert summary.rows_seen == 2 * (10 + 3 + 8)
     assert summary.times_each_row_was_seen == VisitCounts(least=1, most=4, mean=2.1)
     visits = [2] * 10 + [1] * 6 + [4] * 4
-    assert summary.num_target_tokens == sum(sum(row.trained) * n for row, n in zip(rows, visits, strict=True))
+    assert summary.num_target_tokens == sum(sum(row.loss_mask) * n for row, n in zip(rows, visits, strict=True))
 
 
 def test_dataset_smaller_than_a_batch_is_trained_whole(tmp_path):
@@ -154,7 +154,7 @@ def poisoned(tmp_path):
 
 def with_poison(rows, indices):
     return [
-        Rendered([row.ids[0], POISON, *row.ids[2:]], row.trained) if index in indices else row
+        Rendered([row.ids[0], POISON, *row.ids[2:]], row.loss_mask) if index in indices else row
         for index, row in enumerate(rows)
     ]
 
@@ -260,6 +260,6 @@ def test_adapter_file_holds_every_trained_parameter(folder):
 def test_train_on_prompts_adds_loss_to_training_but_not_to_validation(folder):
     responses, everything = folder.train("responses", epochs=1), folder.train("all", epochs=1, train_on_prompts=True)
     store = TokenStore(folder.train_store)
-    assert responses.num_target_tokens == store.targets.sum()
+    assert responses.num_target_tokens == store.num_target_tokens.sum()
     assert everything.num_target_tokens == (store.lengths - 1).sum()
     assert responses.base_validation_loss == everything.base_validation_loss

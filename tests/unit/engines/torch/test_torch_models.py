@@ -22,7 +22,7 @@ from snaketune.engines.torch import train as torch_train
 from transformers import AutoModelForCausalLM
 
 ROWS = tiny_models.rows(9, seed=4)
-REQUESTS = [LoglikelihoodRequest(row.ids, row.trained) for row in ROWS]
+REQUESTS = [LoglikelihoodRequest(row.ids, row.loss_mask) for row in ROWS]
 PROMPTS = [GenerationRequest(row.ids[: 2 + n % 3], 5 + n % 4, seed=n) for n, row in enumerate(ROWS)]
 
 
@@ -56,7 +56,7 @@ def as_peft(folder, adapter):
 def test_scores_and_greedy_answers_are_those_of_mlx_whichever_engine_trained(folder, adapter):
     ours, theirs = load(language_model, folder, adapter), load(mlx_models, folder, adapter)
     found, expected = (np.array(list(one.loglikelihood(REQUESTS))) for one in (ours, theirs))
-    tokens = np.array([sum(row.trained) for row in ROWS])
+    tokens = np.array([sum(row.loss_mask) for row in ROWS])
     np.testing.assert_allclose(found / tokens, expected / tokens, atol=1e-5, rtol=0)
     answers = [sorted(one.generate(PROMPTS, stop_ids={7, 9}, sampling=Sampling())) for one in (ours, theirs)]
     assert answers[0] == answers[1]
