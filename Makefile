@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 11 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -62,6 +62,9 @@ run: setup ## run a configuration, or one stage of it: make run CONFIG=mine.yaml
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
+
+ui: setup ## the local page: set up, watch, judge and improve runs; make ui ARGS="--port 8471"
+	@$(PYTHON) -m snaketune.ui $(ARGS)
 
 doctor: ## what this machine has, what each thing is for, and how to get what is missing
 	@test -f .venv/.done-packages || { echo "snaketune: nothing is set up here yet; run make setup" >&2; exit 1; }

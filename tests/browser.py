@@ -1,4 +1,4 @@
-"""A real headless Chromium for the tests of the pages, cut off from the network."""
+"""A real headless Chromium for the tests of the pages, cut off from the network, or from all of it but loopback."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars"
 ).split()
+LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -24,8 +25,11 @@ def found() -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Any]:
-    """A driver with a profile of its own, network off; ended and removed afterwards."""
+def chromium(*, loopback: bool = False) -> Iterator[Any]:
+    """A driver with a profile of its own, network off; ended and removed afterwards.
+
+    loopback: lets it reach a server at 127.0.0.1, and nothing else.
+    """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -36,7 +40,7 @@ def chromium() -> Iterator[Any]:
         downloads.mkdir()
         options = webdriver.ChromeOptions()
         options.binary_location = paths[0]
-        for flag in (*FLAGS, f"--user-data-dir={profile}/user", "--window-size=1280,1000"):
+        for flag in (*FLAGS, f"--user-data-dir={profile}/user", "--window-size=1280,1000", LOOPBACK_ONLY):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
@@ -45,7 +49,7 @@ def chromium() -> Iterator[Any]:
             driver.execute_cdp_cmd("Network.enable", {})
             driver.execute_cdp_cmd(
                 "Network.emulateNetworkConditions",
-                {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+                {"offline": not loopback, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
             )
             driver.downloads = downloads
             yield driver

@@ -1,0 +1,91 @@
+// All runs with verdicts and scores, what was not run yet, and the versions compared.
+
+import { get } from "./api.js";
+import { button, el, fault, link, pager, table, visible } from "./dom.js";
+import { startForm } from "./start.js";
+
+const STATES = { running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed", none: "" };
+const VERDICTS = { better: "better", worse: "worse", mixed: "mixed", same: "no difference shown", unknown: "unknown", "no-go": "no-go" };
+
+export async function runs(place) {
+  const list = el("div");
+  const compared = el("section", { aria_label: "Versions compared" });
+  place.append(el("header", { class: "top" }, el("h1", {}, "Runs")), list, compared);
+  const show = async (offset) => {
+    const found = await get(`/api/runs?offset=${offset}&limit=50`);
+    list.replaceChildren(
+      ...[
+        found.total ? cards(found.runs) : el("p", { class: "absent" }, "Nothing was run here yet. The demo below needs nothing but this machine."),
+        pager(found.total, offset, 50, show),
+        Object.keys(found.new).length ? fresh(found.new) : null,
+      ].filter(Boolean),
+    );
+    if (found.runs.filter((one) => one.has_report).length > 1 && !compared.childElementCount) {
+      compared.append(el("h2", {}, "Versions compared"), button("Compare the latest runs", (event) => compare(event.target, compared)));
+    }
+  };
+  await show(0);
+}
+
+const cards = (found) => el("ul", { class: "cards" }, found.map(card));
+
+function card(found) {
+  const scores = found.scores.map((one) => el("div", {}, el("dt", {}, one.label), el("dd", {}, one.value, one.interval ? el("small", {}, one.interval) : null)));
+  return el(
+    "li",
+    { class: "card", data_run: found.run },
+    el("h2", {}, link(found.run, `#/run/${encodeURIComponent(found.run)}`)),
+    STATES[found.state] ? el("span", { class: `status state-${found.state}` }, STATES[found.state]) : null,
+    found.status ? el("span", { class: `status ${found.status}` }, VERDICTS[found.status] ?? found.status) : null,
+    found.sentence ? el("p", {}, visible(found.sentence)) : null,
+    scores.length ? el("dl", { class: "scores" }, scores) : null,
+  );
+}
+
+function fresh(configurations) {
+  return el(
+    "section",
+    {},
+    el("h2", {}, "Not run yet"),
+    el("ul", { class: "cards" }, Object.entries(configurations).map(([file, name]) => el("li", { class: "card" }, el("h3", {}, name || file), el("p", { class: "note" }, file), startForm(file)))),
+  );
+}
+
+async function compare(pressed, place) {
+  pressed.disabled = true;
+  pressed.textContent = "Comparing";
+  try {
+    const found = await get("/api/comparison");
+    const pairs = [...found.comparisons].reverse();
+    place.append(
+      ...pairs.map((pair) =>
+        el(
+          "article",
+          { class: "card" },
+          el("h3", {}, `${pair.run} and ${pair.baseline}`),
+          el("span", { class: `status ${pair.status}` }, VERDICTS[pair.status] ?? pair.status),
+          el("p", {}, visible(pair.sentence)),
+          el("p", { class: "note" }, `${pair.rows} test rows of both; rows: ${pair.data.added} added, ${pair.data.removed} removed, ${pair.data.moved} in another split.`),
+        ),
+      ),
+      settings(found),
+    );
+    pressed.remove();
+  } catch (error) {
+    pressed.replaceWith(fault(error.fault));
+  }
+}
+
+function settings(found) {
+  if (!found.settings.length) return "";
+  const names = found.runs.map((one) => one.run);
+  const rows = found.settings.slice(0, 40).map((one) =>
+    el("tr", {}, el("th", { scope: "row" }, one.key), names.map((name) => el("td", {}, visible(shortened(one.values[name]))))),
+  );
+  return table(["setting", ...names], rows, "Settings that differ");
+}
+
+function shortened(value) {
+  const text = value === null || value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
+  return text.length > 120 ? `${text.slice(0, 117)}...` : text;
+}
