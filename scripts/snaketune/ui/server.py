@@ -12,7 +12,7 @@ from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.ui.access import Access, Guard
 from snaketune.ui.context import Context
 from snaketune.ui.project import Project
-from snaketune.ui.routes import runs
+from snaketune.ui.routes.runs import RunRoutes
 
 REPORT = SCHEMAS.parent / "report"
 PAGE = REPORT / "ui"
@@ -27,7 +27,7 @@ def make_app(project: Project, access: Access) -> Starlette:
         routes=[
             Route("/", page_file),
             Route("/page/{name}", page_file),
-            *runs.routes(context),
+            *RunRoutes(context).routes(),
         ],
         middleware=[Middleware(Guard, access=access)],
     )

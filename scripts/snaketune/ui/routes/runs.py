@@ -68,59 +68,77 @@ class ExperimentsReply(msgspec.Struct, frozen=True, kw_only=True):
     experiments: list[object]
 
 
-def routes(context: Context) -> list[Route]:
-    """The routes, in a server's context."""
-    project, processes = context.project, context.processes
+class RunRoutes:
+    """The handlers, in a server's context."""
 
-    async def list_runs(request: Request) -> Response:
-        return reply(await asyncio.to_thread(context.runs.page, page_of(request), processes.running()))
+    def __init__(self, context: Context) -> None:
+        self.context, self.project, self.processes = context, context.project, context.processes
 
-    async def compare(_request: Request) -> Response:
-        return reply(await asyncio.to_thread(run_list.compare, project))
+    def routes(self) -> list[Route]:
+        """The routes of the runs."""
+        return [
+            Route("/api/runs", explaining(self.list_runs)),
+            Route("/api/comparison", explaining(self.compare)),
+            Route("/api/runs/{run}", explaining(self.run)),
+            Route("/api/runs/{run}/live", explaining(self.live)),
+            Route("/api/runs/{run}/state", explaining(self.state)),
+            Route("/api/runs/{run}/experiments", explaining(self.experiments)),
+            Route("/api/runs/{run}/log", explaining(self.log)),
+            Route("/api/runs/{run}/output", explaining(self.output)),
+            Route("/api/start", explaining(self.start), methods=["POST"]),
+            Route("/api/stop", explaining(self.stop), methods=["POST"]),
+            Route("/pages/{run}/{page}", explaining(self.written_page)),
+        ]
 
-    async def run(request: Request) -> Response:
+    async def list_runs(self, request: Request) -> Response:
+        return reply(await asyncio.to_thread(self.context.runs.page, page_of(request), self.processes.running()))
+
+    async def compare(self, _request: Request) -> Response:
+        return reply(await asyncio.to_thread(run_list.compare, self.project))
+
+    async def run(self, request: Request) -> Response:
         name = request.path_params["run"]
-        folder = project.run_folder(name)
+        folder = self.project.run_folder(name)
         return reply(
             RunReply(
                 run=name,
-                configuration=project.configuration_of(name),
-                running=processes.running(),
-                output=processes.output(name),
-                stop_command=processes.stop_command(name),
+                configuration=self.project.configuration_of(name),
+                running=self.processes.running(),
+                output=self.processes.output(name),
+                stop_command=self.processes.stop_command(name),
                 pages=[page for page, file in PAGES.items() if (folder / file).is_file()],
                 experiments=sum(1 for _ in folder.glob("train/*/summary.json")),
             )
         )
 
-    async def live(request: Request) -> Response:
+    async def live(self, request: Request) -> Response:
         name = request.path_params["run"]
-        project.run_folder(name)
+        self.project.run_folder(name)
 
         async def states() -> AsyncIterator[ServerSentEvent]:
-            async for state in context.watchers.follow(name):
+            async for state in self.context.watchers.follow(name):
                 yield ServerSentEvent(msgspec.json.encode(state).decode())
 
         return EventSourceResponse(states(), ping=PING)
 
-    async def state(request: Request) -> Response:
+    async def state(self, request: Request) -> Response:
         name = request.path_params["run"]
-        project.run_folder(name)
-        return reply(context.watchers.look(name))
+        self.project.run_folder(name)
+        return reply(self.context.watchers.look(name))
 
-    async def start(request: Request) -> Response:
+    async def start(self, request: Request) -> Response:
         wanted = await body(request, StartRequest)
-        begun = processes.start(wanted.configuration, wanted.stage, wanted.ending)
+        begun = self.processes.start(wanted.configuration, wanted.stage, wanted.ending)
         return reply(CommandReply(run=begun.run, command=begun.command))
 
-    async def stop(request: Request) -> Response:
+    async def stop(self, request: Request) -> Response:
         wanted = await body(request, RunRequest)
-        command = processes.stop_command(wanted.run)
-        processes.stop(wanted.run)
+        command = self.processes.stop_command(wanted.run)
+        self.processes.stop(wanted.run)
         return reply(CommandReply(run=wanted.run, command=command))
 
-    async def experiments(request: Request) -> Response:
-        path = project.run_folder(request.path_params["run"]) / "train" / "selection.json"
+    async def experiments(self, request: Request) -> Response:
+        path = self.project.run_folder(request.path_params["run"]) / "train" / "selection.json"
         if not path.is_file():
             return reply(ExperimentsReply(total=0, chosen="", experiments=[]))
         found = read_json(path)
@@ -133,35 +151,23 @@ def routes(context: Context) -> list[Route]:
             )
         )
 
-    async def log(request: Request) -> Response:
-        folder = project.run_folder(request.path_params["run"])
+    async def log(self, request: Request) -> Response:
+        folder = self.project.run_folder(request.path_params["run"])
         name = Path(request.query_params.get("path", ""))
-        if name.name == "" or name.parent != folder.relative_to(project.root) / "logs" or name.suffix != ".log":
+        if name.name == "" or name.parent != folder.relative_to(self.project.root) / "logs" or name.suffix != ".log":
             raise ConfigError("this is no log of this run", where=str(name)[:200])
-        return PlainTextResponse(tail(project.path(str(name)), MAX_LOG))
+        return PlainTextResponse(tail(self.project.path(str(name)), MAX_LOG))
 
-    async def output(request: Request) -> Response:
+    async def output(self, request: Request) -> Response:
         name = request.path_params["run"]
-        project.run_folder(name)
-        return PlainTextResponse(processes.output(name)[-MAX_OUTPUT:])
+        self.project.run_folder(name)
+        return PlainTextResponse(self.processes.output(name)[-MAX_OUTPUT:])
 
-    async def written_page(request: Request) -> Response:
+    async def written_page(self, request: Request) -> Response:
         file = PAGES.get(request.path_params["page"], "")
-        path = project.path(str(project.run_folder(request.path_params["run"]).relative_to(project.root) / file))
+        path = self.project.path(
+            str(self.project.run_folder(request.path_params["run"]).relative_to(self.project.root) / file)
+        )
         if not file or not path.is_file():
             return PlainTextResponse("snaketune: there is no such page yet\n", 404)
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
-
-    return [
-        Route("/api/runs", explaining(list_runs)),
-        Route("/api/comparison", explaining(compare)),
-        Route("/api/runs/{run}", explaining(run)),
-        Route("/api/runs/{run}/live", explaining(live)),
-        Route("/api/runs/{run}/state", explaining(state)),
-        Route("/api/runs/{run}/experiments", explaining(experiments)),
-        Route("/api/runs/{run}/log", explaining(log)),
-        Route("/api/runs/{run}/output", explaining(output)),
-        Route("/api/start", explaining(start), methods=["POST"]),
-        Route("/api/stop", explaining(stop), methods=["POST"]),
-        Route("/pages/{run}/{page}", explaining(written_page)),
-    ]
