@@ -5,9 +5,11 @@ import { el, fault, link } from "./dom.js";
 import { Mistake } from "./api.js";
 import { runs } from "./runs.js";
 import { run } from "./run.js";
+import { fresh } from "./new.js";
+import { preview } from "./preview.js";
 
-const VIEWS = { runs, run };
-const MENU = [["runs", "Runs"]];
+const VIEWS = { runs, run, new: fresh, preview };
+const MENU = [["runs", "Runs"], ["new", "New run"]];
 const place = document.getElementById("content");
 let leave = null;
 let turn = 0;

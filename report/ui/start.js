@@ -5,8 +5,9 @@ import { button, command, el, fault } from "./dom.js";
 
 const STAGES = ["data", "plan", "pilot", "train", "package", "evaluate", "report"];
 
-export function startForm(file, { label = "Start", onstart = null } = {}) {
-  const stage = el("select", {}, el("option", { value: "" }, "up to the report"), STAGES.slice(0, -1).map((name) => el("option", { value: name }, `up to ${name}`)));
+export function startForm(file, { label = "Start", onstart = null, stage: only = "" } = {}) {
+  const stages = only ? [[only, `the stage ${only}`]] : [["", "up to the report"], ...STAGES.slice(0, -1).map((name) => [name, `up to ${name}`])];
+  const stage = el("select", {}, stages.map(([value, title]) => el("option", { value }, title)));
   const tied = el("input", { type: "checkbox" });
   const place = el("div");
   const shown = el("div");

@@ -34,7 +34,7 @@ def to_commented_yaml(values: Mapping[str, object]) -> str:
 def describe_key(node: SchemaNode) -> str:
     """Return a key's description, its unit where the description leaves it out, and when to change it."""
     unit = f"Unit: {node.unit}." if node.unit else ""
-    example = f"Example: {_inline_yaml(node.examples[0])}." if node.examples else ""
+    example = f"Example: {inline_yaml(node.examples[0])}." if node.examples else ""
     return " ".join(filter(None, (node.description.strip(), unit, node.advice, example)))
 
 
@@ -53,7 +53,7 @@ def _entry(key: str, value: object, node: SchemaNode) -> list[str]:
         return [f"{key}:", *_indented(_mapping(value, node))]
     if isinstance(value, list) and value and isinstance(value[0], Mapping) and node.items:
         return [f"{key}:", *_indented(_list(value, node.items))]
-    return [f"{key}: {_inline_yaml(value)}"]
+    return [f"{key}: {inline_yaml(value)}"]
 
 
 def _list(entries: Sequence[Mapping[str, object]], node: SchemaNode) -> list[str]:
@@ -68,8 +68,8 @@ def _list(entries: Sequence[Mapping[str, object]], node: SchemaNode) -> list[str
     rest.append("# Further keys of an entry, with their defaults or an example; take the # away to set one.")
     for key in unset:
         below = node.properties[key]
-        rest += [*_comment(below), f"#{key}: {_inline_yaml(below.examples[0] if below.examples else below.default)}"]
-    return [*lines, f"- {opening}", *_indented(rest), *(f"- {_inline_yaml(entry)}" for entry in others)]
+        rest += [*_comment(below), f"#{key}: {inline_yaml(below.examples[0] if below.examples else below.default)}"]
+    return [*lines, f"- {opening}", *_indented(rest), *(f"- {inline_yaml(entry)}" for entry in others)]
 
 
 def _without_defaults(entry: Mapping[str, object], node: SchemaNode) -> dict[str, object]:
@@ -84,12 +84,12 @@ def _indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line}" if line else line for line in lines]
 
 
-def _inline_yaml(value: object) -> str:
+def inline_yaml(value: object) -> str:
     """Return a value as YAML on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_inline_yaml(key)}: {_inline_yaml(below)}" for key, below in value.items()) + "}"
+        return "{" + ", ".join(f"{inline_yaml(key)}: {inline_yaml(below)}" for key, below in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_inline_yaml, value)) + "]"
+        return "[" + ", ".join(map(inline_yaml, value)) + "]"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value not in YAML_WORDS:
         return value
     if isinstance(value, float):

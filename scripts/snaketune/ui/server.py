@@ -12,6 +12,7 @@ from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.ui.access import Access, Guard
 from snaketune.ui.context import Context
 from snaketune.ui.project import Project
+from snaketune.ui.routes.new_run import NewRunRoutes
 from snaketune.ui.routes.runs import RunRoutes
 
 REPORT = SCHEMAS.parent / "report"
@@ -28,6 +29,7 @@ def make_app(project: Project, access: Access) -> Starlette:
             Route("/", page_file),
             Route("/page/{name}", page_file),
             *RunRoutes(context).routes(),
+            *NewRunRoutes(context).routes(),
         ],
         middleware=[Middleware(Guard, access=access)],
     )
