@@ -101,6 +101,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+        """The tokens of one completion as they are drawn, without the stop token: those that `generate` gives."""
+        ...
+
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:

@@ -56,6 +56,21 @@ def generate(
         context.close()
 
 
+def stream(llama: Llama, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+    """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
+    sequence = _Sequence(0, list(request.prompt), request.max_new_tokens, np.random.default_rng(request.seed))
+    context = _Context(llama, slots=2, kv_tokens=len(request.prompt) + request.max_new_tokens)
+    try:
+        has_ended = False
+        while not has_ended:
+            for _, logits in context.step({1: sequence}):
+                has_ended = sequence.append(sample_token(logits, sequence.ids, sampling, sequence.rng), stop_ids)
+                if not sequence.stopped:
+                    yield sequence.ids[-1]
+    finally:
+        context.close()
+
+
 @dataclass
 class _Sequence:
     """A completion that is being generated: `ids` are its prompt and the new tokens; `num_decoded` of them are read."""

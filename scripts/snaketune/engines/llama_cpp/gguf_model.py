@@ -197,6 +197,10 @@ class LlamaModel:
         """Completions as they end."""
         return generation.generate(self.llama, requests, stop_ids, sampling)
 
+    def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+        """The tokens of one completion as they are drawn."""
+        return generation.stream(self.llama, request, stop_ids, sampling)
+
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:

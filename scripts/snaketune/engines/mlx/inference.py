@@ -143,6 +143,27 @@ def generate(
         generator.close()
 
 
+def stream(model: nn.Module, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+    """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
+    generator = BatchGenerator(
+        model, stop_tokens=[[i] for i in sorted(stop_ids)], completion_batch_size=1, prefill_batch_size=1
+    )
+    try:
+        generator.insert(
+            [list(request.prompt)],
+            [request.max_new_tokens],
+            all_tokens=[[]],
+            samplers=None if sampling.temperature == 0 else [_sampler(sampling, request.seed)],
+            logits_processors=[_penalty(sampling)],
+        )
+        while responses := generator.next_generated():
+            for response in responses:
+                if response.finish_reason != "stop":
+                    yield response.token
+    finally:
+        generator.close()
+
+
 def supports_ragged_prefill(model: nn.Module) -> bool:
     """Measure whether rows of different length, read together, are predicted as they are alone.
 

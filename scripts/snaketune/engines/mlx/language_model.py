@@ -51,6 +51,10 @@ class MLXModel:
         """Completions as they end."""
         return inference.generate(self.model, requests, stop_ids, sampling, batched=self._batched)
 
+    def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+        """The tokens of one completion as they are drawn."""
+        return inference.stream(self.model, request, stop_ids, sampling)
+
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:
@@ -91,6 +95,10 @@ class StreamedModel:
     def generate(
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
     ) -> Iterator[Completion]:
+        """Not offered: each token would read the whole model."""
+        raise NotImplementedError
+
+    def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
         """Not offered: each token would read the whole model."""
         raise NotImplementedError
 

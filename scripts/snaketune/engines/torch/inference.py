@@ -154,6 +154,23 @@ def _generate_batch(
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
 
 
+@torch.no_grad()
+def stream(model: PreTrainedModel, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+    """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
+    row = _Row(0, request, np.random.default_rng(request.seed))
+    ids = torch.tensor([list(request.prompt)], device=model.device)
+    mask = torch.ones_like(ids)
+    cache = DynamicCache(config=model.config)
+    while len(row.new_tokens) < request.max_new_tokens:
+        (token,) = _choose(_next_logits(model, ids, mask, cache), [row], sampling)
+        if token in stop_ids:
+            return
+        row.new_tokens.append(token)
+        yield token
+        ids = torch.tensor([[token]], device=model.device)
+        mask = torch.cat([mask, mask.new_ones(1, 1)], 1)
+
+
 def _next_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
     """The float32 logits (rows, vocabulary) after `ids`, whose positions count the unmasked ids alone."""
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]

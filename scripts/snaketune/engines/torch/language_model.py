@@ -51,6 +51,11 @@ class TorchModel:
         with _failures():
             yield from inference.generate(self.model, requests, stop_ids, sampling)
 
+    def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+        """The tokens of one completion as they are drawn."""
+        with _failures():
+            yield from inference.stream(self.model, request, stop_ids, sampling)
+
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:

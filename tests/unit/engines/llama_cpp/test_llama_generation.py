@@ -51,6 +51,14 @@ def test_completions_end_at_any_stop_token_or_at_the_limit(prompts, llama):
     assert stopped[0] == free[0][: free[0].index(free[0][7])]
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.2)])
+def test_streamed_tokens_are_those_of_the_completion(prompts, llama, sampling):
+    whole = said(llama, prompts[:2], sampling)
+    for number, prompt in enumerate(prompts[:2]):
+        request = GenerationRequest(prompt, 20, number)
+        assert list(generation.stream(llama, request, frozenset({1}), sampling)) == whole[number][0]
+
+
 def test_completions_do_not_depend_on_the_order_of_prompts(prompts, llama):
     found = said(llama, prompts)
     assert found[2] == found[4]

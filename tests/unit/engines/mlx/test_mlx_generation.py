@@ -118,3 +118,23 @@ def test_ragged_prefill_is_refused_where_a_batch_is_masked_wrongly(tiny):
             return mx.broadcast_to(found[:1], found.shape)
 
     assert not inference.supports_ragged_prefill(FirstRowForAll())
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, top_k=20)])
+def test_streamed_tokens_are_those_of_the_completion(tiny, sampling):
+    model, vocabulary = tiny("llama-bpe")
+    prompts = prompts_of(vocabulary, count=3)
+    whole = {}
+    for number, request in enumerate(requests(prompts)):
+        (whole[number],) = inference.generate(model, [request], frozenset({3}), sampling)
+    streams = [inference.stream(model, request, frozenset({3}), sampling) for request in requests(prompts)]
+    found = [[] for _ in streams]
+    waiting = dict(enumerate(streams))
+    while waiting:  # in turn, as answers side by side are shown
+        for number, stream in list(waiting.items()):
+            token = next(stream, None)
+            if token is None:
+                del waiting[number]
+            else:
+                found[number].append(token)
+    assert found == [whole[number].ids for number in range(len(prompts))]

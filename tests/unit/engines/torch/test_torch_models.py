@@ -149,3 +149,11 @@ def test_update_norm_is_that_of_mlx(folder):
         load(engine, folder, "torch-lora").relative_update_norm() for engine in (language_model, mlx_models)
     )
     assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9)])
+def test_streamed_tokens_are_those_of_the_completion(folder, sampling):
+    model = load(language_model, folder)
+    for request in PROMPTS[:3]:
+        (whole,) = model.generate([request], stop_ids={3}, sampling=sampling)
+        assert list(model.stream(request, stop_ids={3}, sampling=sampling)) == whole.ids
