@@ -7,8 +7,11 @@ import { runs } from "./runs.js";
 import { run } from "./run.js";
 import { fresh } from "./new.js";
 import { preview } from "./preview.js";
+import { ask } from "./ask.js";
+import { judge } from "./judge.js";
+import { improve } from "./improve.js";
 
-const VIEWS = { runs, run, new: fresh, preview };
+const VIEWS = { runs, run, new: fresh, preview, ask, judge, improve };
 const MENU = [["runs", "Runs"], ["new", "New run"]];
 const place = document.getElementById("content");
 let leave = null;
