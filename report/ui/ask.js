@@ -104,7 +104,7 @@ function shown(run, path, one, refresh) {
     el("div", { class: one.vote === at ? "tuned" : "base" },
       el("h3", {}, one.names ? one.names[at] : `Answer ${LETTERS[at]}`),
       words(answer === "" ? "(an empty answer)" : answer),
-      corrector({ run, origin: "asked", id: one.id, place: at, answer })),
+      corrector({ run, origin: "chat", id: one.id, place: at, answer })),
   );
   const place = el("article", { class: "answer asked", data_id: one.id },
     words(one.question, { class: "said question" }),

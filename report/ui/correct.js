@@ -9,7 +9,7 @@ const WORDS = {
   marked: "Saved.",
 };
 
-// given: run, origin (asked, test, logged), id, place; answer: what is corrected.
+// given: run, origin (chat, test, log), id, place; answer: what is corrected.
 export function corrector({ run, origin, id, place = 0, answer, reference = "", ondone = null }) {
   const shown = el("div");
   const said = el("div", { role: "status" });

@@ -75,6 +75,7 @@ class SourceConfig(Section, frozen=True, kw_only=True):
     category: str | FieldOfRow | None
     group: str | FieldOfRow | None
     split: Literal["train", "valid", "test"] | None
+    replaces: bool
 
 
 class SplitConfig(Section, frozen=True, kw_only=True):

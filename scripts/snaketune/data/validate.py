@@ -30,6 +30,7 @@ from snaketune.data.minhash import Shingles
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import RawRow, Rejection
 from snaketune.data.records import RecordBuilder, with_cluster
+from snaketune.data.replacements import Replacements
 from snaketune.data.report import SourceCounts
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
@@ -48,6 +49,7 @@ class _Intake:
     rejected_file: IO[bytes]
     rejected_at_stop: Path
     seed: int
+    replacements: Replacements
     counts: list[SourceCounts] = field(default_factory=list)
     duplicate_examples: list[list[str]] = field(default_factory=list)
 
@@ -79,7 +81,7 @@ def run(config: ValidationConfig, records: StrPath, rejected: StrPath, report: S
     rejected_at_stop.unlink(missing_ok=True)
     with scratch(report) as folder, writing_jsonl(records) as records_file, writing_jsonl(rejected) as rejected_file:
         rows = RowIndex(Shingles(folder / "shingles", config.shingles))
-        intake = _Intake(rows, rejected_file, rejected_at_stop, seed)
+        intake = _Intake(rows, rejected_file, rejected_at_stop, seed, Replacements.of(config))
         with open(folder / "rows", "wb", buffering=1 << 20) as unique:
             for number, source in enumerate(config.sources):
                 intake.counts.append(SourceCounts(sources.display_name(source), source.fields))
@@ -138,6 +140,9 @@ def _new_records(source: SourceConfig, number: int, config: ValidationConfig, in
                 intake.reject(reason, row, name)
                 continue
             keys = row_keys(record)
+            if not source.replaces and intake.replacements.cover(keys):
+                counts.duplicates += 1
+                continue
             # A row whose source declares its split is not removed for being in another split too: that is a leak.
             first = rows.first.setdefault(keys.key + split.encode(), len(rows))
             if first < len(rows):

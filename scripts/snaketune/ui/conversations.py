@@ -1,4 +1,4 @@
-"""Questions to several models at once: blind until the vote, streamed, and kept in results/<run>/asked.jsonl."""
+"""Questions to several models at once: blind until the vote, streamed, and kept in results/<run>/chat.jsonl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from snaketune.ui.answering import ModelName
 from snaketune.ui.chat_worker import AnswerPart, Question
 from snaketune.ui.project import Project
 
-FILE = "asked.jsonl"
+FILE = "chat.jsonl"
 IDLE = 600.0  # seconds after which the models leave the memory
 MAX_MODELS = 4
 MAX_QUESTION = 20_000  # characters
@@ -31,7 +31,7 @@ LONGEST_LINE = 16 << 20  # bytes of an answer from the worker
 TIE = "tie"
 
 
-class Asked(msgspec.Struct, kw_only=True):
+class ChatEntry(msgspec.Struct, kw_only=True):
     """A question with its answers in the order in which they are shown. vote: the place of the best one, or `tie`."""
 
     id: str
@@ -75,10 +75,10 @@ def name_of(model: ModelName) -> str:
     return f"{model.run}: {model.variant}"
 
 
-def read_asked(folder: Path) -> list[Asked]:
+def read_chat(folder: Path) -> list[ChatEntry]:
     """All questions to a run, in their order; of several lines about one, the last counts."""
-    found: dict[str, Asked] = {}
-    decode = msgspec.json.Decoder(Asked).decode
+    found: dict[str, ChatEntry] = {}
+    decode = msgspec.json.Decoder(ChatEntry).decode
     with contextlib.suppress(OSError):
         for line in (folder / FILE).read_bytes().splitlines():
             with contextlib.suppress(msgspec.DecodeError):  # cut off by a kill
@@ -87,23 +87,23 @@ def read_asked(folder: Path) -> list[Asked]:
     return list(found.values())
 
 
-def append_asked(folder: Path, one: Asked) -> None:
+def append_entry(folder: Path, one: ChatEntry) -> None:
     """Append a question, or what is new about it."""
     with open(folder / FILE, "ab") as out:
         out.write(msgspec.json.encode(one) + b"\n")
 
 
-def shown(one: Asked) -> ShownQuestion:
+def shown(one: ChatEntry) -> ShownQuestion:
     """A question without what a judge must not know yet."""
     is_open = not one.blind or one.vote is not None
     names = [name_of(model) for model in one.models] if is_open else None
     return ShownQuestion(id=one.id, question=one.question, answers=one.answers, names=names, vote=one.vote)
 
 
-def tally(asked: list[Asked]) -> list[Tally]:
+def tally(entries: list[ChatEntry]) -> list[Tally]:
     """Votes by model, the most preferred first; a tie is a comparison that nobody wins."""
     wins, compared = Counter[str](), Counter[str]()
-    for one in asked:
+    for one in entries:
         if one.vote is not None and one.blind:
             compared.update(set(map(name_of, one.models)))
             if isinstance(one.vote, int):
@@ -118,12 +118,12 @@ class Conversations:
 
     project: Project
     worker: asyncio.subprocess.Process | None = None
-    waiting: dict[str, Asked] = field(default_factory=dict)
+    waiting: dict[str, ChatEntry] = field(default_factory=dict)
     _engine: str = ""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _idle: asyncio.TimerHandle | None = None
 
-    def prepare(self, question: str, models: list[ModelName], *, blind: bool) -> Asked:
+    def prepare(self, question: str, models: list[ModelName], *, blind: bool) -> ChatEntry:
         """Note a question; blind: the models are shown in an order that only this process knows."""
         if not question.strip() or len(question) > MAX_QUESTION:
             raise ConfigError("a question has between 1 and 20,000 characters", where="question")
@@ -132,7 +132,7 @@ class Conversations:
         for model in models:
             self.project.run_folder(model.run)
         ordered = random.sample(models, len(models)) if blind else models
-        one = Asked(id=secrets.token_hex(8), question=question, models=ordered, answers=[""] * len(models), blind=blind)
+        one = ChatEntry(id=secrets.token_hex(8), question=question, models=ordered, answers=[""] * len(models), blind=blind)
         self.waiting[one.id] = one
         return one
 
@@ -157,7 +157,7 @@ class Conversations:
             except (GeneratorExit, asyncio.CancelledError):
                 self.end()  # the page went away in the middle of an answer
                 raise
-            append_asked(self.project.run_folder(run), one)
+            append_entry(self.project.run_folder(run), one)
             self._end_when_idle()
 
     async def _parts(self, worker: asyncio.subprocess.Process, count: int) -> AsyncIterator[AnswerPart]:

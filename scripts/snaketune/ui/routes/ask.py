@@ -41,7 +41,7 @@ class AskRequest(msgspec.Struct, forbid_unknown_fields=True):
     blind: bool = True
 
 
-class AskedReply(msgspec.Struct, frozen=True, kw_only=True):
+class BegunReply(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     count: int
 
@@ -72,14 +72,14 @@ class AskRoutes:
         run = request.path_params["run"]
         folder = self.project.run_folder(run)
         models = await asyncio.to_thread(known_models, self.project.results, run)
-        asked = conversations.read_asked(folder)
+        entries = conversations.read_chat(folder)
         page = page_of(request, default=20)
         return reply(
             AskReply(
                 models=[ModelChoice(run=one.run, variant=one.variant, name=name_of(one)) for one in models],
-                total=len(asked),
-                questions=[conversations.shown(one) for one in page.of(asked[::-1])],
-                tally=conversations.tally(asked),
+                total=len(entries),
+                questions=[conversations.shown(one) for one in page.of(entries[::-1])],
+                tally=conversations.tally(entries),
                 command=f"make chat RUN={run}",
             )
         )
@@ -93,7 +93,7 @@ class AskRoutes:
             if model not in known:
                 raise ConfigError(f"{name_of(model)[:80]} cannot be asked", fix="Reload the page")
         one = self.conversations.prepare(wanted.question, wanted.models, blind=wanted.blind)
-        return reply(AskedReply(id=one.id, count=len(one.models)))
+        return reply(BegunReply(id=one.id, count=len(one.models)))
 
     async def answers(self, request: Request) -> Response:
         run, identifier = request.path_params["run"], request.path_params["id"]
@@ -113,12 +113,12 @@ class AskRoutes:
     async def vote(self, request: Request) -> Response:
         folder = self.project.run_folder(request.path_params["run"])
         wanted = await body(request, VoteRequest)
-        one = next((one for one in conversations.read_asked(folder) if one.id == wanted.id), None)
+        one = next((one for one in conversations.read_chat(folder) if one.id == wanted.id), None)
         if one is None:
             raise ConfigError("there is no such question", fix="Reload the page")
         is_place = isinstance(wanted.choice, int) and 0 <= wanted.choice < len(one.models)
         if not is_place and wanted.choice != conversations.TIE:
             raise ConfigError("this is no choice", where="choice")
         one.vote = wanted.choice
-        conversations.append_asked(folder, one)
+        conversations.append_entry(folder, one)
         return reply(conversations.shown(one))
