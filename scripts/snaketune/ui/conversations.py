@@ -132,7 +132,9 @@ class Conversations:
         for model in models:
             self.project.run_folder(model.run)
         ordered = random.sample(models, len(models)) if blind else models
-        one = ChatEntry(id=secrets.token_hex(8), question=question, models=ordered, answers=[""] * len(models), blind=blind)
+        one = ChatEntry(
+            id=secrets.token_hex(8), question=question, models=ordered, answers=[""] * len(models), blind=blind
+        )
         self.waiting[one.id] = one
         return one
 
