@@ -26,27 +26,40 @@ LOSS_COPIES = 5  # logits, float32 logits, softmax, the targets' scattered gradi
 SCORE_COPIES = 2  # in the block that is on its way back, beside the probabilities that each block kept
 VECTOR_COPIES = 5  # temporary ones of such a vector
 MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "adadelta": 2, "adafactor": 0}  # copies of the weights; others hold one
-# Bits a weight of llama.cpp's types, over a whole model (k-quants keep some matrices in a larger type).
+# Bits a weight of llama.cpp's types in the blocks of a model (k-quants keep some matrices in a larger type). The head
+# has HEAD_BITS where that is more. mxfp4_moe is of experts alone: the rest is q8_0.
 GGUF_BITS = {
-    "f32": 32.0,
-    "f16": 16.0,
-    "bf16": 16.0,
+    "f32": 32,
+    "bf16": 16,
+    "f16": 16,
+    "mxfp4_moe": 8.5,
     "q8_0": 8.5,
-    "q6_k": 6.6,
-    "q5_k_m": 5.7,
-    "q5_k_s": 5.6,
-    "q5_1": 6.0,
-    "q5_0": 5.6,
-    "q4_k_m": 4.9,
-    "q4_k_s": 4.7,
-    "q4_1": 5.1,
-    "q4_0": 4.7,
-    "q3_k_l": 4.3,
-    "q3_k_m": 3.9,
-    "q3_k_s": 3.6,
-    "q2_k": 3.4,
+    "q6_k": 6.56,
+    "q5_1": 6,
+    "q5_k_m": 5.64,
+    "q5_0": 5.5,
+    "q5_k_s": 5.5,
+    "q4_1": 5,
+    "q4_k_m": 4.77,
+    "iq4_nl": 4.55,
+    "q4_k_s": 4.54,
+    "q4_0": 4.51,
+    "iq4_xs": 4.31,
+    "q3_k_l": 4.14,
+    "q3_k_m": 3.82,
+    "iq3_m": 3.56,
+    "iq3_s": 3.46,
+    "q3_k_s": 3.44,
+    "iq3_xs": 3.29,
+    "iq3_xxs": 3.15,
+    "q2_k": 2.92,
+    "iq2_m": 2.68,
+    "q2_0": 2.41,
+    "tq2_0": 2.24,
+    "tq1_0": 1.88,
+    "q1_0": 1.12,
 }
-UNKNOWN_BITS = 8.5
+HEAD_BITS = 6.56
 CHECKPOINTS = 3  # of weights and moments that lie there at once while training: the last two and the best
 DISK_MARGIN = 1.1  # full disks fail late; a tenth more is required than is counted
 LENGTHS = (4096, 2048, 1536, 1024, 768, 512, 256, 128, 64)
@@ -184,9 +197,15 @@ def forecast_disk(
     downloads = {id(model): int(model.parameters * model.bits / 8) for model, _, absent in models if absent}
     trained = sum(trainable(model, train) * FLOAT32_BYTES * (1 + 3 * CHECKPOINTS) for model, train, _ in models)
     fused = selected.parameters * 2
-    products = sum(int(selected.parameters * GGUF_BITS.get(kind, UNKNOWN_BITS) / 8) for kind in gguf if kind != "f16")
+    products = sum(gguf_bytes(selected, kind) for kind in gguf if kind != "f16")
     stages = {"base": sum(downloads.values()), "train": trained, "fused": fused, "f16": fused, "gguf": products}
     return DiskForecast(**stages, total=sum(stages.values()))
+
+
+def gguf_bytes(model: Architecture, kind: str) -> int:
+    """Return the bytes of a GGUF of this type. The head, or the embedding that is one, has a type of its own."""
+    bits, head = GGUF_BITS[kind], model.vocab_size * model.hidden_size
+    return int(((model.parameters - head) * bits + head * max(bits, HEAD_BITS)) / 8)
 
 
 def check_disk(stages: DiskForecast, free: int, where: str) -> None:

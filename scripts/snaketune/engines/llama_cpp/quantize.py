@@ -18,6 +18,8 @@ from snaketune.runtime import progress
 PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
 """Types that llama.cpp refuses to make without an importance matrix, which this workflow does not compute."""
+NOT_MADE = frozenset({"nvfp4"})
+"""Types that the pinned llama.cpp names, and refuses to make at all."""
 
 
 def types() -> dict[str, int]:
@@ -26,7 +28,7 @@ def types() -> dict[str, int]:
         key.removeprefix(prefix).lower(): number
         for prefix in PREFIXES
         for key, number in vars(llama_cpp).items()
-        if key.startswith(prefix) and key.removeprefix(prefix).lower() not in NEEDS_IMATRIX
+        if key.startswith(prefix) and key.removeprefix(prefix).lower() not in NEEDS_IMATRIX | NOT_MADE
     }
 
 
@@ -61,7 +63,7 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
     settings.nthread = threads
     with (
         replacing(target) as temporary,
-        _keeping_words() as words,
+        keeping_words() as words,
         progress.watching(temporary, f"quantizing {progress.format_bytes(Path(source).stat().st_size)}, written"),
     ):
         failed = llama_cpp.llama_model_quantize(str(source).encode(), str(temporary).encode(), ctypes.byref(settings))
@@ -74,7 +76,7 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
 
 
 @contextlib.contextmanager
-def _keeping_words() -> Iterator[list[str]]:
+def keeping_words() -> Iterator[list[str]]:
     """Keep what llama.cpp would print, a line for every tensor, for the case that it fails."""
     words: list[str] = []
 
