@@ -7,3 +7,5 @@ Apple's MPS or on the CPU, whichever the process finds first in this order.
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# oneDNN, which computes 16-bit products on a CPU, keeps 1024 kernels, one for each shape: half a gigabyte in a training
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

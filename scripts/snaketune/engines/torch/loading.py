@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from snaketune.contracts.train import AdapterConfig
-from snaketune.engines.torch import lora
+from snaketune.engines.torch import attention, lora
 from snaketune.engines.torch.device import best_device, load_dtype
 from snaketune.errors import ModelError, TrainingError
 from snaketune.files import StrPath, read_json
@@ -39,6 +39,7 @@ def load(folder: StrPath, *, dtype: str = "auto") -> PreTrainedModel:
     with _explaining(folder):
         model = _read(Path(folder), load_dtype(dtype, device))
         model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
+    attention.use_fastest(model)
     model.eval()
     return model.requires_grad_(False)
 

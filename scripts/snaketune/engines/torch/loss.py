@@ -98,10 +98,11 @@ class ChunkedCrossEntropy:
             return loss.detach(), hidden.grad
         with torch.no_grad():
             logits = functional.linear(hidden.to(weight.dtype), weight).float()
-            chosen = logits.gather(1, labels[:, None])[:, 0]
-            normalizers = logits.logsumexp(1)
-            loss = (normalizers - chosen).sum() / num_target_tokens
-            logits.sub_(normalizers[:, None]).exp_()  # the softmax, in the place of the logits
+            chosen, largest = logits.gather(1, labels[:, None])[:, 0], logits.amax(1)
+            logits.sub_(largest[:, None]).exp_()  # one exponential serves the loss and its gradient
+            sums = logits.sum(1)
+            loss = (largest + sums.log() - chosen).sum() / num_target_tokens
+            logits.div_(sums[:, None])  # the softmax, in the place of the logits
             logits[torch.arange(len(labels), device=self.device), labels] -= 1
             return loss, (logits.to(weight.dtype) @ weight / num_target_tokens).to(hidden.dtype)
 
