@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from snaketune.contracts.package import Rounding
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
-from snaketune.engines.torch.loading import dequantized, group_size, read_adapter
+from snaketune.engines.torch.weights import dequantized, group_size, read_adapter
 from snaketune.errors import ModelError, PackageError, TrainingError
 from snaketune.files import StrPath, in_shards, read_json, write_json
 from snaketune.train import peft_format

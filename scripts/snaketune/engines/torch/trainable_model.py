@@ -14,10 +14,10 @@ from snaketune import files
 from snaketune.contracts.train import TrainingJob
 from snaketune.engines.torch import loading, lora
 from snaketune.engines.torch.device import best_device, peak_memory, set_memory_limit
-from snaketune.engines.torch.loading import load_safetensors
 from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
 from snaketune.engines.torch.process_group import TorchProcessGroup
+from snaketune.engines.torch.weights import load_safetensors
 from snaketune.train.batches import Batch
 from snaketune.train.process_group import ProcessGroup
 from snaketune.train.trainer import StepResult

@@ -17,7 +17,7 @@ from snaketune.engines.interface import GenerationRequest, LoadOptions, Loglikel
 from snaketune.engines.mlx import export as mlx_export
 from snaketune.engines.mlx import language_model as mlx_models
 from snaketune.engines.mlx import train as mlx_train
-from snaketune.engines.torch import export, language_model, loading, reference_merge
+from snaketune.engines.torch import export, language_model, reference_merge, weights
 from snaketune.engines.torch import train as torch_train
 from transformers import AutoModelForCausalLM
 
@@ -105,18 +105,18 @@ def test_fused_weights_are_mlxs_and_those_of_the_reference_merge(folder, adapter
     ours = export.fuse(base, source, tmp_path / "torch", dtype="bfloat16", shard=9000)
     assert ours.parameters == theirs.parameters
     assert len(ours.files) > 2  # several shards and their index
-    weights = {}
+    found = {}
     for path in (tmp_path / "torch").glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     with safe_open(tmp_path / "mlx" / "model.safetensors", "pt") as file:
-        assert set(file.keys()) == set(weights)
-        for name, weight in weights.items():
+        assert set(file.keys()) == set(found)
+        for name, weight in found.items():
             torch.testing.assert_close(weight, file.get_tensor(name), atol=0, rtol=0.01)
     merged = export.merge(base, source)
-    assert merged.keys() == weights.keys()
+    assert merged.keys() == found.keys()
     np.testing.assert_array_equal(
-        torch.from_numpy(merged["model.norm.weight"].load()).bfloat16().float(), weights["model.norm.weight"].float()
+        torch.from_numpy(merged["model.norm.weight"].load()).bfloat16().float(), found["model.norm.weight"].float()
     )
     (tmp_path / "torch" / "config.json").write_bytes((base / "config.json").read_bytes())
     fused = language_model.load(tmp_path / "torch", LoadOptions(exact=True))
@@ -138,7 +138,7 @@ def test_base_that_mlx_has_quantized_is_dequantized_to_the_same_weights(bits):
     parts = {
         f"layer.{name}": torch.from_numpy(np.array(one)) for name, one in mlx.utils.tree_flatten(quantized.parameters())
     }
-    found = loading.dequantized(parts, {"quantization": {"group_size": 32, "bits": bits}})
+    found = weights.dequantized(parts, {"quantization": {"group_size": 32, "bits": bits}})
     expected = mx.dequantize(quantized.weight, quantized.scales, quantized.biases, 32, bits)
     assert found.keys() == {"layer.weight"}
     np.testing.assert_allclose(found["layer.weight"], np.array(expected), atol=1e-6)
