@@ -1,7 +1,8 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU; logs, benchmarks, scripts; tracked, untracked, code; pick, omit, one_of
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU; logs, benchmarks, scripts; tracked, untracked, code;
+#          pick, pick_outputs, omit, one_of
 import os
 import re
 import sys
@@ -149,6 +150,11 @@ def pick(section, *keys):
     """Some keys of a section of the configuration, which is a mapping or a typed record."""
     section = msgspec.to_builtins(section)
     return {key: section[key] for key in keys}
+
+
+def pick_outputs(rule, names):
+    """Some outputs of a rule by their names."""
+    return {name: rule.output[name] for name in names}
 
 
 def omit(section, *keys):

@@ -48,7 +48,7 @@ rule write_card:
                 }
                 for one in this_run.experiments.values()
             ],
-            package=pick(CONFIG["package"], "gguf", "name", "license", "language"),
+            package=pick(CONFIG["package"], "gguf", "mlx", "name", "license", "language"),
             data=pick(CONFIG["data"], "sources"),
         ),
         code=code("write_card", "report"),
@@ -126,10 +126,10 @@ rule register_ollama:
 
 
 rule upload_model:
-    """Upload the GGUF files and the card to the hub."""
+    """Upload the GGUF files, the folders for MLX and the card to the hub."""
     input:
         card=rules.write_card.output.card,
-        products=[this_run.gguf(kind) for kind in GGUF_TYPES],
+        products=[*(this_run.gguf(kind) for kind in GGUF_TYPES), *this_run.mlx_folders],
         fidelity=rules.check_fidelity.output.fidelity,
         passed=rules.pass_fidelity.output.passed,
     output:

@@ -14,6 +14,8 @@ def variant_inputs(wildcards):
         inputs["general"] = GENERAL_SET
     if wildcards.variant.startswith("gguf-"):
         inputs["gguf"] = this_run.gguf(wildcards.variant.removeprefix("gguf-"))
+    elif wildcards.variant.startswith("mlx-"):
+        inputs["fused"] = f"{this_run.mlx_folder(wildcards.variant.removeprefix('mlx-'))}.json"
     elif wildcards.variant == "prompted":
         inputs["train"] = rules.split_rows.output.train
     elif wildcards.variant == "fused":

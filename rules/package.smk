@@ -2,8 +2,9 @@
 #
 # needs    the chosen adapter and its base; the test rows
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
-#          <run>-lora.gguf, fidelity.json, and fidelity.passed after the gate
-# steps    fuse_adapter, convert_gguf, quantize_gguf, export_adapter, write_modelfile, check_fidelity, pass_fidelity
+#          <run>-lora.gguf, <run>-mlx-<type>/ and its manifest, fidelity.json, and fidelity.passed after the gate
+# steps    fuse_adapter, convert_gguf, quantize_gguf, quantize_mlx, export_adapter, write_modelfile, check_fidelity,
+#          pass_fidelity
 # reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
 GGUF_TYPES = this_run.gguf_types
 F16_GGUF = ancient(this_run.gguf("f16"))  # an intermediate: made again where it is needed, which makes nothing stale
@@ -11,7 +12,7 @@ CONVERTER_CODE = code("convert_gguf", "gguf")  # so what is made from the interm
 
 
 rule package:
-    """Stage: fuse, convert to GGUF, quantize, prove that it is the same model."""
+    """Stage: fuse, convert to GGUF, quantize (for MLX too), prove that it is the same model."""
     input:
         f"{RUN}/model/fused",
         f"{RUN}/model/fused.json",
@@ -19,6 +20,8 @@ rule package:
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",
         [this_run.gguf(kind) for kind in GGUF_TYPES],
+        this_run.mlx_manifests,
+        this_run.mlx_folders,
         [f"{RUN}/model/peft", f"{RUN}/model/{this_run.name}-lora.gguf"] if this_run.exports_adapter else [],
 
 
@@ -101,6 +104,37 @@ rule quantize_gguf:
         scripts("quantize_gguf")
 
 
+rule quantize_mlx:
+    """Quantize the merged model for MLX to one of the types of package.mlx."""
+    input:
+        unpack(lambda wildcards: pick_outputs(rules.split_rows, this_run.calibration_splits(wildcards.mlx))),
+        model=CHOSEN_BASE,
+        adapter=CHOSEN_ADAPTER,
+        adapter_config=CHOSEN_ADAPTER_CONFIG,
+        manifest=rules.fuse_adapter.output.manifest,
+        fused=ancient(rules.fuse_adapter.output.fused),
+    output:
+        folder=directory(this_run.mlx_folder("{mlx}")),
+        manifest=ensure(this_run.mlx_folder("{mlx}") + ".json", non_empty=True),
+    log:
+        logs("quantize_mlx-{mlx}"),
+    benchmark:
+        benchmarks("quantize_mlx-{mlx}")
+    wildcard_constraints:
+        mlx=one_of(this_run.config.package.mlx),
+    conda:
+        "../envs/mlx.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=model_memory,
+        runtime=packaging_time,
+    params:
+        config=tracked(model=pick(PILOT.model, "chat_template"), seed=CONFIG["seed"]),
+        code=code("quantize_mlx", "mlx"),
+    script:
+        scripts("quantize_mlx")
+
+
 rule export_adapter:
     """Write the adapter alone, for transformers (PEFT) and for llama.cpp."""
     input:
@@ -150,13 +184,14 @@ rule write_modelfile:
 
 
 rule check_fidelity:
-    """Measure how faithful the fused model and each GGUF file are to base and adapter."""
+    """Measure how faithful the fused model and each product are to base and adapter."""
     input:
         model=CHOSEN_BASE,
         adapter=CHOSEN_ADAPTER,
         adapter_config=CHOSEN_ADAPTER_CONFIG,
         manifest=rules.fuse_adapter.output.manifest,
         ggufs=[F16_GGUF, *(this_run.gguf(kind) for kind in GGUF_TYPES if kind != "f16")],
+        mlx=this_run.mlx_manifests,
         rows=rules.split_rows.output.test,
     output:
         fidelity=report(

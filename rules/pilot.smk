@@ -170,7 +170,7 @@ rule decide_pilot:
             **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
             general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
             variants=this_run.variants,
-            gguf=CONFIG["package"]["gguf"],
+            **pick(CONFIG["package"], "gguf", "mlx"),
             threads=CONFIG["threads"],
         ),
         code=code("decide_pilot", ENGINE),

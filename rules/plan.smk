@@ -43,7 +43,7 @@ rule forecast_run:
         ),
         untracked=untracked(
             train={one.name: untracked_train(one) for one in this_run.experiments.values()},
-            **pick(CONFIG["package"], "gguf", "adapter"),
+            **pick(CONFIG["package"], "gguf", "mlx", "adapter"),
         ),
         code=code("forecast_run", ENGINE),
     script:

@@ -48,7 +48,7 @@ rule record_run:
         model=CHOSEN_BASE,
         template=this_run.template_files,
         fused=rules.fuse_adapter.output.manifest,
-        products=[this_run.gguf(kind) for kind in GGUF_TYPES],
+        products=[*(this_run.gguf(kind) for kind in GGUF_TYPES), *this_run.mlx_manifests],
     output:
         record=ensure(f"{RUN}/run.json", non_empty=True),
     log:
@@ -85,6 +85,7 @@ rule write_report:
         expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
         expand(f"{RUN}/evaluation/{{variant}}/prompts.jsonl", variant=VARIANTS) if CONFIG["evaluate"]["prompts"] else [],
         [this_run.gguf(kind) for kind in GGUF_TYPES],
+        this_run.mlx_manifests,
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
     output:
         page=report(

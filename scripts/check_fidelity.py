@@ -1,4 +1,4 @@
-"""Measure how faithful the fused model and each GGUF file are to base and adapter (snaketune.package.fidelity)."""
+"""Measure how faithful the fused model and each product are to base and adapter (snaketune.package.fidelity)."""
 
 import json
 
@@ -14,6 +14,7 @@ with step.running(snakemake.log[0]):
             fused=snakemake.input.manifest,
             ggufs=snakemake.input.ggufs,
             rows=snakemake.input.rows,
+            mlx=snakemake.input.mlx,
         ),
         fidelity.FidelitySettings(
             **config["package"]["fidelity"],

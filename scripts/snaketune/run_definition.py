@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from snaketune.config.experiments import Experiment, expand
+from snaketune.config.products import MLXType
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.data import sources as data_sources
 from snaketune.evaluate import step_config as evaluate_settings
@@ -46,7 +47,7 @@ class RunDefinition:
     experiments: dict[str, Experiment]
     """By name; one called `main` where the configuration names none."""
     variants: tuple[str, ...]
-    """The models to evaluate, the base first: base, prompted, adapter, fused, gguf-<type>, previous."""
+    """The models to evaluate, the base first: base, prompted, adapter, fused, gguf-<type>, mlx-<type>, previous."""
     similarity_model: str | None
     """The GGUF of the embedding model that evaluate.similarity names."""
     engine: EngineChoice
@@ -138,6 +139,22 @@ class RunDefinition:
     def gguf(self, kind: str) -> str:
         """The GGUF file of a type."""
         return f"{self.folder}/model/{self.name}-{kind}.gguf"
+
+    def mlx_folder(self, kind: str) -> str:
+        """The folder of a type of package.mlx; its manifest is the same with .json."""
+        return f"{self.folder}/model/{self.name}-mlx-{kind}"
+
+    def calibration_splits(self, kind: str) -> list[str]:
+        """The splits that a type of package.mlx is calibrated on and judged by."""
+        return ["train", "valid"] if MLXType.named(kind).calibration else []
+
+    @property
+    def mlx_folders(self) -> list[str]:
+        return [self.mlx_folder(kind) for kind in self.config.package.mlx]
+
+    @property
+    def mlx_manifests(self) -> list[str]:
+        return [f"{folder}.json" for folder in self.mlx_folders]
 
     @property
     def exports_adapter(self) -> bool:

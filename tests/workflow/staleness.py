@@ -45,6 +45,7 @@ CONSUMERS: dict[str, set[str]] = {
     "convert_gguf": {"quantize_gguf:q8_0", "check_fidelity"},
     "quantize_gguf:q8_0": {"write_modelfile", "check_fidelity", "record_run", "write_report"}
     | {"generate_answers:gguf-q8_0"},
+    "quantize_mlx:8bit-g32": {"check_fidelity", "record_run", "write_report", "generate_answers:mlx-8bit-g32"},
     "quantize_gguf:q5_k_m": {"check_fidelity", "record_run", "write_report"},
     "write_modelfile": {"write_report"},
     "check_fidelity": {"pass_fidelity", "write_card", "write_report"},
@@ -53,7 +54,7 @@ CONSUMERS: dict[str, set[str]] = {
     "save_config": {"record_run", "write_report"},
     "record_run": {"write_report"},
 }
-for _variant in (*VARIANTS, "fused", "previous"):
+for _variant in (*VARIANTS, "fused", "previous", "mlx-8bit-g32"):
     CONSUMERS[f"generate_answers:{_variant}"] = {f"score_answers:{_variant}", "compare_scores", "write_report"}
     CONSUMERS[f"score_answers:{_variant}"] = {"compare_scores", "write_report"}
 
@@ -170,6 +171,7 @@ RERUNS: dict[str, Row] = {
     "select.metric": ({"metric": "exact_match"}, {"score_experiment:main"}),
     "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
+    "package.mlx": ({"mlx": ["8bit-g32"]}, {"quantize_mlx:8bit-g32", *CARD}),
     "package.adapter": ({"adapter": False}, set()),
     "package.serve_check": ({"serve_check": True}, {"check_serving"}),
     "package.min_gain_retained": ({"min_gain_retained": 0.8}, FIDELITY),

@@ -257,6 +257,7 @@ class PackageConfig(Section, frozen=True, kw_only=True):
     """The files that are made of the chosen adapter."""
 
     gguf: list[str]
+    mlx: list[str]
     adapter: bool
     min_gain_retained: float
     fidelity: FidelityConfig

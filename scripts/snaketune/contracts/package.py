@@ -46,6 +46,44 @@ class FusedManifest(Record, frozen=True, kw_only=True):
     files: dict[str, FileFacts]
 
 
+class CalibrationResult(Record, frozen=True, kw_only=True):
+    """What calibrating a quantization came to, on validation rows; losses in nats a target token.
+
+    kept: whether it had a lower loss than the plain type, and is what the folder holds; merged_loss: before quantizing;
+    rows: of the training split that it was calibrated on.
+    """
+
+    method: str
+    kept: bool
+    loss: float
+    plain_loss: float
+    merged_loss: float
+    rows: int
+    validation_rows: int
+
+
+class MLXManifest(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """model/<run>-mlx-<type>.json: a quantized folder for MLX; written by quantize_mlx."""
+
+    base: str
+    revision: str | None
+    folder: str
+    type: str
+    """As package.mlx names it."""
+    dtype: str
+    """The 16-bit format of scales and of what is not quantized."""
+    quantization: dict[str, object]
+    """As config.json holds it: bits, group_size, mode, and of each layer what differs."""
+    bits_per_weight: float
+    files: dict[str, FileFacts]
+    calibration: CalibrationResult | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.bytes for file in self.files.values())
+
+
 class TokenDifference(Record, frozen=True, kw_only=True):
     """A text that becomes other token ids in the GGUF; at most 80 characters and 24 ids of it."""
 
@@ -92,7 +130,7 @@ class VariantFidelity(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Greedy completions that are the adapter's; of `greedy_total`."""
     bytes: int | None = None
     tensor_types: dict[str, int] | None = None
-    """How many tensors of each type the GGUF holds, the commonest first."""
+    """How many tensors of each type the GGUF holds, the commonest first; of a folder for MLX how many layers."""
     tokens: TokenParity | None = None
     template: int | None = None
     """Conversations that the GGUF's chat template renders differently."""

@@ -145,6 +145,7 @@ class DiskForecast(Record, frozen=True, kw_only=True):
     fused: int
     f16: int
     gguf: int
+    mlx: int
     total: int
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, Selection, VariantScores
-from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
+from snaketune.contracts.package import CalibrationResult, Fidelity, FusedManifest, ServingCheck, ServingTiming
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, Plan
 from snaketune.contracts.train import TrainingSummary, TrainingTiming
 from snaketune.files import Record
@@ -78,23 +78,25 @@ class TrainingFindings(Record, frozen=True, kw_only=True):
     pilot: ExperimentFindings
 
 
-class GgufFile(Record, frozen=True, kw_only=True):
-    """A GGUF file of the run."""
+class ProductFile(Record, frozen=True, kw_only=True):
+    """A GGUF file or a folder for MLX, by the name of its variant."""
 
     file: str
-    type: str
+    variant: str
     bytes: int
 
 
 class ModelFindings(Record, frozen=True, kw_only=True):
     """The files of the model; ollama: the command that the Modelfile names."""
 
-    files: list[GgufFile]
+    files: list[ProductFile]
     fused: FusedManifest | None
     modelfile: str | None
     ollama: str | None
     card: str | None
     served: ServingCheck | None
+    calibrations: dict[str, CalibrationResult]
+    """Of each type of package.mlx that asks for one."""
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -251,7 +253,8 @@ class Conclusion(Record, frozen=True, kw_only=True):
     """The conclusion of a run: is the file to deploy better than the base, how good is it, and how is it run.
 
     quality: how good the answers are, whatever they are compared with; quality_is_low: whether that is a warning;
-    vs_previous: the same comparison with the run that compare_with names.
+    vs_previous: the same comparison with the run that compare_with names; by_size: the folder for MLX that is better
+    for its size than a GGUF.
     """
 
     status: Status
@@ -259,6 +262,7 @@ class Conclusion(Record, frozen=True, kw_only=True):
     quality: str | None
     quality_is_low: bool
     vs_previous: str | None
+    by_size: str | None
     warnings: list[str]
     file: str | None
     bytes: int | None

@@ -23,7 +23,9 @@ from snaketune.engines.interface import (
     GGUFModel,
     LanguageModel,
     LoadOptions,
+    ProductQuantizer,
     Quantizer,
+    ServedTokenizer,
     Trainer,
 )
 from snaketune.files import StrPath
@@ -65,6 +67,16 @@ def get_exporter(engine: str | None = None) -> Exporter:
 def get_quantizer(engine: str | None = None) -> Quantizer:
     """The part that quantizes a base model."""
     return cast(Quantizer, _part(engine or selected_engine(), "get_quantizer"))
+
+
+def get_product_quantizer() -> ProductQuantizer:
+    """The part that quantizes the merge for MLX."""
+    return cast(ProductQuantizer, _part("mlx", "get_product_quantizer"))
+
+
+def load_served_tokenizer(path: StrPath) -> ServedTokenizer:
+    """Load the tokenizer of a folder as mlx-lm does."""
+    return cast(ServedTokenizer, _part("mlx", "load_served_tokenizer").load(path))
 
 
 def get_capabilities(engine: str | None = None) -> Capabilities:

@@ -5,6 +5,8 @@ An engine is a package beside this file (`mlx`, `torch`, `llama_cpp`) with one m
     language_model.py    load(path, options) -> AdaptedModel     (of llama.cpp: gguf_model.py -> GGUFModel)
     train.py             Trainer: train
     export.py            Exporter: fuse, merge, peft_adapter; Quantizer: quantize_base
+    product.py           ProductQuantizer: quantize (mlx alone)
+    served_tokenizer.py  load(path) -> ServedTokenizer (mlx alone)
     reference_merge.py   ReferenceMerger: load
     capabilities.py      Capabilities: what fits and what does not, the device
 
@@ -22,8 +24,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from snaketune.config.products import MLXType
 from snaketune.contracts.data import ModelManifest
-from snaketune.contracts.package import Rounding
+from snaketune.contracts.package import CalibrationResult, Rounding
 from snaketune.engines.decoding import Sampling
 from snaketune.files import StrPath
 from snaketune.runtime.machine import DeviceInfo
@@ -135,19 +138,31 @@ class AdaptedModel(LanguageModel, Protocol):
         ...
 
 
-class GGUFModel(LanguageModel, Protocol):
-    """A model from a GGUF file, which carries a tokenizer of its own."""
+class TextReader(Protocol):
+    """How a product reads text, with the tokenizer that it carries."""
 
     def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
-        """The ids that llama.cpp makes of a text, special tokens by their names."""
+        """The ids that it makes of a text, special tokens by their names."""
         ...
 
     def bos_token(self) -> int:
-        """The id that llama.cpp puts before a text where the file says so; -1 where there is none."""
+        """The id that it puts before a text where the file says so; -1 where there is none."""
         ...
 
     def ends_generation(self, token: int) -> bool:
-        """Whether llama.cpp stops at this token."""
+        """Whether it stops at this token."""
+        ...
+
+
+class GGUFModel(LanguageModel, TextReader, Protocol):
+    """A model from a GGUF file, which carries a tokenizer of its own."""
+
+
+class ServedTokenizer(TextReader, Protocol):
+    """The tokenizer that mlx-lm makes of a folder."""
+
+    def template(self) -> str | None:
+        """The chat template in the folder."""
         ...
 
 
@@ -235,6 +250,49 @@ class Quantizer(Protocol):
         """Quantize the base of a manifest as `model["quantize"]` says, into `folder`, and write its manifest.
 
         Raises ModelError for a base that is quantized already and for sizes that the engine does not have.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MergeFolders:
+    """The folders that a merge comes from, and what is left out of its tensors' names; fused: the same in 16 bits."""
+
+    base: StrPath
+    adapter: StrPath
+    fused: StrPath
+    drop_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """What a calibrated quantization reads: token ids of training rows, and validation rows that judge it."""
+
+    train: Sequence[Sequence[int]]
+    valid: Sequence[LoglikelihoodRequest]
+    seed: int
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """What `ProductQuantizer.quantize` wrote: the files' names, `quantization` of config.json, and the outcome."""
+
+    files: list[str]
+    quantization: dict[str, object]
+    bits_per_weight: float
+    calibration: CalibrationResult | None
+
+
+class ProductQuantizer(Protocol):
+    """The part `product` of MLX: quantized folders to hand over."""
+
+    def quantize(
+        self, source: MergeFolders, kind: MLXType, target: StrPath, *, dtype: str, calibration: CalibrationRows | None
+    ) -> QuantizedWeights:
+        """Quantize the unrounded merge into safetensors in `target`.
+
+        dtype: the 16-bit format of scales and of what is not quantized. calibration: for a type that asks for it; what
+        it gives is kept only if its loss on the validation rows is lower.
         """
         ...
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from snaketune.config.products import is_product
 from snaketune.contracts.evaluate import (
     Comparison,
     Forgetting,
@@ -270,12 +271,12 @@ def summary_sentence(comparison: Comparison, metrics: Mapping[str, Metric]) -> s
 
 
 def comparison_pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
-    """Which variant is compared with which: each with the base, each GGUF with the adapter it comes from.
+    """Which variant is compared with which: each with the base, each product with the adapter it comes from.
 
     The file to deploy is also compared with the prompted base and with the run before, where these were measured.
     """
     pairs = [(name, "base") for name in variants if name != "base" and "base" in variants]
-    pairs += [(name, "adapter") for name in variants if name.startswith("gguf-") and "adapter" in variants]
+    pairs += [(name, "adapter") for name in variants if is_product(name) and "adapter" in variants]
     best = recommended(variants)
     return pairs + [(best, other) for other in ("prompted", "previous") if other in variants and other != best]
 

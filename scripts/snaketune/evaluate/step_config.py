@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from snaketune.config.products import is_product, products_of
 from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import FewShotConfig, ForgettingConfig, GenerationConfig, ModelConfig, RunConfig, Section
 from snaketune.contracts.evaluate import SelectionMetric
@@ -19,18 +20,20 @@ LOSS = "validation_loss"  # what select.metric names by default; it needs no ans
 def variants(config: RunConfig) -> list[str]:
     """The model variants to evaluate, each once and the base first.
 
-    `gguf` becomes the first type of package.gguf; a GGUF of another type than those made is a ConfigError; the run
-    that compare_with names comes in as `previous`.
+    `gguf` becomes the first type of package.gguf, `mlx` all types of package.mlx; a product of another type than those
+    made is a ConfigError; the run that compare_with names comes in as `previous`.
     """
-    made = [f"gguf-{kind}" for kind in config.package.gguf]
-    names = [made[0] if name == "gguf" else name for name in config.evaluate.models]
+    made = products_of(config.package.gguf, config.package.mlx)
+    short = {"gguf": made[:1], "mlx": products_of([], config.package.mlx)}
+    names = [each for name in config.evaluate.models for each in short.get(name, [name])]
     names += ["previous"] if config.compare_with else []
     for name in names:
-        if name.startswith("gguf-") and name not in made:
+        if is_product(name) and name not in made:
+            kind, _, wanted = name.partition("-")
             raise ConfigError(
                 f"{name} is not made{did_you_mean(name, made)}",
                 where="evaluate.models",
-                fix=f"Add {name.removeprefix('gguf-')} to package.gguf, or name one of {', '.join(made)}",
+                fix=f"Add {wanted} to package.{kind}, or name one of {', '.join(made)}",
             )
     return sorted(dict.fromkeys(names), key=lambda name: name != "base")
 

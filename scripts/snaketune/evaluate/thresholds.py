@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from snaketune.config.products import MLX, is_product
 from snaketune.contracts.evaluate import Comparison, ForgettingPair, Score, ThresholdResult, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate.metrics import Metric, did_you_mean_metric
@@ -24,8 +25,8 @@ def checked(
 def recommended(variants: Iterable[str]) -> str:
     """The first GGUF, or what comes nearest to it."""
     names = list(variants)
-    ggufs = [name for name in names if name.startswith("gguf-")]
-    return next(name for name in [*ggufs, "fused", "adapter", "pilot", *names] if name in names)
+    products = sorted(filter(is_product, names), key=lambda name: name.startswith(MLX))
+    return next(name for name in [*products, "fused", "adapter", "pilot", *names] if name in names)
 
 
 def checked_names(targets: Mapping[str, float], metrics: Mapping[str, Metric]) -> Mapping[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snaketune.config.products import MLX
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LanguageModel, LoadOptions
 from snaketune.errors import EvaluationError
@@ -16,9 +17,9 @@ from snaketune.files import StrPath, read_json, sha256
 class ModelVariant:
     """A variant's name and the files that it consists of.
 
-    name: base, prompted, adapter, pilot, fused, previous or gguf-<type>; model and fused: manifests of model folders;
-    adapter: the adapter's weights, with adapter_config.json in the same folder. `previous` is another run's fused
-    model.
+    name: base, prompted, adapter, pilot, fused, previous, gguf-<type> or mlx-<type>; model and fused: manifests of
+    model folders, fused that of a quantized one too; adapter: the adapter's weights, with adapter_config.json in the
+    same folder. `previous` is another run's fused model.
     """
 
     name: str
@@ -29,7 +30,7 @@ class ModelVariant:
 
     def __post_init__(self) -> None:
         needed = {"adapter": "adapter", "pilot": "adapter", "fused": "fused", "previous": "fused"}.get(self.name)
-        needed = "gguf" if self.name.startswith("gguf") else needed
+        needed = "gguf" if self.name.startswith("gguf") else "fused" if self.name.startswith(MLX) else needed
         if needed and getattr(self, needed) is None:
             raise EvaluationError(f"the model {self.name} needs a file: {needed}", where=f"evaluation/{self.name}")
 

@@ -16,6 +16,7 @@ from typing import Literal
 import yaml
 
 from snaketune import files
+from snaketune.config.products import GGUF, is_product
 from snaketune.config.sections import Section, SourceConfig, UploadConfig
 from snaketune.contracts.data import SplitReport
 from snaketune.contracts.evaluate import Comparison, Score, Selection
@@ -27,7 +28,7 @@ from snaketune.files import StrPath
 
 
 def upload_model(paths: Sequence[StrPath], settings: UploadConfig, *, fidelity: StrPath, uploaded: StrPath) -> None:
-    """Upload files and folders (the card, the GGUF files) and write what was uploaded.
+    """Upload files and folders (the card, the GGUF files, the folders for MLX) and write what was uploaded.
 
     A model that failed its fidelity checks stays here. The token is read from HF_TOKEN, and written nowhere.
     """
@@ -59,7 +60,7 @@ def _upload(repository: str, private: bool, token: str, paths: Sequence[Path]) -
 
     api = HfApi(token=token)
     found = [
-        (str(file.relative_to(path.parent if path.is_file() else path)), file)
+        (str(file.relative_to(path.parent)), file)
         for path in paths
         for file in ([path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file()))
     ]
@@ -105,6 +106,7 @@ class CardPackage(Section, frozen=True, kw_only=True):
     """The part of `package` that the card depends on."""
 
     gguf: list[str]
+    mlx: list[str]
     name: str
     license: str | None
     language: list[str]
@@ -187,13 +189,13 @@ def _files(fidelity: Fidelity) -> str:
     retained = {check.variant: check.value for check in reversed(fidelity.checks) if check.check == "gain"}
     rows = []
     for name, facts in fidelity.variants.items():
-        if not name.startswith("gguf-") or facts.kl is None:
+        if not is_product(name) or facts.kl is None:
             continue
         types = ", ".join(f"{count} {kind}" for kind, count in (facts.tensor_types or {}).items())
         gain = retained.get(name)
         share = "not measurable" if gain is None else f"{gain:.1%}"
         same = f"{facts.greedy_same} of {facts.greedy_total}"
-        rows.append([name.removeprefix("gguf-"), _size(facts.bytes or 0), types, f"{facts.kl:.2g}", same, share])
+        rows.append([name.removeprefix(GGUF), _size(facts.bytes or 0), types, f"{facts.kl:.2g}", same, share])
     head = ["type", "size", "tensors", "KL to the 16-bit model", "same greedy answers", "share of the gain kept"]
     return _table(head, rows)
 

@@ -1,7 +1,8 @@
 """The proof that the files handed over are the model that was trained.
 
-Adapter, fused model and every GGUF are given the same probes: tokens, next-token distributions, greedy completions and
-the log-probability of the reference responses are compared along the chain, all computed in float32.
+Adapter, fused model, every GGUF and every folder for MLX are given the same probes: tokens, next-token distributions,
+greedy completions and the log-probability of the reference responses are compared along the chain, all computed in
+float32.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from snaketune import files
+from snaketune.config.products import is_product
 from snaketune.contracts.package import Fidelity, FidelityCheck, FusedManifest, VariantFidelity
 from snaketune.engines import get_capabilities, load_gguf, load_model, load_reference_merge
 from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
@@ -22,7 +24,14 @@ from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
 from snaketune.model.wrapped import is_mixture
-from snaketune.package import fidelity_checks, fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
+from snaketune.package import (
+    fidelity_checks,
+    fidelity_mlx,
+    fidelity_probes,
+    gguf_conversion,
+    modelfile,
+    tokenizer_parity,
+)
 from snaketune.package.fidelity_checks import Gain
 from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
 from snaketune.runtime.machine import this_machine
@@ -43,6 +52,8 @@ class FidelityInputs:
     ggufs: Sequence[StrPath]
     rows: StrPath
     """Test rows, as JSON Lines."""
+    mlx: Sequence[StrPath] = ()
+    """Manifests of quantized folders for MLX."""
 
 
 class FidelitySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +119,11 @@ def _measure(
     measured = _measure_folders(inputs, fused, probes)
     for path in inputs.ggufs:
         measured[f"gguf-{gguf_type(path)}"] = _measure_gguf(path, inputs, measured, probes, renderer, threads)
+    adapter = measured["adapter"].result
+    assert adapter is not None
+    for path in inputs.mlx:
+        name, result, facts, checks = fidelity_mlx.measure_mlx(path, adapter, probes, renderer)
+        measured[name] = _Measured(result, facts, checks)
     return measured
 
 
@@ -116,7 +132,7 @@ def _all_decided(measured: dict[str, _Measured], minimum: float) -> bool:
     base, adapter = measured["base"].result, measured["adapter"].result
     assert base is not None
     assert adapter is not None
-    others = [variant.result for name, variant in measured.items() if name.startswith("gguf")]
+    others = [variant.result for name, variant in measured.items() if is_product(name)]
     return all(fidelity_probes.is_decided(base, adapter, result, minimum) for result in others if result is not None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from snaketune.config.products import MLX
 from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
 
 MAX_DLOGP = 0.05
@@ -23,8 +24,8 @@ SAME_SHARE = 0.05  # of the gain, between two merges that are rounded alike
 
 
 def load_check(variant: str, problem: str | None) -> FidelityCheck:
-    """Whether llama.cpp loads the file at all."""
-    message = problem or "llama.cpp loads it"
+    """Whether what runs the file loads it at all."""
+    message = problem or f"{_reader(variant)} loads it"
     return _check("loads", variant, (0 if problem else 1, 1), not problem, message)
 
 
@@ -56,11 +57,16 @@ def modelfile_check(variant: str, differences: int | None, conversations: int) -
 
 
 def stop_token_check(variant: str, missing: list[str]) -> FidelityCheck:
-    """llama.cpp must know the token at which an answer ends, or it goes on."""
-    message = "llama.cpp stops where an answer ends"
+    """What runs the file must know the token at which an answer ends, or it goes on."""
+    message = f"{_reader(variant)} stops where an answer ends"
     if missing:
-        message = f"llama.cpp would not stop at {', '.join(map(repr, missing))}, with which trained answers end"
+        names = ", ".join(map(repr, missing))
+        message = f"{_reader(variant)} would not stop at {names}, with which trained answers end"
     return _check("stops", variant, (len(missing), 0), not missing, message)
+
+
+def _reader(variant: str) -> str:
+    return "mlx-lm" if variant.startswith(MLX) else "llama.cpp"
 
 
 def logprob_check(

@@ -1,4 +1,4 @@
-"""Whether a GGUF reads text exactly as the tokenizer that the model was trained with."""
+"""Whether a product reads text exactly as the tokenizer that the model was trained with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jinja2
 
 from snaketune.contracts.data import Message
 from snaketune.contracts.package import TokenDifference, TokenParity
-from snaketune.engines.interface import GGUFModel
+from snaketune.engines.interface import TextReader
 from snaketune.package.modelfile import ChatFormat
 from snaketune.tokens.chat_template import Renderer
 
@@ -40,8 +40,8 @@ def probe_texts(renderer: Renderer) -> list[str]:
     return [*PROBES, *special, *(f"before{token}after {token} end" for token in special)]
 
 
-def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str]) -> TokenParity:
-    """Compare the ids that the GGUF and the model's tokenizer make of texts.
+def token_differences(reader: TextReader, renderer: Renderer, texts: Sequence[str]) -> TokenParity:
+    """Compare the ids that a product and the model's tokenizer make of texts.
 
     Texts go in without a begin token, special tokens by their names. llama.cpp does not compose characters (e and a
     combining acute stay two), so where the tokenizer does, composed text is compared, and `composed` counts the texts
@@ -54,7 +54,7 @@ def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str])
     different = 0
     for text in composed:
         expected = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        found = gguf.tokenize(text, add_bos=False)
+        found = reader.tokenize(text, add_bos=False)
         if list(found) != list(expected):
             different += 1
             if len(examples) < MAX_EXAMPLES:
@@ -63,15 +63,15 @@ def token_differences(gguf: GGUFModel, renderer: Renderer, texts: Sequence[str])
     return TokenParity(texts=len(texts), differences=different, composed=changed, examples=examples)
 
 
-def bos_token_parity(gguf: GGUFModel, renderer: Renderer) -> tuple[int | None, int | None]:
-    """The id that the tokenizer and that llama.cpp puts before a text, or None; a wrong one shifts every answer."""
+def bos_token_parity(reader: TextReader, renderer: Renderer) -> tuple[int | None, int | None]:
+    """The id that the tokenizer and that the product puts before a text, or None; a wrong one shifts every answer."""
     expected = renderer.tokenizer("a")["input_ids"][:1] == [renderer.tokenizer.bos_token_id]
-    found = gguf.tokenize("a", add_bos=True)[:1] == [gguf.bos_token()]
-    return renderer.tokenizer.bos_token_id if expected else None, gguf.bos_token() if found else None
+    found = reader.tokenize("a", add_bos=True)[:1] == [reader.bos_token()]
+    return renderer.tokenizer.bos_token_id if expected else None, reader.bos_token() if found else None
 
 
 def template_differences(template: str | None, renderer: Renderer, conversations: Sequence[list[Message]]) -> int:
-    """How many conversations the chat template in a GGUF renders differently from the one that was trained with."""
+    """How many conversations the chat template in a product renders differently from the one that was trained with."""
     if not conversations:
         return 0
     if template is None:
@@ -106,8 +106,8 @@ def format_differences(
     return different
 
 
-def missing_stop_tokens(gguf: GGUFModel, renderer: Renderer) -> list[str]:
-    """The tokens with which the template ends an answer and at which llama.cpp does not stop."""
+def missing_stop_tokens(reader: TextReader, renderer: Renderer) -> list[str]:
+    """The tokens with which the template ends an answer and at which the product does not stop."""
     if not renderer.template:
         return []
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -115,4 +115,4 @@ def missing_stop_tokens(gguf: GGUFModel, renderer: Renderer) -> list[str]:
     token = row.ids[max(i for i, hit in enumerate(row.loss_mask) if hit)]
     if token not in renderer.stop_ids:
         return []
-    return [] if gguf.ends_generation(token) else [renderer.tokenizer.convert_ids_to_tokens(token)]
+    return [] if reader.ends_generation(token) else [renderer.tokenizer.convert_ids_to_tokens(token)]

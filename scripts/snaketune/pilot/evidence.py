@@ -57,6 +57,7 @@ class DecisionSettings(Record, frozen=True, kw_only=True):
     general_rows: str | None
     variants: list[str]
     gguf: list[str]
+    mlx: list[str]
     threads: int
 
 

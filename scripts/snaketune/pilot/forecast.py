@@ -26,7 +26,8 @@ from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
 
 HOUR = 3600.0
-TUNED_PREFIXES = ("adapter", "fused", "gguf", "pilot", "previous")  # their answers are about as long as references
+# their answers are about as long as references
+TUNED_PREFIXES = ("adapter", "fused", "gguf", "mlx", "pilot", "previous")
 MIN_LOSSES = 12
 MOST_POWER = 2.0
 MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
@@ -76,7 +77,9 @@ def forecast(
     stages = {
         "train": training(piloted),
         "other_experiments": sum(training(planned) for planned in others),
-        "package": duration.packaging_seconds(piloted.parameters, settings.gguf, start, converter_seconds),
+        "package": duration.packaging_seconds(
+            piloted.parameters, [*settings.gguf, *settings.mlx], start, converter_seconds
+        ),
         "evaluate": sum(
             evaluation_seconds(variant, settings, sample, start, requests) for variant in settings.variants
         ),

@@ -66,15 +66,15 @@ def training_seconds(speed: Speed, tokens: float, validations: int, size: float 
     return size * (tokens * speed.per_token + validations * speed.validation)
 
 
-def packaging_seconds(parameters: int, gguf_types: Sequence[str], start: float, converter: float) -> float:
+def packaging_seconds(parameters: int, types: Sequence[str], start: float, converter: float) -> float:
     """Of fusing, converting and quantizing.
 
-    start: seconds of a step that loads the model in MLX, as fusing does, before its work; converting and quantizing
-    load nothing of it. converter: of llama.cpp's converter on next to nothing.
+    types: of package.gguf and package.mlx. start: seconds of a step that loads the model in MLX, as fusing does, before
+    its work; converting and quantizing load nothing of it. converter: of llama.cpp's converter on next to nothing.
     """
     size = parameters * 2
     copies = 2 * size / COPY_BYTES_PER_SECOND
-    quantized = sum(START_SECONDS + size / QUANTIZE_BYTES_PER_SECOND for kind in gguf_types if kind != "f16")
+    quantized = sum(START_SECONDS + size / QUANTIZE_BYTES_PER_SECOND for kind in types if kind != "f16")
     return start + START_SECONDS + converter + copies + quantized
 
 

@@ -35,7 +35,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class PlanSettings(Record, frozen=True, kw_only=True):
-    """The settings that a plan depends on. gguf and adapter: of the `package` section."""
+    """The settings that a plan depends on. gguf, mlx and adapter: of the `package` section."""
 
     experiments: list[Experiment]
     max_length: int
@@ -44,6 +44,7 @@ class PlanSettings(Record, frozen=True, kw_only=True):
     gguf: list[str]
     adapter: bool
     engine: EngineChoice | None = None
+    mlx: list[str] = msgspec.field(default_factory=list)
 
 
 class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +108,8 @@ def run(
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)
     _check_memory(cases, experiments, machine)
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
-    stages = resources.forecast_disk(bases, settings.gguf, max((case.model for case in cases), key=_parameters))
+    largest = max((case.model for case in cases), key=_parameters)
+    stages = resources.forecast_disk(bases, settings.gguf, largest, settings.mlx)
     resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
     if settings.engine:
         print(f"snaketune: the engine is {settings.engine.name}: {settings.engine.reason}", file=sys.stderr)

@@ -9,12 +9,13 @@ mlx-lm's blocks and this project's loss and optimizer; docs/planning.md holds th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
+from snaketune.config.products import MLXType
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast
 from snaketune.engines import get_capabilities
@@ -187,18 +188,23 @@ def _largest_vector(model: Architecture, train: TrainConfig) -> int:
 
 
 def forecast_disk(
-    models: list[tuple[Architecture, TrainConfig, bool]], gguf: list[str], selected: Architecture
+    models: list[tuple[Architecture, TrainConfig, bool]],
+    gguf: Sequence[str],
+    selected: Architecture,
+    mlx: Sequence[str] = (),
 ) -> DiskForecast:
     """Return the bytes that each stage writes.
 
     models: for each experiment its architecture, its train section, and whether its base must still be downloaded
-    or built; gguf: the types to make of the `selected` one.
+    or built; gguf, mlx: the types to make of the `selected` one.
     """
     downloads = {id(model): int(model.parameters * model.bits / 8) for model, _, absent in models if absent}
     trained = sum(trainable(model, train) * FLOAT32_BYTES * (1 + 3 * CHECKPOINTS) for model, train, _ in models)
     fused = selected.parameters * 2
     products = sum(gguf_bytes(selected, kind) for kind in gguf if kind != "f16")
+    folders = sum(int(selected.parameters * MLXType.named(kind).bits_per_weight() / 8) for kind in mlx)
     stages = {"base": sum(downloads.values()), "train": trained, "fused": fused, "f16": fused, "gguf": products}
+    stages |= {"mlx": folders}
     return DiskForecast(**stages, total=sum(stages.values()))
 
 
@@ -222,7 +228,7 @@ def check_disk(stages: DiskForecast, free: int, where: str) -> None:
         f"this run needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free",
         where=where,
         why=f"It would stop in the middle. It writes: {parts}",
-        fix="Make room, ask for fewer types in package.gguf, or move the folder to a larger disk",
+        fix="Make room, ask for fewer types in package.gguf and package.mlx, or move the folder to a larger disk",
     )
 
 

@@ -13,21 +13,22 @@ from pathlib import Path
 
 import msgspec
 
+from snaketune.config.products import GGUF, MLX
 from snaketune.config.schema import canonical
 from snaketune.contracts.data import DataReport, LeakReport, Rejected, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
-from snaketune.contracts.package import Fidelity, FusedManifest, ServingCheck, ServingTiming
+from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServingCheck, ServingTiming
 from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.report import (
     Curves,
     DataFindings,
     EvaluationFindings,
     ExperimentFindings,
-    GgufFile,
     JsonObject,
     Measurements,
     ModelFindings,
     PilotOutcome,
+    ProductFile,
     RejectedRow,
     ReportedVariant,
     RunFindings,
@@ -260,16 +261,24 @@ def _thin(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def _model(run: RunFiles) -> ModelFindings:
     modelfile, card = run.path("model/Modelfile"), run.path("model/README.md")
+    read = (run.record(f"model/{path.name}", MLXManifest) for path in run.glob(f"model/{run.name}-{MLX}*.json"))
+    folders = [one for one in read if one]
     return ModelFindings(
         files=[
-            GgufFile(file=path.as_posix(), type=path.stem.removeprefix(f"{run.name}-"), bytes=path.stat().st_size)
+            ProductFile(
+                file=path.as_posix(),
+                variant=f"{GGUF}{path.stem.removeprefix(f'{run.name}-')}",
+                bytes=path.stat().st_size,
+            )
             for path in run.glob("model/*.gguf")
-        ],
+        ]
+        + [ProductFile(file=one.folder, variant=f"{MLX}{one.type}", bytes=one.bytes) for one in folders],
         fused=run.record("model/fused.json", FusedManifest),
         modelfile=modelfile.as_posix() if modelfile else None,
         ollama=_ollama_command(modelfile) if modelfile else None,
         card=card.as_posix() if card else None,
         served=run.optional_record("model/served.json", ServingCheck),
+        calibrations={one.type: one.calibration for one in folders if one.calibration},
     )
 
 
@@ -318,8 +327,10 @@ def _exact_answers(predictions: Sequence[Prediction]) -> tuple[int, int]:
 
 def title(variant: str) -> str:
     """What a variant is called on the page."""
-    if variant.startswith("gguf-"):
-        return f"tuned {variant.removeprefix('gguf-').upper()} GGUF"
+    if variant.startswith(GGUF):
+        return f"tuned {variant.removeprefix(GGUF).upper()} GGUF"
+    if variant.startswith(MLX):
+        return f"tuned {variant.removeprefix(MLX)} MLX"
     return NAMES.get(variant, variant)
 
 
@@ -327,5 +338,5 @@ def variant_order(name: str) -> tuple[int, int, str]:
     """A key that sorts variants from the base along the chain to the smallest file."""
     if name in ORDER:
         return ORDER.index(name), 0, name
-    bits = re.search(r"gguf-\D*(\d+)", name)
+    bits = re.search(r"(?:gguf|mlx)-\D*(\d+)", name)
     return len(ORDER), -int(bits.group(1)) if bits else 0, name

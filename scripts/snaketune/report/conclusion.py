@@ -10,11 +10,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from snaketune.config.products import GGUF, MLX, is_product, products_of
 from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
 from snaketune.contracts.package import Fidelity
-from snaketune.contracts.report import Command, Conclusion, GgufFile, PilotOutcome, RunFindings, Status
+from snaketune.contracts.report import Command, Conclusion, PilotOutcome, ProductFile, RunFindings, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
+from snaketune.report import by_size
 from snaketune.report.formatting import (
     format_difference,
     format_number,
@@ -33,9 +35,14 @@ Comparisons = Mapping[str, MetricComparison]
 
 def deployed_variant(scored: Sequence[str], config: Mapping[str, Any]) -> str | None:
     """The variant that the conclusion is about: the first of package.gguf that was scored, else what is nearest."""
-    configured = [f"gguf-{kind}" for kind in config.get("package", {}).get("gguf", [])]
-    others = [name for name in scored if name.startswith("gguf-")]
+    configured = _configured(config)
+    others = sorted(filter(is_product, scored), key=lambda name: name.startswith(MLX))
     return next((name for name in [*configured, *others, "fused", "adapter"] if name in scored), None)
+
+
+def _configured(config: Mapping[str, Any]) -> list[str]:
+    package = config.get("package", {})
+    return products_of(package.get("gguf", []), package.get("mlx", []))
 
 
 def conclude(found: RunFindings) -> Conclusion:
@@ -52,6 +59,7 @@ def conclude(found: RunFindings) -> Conclusion:
         quality=quality,
         quality_is_low=is_low,
         vs_previous=_vs_previous(found),
+        by_size=by_size.recommendation(found, {variant.name: variant.title for variant in found.evaluation.variants}),
         warnings=list(warnings(found)),
         file=file.file if file else None,
         bytes=file.bytes if file else None,
@@ -363,18 +371,21 @@ def _of_thresholds(found: RunFindings) -> Iterable[str]:
         yield f"{len(missed)} of the configuration's thresholds not met: {text}."
 
 
-def _file(found: RunFindings) -> GgufFile | None:
-    files = {file.type: file for file in found.model.files}
-    tuned = found.evaluation.tuned or ""
-    kinds = [tuned.removeprefix("gguf-"), *found.config.get("package", {}).get("gguf", [])]
-    return next((files[kind] for kind in kinds if kind in files), None)
+def _file(found: RunFindings) -> ProductFile | None:
+    files = {file.variant: file for file in found.model.files}
+    names = [found.evaluation.tuned or "", *_configured(found.config)]
+    return next((files[name] for name in names if name in files), None)
 
 
-def commands(found: RunFindings, file: GgufFile | None) -> list[Command]:
+def commands(found: RunFindings, file: ProductFile | None) -> list[Command]:
     """How to run the file."""
     made = []
     if create := found.model.ollama:
         made.append(Command(title="With Ollama", command=f"{create}\nollama run {create.split()[2]}"))
-    if file:
+    if file and file.variant.startswith(GGUF):
         made.append(Command(title="With llama.cpp", command=f"llama-cli -m {shlex.quote(file.file)}"))
+    best = by_size.better_for_its_size(by_size.by_size(found.model.files, found.fidelity))
+    folders = [best[0].file] if best else [each.file for each in found.model.files if each.variant.startswith(MLX)]
+    if folders:
+        made.append(Command(title="With MLX on a Mac", command=f"mlx_lm.chat --model {shlex.quote(folders[0])}"))
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -104,6 +104,39 @@ def lengths(found: LengthReport, name: str) -> str:
         axes.set_ylabel("rows")
 
     return _svg(draw, name, "How many rows have which length, in classes that double", height=2.4)
+
+
+class SizePoint(NamedTuple):
+    """A product in the picture of sizes: its type, bytes, and share of the gain that it keeps."""
+
+    label: str
+    bytes: int
+    kept: float
+    is_mlx: bool
+
+
+def sizes(points: Sequence[SizePoint], name: str) -> str:
+    """Share of the gain that each product keeps, by its size; GGUF and MLX in their own colors."""
+
+    def draw(axes: Any) -> None:
+        for color, title, is_mlx in ((SERIES[0], "GGUF", False), (SERIES[1], "MLX", True)):
+            own = [point for point in points if point.is_mlx == is_mlx]
+            if not own:
+                continue
+            at = [point.bytes for point in own], [100 * point.kept for point in own]
+            axes.plot(*at, color=color, linewidth=0.8, alpha=0.5, marker="o", markersize=6, label=title)
+            for point in own:
+                place = (point.bytes, 100 * point.kept)
+                axes.annotate(point.label, place, (0, 7), textcoords="offset points", ha="center", color=color)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: format_size(value))
+        axes.minorticks_off()
+        axes.margins(0.12, 0.2)
+        axes.set_xlabel("size")
+        axes.set_ylabel("gain kept, %")
+        axes.legend(**ABOVE | {"ncols": 2})
+
+    return _svg(draw, name, "Share of the gain that each product keeps, by its size")
 
 
 def _svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:

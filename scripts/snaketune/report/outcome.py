@@ -48,7 +48,13 @@ def outcome_lines(folder: StrPath) -> list[str]:
 def conclusion_lines(report: WrittenReport) -> list[str]:
     """The conclusion for a terminal."""
     conclusion = report.conclusion
-    sentences = [conclusion.sentence, conclusion.quality, conclusion.vs_previous, *conclusion.warnings]
+    sentences = [
+        conclusion.sentence,
+        conclusion.quality,
+        conclusion.vs_previous,
+        conclusion.by_size,
+        *conclusion.warnings,
+    ]
     lines = [sentence for sentence in sentences if sentence]
     if conclusion.file:
         lines.append(f"file:   {conclusion.file} ({format_bytes(conclusion.bytes or 0)})")

@@ -13,7 +13,7 @@ import msgspec
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import collect, conclusion, forecast_accuracy, formatting
+from snaketune.report import by_size, collect, conclusion, forecast_accuracy, formatting
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
 MAX_PANELS = 4
@@ -113,7 +113,9 @@ def page_values(report: RunReport, measured: Measurements) -> Values:
         "lengths": lengths(report),
         "settings_of": settings_of(report),
         "setting_names": list(next(iter(settings_of(report).values()), {})),
-        "gains": gains(report),
+        "gains": by_size.kept_gains(report.fidelity),
+        "products": by_size.by_size(report.model.files, report.fidelity),
+        "sizes": sizes(report),
         "plan_warnings": plan_warnings(report),
         "reasons": _reasons(),
         "configuration": json.dumps(report.config, ensure_ascii=False, indent=1),
@@ -333,16 +335,13 @@ def plan_warnings(report: RunReport) -> dict[str, list[str]]:
     return experiments
 
 
-def gains(report: RunReport) -> dict[str, float]:
-    """Share of the adapter's gain in answer likelihood that each variant keeps."""
-    variants = report.fidelity.variants if report.fidelity else {}
-    sums = {name: variant.answer_logprob for name, variant in variants.items()}
-    base, adapter = sums.get("base"), sums.get("adapter")
-    if base is None or adapter is None or adapter <= base:
-        return {}
-    return {
-        name: (value - base) / (adapter - base) for name, value in sums.items() if value is not None and name != "base"
-    }
+def sizes(report: RunReport) -> str:
+    """Quality against size over all products, as a picture; empty where there is one product or none."""
+    found = by_size.by_size(report.model.files, report.fidelity)
+    points = [
+        formatting.SizePoint(each.variant.partition("-")[2], each.bytes, each.kept, each.is_mlx) for each in found
+    ]
+    return formatting.sizes(points, "sizes") if len(points) > 1 else ""
 
 
 def lengths(report: RunReport) -> str:

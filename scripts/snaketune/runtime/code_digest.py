@@ -31,6 +31,8 @@ ENGINE_PARTS = {
     "get_trainer": "train",
     "get_exporter": "export",
     "get_quantizer": "export",
+    "get_product_quantizer": "product",
+    "load_served_tokenizer": "served_tokenizer",
     "get_capabilities": "capabilities",
 }
 """Functions of `snaketune.engines` that import a module of an engine by name, and which module that is."""

@@ -39,6 +39,13 @@ def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineCho
             why=f"{choice.reason}; the quantized formats of model.quantize are MLX's",
             fix="Set engine: mlx, or leave model.quantize out",
         )
+    if choice.name == "torch" and config.package.mlx:
+        raise ConfigError(
+            "the torch engine does not quantize for MLX",
+            where="package.mlx",
+            why=f"{choice.reason}; folders for MLX are made and measured by MLX itself",
+            fix="Set engine: mlx, or leave package.mlx out",
+        )
     return choice
 
 

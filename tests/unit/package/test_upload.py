@@ -80,7 +80,7 @@ def send(folder: Path, *, passed: bool = True, repository: str | None = "me/mine
 
 
 def test_the_card_and_the_products_are_committed_to_a_private_repository(hub: Any, tmp_path: Path) -> None:
-    assert send(tmp_path).files == ["README.md", "config.json"]
+    assert send(tmp_path).files == ["README.md", "fused/config.json"]
     path, authorization, body = hub.told[0]
     assert path.endswith("/repos/create")
     assert authorization == f"Bearer {TOKEN}"
@@ -179,7 +179,7 @@ def test_model_card_holds_what_was_measured_and_nothing_else(chain: Chain, tmp_p
     sources = [{"path": "somewhere/mine.jsonl"}, {"hub": "someone/questions"}]
     tracked = {
         "run": "v1",
-        "package": {"gguf": ["q4_k_m"], "name": "v1", "license": "apache-2.0", "language": ["en", "haw"]},
+        "package": {"gguf": ["q4_k_m"], "mlx": [], "name": "v1", "license": "apache-2.0", "language": ["en", "haw"]},
         "experiments": [
             {"experiment": name, "train": msgspec.to_builtins(settings), "summary": str(tmp_path / summary)}
             for name, settings, summary in experiments

@@ -77,6 +77,7 @@ def forecast(tmp_path):
             general_rows=str(general),
             variants=["base", "adapter"],
             gguf=["f16"],
+            mlx=[],
             threads=keys.pop("threads", 1),
         )
         disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0) | {"total": 5})
