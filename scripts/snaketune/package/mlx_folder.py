@@ -82,7 +82,7 @@ def calibration_rows(
     base = read_manifest(model)
     renderer = Renderer(base.folder, base.read_as.chat_template if base.read_as else chat_template)
     rendered = [renderer.record(row) for row in _spread(list(valid), VALIDATION_ROWS)]
-    judged = [LoglikelihoodRequest(row.ids[:MAX_TOKENS], row.trained[:MAX_TOKENS]) for row in rendered]
+    judged = [LoglikelihoodRequest(row.ids[:MAX_TOKENS], row.loss_mask[:MAX_TOKENS]) for row in rendered]
     ids = [renderer.record(row).ids[:MAX_TOKENS] for row in _spread(list(train), CALIBRATION_ROWS)]
     return CalibrationRows(ids, [row for row in judged if any(row.loss_mask[1:])], seed)
 
