@@ -1,7 +1,7 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU; logs, benchmarks, scripts; tracked, untracked, code;
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU, THREADS; logs, benchmarks, scripts; tracked, untracked, code;
 #          pick, pick_outputs, omit, one_of
 import os
 import re
@@ -70,6 +70,11 @@ this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
 ENGINE = this_run.engine.name  # also the environment of the steps that compute with it
 GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
+
+# the process of a job sees the cores of the job alone
+if workflow.resource_settings.cores:
+    os.environ.setdefault("SNAKETUNE_CORES", str(workflow.resource_settings.cores))
+THREADS = this_run.threads(int(os.environ.get("SNAKETUNE_CORES", 0)) or None)
 
 # each step computes with this engine, and its code digest covers no other one
 os.environ[ENGINE_VARIABLE] = ENGINE

@@ -70,7 +70,7 @@ rule check_serving:
         benchmarks("check_serving")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
     params:

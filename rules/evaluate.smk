@@ -28,7 +28,7 @@ rule generate_answers:
         benchmarks("generate_answers-{variant}")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,

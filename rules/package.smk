@@ -68,7 +68,7 @@ rule convert_gguf:
         benchmarks("convert_gguf")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         mem_mb=model_memory,
         runtime=packaging_time,
@@ -93,7 +93,7 @@ rule quantize_gguf:
         type=one_of(set(GGUF_TYPES) - {"f16"}),
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         mem_mb=model_memory,
         runtime=packaging_time,
@@ -150,7 +150,7 @@ rule export_adapter:
         benchmarks("export_adapter")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         mem_mb=model_memory,
         runtime=packaging_time,
@@ -205,7 +205,7 @@ rule check_fidelity:
         benchmarks("check_fidelity")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,

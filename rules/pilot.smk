@@ -36,7 +36,7 @@ rule dry_run_pilot:
         benchmarks("dry_run_pilot")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,
@@ -71,7 +71,7 @@ rule train_pilot:
         benchmarks("train_pilot")
     conda:
         f"../envs/{ENGINE}.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,
@@ -107,7 +107,7 @@ rule train_subset:
         benchmarks("train_subset-{fraction}")
     conda:
         f"../envs/{ENGINE}.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,
@@ -152,7 +152,7 @@ rule decide_pilot:
         benchmarks("decide_pilot")
     conda:
         f"../envs/{ENGINE}.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,
@@ -171,7 +171,7 @@ rule decide_pilot:
             general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
             variants=this_run.variants,
             **pick(CONFIG["package"], "gguf", "mlx"),
-            threads=CONFIG["threads"],
+            threads=THREADS,
         ),
         code=code("decide_pilot", ENGINE),
     script:

@@ -45,7 +45,7 @@ rule train_adapter:
         benchmarks("train_adapter-{experiment}")
     conda:
         f"../envs/{ENGINE}.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=training_memory,
@@ -79,7 +79,7 @@ rule score_experiment:
         benchmarks("score_experiment-{experiment}")
     conda:
         "../envs/gguf.yaml"
-    threads: CONFIG["threads"]
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=model_memory,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,8 +17,11 @@ from snaketune.config.experiments import Experiment, expand
 from snaketune.config.products import MLXType
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.data import sources as data_sources
+from snaketune.errors import ModelError
 from snaketune.evaluate import step_config as evaluate_settings
+from snaketune.files import read_json
 from snaketune.model import manifest as base_models
+from snaketune.plan import architecture
 from snaketune.runtime.engine import EngineChoice, choose_engine
 from snaketune.tokens import chat_template
 from snaketune.trainers.capabilities import check_settings as check_trainer
@@ -35,6 +39,7 @@ DEMO_FILES = [
     )
 ]
 SPLITS = ("train", "valid", "test")
+LARGE = 300_000_000  # weights of a model of which one at a time is run, on all cores
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,16 @@ class RunDefinition:
         return files | ({"scores": f"{folder}/validation/scores.json"} if self.selects_by_metric else {})
 
     # base models
+
+    def threads(self, cores: int | None) -> int:
+        """CPU threads of a step that loads a model: `threads`, or all cores where a base is a large model.
+
+        Several large ones side by side would each take its memory, and be no faster together. cores: that this run may
+        use; None on a cluster, where each step gets what `threads` asks for.
+        """
+        if cores is None or not any(map(_is_large, self.unquantized_bases.values())):
+            return self.config.threads
+        return max(self.config.threads, cores)
 
     @cached_property
     def base_models(self) -> dict[str, ModelConfig]:
@@ -204,6 +219,22 @@ def manifest(model: ModelConfig) -> str:
 def config_manifest(model: ModelConfig) -> str:
     """The manifest of a base's configuration and tokenizer, which are there before its weights."""
     return f"{MODELS}/{base_models.plain_key(model)}.config.json"
+
+
+def _is_large(model: ModelConfig) -> bool:
+    """Whether a base has at least LARGE weights. One of the hub is taken for large until its config.json is here."""
+    if model.base == "demo":
+        return False
+    folder = model.base
+    if not base_models.is_local(folder):
+        if not Path(config_manifest(model)).is_file():
+            return True
+        folder = read_json(config_manifest(model))["folder"]
+    path = Path(folder).expanduser() / "config.json"
+    try:
+        return path.is_file() and architecture.read(read_json(path)).parameters >= LARGE
+    except ModelError:  # the plan says what is wrong with it
+        return False
 
 
 def template_file(model: ModelConfig) -> list[str]:

@@ -149,3 +149,30 @@ def test_definition_can_be_written_as_json_for_the_params_of_a_rule() -> None:
         for one in run.experiments.values()
     ]
     assert [one["experiment"] for one in json.loads(configuration.canonical(listed))] == ["b", "a"]
+
+
+def shape(folder: Path, width: int) -> str:
+    """A base's folder that holds no more than a config.json."""
+    folder.mkdir()
+    config = {"hidden_size": width, "num_hidden_layers": 16, "num_attention_heads": 8, "vocab_size": 32_000}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def test_steps_of_a_large_base_take_all_cores_and_those_of_a_small_one_what_threads_says(tmp_path: Path) -> None:
+    small, large = shape(tmp_path / "small", 256), shape(tmp_path / "large", 2048)
+    assert defined(model={"base": "demo"}).threads(8) == 1
+    assert defined(model={"base": small}, threads=3).threads(8) == 3
+    assert defined(model={"base": large}, threads=3).threads(8) == 8
+    assert defined(model={"base": large}, threads=3).threads(None) == 3
+    assert defined(model={"base": small}, experiments={"a": {}, "b": {"base": large}}).threads(8) == 8
+
+
+def test_base_of_the_hub_is_large_until_its_configuration_says_otherwise(tmp_path: Path) -> None:
+    run = defined(model={"base": "somebody/some-model"})
+    assert run.threads(8) == 8
+    (model,) = run.unquantized_bases.values()
+    path = Path(config_manifest(model))
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"folder": shape(tmp_path / "fetched", 128)}), encoding="utf-8")
+    assert run.threads(8) == 1

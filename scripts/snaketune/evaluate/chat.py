@@ -5,6 +5,7 @@ Each question stands by itself, rendered and generated as in the run's evaluatio
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,7 +52,7 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
     renderer = Renderer(both[0].folder, chosen.chat_template)
     context = context_length(both[0].folder)
-    models = [one.load(dtype=chosen.dtype, context_length=context, threads=config["threads"]) for one in both]
+    models = [one.load(dtype=chosen.dtype, context_length=context, threads=os.cpu_count() or 1) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 
