@@ -54,7 +54,7 @@ rule dry_run_pilot:
 
 
 rule train_pilot:
-    """Train a pilot adapter on some of the rows, with the trainer of the long run."""
+    """Train a pilot adapter on some of the rows, always with the built-in trainer."""
     input:
         train=PILOT_TOKENS["train"],
         valid=PILOT_TOKENS["valid"],

@@ -1,4 +1,4 @@
-"""Train a pilot adapter on some of the rows, with the trainer of the full run (snaketune.engines)."""
+"""Train a pilot adapter on some of the rows, always with the built-in trainer (snaketune.engines)."""
 
 import json
 from pathlib import Path

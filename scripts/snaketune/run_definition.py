@@ -16,6 +16,7 @@ import msgspec
 from snaketune.config.experiments import Experiment, expand
 from snaketune.config.products import MLXType
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
+from snaketune.contracts.data import SPLITS
 from snaketune.data import sources as data_sources
 from snaketune.errors import ModelError
 from snaketune.evaluate import step_config as evaluate_settings
@@ -38,7 +39,6 @@ DEMO_FILES = [
         "model.safetensors",
     )
 ]
-SPLITS = ("train", "valid", "test")
 LARGE = 300_000_000  # weights of a model of which one at a time is run, on all cores
 
 

@@ -18,6 +18,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "fuse_adapter",
         "convert_gguf",
         "quantize_gguf",
+        "quantize_mlx",
         "write_modelfile",
         "check_fidelity",
         "pass_fidelity",

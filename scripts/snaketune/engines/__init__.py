@@ -7,8 +7,7 @@ imports `get_exporter` from here depends on the module `export` of each engine t
 One engine trains, answers and fuses in a run, and `SNAKETUNE_ENGINE` names it to every process of that run. Importing
 this package lets PyTorch in where that is the engine (`runtime.step.block_torch`).
 
-To add an engine: a package here with the modules that `interface` lists, its name in schemas/, and an environment file
-in envs/.
+CONTRIBUTING.md says how to add an engine.
 """
 
 from __future__ import annotations

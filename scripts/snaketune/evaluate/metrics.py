@@ -426,7 +426,7 @@ class Repetition(RowMean):
 
 
 class CustomMetric(RowMean):
-    """The mean of values that `scoring` puts into the predictions: of a configured function, or similarities."""
+    """The mean of values that `score` puts into the predictions: of a configured function, or similarities."""
 
     description = "A metric of this run's own configuration."
     priority = 10

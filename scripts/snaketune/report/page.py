@@ -96,7 +96,7 @@ def _older_report(folder: Path, decision: PilotDecision | None) -> str | None:
 
 
 def _with_pictures(values: view_models.Values) -> view_models.Values:
-    """The values with the SVG of plots.py, which is escaped there, as what the templates take as it is."""
+    """The values with the SVG of the plots, which is escaped there, as what the templates take as it is."""
     return values | {name: Markup(values[name]) for name in ("curves", "lengths", "sizes") if name in values}
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from snaketune import files
 from snaketune.config import schema
+from snaketune.contracts.data import SPLITS
 from snaketune.contracts.evaluate import PairComparison, Prediction
 from snaketune.contracts.report import (
     CommonScores,
@@ -31,7 +32,6 @@ from snaketune.report.run_files import RunFiles
 
 NOT_SETTINGS = ("run", "compare_with")
 STYLES = ("style.css", "human_eval.css")
-SPLITS = ("train", "valid", "test")
 Predictions = Mapping[str, Mapping[str, Prediction]]  # run -> prediction id -> prediction
 
 

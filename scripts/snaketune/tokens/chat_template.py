@@ -287,7 +287,7 @@ class Renderer:
         others = [name for name in ENDING_WITH_EOS if name != self.named]
         return ModelError(
             "the chat template ends an answer with no token that this model has for it",
-            where="model.template",
+            where="model.chat_template",
             why=why,
             fix=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
             "end token",
@@ -298,7 +298,7 @@ class Renderer:
         no_end = not self.tokenizer.eos_token
         return ModelError(
             f"the chat template fails on one question and one answer ({error})",
-            where="model.template",
+            where="model.chat_template",
             why="It would fail on every row",
             fix="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
             if no_end

@@ -145,7 +145,7 @@ def test_the_likely_cause_is_that_of_the_failures_together(failed, best_step, wo
 def test_every_criterion_that_fails_alone_has_a_likely_cause(best_step):
     decided = ast.parse(inspect.getsource(decide.evaluate_criteria))
     functions = [node.func.attr for node in ast.walk(decided) if isinstance(node, ast.Call)]
-    assert len(functions) == 8
+    assert {"finite", "memory"} < set(functions)
     for function in functions:
         failure = criteria.Criterion(function.replace("_", " "), 0.0, 0.0, "fail", "")
         assert criteria.likely_cause([failure], best_step), function
