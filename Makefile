@@ -11,7 +11,7 @@ export PYTHONPATH := scripts
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 demo: setup ## run the embedded demo to results/demo/report/index.html
-	@snakemake
+	@SNAKETUNE_COMMAND=make snakemake
 
 setup: ## set up .venv and vendor; what is already right is skipped; ENGINE=torch: CUDA where a card is
 	@bash setup/run.sh --engine "$(ENGINE)"
@@ -58,7 +58,7 @@ import: setup ## make one out of another tool's: make import FROM=axolotl.yaml N
 
 run: setup ## run a configuration, or one stage of it: make run CONFIG=mine.yaml [STAGE=pilot]
 	@test -n "$(CONFIG)" || { echo "snaketune: say which configuration: make run CONFIG=mine.yaml [STAGE=pilot]. The demo is plain make." >&2; exit 1; }
-	@snakemake $(STAGE) --configfile "$(CONFIG)"
+	@SNAKETUNE_COMMAND="make run CONFIG=$(CONFIG)$(if $(STAGE), STAGE=$(STAGE))" snakemake $(STAGE) --configfile "$(CONFIG)"
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"

@@ -19,6 +19,15 @@ import psutil
 from project_copy import Project
 
 PATIENCE = 600.0  # seconds for whatever must happen
+SPIN_SECONDS = 0.5
+
+
+def processor_share() -> float:
+    """The share of a processor that a process gets just now: 1 on a quiet machine, less where more are at work."""
+    began, used = time.monotonic(), time.process_time()
+    while (passed := time.monotonic() - began) < SPIN_SECONDS:
+        pass
+    return min(1.0, (time.process_time() - used) / passed)
 
 
 class Terminal:

@@ -7,7 +7,6 @@ that they rely on. What a public hook can do is in `hooks.py`, and what an optio
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import snakemake
 from snakemake.shell import shell
 from snakemake_interface_executor_plugins.settings import ExecMode
-from snaketune.errors import COMMAND_VARIABLE, ResourceError
+from snaketune.errors import COMMAND_VARIABLE, ResourceError, typed_command
 from snaketune.runtime.locks import OutputJournal
 
 TESTED_VERSION = "9.27.1"
@@ -39,7 +38,7 @@ def apply(workflow: Any, results: str, run: str) -> None:
     metadata.apply(journal, Path(results, ".made", "metadata"))
     exclusive_execution.apply(workflow, Path(results), run, journal)
     if workflow.exec_mode == ExecMode.DEFAULT:  # a job on another machine keeps that of the run
-        os.environ[COMMAND_VARIABLE] = shlex.join(["snakemake", *sys.argv[1:]])
+        os.environ[COMMAND_VARIABLE] = typed_command(sys.argv[1:])
     dry_run_table.apply(workflow, f"{run} ({config_name(workflow)})")
     import_first_in_steps(Path(workflow.basedir, "scripts"))
 

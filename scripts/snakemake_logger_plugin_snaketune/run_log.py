@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TextIO
 from snakemake_interface_logger_plugins.common import LogEvent
 from snaketune.display.board import STAGE_OF, STAGES
 from snaketune.display.follower import Follower
+from snaketune.errors import typed_command
 from snaketune.report.outcome import outcome_lines, stage_lines
 from snaketune.runtime.events import Event, EventFile, State
 
@@ -44,7 +44,7 @@ class RunLog:
         self.file: EventFile | None = None
         self.follower: Follower | None = None
         self.heading = ""
-        self.command = shlex.join(["snakemake", *sys.argv[1:]])
+        self.command = typed_command(sys.argv[1:])
         self.jobs: dict[int, JobInfo] = {}
         self.planned: set[str] = set()  # rules, the targets among them
         self.finished: set[str] = set()
@@ -205,17 +205,23 @@ class RunLog:
             self._add(state, message="\n".join(lines))
 
     def _outcome(self) -> list[str]:
-        """What stands now: the report's conclusion if it is of this state, else where the stages' results are."""
+        """What stands now: the report's conclusion if it is of this state, else where the stages' results are.
+
+        After a stop or a failure only what this run has made: what it did not get to is of an earlier state.
+        """
         if self.file is None:
             return []
         folder = self.file.path.parent
         targets = [stage for stage in STAGES if stage in self.planned or stage in sys.argv[1:]]
-        if "write_report" in self.finished or (self.nothing_to_do and not set(targets) - {"report"}):
+        asks_for_file = any(word.startswith(f"{folder.parts[0]}/") for word in sys.argv[1:])
+        if "write_report" in self.finished or (
+            self.nothing_to_do and not asks_for_file and not set(targets) - {"report"}
+        ):
             return outcome_lines(folder)
         begun = {STAGE_OF[step] for step in self.finished if step in STAGE_OF}
         if "all" in self.planned or not targets:
             targets = [stage for stage in STAGES if stage in begun]
-        return stage_lines(folder, targets)
+        return stage_lines(folder, targets, self.finished if self.has_failed or self.was_stopped else None)
 
 
 def nothing_to_be_done() -> str:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-COMMAND_VARIABLE = "SNAKETUNE_COMMAND"  # in the environment: what a person typed
+COMMAND_VARIABLE = "SNAKETUNE_COMMAND"  # in the environment: what a person typed; make sets it where it was make
 DISK_FULL = re.compile(
     r"no space left|disk quota|file too large|os error (27|28|122)\b|unable to write \d+ bytes", re.I
 )
@@ -53,6 +55,11 @@ def with_command(text: str) -> str:
     """
     command = os.environ.get(COMMAND_VARIABLE)
     return re.sub(r"(?i)\b(run) snakemake again", rf"\1 `{command}` again", text) if command else text
+
+
+def typed_command(words: Sequence[str]) -> str:
+    """Return the command that a person typed; words: those of snakemake, which make may have started."""
+    return os.environ.get(COMMAND_VARIABLE) or shlex.join(["snakemake", *words])
 
 
 class ConfigError(UserError):

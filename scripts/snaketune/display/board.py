@@ -67,6 +67,7 @@ class Stage:
     planned: int = 0
     finished: int = 0
     failed: set[JobKey] = field(default_factory=set)
+    stopped: dict[JobKey, Job] = field(default_factory=dict)  # by a person, as far as they were
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     results: dict[str, dict[JobKey, str]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -74,8 +75,12 @@ class Stage:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing of it is left to run; jobs behind a failed one never run."""
-        return self.finished >= self.planned and not self.jobs and not self.failed
+        """Whether nothing of it is left to run; jobs behind a failed or stopped one never run."""
+        return self.finished >= self.planned and not self.jobs and not self.failed and not self.stopped
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self.finished or self.jobs or self.failed or self.stopped)
 
     @property
     def result(self) -> str:
@@ -147,6 +152,7 @@ class Board:
         if event.state in ("started", "progress"):
             job = stage.jobs.setdefault(event.job, Job(event.step, event.wildcards, event.time))
             stage.failed.discard(event.job)  # it is tried again
+            stage.stopped.pop(event.job, None)
             job.started = job.started or event.time
             job.progress = event.progress
         elif event.state in ("finished", "failed", "stopped"):
@@ -161,6 +167,8 @@ class Board:
             stage.finished += 1
             if event.message:
                 stage.results.setdefault(event.step, {})[event.job] = event.message
+        elif event.state == "stopped":
+            stage.stopped[event.job] = job
         else:
             stage.failed.add(event.job)
         return job

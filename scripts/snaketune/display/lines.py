@@ -9,7 +9,7 @@ from snaketune.runtime.progress import format_bytes, format_time
 
 def format_progress(progress: Progress) -> str:
     """How far a step is: `step 120 of 400, 2:05 min left, loss 0.482, validation 0.510, 1,240 tokens/s`."""
-    parts = [f"{progress.activity} {_count(progress)}".strip()]
+    parts = [f"{progress.activity} {format_count(progress)}".strip()]
     if progress.seconds_left is not None:  # first of the numbers: a narrow terminal cuts off the last
         parts.append(f"{format_time(progress.seconds_left)} left")
     if progress.loss is not None:
@@ -21,7 +21,8 @@ def format_progress(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def _count(progress: Progress) -> str:
+def format_count(progress: Progress) -> str:
+    """How many are done, of how many: `step 120 of 400`, `9 of 200 answers`."""
     if progress.unit == "bytes":
         done, total = format_bytes(progress.done), format_bytes(progress.total) if progress.total else ""
         return f"{done} of {total}" if total else done
@@ -41,6 +42,19 @@ def job_line(job: Job, *, is_training_alone: bool = False) -> str:
     return f"{job.name}: {format_progress(job.progress)}" if job.progress else job.name
 
 
-def stage_count(stage: Stage) -> str:
-    """How many of a stage's steps are through, where it has more than one."""
-    return f"{stage.finished} of {stage.planned}" if stage.planned > 1 else ""
+def end_line(stage: Stage) -> str:
+    """What came of a stage that has ended, or has got no further."""
+    if stage.failed:
+        names = [" ".join([step, *(value for _, value in which)]) for step, which in sorted(stage.failed)]
+        ended = f"{_first(names)} failed"
+    elif stage.stopped:
+        job = next(iter(stage.stopped.values()))
+        reached = f" at {format_count(job.progress)}" if job.progress and job.progress.done else ""
+        ended = f"{_first([one.name for one in stage.stopped.values()])} stopped{reached}"
+    else:
+        ended = "" if stage.is_done else f"{stage.finished:,} of {stage.planned:,} steps done"
+    return "; ".join(filter(None, [stage.result, ended]))
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from snaketune.display.board import Board, Job, Stage
-from snaketune.display.lines import job_line
+from snaketune.display.lines import end_line, job_line
 from snaketune.runtime.events import Event
 from snaketune.runtime.progress import format_time
 
@@ -55,7 +55,8 @@ class TerminalView:
         self.board = board
         self.console = _Console(file=stream, highlight=False, markup=False, emoji=False)
         unicode = (self.console.encoding or "").startswith("utf")
-        self.done, self.wrong, self.ellipsis = ("✓", "✗", "…") if unicode else ("+", "x", "...")
+        self.done, self.wrong, self.open = ("✓", "✗", "■") if unicode else ("+", "x", "-")
+        self.ellipsis = "…" if unicode else "..."
         self.frames = FRAMES if unicode else ASCII_FRAMES
         self._frame = 0
         self._standing: set[str] = set()  # the stages whose line is final
@@ -76,15 +77,14 @@ class TerminalView:
 
     def _stand(self, stage: Stage, now: float) -> None:
         self._standing.add(stage.name)
-        mark, style = (self.wrong, "red") if stage.failed else (self.done, "green")
-        text = stage.result
         if stage.failed:
-            names = [" ".join([step, *(value for _, value in which)]) for step, which in sorted(stage.failed)]
-            failed = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
-            text = "; ".join(filter(None, [text, f"{failed} failed"]))
-        elif not stage.is_done:
-            text = "; ".join(filter(None, [text, f"{stage.finished:,} of {stage.planned:,} steps done"]))
-        self.console.print(self._line(mark, style, stage.name, text, format_time(stage.elapsed(now))), soft_wrap=True)
+            mark, style = self.wrong, "red"
+        elif stage.is_done:
+            mark, style = self.done, "green"
+        else:
+            mark, style = self.open, "yellow"
+        line = self._line(mark, style, stage.name, end_line(stage), format_time(stage.elapsed(now)))
+        self.console.print(line, soft_wrap=True)
 
     def tick(self, now: float) -> None:
         """Draw the stages at work anew."""
@@ -126,6 +126,5 @@ class TerminalView:
         """Stop drawing; leave a line for each stage that did not get to its end."""
         self._live.stop()
         for stage in self.board.stages.values():
-            begun = stage.finished or stage.failed or stage.jobs
-            if begun and stage.name not in self._standing:
+            if stage.has_begun and stage.name not in self._standing:
                 self._stand(stage, now)

@@ -36,7 +36,7 @@ from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import StrPath, dumps, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
-from snaketune.runtime import locks
+from snaketune.runtime import locks, stopping
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Renderer
 
@@ -225,6 +225,7 @@ class Predictor:
         to_generate = [name for name in prompts if f"answer:{name}" not in done]
         if not to_score and not to_generate:
             return
+        self._keep()
         longest = max(
             max((min(len(requests[name].ids), self.context) for name in to_score), default=0),
             max((len(prompts[name][0]) + prompts[name][1] for name in to_generate), default=0),
@@ -237,9 +238,14 @@ class Predictor:
         """Run the iterator to its end while showing the progress."""
         label = f"{self.variant.name}, {what}"
         for _ in progress(names, what, total, unit=unit):
-            pass
+            self._keep()
         if total:
             _print(f"{label}: {total}")
+
+    def _keep(self) -> None:
+        """Note what an interruption leaves."""
+        if done := len(self.log.entries):
+            stopping.keep(f"the {done:,} answers and scores so far are kept")
 
     def _truncated(self, request: EvalRequest) -> tuple[list[int], int, int]:
         assert request.prompt is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import msgspec
@@ -21,20 +21,27 @@ class WrittenReport(msgspec.Struct, frozen=True):
 
 
 STAGE_FILES = {
-    "data": ["data/report.json", "data/rejected.jsonl"],
-    "plan": ["plan.json"],
-    "pilot": ["pilot/index.html"],
-    "train": ["train/selection.json"],
-    "package": ["model"],
-    "evaluate": ["evaluation/comparison.json"],
+    "data": [("data/report.json", "validate_rows"), ("data/rejected.jsonl", "validate_rows")],
+    "plan": [("plan.json", "forecast_run")],
+    "pilot": [("pilot/index.html", "write_pilot_report")],
+    "train": [("train/selection.json", "select_experiment")],
+    "package": [("model", "pass_fidelity")],
+    "evaluate": [("evaluation/comparison.json", "compare_scores")],
 }
-"""Where a person reads on after a run that ended with a stage before the report."""
+"""Where a person reads on after a run that ended before the report, and the step with which the file is there."""
 
 
-def stage_lines(folder: StrPath, stages: Iterable[str]) -> list[str]:
-    """Lines that say where the results of these stages are, as far as they are there."""
-    files = [(stage, Path(folder, name)) for stage in stages for name in STAGE_FILES.get(stage, [])]
-    return [f"{stage}: {path.as_posix()}" for stage, path in files if path.exists()]
+def stage_lines(folder: StrPath, stages: Iterable[str], steps: Container[str] | None = None) -> list[str]:
+    """Lines that say where the results of these stages are, as far as they are there.
+
+    steps: the finished steps of a run that did not get to its end; what others were to make is of an earlier run.
+    """
+    files = [(stage, Path(folder, name), step) for stage in stages for name, step in STAGE_FILES.get(stage, [])]
+    return [
+        f"{stage}: {path.as_posix()}"
+        for stage, path, step in files
+        if path.exists() and (steps is None or step in steps)
+    ]
 
 
 def outcome_lines(folder: StrPath) -> list[str]:

@@ -106,8 +106,7 @@ def running(
     with events.reporting(log, wildcards) as reported:
 
         def say(kept: str) -> None:
-            message = f"{Path(log).stem} was stopped; {kept}. Run snakemake again to go on"
-            _end(reported, "stopped", with_command(message), terminal)
+            _end(reported, "stopped", f"{Path(log).stem} was stopped; {kept}.", terminal)
 
         try:
             with (
@@ -116,8 +115,11 @@ def running(
                 _logged(log),
             ):
                 yield
+        except StoppedError as error:
+            _end(reported, "stopped", str(error), terminal)
+            raise SystemExit(1) from None
         except UserError as error:
-            _end(reported, "stopped" if isinstance(error, StoppedError) else "failed", str(error), terminal)
+            _end(reported, "failed", str(error), terminal)
             raise SystemExit(1) from None
         except _InternalError as error:
             _end(reported, "failed", str(error), terminal)
@@ -131,11 +133,15 @@ class _InternalError(Exception):
 
 
 def _end(reported: events.StepEvents | None, state: events.State, message: str, terminal: TextIO) -> None:
-    """Say how a step ended without success: to the display that follows the events, else to the terminal."""
+    """Say how a step ended without success: to the display that follows the events, else to the terminal.
+
+    The display ends with the command that goes on after a stop.
+    """
     if reported is not None:
         reported.add(state, message)
     if not _is_displayed():
-        _print_message(f"snaketune: {message}", terminal)
+        go_on = with_command(" Run snakemake again to go on.") if state == "stopped" else ""
+        _print_message(f"snaketune: {message}{go_on}", terminal)
 
 
 def _is_displayed() -> bool:

@@ -150,16 +150,11 @@ class DeferredSignals:
         self.received = self.received or number
 
 
-def interruption_error(number: int, step: int) -> StoppedError:
-    """What to raise once the checkpoint of `step` is written; number: the signal's."""
+def interruption_error(step: int) -> StoppedError:
+    """What to raise after a signal, once the checkpoint of `step` is written."""
     if not step:
-        return StoppedError(
-            f"stopped by {signal.Signals(number).name} before the first step", fix="Run snakemake again, from the start"
-        )
-    return StoppedError(
-        f"stopped by {signal.Signals(number).name} after step {step}; {CHECKPOINT_SAVED}",
-        fix="Run snakemake again: training resumes from there",
-    )
+        return StoppedError("the training was stopped before the first step")
+    return StoppedError(f"the training was stopped after step {step}; {CHECKPOINT_SAVED}")
 
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")

@@ -25,7 +25,7 @@ import msgspec
 from snaketune import errors
 from snaketune.config import experiments
 from snaketune.contracts.train import TrainingJob
-from snaketune.errors import TrainingError, UserError
+from snaketune.errors import StoppedError, TrainingError, UserError
 from snaketune.train.checkpoints import DeferredSignals
 from snaketune.train.metrics_log import TrainingCallback, WorkerProgress
 
@@ -266,10 +266,7 @@ class WorkerLauncher:
             if worker.error:
                 return worker.error
         if self.stop_signal:
-            return TrainingError(
-                f"stopped by {_signal_name(self.stop_signal)}",
-                fix="Run snakemake again: training resumes from the last checkpoint",
-            )
+            return StoppedError("the training was stopped; it resumes from the last checkpoint")
         for ended in ("defect", "exit", None, "lost"):
             for rank, worker in enumerate(self.workers):
                 if worker.ended != ended:

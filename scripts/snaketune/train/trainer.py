@@ -38,6 +38,7 @@ from snaketune.train.training_logger import PendingStep, TrainingLogger
 
 MIN_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL = 10.0, 600.0  # seconds that a run which is stopped may lose
 CHECKPOINT_SHARE = 50  # a checkpoint is due after so many times the seconds that writing the last one took
+SHARE_BEFORE_VALIDATION = 20  # the same before a validation, which a stop may cut off in the middle of a batch
 VALIDATION_WINDOW = 64  # validation rows, sorted by length, that are split into micro-batches together
 
 
@@ -170,12 +171,12 @@ class Trainer:
                     self.log_step(pending)
                     pending = None
                     if self.should_evaluate():
-                        if checkpoint_due:
+                        if checkpoint_due or self._is_worth_saving():
                             self.save_checkpoint()  # a validation that is stopped starts over from here
                         self.evaluate()
                     self.save_checkpoint()
                 if stop_requested and not self.is_last_step():
-                    raise interruption_error(stop_requested, self.state.step)
+                    raise interruption_error(self.state.step)
         self.logger.close()
         return self.summary()
 
@@ -229,7 +230,7 @@ class Trainer:
             return
         if self.state.base_loss is not None:
             self.save_checkpoint()
-        raise interruption_error(self.signals.received, self.state.step)
+        raise interruption_error(self.state.step)
 
     def save_checkpoint(self) -> None:
         """Write weights, optimizer state and counters; the main process alone does it."""
@@ -266,6 +267,10 @@ class Trainer:
     def checkpoint_due(self) -> bool:
         due = min(max(CHECKPOINT_SHARE * self.save_seconds, MIN_CHECKPOINT_INTERVAL), MAX_CHECKPOINT_INTERVAL)
         return time.monotonic() - self.last_save_time > due
+
+    def _is_worth_saving(self) -> bool:
+        """Whether more would be lost by a stop in a validation than a checkpoint before it costs."""
+        return time.monotonic() - self.last_save_time > SHARE_BEFORE_VALIDATION * self.save_seconds
 
     def best_adapter_path(self) -> Path:
         return self.checkpoints.folder / f"best-{self.early_stopping.best_step:08d}.safetensors"

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 import msgspec
 
 from snaketune.contracts.trainers import TrainerEvent
-from snaketune.errors import ResourceError, TrainingError, UserError, message_to_resource_error
+from snaketune.errors import ResourceError, StoppedError, TrainingError, UserError, message_to_resource_error
 from snaketune.train.checkpoints import DeferredSignals, interruption_error
 from snaketune.trainers import environment
 from snaketune.trainers.description import TrainerDescription
@@ -67,7 +67,7 @@ def run(description: TrainerDescription, folder: Path, take: Callable[[TrainerEv
     if last is not None and last.event == "done" and process.returncode == 0:
         return Outcome(last, usage)
     if signals.received:
-        raise _interrupted(description, signals.received, last)
+        raise _interrupted(description, last)
     raise failure(description, process.returncode, log)
 
 
@@ -116,17 +116,17 @@ def _wait(process: subprocess.Popen[bytes]) -> Usage | None:
     return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
-def _interrupted(description: TrainerDescription, number: int, last: TrainerEvent | None) -> UserError:
+def _interrupted(description: TrainerDescription, last: TrainerEvent | None) -> StoppedError:
     """What to raise after a signal; a trainer that saved a checkpoint says so in its last event."""
     if last is not None and last.event == "stopped" and last.resumable:
-        return interruption_error(number, last.step)
+        return interruption_error(last.step)
     step = last.step if last is not None else 0
-    return TrainingError(
-        f"stopped by {signal.Signals(number).name} after step {step}",
+    return StoppedError(
+        f"the training was stopped after step {step}",
         where=description.title,
-        fix="Run snakemake again: it resumes from its last checkpoint"
+        why="It resumes from its last checkpoint"
         if description.resumes
-        else f"Run snakemake again: {description.title} cannot resume, so it starts from the first step",
+        else f"{description.title} cannot resume, so it starts from the first step",
     )
 
 

@@ -123,7 +123,7 @@ def test_grid_of_a_thousand_experiments_fits_the_screen(screen: Screen) -> None:
     assert len(shown) == 22
     assert shown[-1].strip() == "and 979 more at work"
     for number in range(1000):
-        play("finished", "train_adapter", "x", experiment=f"rank-{number}")
+        play.take(at(play.now + 2, "finished", "train_adapter", "x", experiment=f"rank-{number}"))
     play.view.close(play.now)
     assert len(screen.wait(lambda lines: "✓ train" in lines[-1])) == 1
 
@@ -168,6 +168,21 @@ def test_stage_that_failed_says_so_at_the_end(screen: Screen) -> None:
     shown = screen.wait(lambda lines: "✗" in lines[-1])
     assert shown[0].startswith(" ✗ pilot    no-go: 6 of 8 criteria met; pass_pilot failed")
     assert len(shown) == 1  # nothing of the training, which never began
+
+
+def test_stage_that_was_stopped_says_so_and_how_far_it_was(screen: Screen) -> None:
+    play = Play(screen)
+    play.board.plan({"train_adapter": 2, "export_adapter": 1, "fuse_adapter": 1})
+    play("started", "train_adapter", experiment="main")
+    play("progress", "train_adapter", progress=TRAINING, experiment="main")
+    play("stopped", "train_adapter", "train_adapter-main was stopped", experiment="main")
+    play("started", "fuse_adapter")
+    play("finished", "fuse_adapter", "fused")
+    play.view.close(play.now)
+    shown = screen.wait(lambda lines: len(lines) == 2)
+    assert shown[0].startswith(" ■ train    train_adapter main stopped at step 120 of 400 ")
+    assert shown[1].startswith(" ■ package  fused; 1 of 2 steps done ")
+    assert "failed" not in "".join(shown)
 
 
 def test_job_that_failed_and_is_tried_again_leaves_no_failure(screen: Screen) -> None:

@@ -1,6 +1,5 @@
 """What a step asks of a cluster: enough by the plan and the pilot, more on another attempt."""
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,7 @@ def test_it_never_asks_for_more_than_four_times_as_much(run: str) -> None:
 def test_a_training_that_ran_out_of_time_alone_asks_for_no_more_memory(run: str, tmp_path: Path) -> None:
     log = tmp_path / "train_adapter-main.log"
     once = cluster_resources.memory_mb(run, "main", 1, log)
-    log.write_text(f"snaketune: {interruption_error(signal.SIGTERM, 7)}\n")
+    log.write_text(f"snaketune: {interruption_error(7)}\n")
     assert cluster_resources.memory_mb(run, "main", 5, log) == once
     log.write_text("update 7/100\n")  # killed in the middle of its words
     assert cluster_resources.memory_mb(run, "main", 2, log) == pytest.approx(1.5 * once, abs=1)

@@ -105,7 +105,7 @@ def test_step_writes_its_start_its_progress_and_what_came_of_it(
     [
         (DataError("the row is empty", where="b.jsonl:3"), "failed", "b.jsonl:3: the row is empty."),
         (ZeroDivisionError(), "failed", "internal error; see the traceback in"),
-        (StoppedError("stopped by SIGTERM after step 7"), "stopped", "stopped by SIGTERM after step 7."),
+        (StoppedError("the training was stopped after step 7"), "stopped", "the training was stopped after step 7."),
         (KeyboardInterrupt(), "stopped", "split_rows was stopped"),
     ],
 )

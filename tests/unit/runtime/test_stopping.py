@@ -58,7 +58,7 @@ def test_ctrl_c_ends_a_step(kind: str, tmp_path: Path) -> None:
     assert seconds < 6  # two, and what a busy machine takes
     assert said == (
         "snaketune: generate_answers was stopped; what other steps have finished is kept. "
-        f"Run `{COMMAND}` again to go on\n"
+        f"Run `{COMMAND}` again to go on.\n"
     )
 
 

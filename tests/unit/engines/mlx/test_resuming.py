@@ -109,7 +109,7 @@ def test_training_killed_at_twenty_random_moments_ends_in_the_same_bytes(folder)
 def test_signal_ends_the_training_with_a_checkpoint_and_a_message(folder, number):
     settings = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 100}
     folder.train("whole", **settings)
-    with pytest.raises(TrainingError, match=f"stopped by {number.name} after step 5; a checkpoint is saved"):
+    with pytest.raises(TrainingError, match="stopped after step 5; a checkpoint is saved"):
         folder.train("signaled", callback=SignalAt(5, number), **settings)
     assert list((folder.folder / "signaled" / "checkpoints").rglob("checkpoint-00000005.json"))
     folder.train("signaled", **settings)
@@ -119,7 +119,7 @@ def test_signal_ends_the_training_with_a_checkpoint_and_a_message(folder, number
 def test_signal_before_a_validation_leaves_it_to_the_next_run_and_loses_no_step(folder):
     settings = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "eval_steps": 5}
     folder.train("whole", **settings)
-    with pytest.raises(TrainingError, match="stopped by SIGINT after step 5; a checkpoint is saved"):
+    with pytest.raises(TrainingError, match="stopped after step 5; a checkpoint is saved"):
         folder.train("signaled", callback=SignalAt(5, signal.SIGINT), **settings)
     checkpoints = folder.folder / "signaled" / "checkpoints"
     [saved] = checkpoints.rglob("checkpoint-00000005.json")
