@@ -11,7 +11,7 @@ from typing import Any
 
 import browser
 import pytest
-from run_copies import HOSTILE, RunCopies
+from run_copies import HOSTILE, RunCopies, repeat_experiment
 from snaketune.report import collect, human_eval, page, run_comparison
 from tools import CHROMIUM
 
@@ -182,6 +182,35 @@ def test_right_to_left_marks_turn_no_text_around_them(chromium: Any, hostile: Pa
 def test_nothing_is_cut_off_on_a_phone(chromium: Any, name: str, kind: str, request: pytest.FixtureRequest) -> None:
     _open(chromium, request.getfixturevalue(kind) / name, width=360)
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+
+
+BROKEN_WORDS = """
+const broken = [], range = document.createRange();
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const node = texts.currentNode;
+  if (!node.parentElement.closest('table') || !node.parentElement.getClientRects().length) continue;
+  for (const word of node.textContent.matchAll(/\\S+/g)) {
+    if (!/^[A-Za-z]{2,16}$/.test(word[0])) continue;  // names and digests may be broken
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    if (range.getClientRects().length > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+
+
+@pytest.mark.parametrize("name", ["report/index.html", "pilot/index.html"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tables_scroll_rather_than_break_a_word_in_the_middle(
+    chromium: Any, run_copies: RunCopies, tmp_path: Path, name: str, width: int
+) -> None:
+    run = run_copies.make(tmp_path / "kochen-v2", rows=20)
+    repeat_experiment(run, [f"rank-{rank}_learning_rate-{rate}" for rank in (8, 16) for rate in (0.0005, 0.002)])
+    _open(chromium, _reported(run) / name, width=width)
+    assert chromium.execute_script(BROKEN_WORDS) == []
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 CONTRAST = """

@@ -17,6 +17,7 @@ from project_copy import Project, tiny
 from pty_session import Terminal, processor_share
 
 SECONDS = 2.0  # on a processor of its own
+SMALLEST_SHARE = 0.2  # of a processor that is allowed for: ten seconds on the busiest machine
 
 # calls that compute for minutes, as those of a large model and of many rows do
 MLX = """
@@ -120,7 +121,7 @@ def type_ctrl_c(terminal: Terminal) -> None:
     share = min(share, processor_share())
     print(f"Ctrl-C took {took:.2f} s, with {share:.2f} of a processor")  # pytest shows it where a test fails, or by -rP
     assert code == 128 + signal.SIGINT, terminal.text
-    assert took < SECONDS / share, terminal.text
+    assert took < SECONDS / max(share, SMALLEST_SHARE), terminal.text
 
 
 def go_on(said: str, project: Project) -> None:
@@ -161,7 +162,8 @@ def test_ctrl_c_ends_slow_work_within_two_seconds_and_the_named_command_goes_on(
     path.write_text(before)
     go_on(said, project)
     assert product.exists()
-    assert project.different(finished) == []
+    made_besides = {"model/tiny-f16.gguf"} if slowed.rule == "convert_gguf" else set()  # asked for, it is not removed
+    assert set(project.different(finished)) == made_besides
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.7, 1.2])
