@@ -19,6 +19,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_patches.rerun_reasons import dry_run_table
 
 MIN_WIDTH, PIPE_WIDTH = 60, 120  # characters of a line; where there is no terminal, the second
+BEGINNINGS = ("Assuming unrestricted shared filesystem", "Building DAG of jobs")
 ENDINGS = (
     "This was a dry-run",
     "Some jobs were triggered by",
@@ -54,7 +55,7 @@ class DryRunTable(logging.Filter):
             record.msg, record.args = f"{self.heading}: {dry_run_table(self.workflow, _width())}", None
             return True
         if not self.is_shown:
-            return True
+            return not str(record.msg).startswith(BEGINNINGS)
         is_of_jobs = event in (LogEvent.RUN_INFO, LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.SHELLCMD)
         return not is_of_jobs and not str(record.msg).startswith(ENDINGS)
 

@@ -7,26 +7,50 @@ calls `main`. In a folder without this workflow the words go on to Snakemake as 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 OPTIONS = ("--configfile", "--configfiles")
 SUFFIXES = (".yaml", ".yml", ".json")
 RULE = re.compile(r'^rule (\w+):\n    """(.*?)"""', re.MULTILINE | re.DOTALL)
 STAGE = re.compile("(?:Stage|On request): ")  # begins the docstring of what a person may ask for
+PROFILE_LINE = re.compile(r"^Using workflow specific profile profiles/default for setting .*\n", re.MULTILINE)
 FLAGS = ("-n", "--dry-run", "--dryrun", "-p", "--printshellcmds", "-F", "--forceall", "-k", "--keep-going")
 
 
 def main() -> None:
     """Run Snakemake with the words of the command line."""
-    if Path("Snakefile").is_file() and Path("rules/snakemake_patches").is_dir():
+    from_here = Path("Snakefile").is_file() and Path("rules/snakemake_patches").is_dir()
+    if from_here:
         sys.path[:0] = [str(Path("scripts").absolute())]
         sys.argv[1:] = _checked(sys.argv[1:])
-    from snakemake.cli import main as snakemake
+    from snakemake import cli
 
-    snakemake()
+    if from_here:
+        _run(cli)
+    else:
+        cli.main()
+
+
+def _run(cli: Any) -> None:
+    """Do what the main function of snakemake.cli does, without the line that names the profile of this workflow."""
+    try:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                parser, arguments = cli.parse_args(None)
+        finally:
+            print(PROFILE_LINE.sub("", said.getvalue()), end="", file=sys.stderr)
+        success = cli.args_to_api(arguments, parser)
+    except Exception as error:
+        cli.print_exception(error)
+        sys.exit(1)
+    sys.exit(not success)
 
 
 def _checked(words: list[str]) -> list[str]:

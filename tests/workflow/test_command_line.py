@@ -109,13 +109,28 @@ def test_the_list_of_stages_has_a_line_for_each_and_how_to_ask() -> None:
 def test_the_command_takes_the_configuration_first(command: Path, project: Project) -> None:
     done = run(command, project, "--configfile", "tiny.yaml", "data", "-n")
     assert done.returncode == 0, done.stdout
-    assert "tiny (tiny.yaml): 4 of 4 jobs would run" in done.stdout
+    first, second, *_ = done.stdout.splitlines()  # and no word about a profile
+    assert first == "snaketune: run tiny of tiny.yaml, rows from rows.jsonl; results in results/tiny"
+    assert second == "tiny (tiny.yaml): 4 of 4 jobs would run"
 
 
 def test_the_command_refuses_a_missing_configuration_without_a_traceback(command: Path, project: Project) -> None:
     done = run(command, project, "--configfile", "nowhere.yaml", "pilot")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_the_command_says_what_snakemake_says_of_an_option_that_is_not_there(command: Path, project: Project) -> None:
+    done = run(command, project, "--no-such-option")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --no-such-option" in done.stdout
+
+
+def test_a_profile_that_a_person_names_is_named(command: Path, project: Project) -> None:
+    (project.folder / "mine").mkdir()
+    project.write("mine/profile.yaml", "cores: 1\n")
+    done = run(command, project, "-n", "--profile", "mine")
+    assert "Using profiles mine and workflow specific profile profiles/default" in done.stdout
 
 
 def test_a_key_that_stands_twice_is_refused_also_by_snakemakes_own_command(project: Project) -> None:

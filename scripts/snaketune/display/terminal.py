@@ -48,13 +48,20 @@ class _Console(Console):
         return False
 
 
+def _is_plain_locale() -> bool:
+    """Whether a person asked for the locale C, in which Python writes UTF-8 all the same (and says so in LC_CTYPE)."""
+    whole, letters, language = (os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    coerced = letters.upper().replace("-", "") == "C.UTF8"
+    return (whole or (language if coerced else letters or language)) in ("C", "POSIX")
+
+
 class TerminalView:
     """Draws the stages at work below the lines that stand."""
 
     def __init__(self, stream: TextIO, board: Board) -> None:
         self.board = board
         self.console = _Console(file=stream, highlight=False, markup=False, emoji=False)
-        unicode = (self.console.encoding or "").startswith("utf")
+        unicode = (self.console.encoding or "").startswith("utf") and not _is_plain_locale()
         self.done, self.wrong, self.open = ("✓", "✗", "■") if unicode else ("+", "x", "-")
         self.ellipsis = "…" if unicode else "..."
         self.frames = FRAMES if unicode else ASCII_FRAMES

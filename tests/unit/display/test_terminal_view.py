@@ -52,7 +52,7 @@ class Play:
 @pytest.fixture(params=[80])
 def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
     monkeypatch.setenv("TERM", "xterm-256color")
-    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+    for name in ("NO_COLOR", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE"):
         monkeypatch.delenv(name, raising=False)
     shown = Screen(columns=request.param)
     yield shown
@@ -138,6 +138,28 @@ def test_terminal_without_unicode_gets_ascii_alone(monkeypatch: pytest.MonkeyPat
     assert "..." in shown[0]
     screen.received.decode("ascii")
     screen.close()
+
+
+@pytest.mark.parametrize(
+    ("locale", "mark"),
+    [
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, "+"),  # the second is Python's own doing
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "POSIX"}, "+"),
+        ({"LANG": "C.UTF-8"}, "✓"),
+        ({"LANG": "C", "LC_CTYPE": "fr_FR.UTF-8"}, "✓"),
+        ({"LANG": "C", "LC_ALL": "C.UTF-8"}, "✓"),
+        ({}, "✓"),
+    ],
+)
+def test_plain_locale_gets_ascii(
+    locale: dict[str, str], mark: str, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in locale.items():
+        monkeypatch.setenv(name, value)
+    a_training(Play(screen))
+    assert screen.wait(lambda lines: "step 120" in lines[-1])[0].startswith(f" {mark} data")
 
 
 def test_no_color_means_no_color(monkeypatch: pytest.MonkeyPatch, screen: Screen) -> None:

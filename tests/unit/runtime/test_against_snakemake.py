@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import snakemake
 import snakemake.api  # before snakemake.workflow, which needs it
+import snakemake.cli
 import snakemake.exceptions
 import snakemake.workflow
 import snakemake_patches
@@ -55,6 +56,19 @@ def test_there_are_at_most_six_patches_and_each_says_what_why_and_until_when() -
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         for part in ("Patch of ", "\nReason: ", "\nUpstream: ", "Ends with "):
             assert part in text, f"{path.name} lacks {part.strip()}"
+
+
+def test_the_command_does_what_the_main_function_of_snakemake_does() -> None:
+    """scripts/snakemake_command takes its two calls apart."""
+    calls = re.findall(r"[\w.]+\(.*\)", inspect.getsource(snakemake.cli.main))
+    assert calls == [
+        "main(argv=None)",
+        "parse_args(argv)",
+        "args_to_api(args, parser)",
+        "print_exception(e)",
+        "sys.exit(1)",
+        "sys.exit(0 if success else 1)",
+    ]
 
 
 def test_what_is_wrapped_takes_the_arguments_that_the_wrappers_pass() -> None:
