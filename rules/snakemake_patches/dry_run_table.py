@@ -20,6 +20,7 @@ from snakemake_patches.rerun_reasons import dry_run_table
 
 MIN_WIDTH, PIPE_WIDTH = 60, 120  # characters of a line; where there is no terminal, the second
 BEGINNINGS = ("Assuming unrestricted shared filesystem", "Building DAG of jobs")
+DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 ENDINGS = (
     "This was a dry-run",
     "Some jobs were triggered by",
@@ -47,7 +48,8 @@ class DryRunTable(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         settings = self.workflow.output_settings
-        if not self.workflow.dryrun or settings.printshellcmds or settings.verbose:
+        is_dry = self.workflow.dryrun or DRY_RUN.intersection(sys.argv)  # at first the workflow does not know yet
+        if not is_dry or settings.printshellcmds or settings.verbose:
             return True
         event = getattr(record, "event", None)
         if event == LogEvent.RUN_INFO and not self.is_shown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,9 @@ def _run(cli: Any) -> None:
         finally:
             print(PROFILE_LINE.sub("", said.getvalue()), end="", file=sys.stderr)
         success = cli.args_to_api(arguments, parser)
+    except BrokenPipeError:  # `snakemake -n | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         cli.print_exception(error)
         sys.exit(1)

@@ -126,6 +126,12 @@ def test_the_command_says_what_snakemake_says_of_an_option_that_is_not_there(com
     assert "unrecognized arguments: --no-such-option" in done.stdout
 
 
+def test_the_command_ends_without_a_traceback_where_nobody_reads_on(command: Path, project: Project) -> None:
+    line = f"{command} -n --configfile tiny.yaml 2>&1 | head -1"
+    done = subprocess.run(["bash", "-c", line], cwd=project.folder, capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_a_profile_that_a_person_names_is_named(command: Path, project: Project) -> None:
     (project.folder / "mine").mkdir()
     project.write("mine/profile.yaml", "cores: 1\n")
