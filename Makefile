@@ -74,6 +74,7 @@ docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml
 	@$(PYTHON) -m snaketune.evaluate.metrics docs/evaluation.md
 	@$(PYTHON) -m snaketune.importers.reference docs/moving-in.md
+	@$(PYTHON) benchmarks/plan/presets.py >/dev/null
 
 clean: ## remove the demo's results (set-up stays)
 	rm -rf results/demo results/models .snakemake

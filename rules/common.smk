@@ -59,7 +59,9 @@ def exit_on_user_error(function, *arguments):
 def rows_from(run):
     """The first data files of a run, in words."""
     files = run.sources or [source.hub for source in run.config.data.sources if source.hub]
-    return ", ".join(files[:2]) + (f" and {len(files) - 2} more" if len(files) > 2 else "")
+    if len(files) <= 2:
+        return " and ".join(files)
+    return ", ".join(files[:2]) + f" and {len(files) - 2} more file{'s' if len(files) > 3 else ''}"
 
 
 CONFIG = exit_on_user_error(load_config, config, workflow.overwrite_configfiles)

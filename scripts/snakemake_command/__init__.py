@@ -41,12 +41,12 @@ def main() -> None:
 def _run(cli: Any) -> None:
     """Do what the main function of snakemake.cli does, without the line that names the profile of this workflow."""
     try:
-        said = io.StringIO()
+        output = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(output):
                 parser, arguments = cli.parse_args(None)
         finally:
-            print(PROFILE_LINE.sub("", said.getvalue()), end="", file=sys.stderr)
+            print(PROFILE_LINE.sub("", output.getvalue()), end="", file=sys.stderr)
         success = cli.args_to_api(arguments, parser)
     except BrokenPipeError:  # `snakemake -n | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,9 @@
 """The documentation names only what is there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,10 @@ def test_each_rule_file_says_which_rules_of_other_files_it_reads() -> None:
             {name for name in others if f"rules.{name}" not in head} if "rules of all stages" not in head else set()
         )
         assert not unsaid, f"{path.name} reads {sorted(unsaid)}, which its header does not say"
+
+
+def test_table_of_presets_is_what_the_plan_says_today() -> None:
+    code = "import sys; sys.path[:0] = ['benchmarks/plan']; import presets; print(presets.table())"
+    paths = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=paths, capture_output=True, text=True, check=True)
+    assert made.stdout in (ROOT / "docs/presets.md").read_text(encoding="utf-8"), "run make docs"

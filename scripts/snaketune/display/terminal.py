@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -23,6 +24,7 @@ DEFAULT_SIZE = (80, 24)
 NARROW = 40  # columns, below which the times are left out
 MIN_ROWS = 3
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+COMMAND = re.compile(r"^(?:run:|To go on:)|`")
 ASCII_FRAMES = "|/-\\"
 
 
@@ -73,8 +75,9 @@ class TerminalView:
         self._live.start()
 
     def say(self, text: str) -> None:
-        """Print lines for a person above those that are redrawn."""
-        self.console.print(Text(text), soft_wrap=True)
+        """Print lines for a person above those that are redrawn; a command stays one line, to be copied."""
+        for line in text.split("\n"):
+            self.console.print(Text(line), soft_wrap=bool(COMMAND.search(line)))
 
     def ended(self, job: Job, event: Event) -> None:
         """Leave the line of a stage standing once all of it is done."""

@@ -171,6 +171,22 @@ def test_no_color_means_no_color(monkeypatch: pytest.MonkeyPatch, screen: Screen
     assert b"\x1b[36m" not in screen.received
 
 
+@pytest.mark.parametrize("screen", [40], indirect=True)
+def test_sentence_is_wrapped_between_words_and_a_command_is_left_whole(screen: Screen) -> None:
+    play = Play(screen)
+    play.view.say("köln is better than its base model on 200 test rows: exact match 95.0 % instead of 0.0 %.")
+    play.view.say("To go on: snakemake pilot --configfile köln-im-winter.yaml")
+    play.view.close(play.now)
+    shown = screen.wait(lambda lines: "köln-im" in "".join(lines))
+    assert shown[:3] == [
+        "köln is better than its base model on",
+        "200 test rows: exact match 95.0 %",
+        "instead of 0.0 %.",
+    ]
+    assert "".join(shown[3:]) == "To go on: snakemake pilot --configfile köln-im-winter.yaml"
+    assert b"--configfile k\xc3\xb6ln" in screen.received  # the terminal breaks it, and joins it when copied
+
+
 def test_cursor_is_never_hidden_since_a_killed_run_could_not_show_it_again(screen: Screen) -> None:
     play = Play(screen)
     a_training(play)

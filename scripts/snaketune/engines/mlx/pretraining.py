@@ -66,7 +66,7 @@ def _pretrain(model: nn.Module, tokenizer: Any, known: list[int], seed: int) -> 
         loss, gradients = gradient(model, ids, weights)
         optimizer.update(model, gradients)
         mx.eval(model.parameters(), optimizer.state)
-        report_progress(Progress(activity="pretraining", done=update + 1, total=UPDATES, unit="updates"))
+        report_progress(Progress(activity="pretraining", done=update + 1, total=UPDATES, unit="step"))
         if (update + 1) % 100 == 0:
             print(f"demo base: update {update + 1} of {UPDATES}, loss {loss.item():.3f}", file=sys.stderr)
 
