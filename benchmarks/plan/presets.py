@@ -61,7 +61,7 @@ def row(name: str) -> str:
     train = config.train
     longest, short = (
         resources.forecast_memory(model, train, BatchShape(train.batch_size, length, train.batch_size * length // 2), 2)
-        for length in (config.data.max_length, SHORT)
+        for length in (config.data.max_length, min(SHORT, config.data.max_length))
     )
     disk = resources.forecast_disk([(model, train, True)], list(config.package.gguf), model)
     return (
@@ -73,7 +73,7 @@ def row(name: str) -> str:
 def purpose(path: Path) -> str:
     """The first sentence of a preset's comment."""
     comment = " ".join(line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
-    first = re.match(r"(.+?)(?:\.|:) ", f"{comment} ")
+    first = re.match(r"(.+?)\. ", f"{comment} ")
     return first[1] if first else comment
 
 
