@@ -295,6 +295,13 @@ def test_outcome_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
     assert lines[-1].endswith("report/index.html")
 
 
+def test_interrupted_run_names_no_file_of_an_earlier_state(run: Path) -> None:
+    everything = outcome.stage_lines(run, ["data", "pilot", "package", "evaluate"])
+    assert len(everything) == 5
+    made = outcome.stage_lines(run, ["data", "pilot", "package", "evaluate"], {"validate_rows", "fuse_adapter"})
+    assert [line.rpartition("/")[2] for line in made] == ["report.json", "rejected.jsonl"]
+
+
 def test_pictures_are_the_same_bytes_and_take_their_colors_from_the_page(run: Path) -> None:
     experiments = collect.collect(run).training.experiments
     svg = formatting.loss_curves(experiments, "a")
