@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -55,3 +57,15 @@ def chromium(*, loopback: bool = False) -> Iterator[Any]:
             yield driver
         finally:
             driver.quit()
+
+
+def take_picture(page: Path, picture: Path, width: int, height: int) -> None:
+    """Write the upper part of a page as a PNG file of 256 colors."""
+    from PIL import Image
+
+    with chromium() as driver:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(page.as_uri())
+        shot = base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
+    Image.open(io.BytesIO(shot)).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(picture, optimize=True)

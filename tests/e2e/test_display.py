@@ -1,6 +1,6 @@
-"""What a person sees of the demo on a terminal, in a pipe and after a failure; docs/terminal-demo.txt is made here.
+"""What a person sees of the demo on a terminal, in a pipe and after a failure.
 
-`SNAKETUNE_RECORD=1 pytest tests/e2e/test_display.py -m slow` writes the capture anew.
+`SNAKETUNE_RECORD=1 pytest tests/e2e/test_display.py -m slow` writes docs/terminal-demo.txt and docs/report.png anew.
 """
 
 import os
@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from project_copy import ROOT, Project
 from screen import Screen
 from snaketune.runtime.events import EventReader
 
 CAPTURE = ROOT / "docs" / "terminal-demo.txt"
+PICTURE = ROOT / "docs" / "report.png"
 MOST_LINES = 30
 NUMBER = re.compile(r"\d[\d.,:]*")
 
@@ -71,6 +73,7 @@ def test_demo_on_a_terminal_takes_at_most_thirty_lines_and_ends_in_what_stands(t
     ]
     if os.environ.get("SNAKETUNE_RECORD"):
         CAPTURE.write_text("\n".join(whole), encoding="utf-8")
+        browser.take_picture(project.folder / "results/demo/report/index.html", PICTURE, width=1180, height=1330)
     recorded = CAPTURE.read_text(encoding="utf-8").split("\n")
     end = recorded.index("While it trained, it looked like this:") - 1
     assert sorted(map(shape, recorded[2:end])) == sorted(map(shape, shown))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -158,6 +159,22 @@ def test_ctrl_c_while_snakemake_starts_leaves_no_traceback(command: Path, projec
     if started.returncode:  # it may have been done
         assert started.returncode == 130
         assert said.endswith("snaketune: stopped before any step ran\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "goes_on"),
+    [
+        ("make run CONFIG=mine.yaml STAGE=pilot", "make run CONFIG=mine.yaml STAGE=pilot"),
+        ("make run CONFIG=köln.yaml", "make run CONFIG=köln.yaml"),
+        ("make", "make"),
+    ],
+)
+def test_make_is_the_command_that_goes_on_where_make_was_typed(typed: str, goes_on: str) -> None:
+    make, *words = typed.split()
+    said = subprocess.run([make, "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [line] = [line for line in said.splitlines() if "COMMAND" in line and "snakemake" in line]
+    variables = dict(word.split("=", 1) for word in shlex.split(line) if word.startswith("SNAKETUNE_"))
+    assert variables == {"SNAKETUNE_COMMAND": goes_on}
 
 
 def run(command: Path, project: Project, *words: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from snaketune.errors import DataError, StoppedError
+from snaketune.errors import COMMAND_VARIABLE, DataError, StoppedError, typed_command
 from snaketune.runtime import events, step
 from snaketune.runtime.events import Event, EventFile, EventReader, Progress
 
@@ -118,6 +118,15 @@ def test_step_that_fails_says_why_in_its_last_event(
     last = EventReader(tmp_path / "events.jsonl").read()[-1]
     assert last.state == state
     assert words in last.message
+
+
+def test_command_that_goes_on_is_the_one_that_make_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(COMMAND_VARIABLE, raising=False)
+    assert typed_command(["pilot", "--configfile", "mein projekt.yaml"]) == (
+        "snakemake pilot --configfile 'mein projekt.yaml'"
+    )
+    monkeypatch.setenv(COMMAND_VARIABLE, "make")
+    assert typed_command([]) == "make"
 
 
 def test_step_below_a_display_writes_to_its_log_alone(
