@@ -189,3 +189,4 @@ wildcard_constraints:
     experiment=SAFE_NAME.pattern,  # with a thousand names in the expression, they would be read at every match
     type="[A-Za-z0-9_]+",
     fraction="[0-9.e-]+",
+    split="validation|test",

@@ -3,15 +3,19 @@
 # needs    the test rows, the base, the chosen adapter, the fused model, the GGUF files
 # leaves   evaluation/<variant>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
 #          prompts of one's own; evaluation/comparison.json; evaluation/thresholds.passed, where a missed threshold stops
-# steps    generate_answers, score_answers, compare_scores, pass_thresholds
-# reads    GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
+#          evaluation/experiments.json, where evaluate.experiments asks for a bake-off
+# steps    generate_answers, score_answers, compare_scores, pass_thresholds; compare_experiments
+# reads    rules.train_adapter, rules.score_experiment (train.smk), GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
+ZERO_LINES = [variant for variant in VARIANTS if variant in ("base", "prompted")]  # no training has changed them
+BAKE_OFF = [f"{RUN}/evaluation/experiments.json"] if CONFIG["evaluate"]["experiments"] else []
 
 
 rule evaluate:
     """Stage: answer and score the test rows with every variant, and compare them."""
     input:
         f"{RUN}/evaluation/comparison.json",
+        BAKE_OFF,
         expand(f"{RUN}/evaluation/{{variant}}/{{file}}", variant=VARIANTS, file=["predictions.jsonl", "scores.json"]),
         f"{RUN}/evaluation/thresholds.passed" if CONFIG["evaluate"]["on_missed_threshold"] == "stop" else [],
 
@@ -86,6 +90,34 @@ rule compare_scores:
         code=code("compare_scores", "report"),
     script:
         scripts("compare_scores")
+
+
+rule compare_experiments:
+    """Compare all experiments on the test rows with each other and with the base that was not trained."""
+    input:
+        predictions=expand(rules.score_experiment.output.predictions, experiment=this_run.experiments, split="test"),
+        scores=expand(rules.score_experiment.output.scores, experiment=this_run.experiments, split="test"),
+        zero_predictions=expand(rules.generate_answers.output.predictions, variant=ZERO_LINES),
+        zero_scores=expand(rules.score_answers.output.scores, variant=ZERO_LINES),
+        summaries=this_run.experiment_files("summary.json"),
+        adapters=this_run.experiment_files("adapters.safetensors"),
+    output:
+        comparison=ensure(f"{RUN}/evaluation/experiments.json", non_empty=True),
+    log:
+        logs("compare_experiments"),
+    benchmark:
+        benchmarks("compare_experiments")
+    conda:
+        "../envs/report.yaml"
+    params:
+        config=tracked(
+            methods=this_run.methods,
+            **pick(evaluate_settings.comparison_config(this_run.config), "settings", "seed"),
+            measure=this_run.config.select.metric,
+        ),
+        code=code("compare_experiments", "report"),
+    script:
+        scripts("compare_experiments")
 
 
 rule pass_thresholds:

@@ -4,7 +4,7 @@
 # leaves   config.json, run.json, report/index.html, report/report.json, report/experiments.csv,
 #          report/human_eval.html
 # steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here)
-# reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES (package.smk), VARIANTS (evaluate.smk), rules of all stages
+# reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES (package.smk), VARIANTS, BAKE_OFF (evaluate.smk), rules of all stages
 
 
 rule report:
@@ -82,6 +82,7 @@ rule write_report:
         rules.check_serving.output if CONFIG["package"]["serve_check"] else [],
         rules.compare_scores.output,
         rules.compare_scores.input,
+        BAKE_OFF,
         expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
         expand(f"{RUN}/evaluation/{{variant}}/prompts.jsonl", variant=VARIANTS) if CONFIG["evaluate"]["prompts"] else [],
         [this_run.gguf(kind) for kind in GGUF_TYPES],

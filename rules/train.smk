@@ -3,7 +3,8 @@
 # needs    the tokenized splits, the base, a go from the pilot
 # leaves   train/<experiment>/{adapters.safetensors,adapter_config.json,metrics.jsonl,summary.json,loss.svg};
 #          train/selection.json, model/adapter/ (the chosen adapter) and model/base.json (its base)
-# steps    train_adapter, score_experiment (where select.metric is a metric of generated answers), select_experiment
+# steps    train_adapter, score_experiment (on validation rows where select.metric is a metric of generated answers, on
+#          test rows where evaluate.experiments asks for it), select_experiment
 # gives    CHOSEN_ADAPTER, CHOSEN_ADAPTER_CONFIG and CHOSEN_BASE, the manifest of its base, to the stages after it
 # reads    rules.pass_pilot (pilot.smk), rules.split_rows (data.smk)
 #
@@ -63,20 +64,20 @@ rule train_adapter:
 
 
 rule score_experiment:
-    """Generate answers to validation rows with one experiment's adapter and score them, for the selection."""
+    """Generate answers to the rows of a split with one experiment's adapter and score them."""
     input:
         similarity=this_run.similarity_model or [],
         adapter=rules.train_adapter.output.adapter,
         adapter_config=rules.train_adapter.output.adapter_config,
         model=lambda wildcards: manifest(experiment_of(wildcards).model),
-        rows=rules.split_rows.output.valid,
+        rows=lambda wildcards: rules.split_rows.output["test" if wildcards.split == "test" else "valid"],
     output:
-        predictions=ensure(f"{RUN}/train/{{experiment}}/validation/predictions.jsonl", non_empty=True),
-        scores=ensure(f"{RUN}/train/{{experiment}}/validation/scores.json", non_empty=True),
+        predictions=ensure(f"{RUN}/train/{{experiment}}/{{split}}/predictions.jsonl", non_empty=True),
+        scores=ensure(f"{RUN}/train/{{experiment}}/{{split}}/scores.json", non_empty=True),
     log:
-        logs("score_experiment-{experiment}"),
+        logs("score_experiment-{experiment}-{split}"),
     benchmark:
-        benchmarks("score_experiment-{experiment}")
+        benchmarks("score_experiment-{experiment}-{split}")
     conda:
         "../envs/gguf.yaml"
     threads: THREADS

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from snaketune.config.experiments import Experiment, expand
+from snaketune.config.experiments import Experiment, expand, methods
 from snaketune.config.products import MLXType
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.contracts.data import SPLITS
@@ -77,6 +77,11 @@ class RunDefinition:
     def selects_by_metric(self) -> bool:
         """Whether generated answers, and not the validation loss, decide between experiments."""
         return self.config.select.metric != "validation_loss"
+
+    @property
+    def methods(self) -> list[dict[str, object]]:
+        """The experiments that differ in their seeds alone, as evaluate.bake_off.MethodConfig has them."""
+        return [{"name": name, "experiments": group} for name, group in methods(self.experiments).items()]
 
     def experiment_files(self, name: str) -> list[str]:
         """That file of each experiment's training, in the order of the experiments."""

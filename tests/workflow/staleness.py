@@ -38,7 +38,9 @@ CONSUMERS: dict[str, set[str]] = {
     "decide_pilot": {"pass_pilot", "write_pilot_report", "write_report"},
     "train_adapter:main": {"select_experiment", "write_card", "write_report"},
     "train_adapter:wide": {"select_experiment", "write_card", "write_report"},
-    "score_experiment:main": {"select_experiment"},
+    "score_experiment:main:validation": {"select_experiment"},
+    "score_experiment:main:test": {"compare_experiments"},
+    "compare_experiments": {"write_report"},
     "select_experiment": {"fuse_adapter", "export_adapter", "check_fidelity", "write_card", "write_report"}
     | {"generate_answers:adapter"},
     "fuse_adapter": {"convert_gguf", "write_modelfile", "check_fidelity", "write_card", "record_run", "write_report"},
@@ -168,7 +170,7 @@ RERUNS: dict[str, Row] = {
         {"grid": {"rank": [4, 6]}},  # the first point is the settings that were, under another name
         {"forecast_run", "train_adapter:rank-4", "train_adapter:rank-6", "select_experiment", *CARD},
     ),
-    "select.metric": ({"metric": "exact_match"}, {"score_experiment:main"}),
+    "select.metric": ({"metric": "exact_match"}, {"score_experiment:main:validation"}),
     "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
     "package.mlx": ({"mlx": ["8bit-g32"]}, {"quantize_mlx:8bit-g32", *CARD}),
@@ -189,6 +191,7 @@ RERUNS: dict[str, Row] = {
     "package.ollama.top_k": ({"ollama": {"top_k": 10}}, MODELFILE),
     "package.ollama.num_ctx": ({"ollama": {"num_ctx": 512}}, MODELFILE),
     "evaluate.models": ({"models": ["base", "prompted", "adapter", "gguf", "fused"]}, {"generate_answers:fused"}),
+    "evaluate.experiments": ({"experiments": True}, {"score_experiment:main:test"}),
     "evaluate.max_rows": ({"max_rows": 13}, ANSWERS),
     "evaluate.max_new_tokens": ({"max_new_tokens": 9}, ANSWERS),
     "evaluate.turns": ({"turns": "all"}, ANSWERS),

@@ -117,6 +117,20 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     return found or {MAIN: base}
 
 
+def methods(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
+    """The experiments that differ in their seeds alone, by a name without the seed, in their order."""
+    groups: dict[str, list[Experiment]] = {}
+    for one in experiments.values():
+        groups.setdefault(configuration.canonical(one.settings | {SEED: None}), []).append(one)
+    found = {}
+    for group in groups.values():
+        name = group[0].name
+        if len(group) > 1:
+            name = re.sub(rf"(^|_){SEED}-{group[0].seed}$", "", name) or MAIN
+        found[name if name not in found else group[0].name] = [one.name for one in group]
+    return found
+
+
 def differences(experiments: Mapping[str, Override]) -> dict[str, dict[str, object]]:
     """Return the settings that are not the same in all experiments, by name; given all settings of each by name."""
     keys = list(dict.fromkeys(key for settings in experiments.values() for key in settings))
@@ -128,7 +142,7 @@ def _overrides(config: RunConfig, validate: Validator) -> Iterator[tuple[str, st
     """Each experiment's name, the configuration key it stands under, and its override."""
     grid = {
         key: list({configuration.canonical(v): v for v in (validate(key, v, "grid")[1] for v in values)}.values())
-        for key, values in config.grid.items()
+        for key, values in sorted(config.grid.items(), key=lambda item: item[0] == SEED)  # it ends the names
     }
     for name, override in config.experiments.items():
         own = override or {}

@@ -305,6 +305,7 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     """How the model variants are measured."""
 
     models: list[str]
+    experiments: bool
     max_rows: int
     max_new_tokens: int
     turns: Literal["last", "all"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, Selection, VariantScores
 from snaketune.contracts.package import CalibrationResult, Fidelity, FusedManifest, ServingCheck, ServingTiming
@@ -282,7 +283,7 @@ class PilotOutcome(Record, frozen=True, kw_only=True):
 class RunFindings(Record, frozen=True, kw_only=True):
     """All that the files of a run say, but what the machine and the moment decided.
 
-    missing, damaged: the files that the page did without.
+    missing, damaged: the files that the page did without; bake_off: where evaluate.experiments asks for one.
     """
 
     run: str
@@ -298,6 +299,7 @@ class RunFindings(Record, frozen=True, kw_only=True):
     provenance: JsonObject | None
     missing: list[str]
     damaged: list[str]
+    bake_off: BakeOff | None = None
 
 
 class RunReport(RunFindings, frozen=True, kw_only=True):

@@ -84,20 +84,28 @@ class PairedPredictions:
 
 def pair_predictions(predictions: Mapping[str, list[Prediction]], variant: str, baseline: str) -> PairedPredictions:
     """The predictions of both on the rows that both have; EvaluationError where they had other rows to answer."""
-    of_variant = {one.id: one for one in predictions[variant]}
-    of_baseline = {one.id: one for one in predictions[baseline]}
-    common = [name for name in of_baseline if name in of_variant]
-    changed = [name for name in common if of_variant[name].reference != of_baseline[name].reference]
-    if not common or changed:
-        raise EvaluationError(
-            f"{variant} and {baseline} did not answer the same rows",
-            where=f"evaluation/{variant}",
-            why="They cannot be compared",
-            fix="Delete both predictions.jsonl and run snakemake again",
-        )
-    return PairedPredictions(
-        variant, baseline, [of_variant[name] for name in common], [of_baseline[name] for name in common]
-    )
+    found = common_rows({baseline: predictions[baseline], variant: predictions[variant]})
+    return PairedPredictions(variant, baseline, found[variant], found[baseline])
+
+
+def common_rows(predictions: Mapping[str, list[Prediction]]) -> dict[str, list[Prediction]]:
+    """The predictions of each on the rows that all have, in the order of the first.
+
+    EvaluationError where there is none, or where they had other answers to give.
+    """
+    by_id = {name: {one.id: one for one in found} for name, found in predictions.items()}
+    first, *others = by_id
+    common = [row for row in by_id[first] if all(row in by_id[name] for name in others)]
+    for name in others:
+        changed = any(by_id[name][row].reference != by_id[first][row].reference for row in common)
+        if not common or changed:
+            raise EvaluationError(
+                f"{name} and {first} did not answer the same rows",
+                where=f"evaluation/{name}",
+                why="They cannot be compared",
+                fix="Delete both predictions.jsonl and run snakemake again",
+            )
+    return {name: [found[row] for row in common] for name, found in by_id.items()}
 
 
 def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metric], seed: int) -> list[PairComparison]:
@@ -114,7 +122,7 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
     ]
     corrected = significance.holm([entry.p for entry in single])
     tested = [
-        msgspec.structs.replace(entry, p_corrected=p, outcome=_outcome(metric, entry, p))
+        msgspec.structs.replace(entry, p_corrected=p, outcome=outcome(metric, entry, p))
         for (_, metric), entry, p in zip(tests, single, corrected, strict=True)
     ]
     return [
@@ -146,12 +154,19 @@ def compare_metric(metric: Metric, pair: PairedPredictions, seed: int, tests: in
     clusters = cluster_ids(predictions)
     ours = significance.sum_by_cluster(metric.row_statistics(predictions), clusters)
     theirs = significance.sum_by_cluster(metric.row_statistics(baseline_predictions), clusters)
+    exact = metric.is_proportion and len(ours) == len(predictions)
+    return compare_statistics(metric, ours, theirs, seed, tests, exact=exact)
+
+
+def compare_statistics(
+    metric: Metric, ours: np.ndarray, theirs: np.ndarray, seed: int, tests: int = 1, *, exact: bool = False
+) -> MetricComparison:
+    """The same of statistics [clusters, k]; exact: whether each cluster is one row that is either right or wrong."""
     value, baseline = float(metric.aggregate(ours.sum(axis=0))), float(metric.aggregate(theirs.sum(axis=0)))
     sums = significance.bootstrap_sums(np.hstack([ours, theirs]), RESAMPLES, seed)
     width = ours.shape[1]
     differences: np.ndarray = metric.aggregate(sums[:, :width]) - metric.aggregate(sums[:, width:])
     low, high = _interval(metric, value - baseline, differences, len(ours))
-    exact = metric.is_proportion and len(ours) == len(predictions)
     if exact:
         p = significance.mcnemar_p(ours[:, 0].tolist(), theirs[:, 0].tolist())
     else:
@@ -172,7 +187,7 @@ def compare_metric(metric: Metric, pair: PairedPredictions, seed: int, tests: in
         outcome="no difference shown",
         minimum_detectable_effect=least or None,
     )
-    return msgspec.structs.replace(found, outcome=_outcome(metric, found, p))
+    return msgspec.structs.replace(found, outcome=outcome(metric, found, p))
 
 
 def _interval(
@@ -185,7 +200,7 @@ def _interval(
     return significance.unvaried_interval(difference, -metric.upper_bound, metric.upper_bound, clusters)
 
 
-def _outcome(metric: Metric, entry: MetricComparison, p: float) -> Outcome:
+def outcome(metric: Metric, entry: MetricComparison, p: float) -> Outcome:
     """Better or worse only where test and interval agree.
 
     The test alone also notices another length of the answers, by which a metric of the whole corpus may differ where

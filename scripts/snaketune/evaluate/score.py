@@ -72,9 +72,13 @@ def _score_set(predictions: Sequence[Prediction], metrics: Mapping[str, Metric],
 def score_with_interval(metric: Metric, predictions: Sequence[Prediction], seed: int) -> Score:
     """A metric's value and its 95 % interval, None for both ends where it cannot be known."""
     predictions = metric.scorable(predictions)
-    stats = metric.row_statistics(predictions)
+    return score_statistics(metric, metric.row_statistics(predictions), cluster_ids(predictions), seed)
+
+
+def score_statistics(metric: Metric, stats: np.ndarray, clusters: Sequence[str], seed: int) -> Score:
+    """The same of the rows' statistics [rows, k] and the cluster of each row."""
     value = float(metric.aggregate(stats.sum(axis=0)))
-    low, high = _interval(metric, value, significance.sum_by_cluster(stats, cluster_ids(predictions)), seed)
+    low, high = _interval(metric, value, significance.sum_by_cluster(stats, clusters), seed)
     return Score(value=value, low=low, high=high)
 
 

@@ -51,11 +51,26 @@ def expanded_tail(clusters: int, confidence: float = CONFIDENCE) -> float:
     """The share to leave out at each end so that a percentile interval of a mean is as wide as Student's."""
     if clusters < 2:
         return 0.0
-    z = NORMAL.inv_cdf((1 + confidence) / 2)
     free = clusters - 1
-    # Student's quantile by its expansion in 1 / degrees of freedom (Abramowitz and Stegun 26.7.5).
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return NORMAL.cdf(-t * math.sqrt(clusters / free))
+    return NORMAL.cdf(-student_quantile(free, confidence) * math.sqrt(clusters / free))
+
+
+def student_quantile(free: int, confidence: float = CONFIDENCE) -> float:
+    """How many standard errors a two-sided interval reaches to each side, with so many degrees of freedom.
+
+    By its expansion in 1 / degrees of freedom (Abramowitz and Stegun 26.7.5); exact for one and for two.
+    """
+    if free == 1:
+        return math.tan(math.pi * confidence / 2)
+    if free == 2:
+        return confidence * math.sqrt(2 / (1 - confidence**2))
+    z = NORMAL.inv_cdf((1 + confidence) / 2)
+    return (
+        z
+        + (z**3 + z) / (4 * free)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+    )
 
 
 def wilson_interval(successes: float, rows: float, confidence: float = CONFIDENCE) -> Interval:

@@ -15,6 +15,7 @@ import msgspec
 
 from snaketune.config.products import GGUF, MLX
 from snaketune.config.schema import canonical
+from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, Rejected, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
 from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServingCheck, ServingTiming
@@ -176,6 +177,7 @@ def _findings(run: RunFiles) -> RunFindings:
         provenance=run.json("run.json"),
         missing=run.missing,
         damaged=run.damaged,
+        bake_off=run.optional_record("evaluation/experiments.json", BakeOff),
     )
 
 

@@ -73,7 +73,7 @@ def loss_curves(experiments: Sequence[ExperimentFindings], name: str = "loss") -
             axes.legend(**ABOVE | {"ncols": _columns([each.name for each in drawn])})
 
     description = "Loss by step: thin lines in training, lines with dots on the validation split"
-    return _svg(draw, name, description, height=3.4 + LEGEND_ROW * rows)
+    return svg(draw, name, description, height=3.4 + LEGEND_ROW * rows)
 
 
 def _cut(name: str) -> str:
@@ -103,7 +103,7 @@ def lengths(found: LengthReport, name: str) -> str:
         axes.set_xlim(-0.7, max(len(classes), FEWEST_CLASSES) - 0.3)
         axes.set_ylabel("rows")
 
-    return _svg(draw, name, "How many rows have which length, in classes that double", height=2.4)
+    return svg(draw, name, "How many rows have which length, in classes that double", height=2.4)
 
 
 class SizePoint(NamedTuple):
@@ -136,10 +136,11 @@ def sizes(points: Sequence[SizePoint], name: str) -> str:
         axes.set_ylabel("gain kept, %")
         axes.legend(**ABOVE | {"ncols": 2})
 
-    return _svg(draw, name, "Share of the gain that each product keeps, by its size")
+    return svg(draw, name, "Share of the gain that each product keeps, by its size")
 
 
-def _svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:
+def svg(draw: Any, name: str, description: str, height: float = 3.4) -> str:
+    """What `draw` does to a plot's axes as a picture for a page; name: keeps its ids apart from those of others."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

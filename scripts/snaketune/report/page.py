@@ -97,7 +97,7 @@ def _older_report(folder: Path, decision: PilotDecision | None) -> str | None:
 
 def _with_pictures(values: view_models.Values) -> view_models.Values:
     """The values with the SVG of the plots, which is escaped there, as what the templates take as it is."""
-    return values | {name: Markup(values[name]) for name in ("curves", "lengths", "sizes") if name in values}
+    return values | {name: Markup(values[name]) for name in ("curves", "lengths", "sizes", "contest") if name in values}
 
 
 def templated(template: str, script: str | None, styles: Iterable[str] = ("style.css",), **values: Any) -> str:

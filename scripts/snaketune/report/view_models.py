@@ -13,7 +13,7 @@ import msgspec
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import by_size, collect, conclusion, forecast_accuracy, formatting
+from snaketune.report import bake_off, by_size, collect, conclusion, forecast_accuracy, formatting
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
 MAX_PANELS = 4
@@ -109,6 +109,8 @@ def page_values(report: RunReport, measured: Measurements) -> Values:
         "categories_table": by_category(evaluation, metrics),
         "signatures": comparison.signatures if comparison else {},
         "categories": sorted({row.category for row in evaluation.answers.rows if row.category}),
+        "bake_off": bake_off.view(report, measured),
+        "contest": bake_off.picture(report, measured),
         "curves": formatting.loss_curves(report.training.experiments, "training"),
         "lengths": lengths(report),
         "settings_of": settings_of(report),
