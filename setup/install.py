@@ -22,6 +22,7 @@ from pathlib import Path
 import command_script
 import llama_build
 import torch_build
+import trainer
 from commands import ENVIRONMENT, LOG, ROOT, VENDOR, SetupError, pip, run
 from progress_line import ProgressLine
 
@@ -75,7 +76,7 @@ def parts(dev: bool, engine: str) -> list[Part]:
     if sys.platform == "linux":
         shim = _digest("setup/blas_shim.c", "requirements.lock")
         found.append(Part("fast BLAS", VENDOR / "libblas_shim.so", (shim,), lambda line: (_build_blas(line), shim)))
-    return [*found, *([_locked("test packages", "requirements-dev.lock")] if dev else [])]
+    return [*found, *([_locked("test packages", "requirements-dev.lock"), _trainer("trl")] if dev else [])]
 
 
 def torch_stamps(version: str, kind: str) -> tuple[str, ...]:
@@ -134,6 +135,22 @@ def _locked(name: str, lock: str) -> Part:
         return f"{len(seen)} packages", stamp
 
     return Part(name, ENVIRONMENT / "bin" / "python", (stamp,), make)
+
+
+def _trainer(name: str) -> Part:
+    """Return the part that builds the environment of a trainer, which finds most of its packages in .venv."""
+    stamp = f"{trainer.digest(name)} {ROOT}"
+    return Part(
+        f"trainer {name}",
+        trainer.ENVIRONMENTS / name / "bin" / "python",
+        (stamp,),
+        lambda line: (_build(name, line), stamp),
+    )
+
+
+def _build(name: str, line: ProgressLine) -> str:
+    line.update("building it")
+    return trainer.build(name)
 
 
 def _installed_packages() -> int:
