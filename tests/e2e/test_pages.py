@@ -12,8 +12,10 @@ from typing import Any
 import browser
 import pytest
 from run_copies import HOSTILE, RunCopies, repeat_experiment
+from snaketune.files import write_json
 from snaketune.report import collect, human_eval, page, run_comparison
 from tools import CHROMIUM
+from unit.evaluate.test_bake_off import compared, method
 
 pytestmark = [
     pytest.mark.e2e,
@@ -37,6 +39,19 @@ def run(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def hostile(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _reported(run_copies.make(tmp_path_factory.mktemp("results") / "odd", rows=8, hostile=True))
+
+
+@pytest.fixture(scope="module")
+def contest(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = run_copies.make(tmp_path_factory.mktemp("results") / "contest", rows=12)
+    methods = [method("slow", 0.9, 0.5, 1), method("quick", 0.7, 0.9, 2, 3), method("n" * 60, 0.5, 1.2, 4)]
+    write_json(run / "evaluation/experiments.json", compared(*methods))
+    for name, seconds in (("slow", 80), ("quick", 8), ("n" * 60, 40)):
+        timing = {"seconds": seconds, "cpu_seconds": 2 * seconds, "tokens_per_second": 9, "peak_memory_bytes": 1}
+        write_json(
+            run / f"train/{name}/timing.json", timing | {"peak_resident_bytes": 10**7 * seconds, "resumed_from": 0}
+        )
+    return _reported(run)
 
 
 def _reported(run: Path) -> Path:
@@ -125,6 +140,27 @@ def test_a_page_loads_nothing_but_itself_and_complains_of_nothing(
     assert chromium.execute_script("return document.querySelector('h1').textContent.length") > 10
     assert [url for url in _requests(chromium) if not url.startswith("data:")] == [path.as_uri()]
     assert _complaints(chromium) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_bake_off_is_one_picture_and_one_table_that_fit_the_page(
+    chromium: Any, contest: Path, width: int, scheme: str
+) -> None:
+    path = contest / "report/index.html"
+    _open(chromium, path, width, scheme)
+    assert _complaints(chromium) == []
+    assert [url for url in _requests(chromium) if not url.startswith("data:")] == [path.as_uri()]
+    found = chromium.execute_script(
+        "const it = document.getElementById('bake-off'), svg = it.querySelectorAll('svg'),"
+        " box = svg[0].getBoundingClientRect(), texts = [...svg[0].querySelectorAll('text')].map(t => t.textContent);"
+        "const named = texts.filter(t => /^[0-9] [a-z]/.test(t)).length;"
+        "return [svg.length, box.width > 200 && box.right <= innerWidth, named,"
+        " it.querySelectorAll('tbody tr').length, document.documentElement.scrollWidth <= innerWidth,"
+        " [...it.querySelectorAll('tr.front th bdi')].map(t => t.textContent)]"
+    )
+    assert found == [1, True, 3, 4, True, ["base model", "slow", "quick"]]
+    assert chromium.find_element("css selector", "nav a[href='#bake-off']").text == "Bake-off"
 
 
 def test_search_order_and_filters_show_the_right_answers(chromium: Any, run: Path) -> None:
