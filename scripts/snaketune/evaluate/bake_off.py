@@ -111,7 +111,9 @@ def chosen_metrics(config: BakeOffConfig, contestants: Sequence[Contestant]) -> 
     """The measure of the answers, which is select.metric's or the leading one, None without answers; the likelihood."""
     known = enabled_metrics(config.settings)
     first = contestants[0].predictions[0]
-    targets = {tuple(one.targets for one in each) for contestant in contestants for each in contestant.predictions}
+    targets = {
+        tuple(one.num_target_tokens for one in each) for contestant in contestants for each in contestant.predictions
+    }
     likelihood = LIKELIHOODS[0] if len(targets) == 1 else LIKELIHOODS[1]
     usable = [
         name

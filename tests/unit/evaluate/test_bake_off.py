@@ -28,7 +28,7 @@ def answers(right: float, loss: float, seed: int, rows: int = 120) -> list[Predi
             reference="ja",
             answer="ja" if draw.random() < right else "nein",
             logprob=-4 * max(0.01, loss + draw.gauss(0, 0.05)),
-            targets=4,
+            num_target_tokens=4,
             bytes=2,
             stopped=True,
         )
@@ -120,7 +120,7 @@ def test_many_methods_are_compared_with_the_first_alone():
 
 def test_perplexity_is_left_for_bits_per_byte_where_tokens_differ():
     other = [
-        Prediction(id=one.id, prompt="", reference="ja", answer="ja", logprob=-1, targets=7, bytes=2)
+        Prediction(id=one.id, prompt="", reference="ja", answer="ja", logprob=-1, num_target_tokens=7, bytes=2)
         for one in answers(1, 1, 1)
     ]
     config = bake_off.BakeOffConfig(methods=[], settings=settings(), measure="validation_loss", seed=1)
