@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import resource
 import sys
 import time
@@ -143,6 +144,10 @@ def ours(work: Path, updates: int, engine: str = "mlx", dtype: str = "float32") 
     sys.path.insert(0, str(SCRIPTS))
     import tempfile
 
+    from snaketune.runtime.step import ENGINE_VARIABLE, block_torch
+
+    os.environ[ENGINE_VARIABLE] = engine
+    block_torch()  # as in a step: mlx-lm's tokenizers would import it, and take memory for nothing
     from snaketune import files
     from snaketune.config.sections import TrainConfig, section
     from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs
