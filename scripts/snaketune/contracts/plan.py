@@ -112,11 +112,11 @@ class PilotDecision(Record, frozen=True, kw_only=True):
 
 
 class BatchShape(Record, frozen=True):
-    """A micro-batch: `rows` x `length` positions with padding, of which `num_targets` carry a loss."""
+    """A micro-batch: `rows` x `length` positions with padding, of which `num_target_tokens` carry a loss."""
 
     rows: int
     length: int
-    num_targets: int
+    num_target_tokens: int
 
     @property
     def positions(self) -> int:

@@ -28,7 +28,7 @@ class Replacements:
                 continue
             builder = RecordBuilder(source, config)
             for file in sources.data_files(source, f"data.sources[{number}]"):
-                for row in dispatch.rows(file.path, file.container, source):
+                for row in dispatch.rows(file.path, file.file_format, source):
                     if type(row.parsed) is Rejection:
                         continue
                     try:

@@ -99,7 +99,7 @@ class DataFile(NamedTuple):
     """A file of a source: where it lies, how to read it, and what records.jsonl calls it."""
 
     path: str
-    container: str
+    file_format: str
     name: str
 
 
@@ -129,13 +129,13 @@ def _saved_files(folder: Path, split: str, where: str) -> list[str]:
     return [str(folder / one["filename"]) for one in read_json(folder / SAVED_STATE).get("_data_files", [])]
 
 
-def _data_files(folder: Path, container: str) -> Iterator[Path]:
+def _data_files(folder: Path, file_format: str) -> Iterator[Path]:
     """The files of a folder, at any depth, that hold rows by their name; hidden ones are passed over."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         suits = (
             data_suffix(file.name) == ".txt"
-            if container in TEXT_FORMATS
+            if file_format in TEXT_FORMATS
             else data_suffix(file.name) in FORMATS_BY_SUFFIX
         )
         if file.is_file() and suits and not hidden:
@@ -143,7 +143,7 @@ def _data_files(folder: Path, container: str) -> Iterator[Path]:
 
 
 def data_suffix(name: str) -> str:
-    """The ending that tells the container, in small letters, a compression's own ending left out."""
+    """The ending that tells the format, in small letters, a compression's own ending left out."""
     name = name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)

@@ -186,12 +186,12 @@ def run(config: SplitRowsConfig, records: StrPath, outputs: Mapping[SplitName, S
         )
         codes, counts = array("B"), Counts(Counter(), {}, 0)
         for one, _ in _split_fields(text):
-            side = one.split or clusters_info.declared.get(one.cluster or "")
-            if not side:
+            assigned = one.split or clusters_info.declared.get(one.cluster or "")
+            if not assigned:
                 name = one.cluster or one.id
-                side = assignments[name] if assignments is not None else assign_split(name, shares, seed)
-            codes.append(SPLITS.index(side))
-            counts.add(one, side)
+                assigned = assignments[name] if assignments is not None else assign_split(name, shares, seed)
+            codes.append(SPLITS.index(assigned))
+            counts.add(one, assigned)
         order = np.argsort(np.array(offsets.orders, np.uint64), kind="stable")
         ordered_codes = np.array(codes, np.uint8)[order]
         for code, name in enumerate(SPLITS):
@@ -250,7 +250,7 @@ def _unassigned_clusters(text: IO[bytes], clusters_info: ClusterInfo) -> dict[st
 
 def assign_split(cluster: str, shares: dict[str, float], seed: int) -> str:
     """The split of a cluster: where its keyed hash, from 0 to 1, falls among the cumulative shares."""
-    return _split_at(shares, keyed_hash(cluster, seed).side / 2.0**64)
+    return _split_at(shares, keyed_hash(cluster, seed).point / 2.0**64)
 
 
 def assign_exactly(clusters: dict[str, tuple[int, str]], shares: dict[str, float], seed: int) -> dict[str, str]:
@@ -259,15 +259,15 @@ def assign_exactly(clusters: dict[str, tuple[int, str]], shares: dict[str, float
     clusters: size and category by name.
     """
     rows: Counter[str] = Counter()
-    sides: dict[str, str] = {}
+    splits: dict[str, str] = {}
     total: Counter[str] = Counter()
     for size, kind in clusters.values():
         total[kind] += size
-    for name in sorted(clusters, key=lambda name: keyed_hash(name, seed).side):
+    for name in sorted(clusters, key=lambda name: keyed_hash(name, seed).point):
         size, kind = clusters[name]
-        sides[name] = _split_at(shares, (rows[kind] + size / 2) / total[kind])
+        splits[name] = _split_at(shares, (rows[kind] + size / 2) / total[kind])
         rows[kind] += size
-    return sides
+    return splits
 
 
 def _split_at(shares: dict[str, float], point: float) -> str:
@@ -279,9 +279,9 @@ def _split_at(shares: dict[str, float], point: float) -> str:
 
 
 class KeyedHash(NamedTuple):
-    """Two independent 64-bit hashes: one chooses the split, one orders the rows within it."""
+    """Two independent 64-bit hashes: `point`, among the shares, chooses the split; `order` orders its rows."""
 
-    side: int
+    point: int
     order: int
 
 
@@ -299,11 +299,11 @@ class Counts:
     categories: dict[str, Counter[str]]
     declared: int
 
-    def add(self, one: SplitFields, side: str) -> None:
-        self.rows[side] += 1
+    def add(self, one: SplitFields, split: str) -> None:
+        self.rows[split] += 1
         self.declared += one.split is not None
         if one.category:
-            self.categories.setdefault(one.category, Counter())[side] += 1
+            self.categories.setdefault(one.category, Counter())[split] += 1
 
 
 def split_report(
@@ -318,10 +318,10 @@ def split_report(
         if shares[name] and not rows[name]
     ]
     warnings += [
-        f'the category "{name}" has no row in {side}'
+        f'the category "{name}" has no row in {split}'
         for name, found in sorted(categories.items())
-        for side in SPLITS
-        if shares[side] and rows[side] and not found[side]
+        for split in SPLITS
+        if shares[split] and rows[split] and not found[split]
     ]
     sizes = [size for size in clusters_info.sizes.values() if size > 1]
     return SplitReport(

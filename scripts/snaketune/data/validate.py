@@ -121,7 +121,7 @@ def _new_records(source: SourceConfig, number: int, config: ValidationConfig, in
     files = list(sources.data_files(source, f"data.sources[{number}]"))
     chosen = None
     if source.limit is not None:
-        counts.available = sum(1 for file in files for _ in dispatch.rows(file.path, file.container, source))
+        counts.available = sum(1 for file in files for _ in dispatch.rows(file.path, file.file_format, source))
         chosen = sources.sample_rows(counts.available, source.limit, intake.seed, number)
     position = -1
     for path, file_format, name in files:

@@ -54,7 +54,7 @@ def _first_rows(path: str, file_format: str) -> list[Row]:
     rows = (
         row.parsed
         for file in sources.data_files(source, "DATA")
-        for row in dispatch.rows(file.path, file.container, source)
+        for row in dispatch.rows(file.path, file.file_format, source)
         if isinstance(row.parsed, dict)
     )
     found: list[Row] = list(itertools.islice(rows, guess.MAX_SAMPLE))

@@ -86,7 +86,7 @@ def count_rows(draft: Draft, at_most: object = None) -> int | None:
             if not source.path:
                 return None
             files = sources.data_files(source, "data.sources")
-            rows = sum(1 for file in files for _ in dispatch.rows(file.path, file.container, source))
+            rows = sum(1 for file in files for _ in dispatch.rows(file.path, file.file_format, source))
             total += min(rows, at_most) if isinstance(at_most, int) else rows
     except UserError:  # whose message the plan of the imported configuration gives
         return None

@@ -101,7 +101,7 @@ def evaluate_criteria(
     return [
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
-        criteria.validation_better_than_base(found.base, found.pilot, found.num_targets, seed),
+        criteria.validation_better_than_base(found.base, found.pilot, found.num_target_tokens, seed),
         criteria.adapter_norm_ratio(found.update_norm),
         criteria.prompt_dependence(found.own, found.other, found.swapped_targets, seed),
         criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),

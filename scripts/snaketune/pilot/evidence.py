@@ -70,11 +70,11 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class SwappedPair:
-    """A response after its own prompt and after another row's, as requests; num_targets: its tokens."""
+    """A response after its own prompt and after another row's, as requests; num_target_tokens: its tokens."""
 
     own_prompt: LoglikelihoodRequest
     other_prompt: LoglikelihoodRequest
-    num_targets: int
+    num_target_tokens: int
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Evidence:
 
     base: np.ndarray
     pilot: np.ndarray
-    num_targets: np.ndarray
+    num_target_tokens: np.ndarray
     own: np.ndarray
     other: np.ndarray
     swapped_targets: np.ndarray
@@ -165,10 +165,10 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
     return Evidence(
         base=np.array(base.loglikelihoods),
         pilot=np.array(loglikelihoods),
-        num_targets=valid.num_target_tokens[chosen],
+        num_target_tokens=valid.num_target_tokens[chosen],
         own=np.array(own),
         other=np.array(other),
-        swapped_targets=np.array([swap.num_targets for swap in swaps]),
+        swapped_targets=np.array([swap.num_target_tokens for swap in swaps]),
         base_scores=_scores(base.answers, references),
         pilot_scores=_scores(answers, references),
         update_norm=pilot.relative_update_norm(),

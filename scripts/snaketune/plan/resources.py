@@ -169,9 +169,9 @@ def _attention(model: Architecture, train: TrainConfig, batch: BatchShape, dtype
 def _logits(model: Architecture, batch: BatchShape, dtype_bytes: int, sliced: bool) -> int:
     """The loss's logits, a slice of the trained positions at a time, or all where the head itself is trained."""
     rows = (
-        min(batch.num_targets, max(1, get_capabilities().LOSS_SLICE_BYTES // (FLOAT32_BYTES * model.vocab_size)))
+        min(batch.num_target_tokens, max(1, get_capabilities().LOSS_SLICE_BYTES // (FLOAT32_BYTES * model.vocab_size)))
         if sliced
-        else batch.num_targets
+        else batch.num_target_tokens
     )
     return rows * model.vocab_size * (dtype_bytes + (LOSS_COPIES - 1) * FLOAT32_BYTES)
 

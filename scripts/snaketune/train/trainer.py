@@ -212,8 +212,8 @@ class Trainer:
     def evaluate(self) -> None:
         """Measure the mean loss per target token over all validation rows; keep the weights if it is the lowest."""
         self.model.synchronize()
-        total, num_targets = self.model.validation_losses(self._validation_batches())
-        loss = self.group.broadcast_object(total / num_targets, float)
+        total, num_target_tokens = self.model.validation_losses(self._validation_batches())
+        loss = self.group.broadcast_object(total / num_target_tokens, float)
         if self.state.base_loss is None:
             if not math.isfinite(loss):
                 raise base_loss_error(self.job.dtype)

@@ -140,7 +140,7 @@ def _rows(job: CheckJob) -> Iterator[tuple[_Row, str]]:
     for number, source in enumerate(job.data.sources):
         try:
             for file in sources.data_files(source, f"data.sources[{number}]"):
-                for row in dispatch.rows(file.path, file.container, source):
+                for row in dispatch.rows(file.path, file.file_format, source):
                     raw = row.raw if isinstance(row.raw, str) else row.raw.decode(errors="backslashreplace")
                     yield _Row(file.name, row.line), raw
         except DataError:

@@ -20,7 +20,7 @@ ROWS = [{"prompt": f'Frage {n}, [ja] {{oder}} "nein"?', "response": "a" * n + "]
 def read(path: Path, **keys: object) -> list[dict]:
     one = source(path=str(path), **keys)
     return [
-        row.parsed for file in sources.data_files(one, "s") for row in dispatch.rows(file.path, file.container, one)
+        row.parsed for file in sources.data_files(one, "s") for row in dispatch.rows(file.path, file.file_format, one)
     ]
 
 

@@ -29,7 +29,7 @@ def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_fac
         for request in (swap.own_prompt, swap.other_prompt):
             ids, mask = np.array(request.ids), np.array(request.loss_mask)
             parts.append((tuple(ids[~mask].tolist()), tuple(ids[mask].tolist())))
-            assert mask.sum() == swap.num_targets
+            assert mask.sum() == swap.num_target_tokens
         own, other = parts
         assert own in known
         assert own[1] == other[1]

@@ -57,8 +57,8 @@ def test_the_parts_add_up_to_the_total_and_none_is_negative(train, length, numbe
 @given(train=TRAINS, length=st.integers(1, 2048))
 def test_more_rows_or_longer_ones_never_take_less(train, length):
     batch = batch_of(train, length)
-    assert total(train, batch) <= total(train, BatchShape(batch.rows + 1, length, batch.num_targets))
-    assert total(train, batch) <= total(train, BatchShape(batch.rows, length + 1, batch.num_targets))
+    assert total(train, batch) <= total(train, BatchShape(batch.rows + 1, length, batch.num_target_tokens))
+    assert total(train, batch) <= total(train, BatchShape(batch.rows, length + 1, batch.num_target_tokens))
 
 
 def test_checkpointing_saves_activations_where_there_are_many_layers():

@@ -196,7 +196,7 @@ def test_training_on_prompts_too_makes_every_token_but_the_first_a_target(planne
     found = planned(train={"batch_size": 4, "gradient_accumulation_steps": 1, "train_on_prompts": True}).experiments[
         "main"
     ]
-    assert found.largest_batch.num_targets == 58 + 57 + 56 + 55
+    assert found.largest_batch.num_target_tokens == 58 + 57 + 56 + 55
 
 
 LENGTHS = st.lists(st.integers(20, 900), min_size=20, max_size=60)

@@ -83,12 +83,12 @@ def _object_rows(
         yield from json_rows(content)
 
 
-def is_array(head: bytes, container: str) -> bool:
+def is_array(head: bytes, file_format: str) -> bool:
     """Whether a JSON file is one array of rows: `.json` that begins with `[`, `.jsonl` that begins with `[` and `{`."""
     start = head.lstrip()
     if not start.startswith(b"["):
         return False
-    return container == "json" or start[1:].lstrip().startswith(b"{")
+    return file_format == "json" or start[1:].lstrip().startswith(b"{")
 
 
 def lines(content: IO[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -120,7 +120,7 @@ class _Zstandard(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_text(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes]]:
+def open_text(path: str, file_format: str = "") -> Iterator[tuple[IO[bytes], bytes]]:
     """The bytes of a UTF-8 file without a byte order mark, and how they begin.
 
     A table that Excel saved as "Unicode text", which is UTF-16, is recoded. Raises DataError for other UTF-16 and
@@ -132,7 +132,7 @@ def open_text(path: str, container: str = "") -> Iterator[tuple[IO[bytes], bytes
             if head.startswith(start):
                 raise DataError(f"this is {kind}, not text", where=path, fix=fix)
         zeros = head.count(0)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff") and container in ("csv", "tsv"):
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff") and file_format in ("csv", "tsv"):
             yield _Recoded(content), b""  # type: ignore[misc]
             return
         if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (zeros > len(head) // 4 and zeros > 1):

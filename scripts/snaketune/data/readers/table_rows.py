@@ -73,10 +73,10 @@ class _Records:
         return line
 
 
-def table_rows(content: IO[bytes], path: str, container: str) -> Iterator[RawRow]:
+def table_rows(content: IO[bytes], path: str, file_format: str) -> Iterator[RawRow]:
     """The rows of a CSV or TSV file under the names in its first row; DataError for a header that names one twice."""
     csv.field_size_limit(LONGEST_LINE)
-    delimiter, names, number = _header(content, path, container)
+    delimiter, names, number = _header(content, path, file_format)
     chunk: list[tuple[int, str]] = []
     for line, text, malformed in _Records(content, delimiter, number):
         if not malformed:
@@ -89,7 +89,7 @@ def table_rows(content: IO[bytes], path: str, container: str) -> Iterator[RawRow
     yield from _chunk_rows(chunk, names, delimiter)
 
 
-def _header(content: IO[bytes], path: str, container: str) -> tuple[str, list[str], int]:
+def _header(content: IO[bytes], path: str, file_format: str) -> tuple[str, list[str], int]:
     """The delimiter (in a .csv the one that makes the most columns), the column names, and the header's line."""
     first, number = b"", 0
     while not first.strip():
@@ -100,7 +100,7 @@ def _header(content: IO[bytes], path: str, container: str) -> tuple[str, list[st
     wrong = not_utf8(first)
     if wrong:
         raise DataError(f"the header is {wrong.detail}", where=f"{path}:{number}", fix="Save the file as UTF-8")
-    candidates = ("\t",) if container == "tsv" else DELIMITERS
+    candidates = ("\t",) if file_format == "tsv" else DELIMITERS
     try:
         split = [next(csv.reader([first.decode()], delimiter=one)) for one in candidates]
     except csv.Error as error:

@@ -72,15 +72,15 @@ class MLXTrainableModel:
         """The loss over all processes' validation rows, and the number of their labels."""
         self.model.update(unflatten(self.flat_params.unflatten(self.weights)))
         self.model.eval()
-        total, num_targets = 0.0, 0
+        total, num_target_tokens = 0.0, 0
         for batch in batches:
             total += float(self.loss.value(batch))
-            num_targets += len(batch.labels)
+            num_target_tokens += len(batch.labels)
         self.model.train()
         if self.group.world_size == 1:
-            return total, num_targets
-        (num_targets,) = self.group.all_reduce_counts(num_targets)
-        return float(self.group.all_reduce({"loss": mx.array(total)})["loss"]), num_targets
+            return total, num_target_tokens
+        (num_target_tokens,) = self.group.all_reduce_counts(num_target_tokens)
+        return float(self.group.all_reduce({"loss": mx.array(total)})["loss"]), num_target_tokens
 
     def save_adapter(self, path: Path) -> None:
         """Write what is trained, by its names in the model."""

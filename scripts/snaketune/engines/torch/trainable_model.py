@@ -84,14 +84,14 @@ class TorchTrainableModel:
     def validation_losses(self, batches: Iterator[Batch]) -> tuple[float, int]:
         """The loss over all processes' validation rows, and the number of their labels."""
         self.model.eval()
-        total, num_targets = torch.zeros((), dtype=torch.float64), 0
+        total, num_target_tokens = torch.zeros((), dtype=torch.float64), 0
         for batch in batches:
             total += float(self.loss.value(batch))
-            num_targets += len(batch.labels)
-        (num_targets,) = self.group.all_reduce_counts(num_targets)
+            num_target_tokens += len(batch.labels)
+        (num_target_tokens,) = self.group.all_reduce_counts(num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             self.group.all_reduce_(total)
-        return float(total), num_targets
+        return float(total), num_target_tokens
 
     def save_adapter(self, path: Path) -> None:
         """Write what is trained, by mlx-lm's names."""
