@@ -52,7 +52,7 @@ def _row(name: str, lines: Mapping[str, Prediction], tuned: str | None, change: 
 
 
 @functools.lru_cache(maxsize=8192)
-def _chrf(answer: str, reference: str) -> float:
+def row_chrf(answer: str, reference: str) -> float:
     """chrF++ of one answer, 0 to 100; of a very long one its first part."""
     import sacrebleu
 
@@ -77,7 +77,7 @@ def _answer(line: Prediction) -> Answer:
         bits = round(-line.logprob / math.log(2) / line.bytes, 4)
     return Answer(
         text=None if text is None else shorten(text),
-        chrf=None if text is None or not reference else round(_chrf(text, reference), 2),
+        chrf=None if text is None or not reference else round(row_chrf(text, reference), 2),
         exact=None if text is None or not reference else text.strip() == reference.strip(),
         bits_per_byte=bits,
         stopped=line.stopped,

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from snaketune.config.sections import load
+from snaketune.config.sections import RunConfig
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport
 from snaketune.data import sources
 from snaketune.files import read_json, write_json
@@ -47,12 +47,11 @@ class Checks:
     project: Project
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def begin(self, settings: dict[str, Any]) -> CheckState:
-        """Begin to check the rows of complete settings, or find that this was done already.
+    def begin(self, config: RunConfig) -> CheckState:
+        """Begin to check the rows of a configuration, or find that this was done already.
 
         Raises ConfigError or DataError for a source that is not there, or outside of the project.
         """
-        config = load(settings)
         found = sources.files(config.data.sources)
         for path in found:
             self.project.path(os.path.relpath(Path(path).absolute(), self.project.root.absolute()))

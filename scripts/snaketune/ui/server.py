@@ -12,6 +12,9 @@ from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.ui.access import Access, Guard
 from snaketune.ui.context import Context
 from snaketune.ui.project import Project
+from snaketune.ui.routes.ask import AskRoutes
+from snaketune.ui.routes.improve import ImproveRoutes
+from snaketune.ui.routes.judge import JudgeRoutes
 from snaketune.ui.routes.new_run import NewRunRoutes
 from snaketune.ui.routes.runs import RunRoutes
 
@@ -30,6 +33,9 @@ def make_app(project: Project, access: Access) -> Starlette:
             Route("/page/{name}", page_file),
             *RunRoutes(context).routes(),
             *NewRunRoutes(context).routes(),
+            *AskRoutes(context).routes(),
+            *JudgeRoutes(context).routes(),
+            *ImproveRoutes(context).routes(),
         ],
         middleware=[Middleware(Guard, access=access)],
     )

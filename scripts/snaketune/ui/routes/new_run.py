@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -176,8 +175,8 @@ class NewRunRoutes:
 
     async def begin_check(self, request: Request) -> Response:
         wanted = await body(request, FormRequest)
-        settings: dict[str, Any] = form.settings_of(wanted.values)
-        return reply(await asyncio.to_thread(self.checks.begin, settings))
+        config = load(form.settings_of(wanted.values))
+        return reply(await asyncio.to_thread(self.checks.begin, config))
 
     async def check(self, request: Request) -> Response:
         return reply(self.checks.state(request.path_params["key"]))
