@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from snaketune.config.sections import DataConfig, LeakageConfig, ValidationConfig, section
+from snaketune.config.sections import DataConfig, LeakageConfig, ValidationConfig
 from snaketune.contracts.data import SPLITS, DataRecord, Rejected
 from snaketune.data import sources, splits, validate
 from snaketune.data.readers import dispatch
@@ -84,7 +84,7 @@ def _split(job: CheckJob, folder: Path) -> None:
     settings = splits.SplitRowsConfig(split=job.data.split, seed=job.seed)
     outputs = {name: folder / f"{name}.jsonl" for name in SPLITS}
     splits.run(settings, folder / "records.jsonl", outputs, folder / "split.json")
-    config = section(LeakageConfig, **{name: getattr(job.data, name) for name in LeakageConfig.__struct_fields__})
+    config = LeakageConfig(**{name: getattr(job.data, name) for name in LeakageConfig.__struct_fields__})
     splits.check_leaks(config, outputs["train"], outputs["valid"], outputs["test"], folder / "leaks.json")
     splits.check(folder / "leaks.json")
 

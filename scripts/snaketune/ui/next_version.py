@@ -17,7 +17,7 @@ import msgspec
 
 from snaketune.config import schema
 from snaketune.config.docs import to_commented_yaml
-from snaketune.config.sections import LeakageConfig, RunConfig, load, section
+from snaketune.config.sections import LeakageConfig, RunConfig, load
 from snaketune.contracts.data import DataRecord, LeakReport
 from snaketune.data import splits
 from snaketune.data.deduplication import row_keys
@@ -116,9 +116,7 @@ class NextVersionMaker:
         found = {_question(row): row for row in chosen}  # of one question the last correction
         records = [_learned_record(row, number) for number, row in enumerate(found.values(), 1)]
         count = len(records)
-        leakage = section(
-            LeakageConfig, **{name: getattr(config.data, name) for name in LeakageConfig.__struct_fields__}
-        )
+        leakage = LeakageConfig(**{name: getattr(config.data, name) for name in LeakageConfig.__struct_fields__})
         with tempfile.TemporaryDirectory() as scratch:
             train, leaks = Path(scratch, "train.jsonl"), Path(scratch, "leaks.json")
             valid, test = folder / "data" / "valid.jsonl", folder / "data" / "test.jsonl"
