@@ -60,7 +60,7 @@ export async function ask(place, run) {
   question.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !send.disabled) put();
   });
-  place.append(
+  place.append(...[
     el("header", { class: "top" }, el("h1", {}, `Ask ${run}`), el("p", { class: "lede" }, "Each model answers on its own, with the sampling of the file that is deployed. Their names appear after your vote.")),
     about.models.length ? null : el("p", { class: "absent" }, "This run has no model yet: run its stage package."),
     el("section", { aria_label: "Question" },
@@ -69,7 +69,7 @@ export async function ask(place, run) {
       el("div", { class: "filters" }, el("label", { class: "check" }, blind, " blind"), el("label", { class: "check" }, greedy, " always the likeliest token"), send),
       command(about.command)),
     now, tally, before,
-  );
+  ].filter(Boolean));
   await refresh();
   return () => close?.();
 }
