@@ -18,6 +18,9 @@ from snaketune.files import StrPath, write_text
 
 WIDTH = 110
 YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+ESCAPED = re.compile(
+    "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
+)  # what YAML takes for no text, or a line's end
 HEAD = """# Configuration
 
 Every key, with its default and what is allowed. This page is generated from `schemas/` by `make docs`; a test fails
@@ -94,7 +97,7 @@ def inline_yaml(value: object) -> str:
         return value
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return json.dumps(value, ensure_ascii=False)
+    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def page() -> str:
