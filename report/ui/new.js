@@ -14,7 +14,7 @@ export async function fresh(place, kind = "", name = "") {
   place.append(el("header", { class: "top" }, el("h1", {}, "New run")), el("div", { class: "new-run" }, el("div", {}, parts.begin, parts.data, parts.fields), parts.result));
   const fields = new Map(form.fields.map((field) => [field.path, makeField(field)]));
   const values = () => Object.fromEntries([...fields].map(([path, one]) => [path, one.read()]));
-  const state = { rows: null, turn: 0, timer: 0 };
+  const state = { rows: null, turn: 0, timer: 0, written: "", saved: el("div", { class: "part-saved" }) };
 
   const check = async () => {
     state.turn += 1;
@@ -24,7 +24,8 @@ export async function fresh(place, kind = "", name = "") {
     for (const one of fields.values()) one.complain(null);
     const wrong = found.fault && nearest(fields, found.fault.where);
     if (wrong) wrong.complain(found.fault);
-    parts.result.replaceChildren(...result(found, wrong, values, fields));
+    if (found.yaml !== state.written) state.saved.replaceChildren(); // what was saved is not what stands here now
+    parts.result.replaceChildren(...result(found, wrong, values, fields, state));
   };
   const changed = () => {
     clearTimeout(state.timer);
@@ -182,11 +183,11 @@ function makeField(field) {
   };
 }
 
-function result(found, wrong, values, fields) {
+function result(found, wrong, values, fields, state) {
   if (found.fault && !found.yaml) return [el("h2", {}, "What it amounts to"), fault(found.fault), ...toField(wrong)];
   return [
     el("h2", {}, "What it amounts to"),
-    ...(found.fault ? [fault(found.fault), ...toField(wrong)] : [forecastOf(found.forecast), saving(values, fields)]),
+    ...(found.fault ? [fault(found.fault), ...toField(wrong)] : [forecastOf(found.forecast), saving(found.yaml, values, fields, state)]),
     el("details", { open: true }, el("summary", {}, "What differs from the defaults"), el("pre", { class: "rendered yaml", tabindex: "0" }, visible(found.short))),
     el("details", {}, el("summary", {}, "The whole file"), el("pre", { class: "log", tabindex: "0" }, visible(found.yaml))),
   ];
@@ -211,12 +212,13 @@ function forecastOf(found) {
   );
 }
 
-function saving(values, fields) {
-  const place = el("div");
+function saving(yaml, values, fields, state) {
+  const place = state.saved;
   const save = async (overwrite) => {
     try {
       const saved = await post("/api/form/save", { values: values(), overwrite });
       say(`${saved.configuration} is written`);
+      state.written = yaml;
       place.replaceChildren(el("p", { class: "hint" }, `${saved.configuration} is written.`), startForm(saved.configuration), el("p", {}, link("Rows as the model will read them: run the stage preview", `#/preview/${encodeURIComponent(saved.configuration)}`)));
     } catch (error) {
       if (!error.fault) throw error;

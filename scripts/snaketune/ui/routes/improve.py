@@ -141,7 +141,7 @@ class ImproveRoutes:
         run, given = request.path_params["run"], request.query_params
         found = await asyncio.to_thread(self._of, run)
         chosen = found.of_group(given.get("category", ""), given.get("length", ""), given.get("kind", ""))
-        said = {row.row: row for row in Feedback(self.project, run).rows() if row.origin == "test"}
+        marks = {row.row: row for row in Feedback(self.project, run).rows() if row.origin == "test"}
         page = page_of(request, default=20)
         return reply(
             FailuresReply(
@@ -149,8 +149,8 @@ class ImproveRoutes:
                 rows=[
                     MarkedFailure(
                         failure=one,
-                        mark=said[one.id].mark if one.id in said else "",
-                        response=said[one.id].response if one.id in said else "",
+                        mark=marks[one.id].mark if one.id in marks else "",
+                        response=marks[one.id].response if one.id in marks else "",
                     )
                     for one in page.of(chosen)
                 ],
