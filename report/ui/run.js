@@ -30,7 +30,7 @@ export async function run(place, name) {
       if (before) say(`${name}: ${WORDS[state.state] ?? state.state}`);
       before = state.state;
       about = await get(path);
-      parts.controls.replaceChildren(...controls(about, state));
+      parts.controls.replaceChildren(...controls(about, state).filter(Boolean));
       parts.experiments.replaceChildren();
       if (about.experiments > 1) await experiments(parts.experiments, path, 0);
     }

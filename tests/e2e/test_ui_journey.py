@@ -64,7 +64,7 @@ def _write(path: Path, lines: list[str]) -> Path:
     return path
 
 
-def _wait_for(server: Server, page: Page, run: str, state: str, seconds: float = 600) -> Any:
+def _wait_for(server: Server, page: Page, run: str, state: str, seconds: float = 1800) -> Any:
     found = page.wait(lambda: (it := server.state(run))["state"] == state and it, seconds)
     page.see({"finished": "finished", "stopped": "stopped"}[state], "[data-state]")
     return found
@@ -143,12 +143,12 @@ def _a_run_is_configured(page: Page, project: Project, tmp_path: Path) -> None:
 def _the_run_is_stopped_and_goes_on(page: Page, server: Server, project: Project) -> None:
     page.press("Start", ".part-saved")
     page.heading("journey-v1")
-    page.see("running", "[data-state]")
-    page.wait(lambda: page.js("return !!document.querySelector('[data-stage=train] .job')"), 300)
+    page.see("running", "[data-state]", 240)
+    page.wait(lambda: page.js("return !!document.querySelector('[data-stage=train] .job')"), 900)
     page.wait(lambda: page.js("return document.querySelectorAll('.curve').length"), 120)
     page.picture("ui-run")
     page.press("Stop")
-    _wait_for(server, page, "journey-v1", "stopped", 60)
+    _wait_for(server, page, "journey-v1", "stopped", 120)
     run = project.folder / "results/journey-v1"
     assert not (run / "report/index.html").exists()
     assert list(run.glob("train/**/checkpoints/*")) or list(run.glob("**/checkpoint*"))

@@ -1,0 +1,232 @@
+"""The local page in a real Chromium: whoever uses it and on what, and whatever rows and answers hold."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from project_copy import Project
+from run_copies import HOSTILE, RunCopies
+from snaketune.files import write_jsonl
+from snaketune.report import page as report_page
+from snaketune.runtime.events import Event, EventFile
+from tools import CHROMIUM
+from ui_server import Page, Server, opened, serving, until
+
+pytestmark = [pytest.mark.e2e]
+
+RUN = "jessy-v1"
+VIEWS = {
+    "runs": "Runs",
+    "new": "New run",
+    f"run/{RUN}": RUN,
+    f"ask/{RUN}": f"Ask {RUN}",
+    f"judge/{RUN}": f"Judge {RUN}",
+    f"improve/{RUN}": f"Improve {RUN}",
+}
+
+
+@pytest.fixture(scope="module")
+def project(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose two runs hold hostile text wherever text can be."""
+    project = Project.copied(tmp_path_factory.mktemp("ui") / "project")
+    shutil.copytree(run_copies.finished.folder / "tiny-base", project.folder / "tiny-base")
+    for name in (RUN, "jessy-v2"):
+        folder = run_copies.make(project.folder / "results" / name, rows=20, hostile=True)
+        report_page.run(
+            folder=folder,
+            page=folder / "report/index.html",
+            record=folder / "report/report.json",
+            form=folder / "report/human_eval.html",
+            table=folder / "report/experiments.csv",
+        )
+        events = EventFile(folder / "events.jsonl")
+        step = {"step": "fuse_adapter", "wildcards": {"experiment": HOSTILE}}
+        for given in (
+            {"steps": {"fuse_adapter": 1}},
+            step,
+            step | {"state": "failed", "message": HOSTILE},
+            {"state": "failed", "message": HOSTILE},
+        ):
+            events.append(Event(**{"time": time.time(), "run": name, "state": "started"} | given))
+    return project
+
+
+@pytest.fixture(scope="module")
+def server(project: Project) -> Iterator[Server]:
+    with serving(project.folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    CHROMIUM.require()
+    with opened(server) as seen:
+        yield seen
+
+
+def show(page: Page, view: str, width: int = 1280, scheme: str = "light") -> None:
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": [feature]})
+    page.go("runs", "Runs")
+    page.go(view, VIEWS[view])
+    time.sleep(0.6)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_text_of_rows_answers_and_events_never_becomes_markup(page: Page, view: str) -> None:
+    show(page, view)
+    if view.startswith("judge"):
+        page.write("rater", HOSTILE[:50])
+        page.see("0 judged", "#progress-text")
+    assert "owned" not in page.js("return document.title")
+    assert page.js("return document.images.length") == 0
+    assert page.js("return document.querySelectorAll('script').length") == 1
+    assert page.js("return document.querySelectorAll('[onerror]').length") == 0
+    if view != "new" and not view.startswith("ask"):
+        assert "<script>" in page.text() or "</script>" in page.text() or view == "runs"
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_page_is_readable_on_a_phone(page: Page, view: str, scheme: str) -> None:
+    show(page, view, width=360, scheme=scheme)
+    assert page.js("return document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_screen_reader_finds_names_headings_and_a_language(page: Page, view: str) -> None:
+    show(page, view)
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    named = ("button", "link", "textbox", "checkbox", "combobox", "img", "image", "progressbar", "group", "region")
+    found = [
+        (node["role"]["value"], (node.get("name") or {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored") and node["role"]["value"] in named[:8]
+    ]
+    assert len(found) > 3
+    assert [one for one in found if not one[1]] == []
+    levels = page.js(
+        "return [...document.querySelectorAll('h1,h2,h3,h4')].filter(it => it.getClientRects().length)"
+        ".map(it => Number(it.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert (
+        page.js(
+            "const ids = [...document.querySelectorAll('[id]')].map(it => it.id); return ids.length - new Set(ids).size"
+        )
+        == 0
+    )
+    assert page.js("return document.documentElement.lang") == "en"
+
+
+def test_everything_is_reached_and_pressed_by_keyboard(page: Page) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    show(page, "runs")
+    page.js("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(40):
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        text = page.js("return document.activeElement.textContent.trim()")
+        reached.append(text)
+        if text == RUN:
+            break
+    assert reached[0] == "Skip to the content"
+    assert {"Runs", "New run", RUN} <= set(reached)
+    assert page.js("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    ActionChains(page.driver).send_keys(Keys.ENTER).perform()
+    page.heading(RUN)
+
+
+def test_the_written_report_opens_in_a_sandbox_that_cannot_ask_the_server(page: Page, server: Server) -> None:
+    page.driver.get(f"{server.origin}/pages/{RUN}/report")
+    page.wait(lambda: "jessy" in page.js("return document.title"))
+    assert page.js("return window.origin") == "null"
+    tried = page.driver.execute_async_script(
+        "const done = arguments[0]; fetch('/api/runs').then(() => done('open'), () => done('refused'))"
+    )
+    assert tried == "refused"
+    page.driver.get_log("browser")
+
+
+def test_a_page_that_is_opened_twice_and_reloaded_changes_nothing(page: Page, project: Project) -> None:
+    def files() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in project.folder.rglob("*") if path.is_file()}
+
+    before = files()
+    for view in VIEWS:
+        show(page, view)
+        page.js("location.reload()")
+        page.heading(VIEWS[view])
+    assert {name: at for name, at in files().items() if "/.ui/" not in name and "__pycache__" not in name} == {
+        name: at for name, at in before.items() if "/.ui/" not in name and "__pycache__" not in name
+    }
+
+
+def test_an_update_reaches_the_page_within_a_second(page: Page, project: Project) -> None:
+    show(page, f"run/{RUN}")
+    events = EventFile(project.folder / "results" / RUN / "events.jsonl")
+    took = []
+    for number in range(5):
+        text = f"news number {number}"
+        events.append(Event(time=time.time(), run=RUN, state="warning", step="fuse_adapter", message=text))
+        began = time.monotonic()
+        until(lambda text=text: text in page.text(".part-messages"), 10)
+        took.append(time.monotonic() - began)
+    assert sorted(took)[2] < 1
+
+
+def _snakemake(run: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if f"{run}.yaml" in words and any(word.endswith("/snakemake") for word in words):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("ending", ["keep", "stop"])
+def test_a_killed_server_leaves_the_run_alive_or_stopped_as_was_chosen(
+    tmp_path: Path, run_copies: RunCopies, ending: str
+) -> None:
+    run = f"ending-{ending}-{os.getpid()}"
+    project = Project.copied(tmp_path / "project")
+    shutil.copytree(run_copies.finished.folder / "tiny-base", project.folder / "tiny-base")
+    rows = [{"prompt": f"is {n} a number of {n * 7}?", "response": f"it is {n}"} for n in range(60_000)]
+    write_jsonl(project.folder / "rows.jsonl", rows)
+    text = run_copies.finished.folder.joinpath("tiny.yaml").read_text().replace("run: tiny", f"run: {run}")
+    project.write(f"{run}.yaml", text)
+    with serving(project.folder) as server:
+        server.post("/api/start", {"configuration": f"{run}.yaml", "stage": "data", "ending": ending})
+        until(lambda: server.state(run)["state"] == "running", 120)
+        (process,) = until(lambda: _snakemake(run), 60)[:1]
+        server.process.kill()
+        server.process.wait()
+        if ending == "stop":
+            process.wait(60)
+            said = (project.folder / "results" / run / "events.jsonl").read_text()
+            assert '"state":"stopped"' in said
+        else:
+            time.sleep(3)
+            assert process.is_running()
+    with serving(project.folder) as server:  # a new server finds the run of the old one
+        if ending == "keep":
+            assert server.get(f"/api/runs/{run}")["running"] == run
+            server.post("/api/stop", {"run": run})
+            process.wait(60)
+        assert server.state(run)["state"] == "stopped"
