@@ -79,8 +79,18 @@ def serving(folder: Path) -> Iterator[Server]:
         yield server
     finally:
         if process.poll() is None:
+            _stop_what_runs(server)
             process.kill()
         process.wait()
+
+
+def _stop_what_runs(server: Server) -> None:
+    """End a run that a failed test leaves behind, and wait for it."""
+    with contextlib.suppress(OSError, AssertionError):
+        found = server.get("/api/runs")
+        for run in [one["run"] for one in found["runs"] if one["state"] == "running"]:
+            server.post("/api/stop", {"run": run})
+        until(lambda: all(one["state"] != "running" for one in server.get("/api/runs")["runs"]), 60)
 
 
 def _answers(server: Server) -> bool:
