@@ -251,11 +251,14 @@ class Watchers:
 
     async def follow(self, run: str) -> AsyncIterator[RunState]:
         """The state of a run, at once and after every change, until the page goes away."""
-        live = self.runs.setdefault(run, LiveRun(self.project, run))
+        if run not in self.runs:
+            fresh = LiveRun(self.project, run)
+            await asyncio.to_thread(fresh.refresh)  # a file of many nights takes a moment
+            self.runs.setdefault(run, fresh)
+        live = self.runs[run]
         self.watching[run] = self.watching.get(run, 0) + 1
         shown: tuple[int, bool] | None = None
         try:
-            await asyncio.to_thread(live.refresh)  # a file of many nights takes a moment
             while True:
                 live.refresh()
                 now = live.version, self.processes.running() == run
