@@ -9,7 +9,7 @@ export async function preview(place, file) {
   let close = null;
   const watch = (begun) => {
     close = follow(`/api/runs/${encodeURIComponent(begun.run)}/live`, (state) => {
-      const isAlive = state.state === "running" || state.state === "starting";
+      const isAlive = ["starting", "running", "ending"].includes(state.state);
       shown.replaceChildren(
         el("p", { role: "status" }, isAlive ? "Reading, splitting and rendering the rows" : ""),
         ...state.messages.filter((one) => one.state === "failed").map((one) => el("p", { class: "caution bad" }, one.text)),

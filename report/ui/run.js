@@ -7,7 +7,7 @@ import { startForm } from "./start.js";
 
 const CHAIN = ["data", "model", "plan", "pilot", "train", "package", "evaluate", "deploy", "report"];
 const WORDS = {
-  none: "not run yet", starting: "starting", running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed",
+  none: "not run yet", starting: "starting", ending: "ending", running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed",
   waiting: "waiting", done: "done",
 };
 const PAGES = { report: "The report", pilot: "The pilot", preview: "Rows as the model reads them" };
@@ -64,7 +64,7 @@ function head(state) {
 }
 
 function controls(about, state) {
-  const isAlive = state.state === "running" || state.state === "starting";
+  const isAlive = ["starting", "running", "ending"].includes(state.state);
   const place = el("div");
   const stop = async (event) => {
     event.target.disabled = true;
@@ -77,7 +77,7 @@ function controls(about, state) {
   };
   const links = el("p", { class: "links" }, about.pages.map((page) => link(PAGES[page], `/pages/${encodeURIComponent(about.run)}/${page}`, { target: "_blank", rel: "noopener" })),
     ["ask", "judge", "improve"].filter(() => about.pages.includes("report")).map((view) => link({ ask: "Ask it", judge: "Judge answers", improve: "Improve it" }[view], `#/${view}/${encodeURIComponent(about.run)}`)));
-  if (isAlive) return [links, el("div", { class: "filters" }, button("Stop", stop, { class: "stop" })), command(about.stop_command, "As a command (what Ctrl-C sends)"), place];
+  if (isAlive) return [links, state.state === "ending" ? null : el("div", { class: "filters" }, button("Stop", stop, { class: "stop" })), command(about.stop_command, "As a command (what Ctrl-C sends)"), place];
   if (about.configuration) return [links, startForm(about.configuration, { label: state.state === "none" ? "Start" : state.state === "finished" ? "Run again what is stale" : "Go on" })];
   return [links, el("p", { class: "note" }, "Its configuration is no longer in this folder."), command(state.command)];
 }

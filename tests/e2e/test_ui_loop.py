@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def ask(server: Server, run: str, question: str) -> tuple[str, str]:
 def run_on_the_page(server: Server, configuration: str, run: str) -> None:
     server.post("/api/start", {"configuration": configuration})
     ends = ("finished", "failed", "stopped", "killed")
-    state = until(lambda: (it := server.state(run))["ended"] and it["state"] in ends and it, 7200)
+    state = until(lambda: time.sleep(2) or ((it := server.state(run))["ended"] and it["state"] in ends and it), 7200)
     assert state["state"] == "finished", state["messages"]
 
 

@@ -16,7 +16,6 @@ from snaketune.ui.processes import Processes
 from snaketune.ui.project import Project
 
 INTERVAL = 0.25  # seconds between two looks at the file
-ENDING = 3.0  # seconds in which a process may outlive its last word
 MAX_POINTS = 400  # of one curve
 MAX_CURVES = 6  # the latest
 MAX_JOBS = 40  # that are shown one by one
@@ -70,7 +69,8 @@ class MessageState(msgspec.Struct, frozen=True, kw_only=True):
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """All that a page shows of a run at one moment.
 
-    state: none, starting, running, finished, failed, stopped, or killed where nothing could say its end.
+    state: none, starting, running, ending (it has said its last word, and is about to go), finished, failed, stopped, or
+    killed where nothing could say its end.
     """
 
     run: str
@@ -173,13 +173,13 @@ class LiveRun:
         if event.progress:
             self.trainings.setdefault(event.job, _Training()).add(event.progress)
 
-    def snapshot(self, is_alive: bool) -> RunState:
-        """The run as it stands; is_alive: whether a process is at work on it."""
+    def snapshot(self, begun: float | None) -> RunState:
+        """The run as it stands; begun: when the process that is at work on it began, None without one."""
         now = self.ended or time.time()
         drawn = {key: one for key, one in self.trainings.items() if one.loss.points or one.validation.points}
         return RunState(
             run=self.run,
-            state=self._state(is_alive),
+            state=self._state(begun),
             command=self.command,
             started=self.started,
             ended=self.ended,
@@ -193,13 +193,12 @@ class LiveRun:
             messages=self.messages,
         )
 
-    def _state(self, is_alive: bool) -> str:
-        if is_alive and self.state != "running":
-            is_ending = time.time() - self.ended < ENDING
-            return self.state if is_ending else "starting"
-        if is_alive:
+    def _state(self, begun: float | None) -> str:
+        if begun is None:
+            return "killed" if self.state == "running" else self.state
+        if self.state == "running":
             return "running"
-        return "killed" if self.state == "running" else self.state
+        return "ending" if begun < self.ended else "starting"
 
     def _stage(self, stage: Stage, now: float) -> StageState:
         jobs = list(stage.jobs.values()) if self.state == "running" else []
@@ -247,7 +246,7 @@ class Watchers:
         """The run as it stands now."""
         live = self.runs.get(run) or LiveRun(self.project, run)
         live.refresh()
-        return live.snapshot(self.processes.running() == run)
+        return live.snapshot(self.processes.begun(run))
 
     async def follow(self, run: str) -> AsyncIterator[RunState]:
         """The state of a run, at once and after every change, until the page goes away."""
@@ -257,14 +256,15 @@ class Watchers:
             self.runs.setdefault(run, fresh)
         live = self.runs[run]
         self.watching[run] = self.watching.get(run, 0) + 1
-        shown: tuple[int, bool] | None = None
+        shown: tuple[int, float | None] | None = None
         try:
             while True:
                 live.refresh()
-                now = live.version, self.processes.running() == run
+                begun = self.processes.begun(run)
+                now = live.version, begun
                 if now != shown:
                     shown = now
-                    yield live.snapshot(now[1])
+                    yield live.snapshot(begun)
                 await asyncio.sleep(INTERVAL)
         finally:
             self.watching[run] -= 1

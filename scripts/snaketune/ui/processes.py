@@ -83,6 +83,19 @@ class Processes:
             return holder.task.removeprefix(TASK)
         return next((one.run for one in self.started.values() if one.process.poll() is None), None)
 
+    def begun(self, run: str) -> float | None:
+        """When the process that is at work on a run began, in seconds since 1970; None where there is none."""
+        import psutil
+
+        if self.running() != run:
+            return None
+        holder, own = self.holder(), self.started.get(run)
+        pid = holder.pid if holder else own.process.pid if own else 0
+        try:
+            return psutil.Process(pid).create_time()
+        except psutil.Error:  # it has just ended, or runs on another machine
+            return 0.0
+
     def holder(self) -> LockHolder | None:
         """The process that holds the lock of the results.
 

@@ -59,15 +59,16 @@ def follow(project: Project, *events: Event) -> LiveRun:
 
 
 def test_states_of_a_run_follow_its_events_and_its_process(project: Project) -> None:
-    assert follow(project).snapshot(is_alive=False).state == "none"
+    assert follow(project).snapshot(begun=None).state == "none"
     live = follow(project)
-    assert live.snapshot(is_alive=True).state == "starting"
+    assert live.snapshot(begun=NOW + 20).state == "starting"
     live = follow(project, event(steps={"train_adapter": 1}, command="snakemake", pid=7))
-    assert live.snapshot(is_alive=True).state == "running"
-    assert live.snapshot(is_alive=False).state == "killed"
+    assert live.snapshot(begun=NOW + 20).state == "running"
+    assert live.snapshot(begun=None).state == "killed"
     live = follow(project, event(state="stopped", time=NOW + 9))
-    assert live.snapshot(is_alive=False).state == "stopped"
-    assert live.snapshot(is_alive=True).state == "starting"  # the same command was given again
+    assert live.snapshot(begun=None).state == "stopped"
+    assert live.snapshot(begun=NOW - 1).state == "ending"
+    assert live.snapshot(begun=NOW + 20).state == "starting"  # the same command was given again
 
 
 def test_a_second_call_begins_the_stages_anew_and_keeps_the_curve(project: Project) -> None:
@@ -82,7 +83,7 @@ def test_a_second_call_begins_the_stages_anew_and_keeps_the_curve(project: Proje
     live = follow(
         project, *first, event(**step, state="stopped"), event(state="stopped"), event(steps={"train_adapter": 1})
     )
-    state = live.snapshot(is_alive=True)
+    state = live.snapshot(begun=NOW + 20)
     assert [(stage.name, stage.planned, stage.finished) for stage in state.stages] == [("train", 1, 0)]
     assert [len(curve.loss) for curve in state.curves] == [4]
     assert not state.messages
@@ -93,7 +94,7 @@ def test_a_failed_step_and_a_warning_are_messages_with_their_log(project: Projec
         step="fuse_adapter", state="failed", message="it does not fit", log="results/jessy/logs/fuse_adapter.log"
     )
     live = follow(project, event(steps={"fuse_adapter": 1}), event(step="fuse_adapter"), failed)
-    state = live.snapshot(is_alive=True)
+    state = live.snapshot(begun=NOW + 20)
     assert [(one.state, one.text, one.log) for one in state.messages] == [
         ("failed", "it does not fit", "results/jessy/logs/fuse_adapter.log")
     ]
@@ -121,10 +122,10 @@ def test_ten_thousand_events_and_a_thousand_experiments_stay_small_and_fast(proj
     began = time.process_time()
     live = LiveRun(project, "jessy")
     live.refresh()
-    content = msgspec.json.encode(live.snapshot(is_alive=True))
+    content = msgspec.json.encode(live.snapshot(begun=NOW + 20))
     assert time.process_time() - began < 3
     assert len(content) < 100_000
-    state = live.snapshot(is_alive=True)
+    state = live.snapshot(begun=NOW + 20)
     assert (len(state.stages[0].jobs), state.stages[0].more_jobs) == (40, 960)
 
 
