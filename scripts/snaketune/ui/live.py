@@ -69,8 +69,8 @@ class MessageState(msgspec.Struct, frozen=True, kw_only=True):
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """All that a page shows of a run at one moment.
 
-    state: none, starting, running, ending (it has said its last word, and is about to go), finished, failed, stopped, or
-    killed where nothing could say its end.
+    state: none, starting, running, ending (its last word is said, and its process about to go), finished, failed,
+    stopped, or killed where nothing could say its end.
     """
 
     run: str
