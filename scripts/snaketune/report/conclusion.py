@@ -378,7 +378,9 @@ def _file(found: RunFindings) -> ProductFile | None:
 
 
 def commands(found: RunFindings, file: ProductFile | None) -> list[Command]:
-    """How to run the file."""
+    """How to run the file; nothing where a check has found that it is not the model that was trained."""
+    if found.fidelity and not found.fidelity.passed:
+        return []
     made = []
     if create := found.model.ollama:
         made.append(Command(title="With Ollama", command=f"{create}\nollama run {create.split()[2]}"))

@@ -234,7 +234,9 @@ def test_failed_fidelity_check_is_a_warning_and_stands_in_its_section(run: Path)
         record["checks"][1]["message"] = "12.0 % of the gain is kept"
 
     edit(run / "model/fidelity.json", fail)
-    assert any("12.0 % of the gain is kept" in warning for warning in collect.collect(run).conclusion.warnings)
+    conclusion = collect.collect(run).conclusion
+    assert any("12.0 % of the gain is kept" in warning for warning in conclusion.warnings)
+    assert conclusion.commands == []  # nobody should run it
     assert render(run).count("12.0 % of the gain is kept") == 2
 
 
