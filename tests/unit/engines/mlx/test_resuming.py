@@ -14,7 +14,9 @@ import tiny_models
 from snaketune import files
 from snaketune.engines.mlx import loading, train
 from snaketune.errors import TrainingError
+from snaketune.train import trainer
 from snaketune.train.checkpoints import DeferredSignals
+from snaketune.train.metrics_log import TrainingCallback, ValidationMetrics
 from training_callbacks import SignalAt, StopAt, Stopped
 
 OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "summary.json")
@@ -103,6 +105,30 @@ def test_training_killed_at_twenty_random_moments_ends_in_the_same_bytes(folder)
     for turn in range(4):
         killed_at_random(folder, f"killed-{turn}", 5, seed=turn + 1)
         assert written(folder, "whole") == written(folder, f"killed-{turn}")
+
+
+class Order(TrainingCallback):
+    """Notes in which order checkpoints and validations come."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def on_checkpoint(self, step: int) -> None:
+        self.seen.append(("checkpoint", step))
+
+    def on_validation(self, metrics: ValidationMetrics) -> None:
+        self.seen.append(("validation", metrics.step))
+
+
+@pytest.mark.parametrize(("share", "is_worth_it"), [(0, True), (10**9, False)])
+def test_checkpoint_is_written_before_a_validation_where_more_than_its_time_would_be_lost(
+    folder, monkeypatch, share, is_worth_it
+):
+    monkeypatch.setattr(trainer, "SHARE_BEFORE_VALIDATION", share)
+    order = Order()
+    folder.train("out", callback=order, epochs=2, batch_size=4, gradient_accumulation_steps=1, eval_steps=5)
+    before = order.seen[order.seen.index(("validation", 5)) - 1]
+    assert (before == ("checkpoint", 5)) == is_worth_it
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
