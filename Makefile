@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 11 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat ui docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat verify unpack version ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -69,6 +69,15 @@ ui: setup ## the local page: set up, watch, judge and improve runs; make ui ARGS
 doctor: ## what this machine has, what each thing is for, and how to get what is missing
 	@test -f .venv/.done-packages || { echo "snaketune: nothing is set up here yet; run make setup" >&2; exit 1; }
 	@$(PYTHON) -m snaketune.doctor
+
+verify: ## prove that a bundle is whole, and that a run has its files: make verify BUNDLE=demo.zip [RUN=demo]
+	@$(PYTHON) -m snaketune.bundle.command verify "$(BUNDLE)" "$(RUN)"
+
+unpack: ## put a bundle's configuration and inputs here, to run it again: make unpack BUNDLE=demo.zip
+	@$(PYTHON) -m snaketune.bundle.command unpack "$(BUNDLE)"
+
+version: ## the version of this project, and of what its results depend on
+	@$(PYTHON) -m snaketune.runtime.provenance
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml

@@ -63,7 +63,7 @@ rule split_rows:
         "../envs/data.yaml"
     params:
         config=tracked(
-            split=CONFIG["data"]["split"],
+            split=omit(CONFIG["data"]["split"], "sealed"),
             seed=CONFIG["seed"],
         ),
         code=code("split_rows", "data"),

@@ -4,7 +4,8 @@
 # leaves   evaluation/<variant>/{predictions.jsonl,scores.json}, general.jsonl with a general set, prompts.jsonl with
 #          prompts of one's own; evaluation/comparison.json; evaluation/thresholds.passed, where a missed threshold stops
 #          evaluation/experiments.json, where evaluate.experiments asks for a bake-off
-# steps    generate_answers, score_answers, compare_scores, pass_thresholds; compare_experiments
+# steps    open_test_rows where they are sealed, generate_answers, score_answers, compare_scores, pass_thresholds;
+#          compare_experiments
 # reads    rules.train_adapter, rules.score_experiment (train.smk), GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
 ZERO_LINES = [variant for variant in VARIANTS if variant in ("base", "prompted")]  # no training has changed them
@@ -18,6 +19,25 @@ rule evaluate:
         BAKE_OFF,
         expand(f"{RUN}/evaluation/{{variant}}/{{file}}", variant=VARIANTS, file=["predictions.jsonl", "scores.json"]),
         f"{RUN}/evaluation/thresholds.passed" if CONFIG["evaluate"]["on_missed_threshold"] == "stop" else [],
+
+
+rule open_test_rows:
+    """Open the sealed test rows for the chosen adapter, once."""
+    input:
+        rows=rules.split_rows.output.test,
+        adapter=CHOSEN_ADAPTER,
+    output:
+        use=ensure(f"{RUN}/evaluation/opened.json", non_empty=True),
+    log:
+        logs("open_test_rows"),
+    retries: 0
+    conda:
+        "../envs/data.yaml"
+    params:
+        folder=RUN,
+        code=code("open_test_rows", "data"),
+    script:
+        scripts("open_test_rows")
 
 
 rule generate_answers:

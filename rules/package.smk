@@ -192,7 +192,8 @@ rule check_fidelity:
         manifest=rules.fuse_adapter.output.manifest,
         ggufs=[F16_GGUF, *(this_run.gguf(kind) for kind in GGUF_TYPES if kind != "f16")],
         mlx=this_run.mlx_manifests,
-        rows=rules.split_rows.output.test,
+        # rows that nothing was trained on; a sealed test split stays closed here
+        rows=rules.split_rows.output.valid if CONFIG["data"]["split"]["sealed"] else rules.split_rows.output.test,
     output:
         fidelity=report(
             ensure(f"{RUN}/model/fidelity.json", non_empty=True),

@@ -3,7 +3,8 @@
 # needs    the files of all stages
 # leaves   config.json, run.json, report/index.html, report/report.json, report/experiments.csv,
 #          report/human_eval.html
-# steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here)
+# steps    save_config, record_run, write_report; on request compare_runs (target runs, over all runs that are here) and
+#          bundle_run (target bundle, leaves <run>.zip)
 # reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES (package.smk), VARIANTS, BAKE_OFF (evaluate.smk), rules of all stages
 
 
@@ -23,6 +24,12 @@ rule runs:
     """On request: compare all runs that have a report, on one page."""
     input:
         f"{RESULTS}/runs.html",
+
+
+rule bundle:
+    """On request: put the run into one archive, to be proven and run again elsewhere."""
+    input:
+        f"{RUN}/{this_run.name}.zip",
 
 
 rule save_config:
@@ -48,6 +55,7 @@ rule record_run:
         model=CHOSEN_BASE,
         template=this_run.template_files,
         fused=rules.fuse_adapter.output.manifest,
+        opened=f"{RUN}/evaluation/opened.json" if CONFIG["data"]["split"]["sealed"] else [],
         products=[*(this_run.gguf(kind) for kind in GGUF_TYPES), *this_run.mlx_manifests],
     output:
         record=ensure(f"{RUN}/run.json", non_empty=True),
@@ -112,6 +120,31 @@ rule write_report:
         code=code("write_report", "report"),
     script:
         scripts("write_report")
+
+
+rule bundle_run:
+    """Put the run into one archive."""
+    input:
+        rules.data.input,
+        rules.plan.input,
+        rules.pilot.input,
+        rules.train.input,
+        rules.package.input,
+        rules.evaluate.input,
+        rules.report.input,
+        inputs=this_run.input_files if "inputs" in CONFIG["package"]["bundle"] else [],
+    output:
+        bundle=ensure(f"{RUN}/{this_run.name}.zip", non_empty=True),
+    log:
+        logs("bundle_run"),
+    conda:
+        "../envs/data.yaml"
+    params:
+        folder=RUN,
+        config=tracked(package=pick(CONFIG["package"], "bundle")),
+        code=code("bundle_run", "data"),
+    script:
+        scripts("bundle_run")
 
 
 rule compare_runs:

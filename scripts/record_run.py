@@ -16,6 +16,7 @@ with step.running(snakemake.log[0]):
         model=snakemake.input.model,
         template_sha256=template_sha256(manifest, model["chat_template"]),
         fused=snakemake.input.get("fused"),
+        opened=snakemake.input.get("opened") or None,
         products=tuple(snakemake.input.get("products", ())),
     )
     provenance.write_run_record(inputs, snakemake.output.record)

@@ -150,6 +150,13 @@ class RunDefinition:
         """The chat templates that are files of the user's own, of all experiments."""
         return sorted({file for one in self.experiments.values() for file in template_file(one.model)})
 
+    @cached_property
+    def input_files(self) -> list[str]:
+        """Every file of the user's own that the run is made from, but for the code of custom metrics."""
+        bases = [file for key in self.unquantized_bases for file in self.base_files(key, weights=True)]
+        others = [self.config.evaluate.forgetting.rows, self.similarity_model]
+        return sorted({*self.sources, *self.template_files, *bases, *filter(None, others)})
+
     # packaging
 
     @property

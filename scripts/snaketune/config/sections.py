@@ -78,13 +78,19 @@ class SourceConfig(Section, frozen=True, kw_only=True):
     replaces: bool
 
 
-class SplitConfig(Section, frozen=True, kw_only=True):
-    """Shares of the splits."""
+class SplitShares(Section, frozen=True, kw_only=True):
+    """The part of `data.split` that decides which row is in which split."""
 
     train: float
     valid: float
     test: float
     exact: bool
+
+
+class SplitConfig(SplitShares, frozen=True, kw_only=True):
+    """Shares of the splits, and whether the test rows are scored for one model only."""
+
+    sealed: bool
 
 
 class DataConfig(Section, frozen=True, kw_only=True):
@@ -264,6 +270,7 @@ class PackageConfig(Section, frozen=True, kw_only=True):
     name: str
     license: str | None
     language: list[str]
+    bundle: list[str]
     upload: UploadConfig
     serve_check: bool
     serve_timeout: float

@@ -102,6 +102,30 @@ class Prediction(Record, frozen=True, kw_only=True, omit_defaults=True):
     custom_values: dict[str, float] = msgspec.field(default_factory=dict)
 
 
+class TestSplitUse(Record, frozen=True, kw_only=True):
+    """evaluation/opened.json: the sealed test rows, and the adapter that they were opened for; holds no time."""
+
+    __test__ = False  # no test of pytest's
+
+    sealed: bool
+    rows: int
+    test_sha256: str
+    adapter_sha256: str
+
+
+class Opening(Record, frozen=True, kw_only=True):
+    """results/.seals/<digest>.json: when sealed test rows were opened, by which run, for which adapter.
+
+    opened_at: UTC, in ISO 8601; rows: their ids.
+    """
+
+    run: str
+    opened_at: str
+    test_sha256: str
+    adapter_sha256: str
+    rows: list[str]
+
+
 class Score(Record, frozen=True, kw_only=True):
     """A metric's value with its 95 % interval; low and high are None where nothing is known of its variation."""
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
-from snaketune.contracts.evaluate import Comparison, MetricComparison, Score, Selection, VariantScores
+from snaketune.contracts.evaluate import Comparison, MetricComparison, Opening, Score, Selection, VariantScores
 from snaketune.contracts.package import CalibrationResult, Fidelity, FusedManifest, ServingCheck, ServingTiming
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, Plan
 from snaketune.contracts.train import TrainingSummary, TrainingTiming
@@ -328,13 +328,14 @@ class Measurements(Record, frozen=True, kw_only=True):
     """What the machine and the moment decided, which the page shows and report.json leaves out.
 
     decision: the pilot's, with its forecast of time; training: timing.json of each experiment; serving: of the serving
-    check; stages: seconds by stage.
+    check; stages: seconds by stage; opening: of the test rows, where they were sealed when they were scored first.
     """
 
     decision: PilotDecision | None
     training: dict[str, TrainingTiming]
     serving: ServingTiming | None
     stages: dict[str, float]
+    opening: Opening | None
 
 
 class FormItem(Record, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 import msgspec
 import numpy as np
 
-from snaketune.config.sections import LeakageConfig, Section, SplitConfig
+from snaketune.config.sections import LeakageConfig, Section, SplitShares
 from snaketune.contracts.data import SPLITS, DataRecord, LeakingRow, LeakPair, LeakReport, SplitName, SplitReport
 from snaketune.data.deduplication import (
     CLUSTER_THRESHOLD_WHEN_OFF,
@@ -140,7 +140,7 @@ def affected_rows(found: LeakReport) -> str:
 class SplitRowsConfig(Section, frozen=True, kw_only=True):
     """The settings of split_rows."""
 
-    split: SplitConfig
+    split: SplitShares
     seed: int
 
 
@@ -204,7 +204,7 @@ def run(config: SplitRowsConfig, records: StrPath, outputs: Mapping[SplitName, S
     return written
 
 
-def shares_of(split: SplitConfig) -> dict[str, float]:
+def shares_of(split: SplitShares) -> dict[str, float]:
     """The three shares of the configuration, which must add up to 1."""
     shares = {"train": split.train, "valid": split.valid, "test": split.test}
     if abs(sum(shares.values()) - 1) > 1e-6:

@@ -40,6 +40,7 @@ from snaketune.contracts.report import (
     TrainingFindings,
 )
 from snaketune.contracts.train import CurvePoint, TrainingSummary, TrainingTiming
+from snaketune.evaluate import seal
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import StrPath, replacing
 from snaketune.report import answers, conclusion, human_eval
@@ -158,6 +159,7 @@ def measurements(folder: StrPath) -> Measurements:
         decision=run.optional_record("pilot/decision.json", PilotDecision),
         serving=run.optional_record("model/timing.json", ServingTiming),
         stages=stage_seconds(run.folder),
+        opening=seal.opening_of(run.folder, run.folder / "data" / "test.jsonl"),
     )
 
 

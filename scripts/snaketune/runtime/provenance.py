@@ -16,6 +16,7 @@ from typing import Any
 
 from snaketune.config import schema as configuration
 from snaketune.files import Record, StrPath, read_json, sha256, write_json
+from snaketune.version import RELEASED, VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -70,7 +71,10 @@ class Platform(Record, frozen=True, kw_only=True):
 
 
 class RunRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """run.json. `products` are the files handed over; `fused` is the fused model's manifest, if there is one."""
+    """run.json. `products` are the files handed over; `fused` is the fused model's manifest, if there is one.
+
+    test_split: what evaluation/opened.json says of a sealed one.
+    """
 
     run: str
     seed: int
@@ -83,13 +87,15 @@ class RunRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     versions: dict[str, str]
     platform: Platform
     fused: Any = None
+    test_split: Any = None
 
 
 class RunInputs(Record, frozen=True, kw_only=True):
     """The files that run.json describes.
 
     config: the run's config.json; sources: its data files; model: the base model's manifest; template_sha256: of the
-    chat template that the run renders with; fused: the fused model's manifest; products: the files handed over.
+    chat template that the run renders with; fused: the fused model's manifest; opened: the
+    use of a sealed test split; products: the files handed over.
     """
 
     config: str
@@ -97,6 +103,7 @@ class RunInputs(Record, frozen=True, kw_only=True):
     model: str
     template_sha256: str | None = None
     fused: str | None = None
+    opened: str | None = None
     products: tuple[str, ...] = ()
 
 
@@ -120,6 +127,7 @@ def write_run_record(inputs: RunInputs, record: StrPath) -> RunRecord:
         versions=versions(),
         platform=platform_info(),
         fused=read_json(inputs.fused) if inputs.fused and Path(inputs.fused).is_file() else None,
+        test_split=read_json(inputs.opened) if inputs.opened else None,
     )
     write_json(record, found)
     return found
@@ -131,7 +139,7 @@ def file_digest(path: StrPath) -> FileDigest:
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages that shape a run's bytes."""
-    found = {"python": platform.python_version()}
+    found = {"snaketune": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -208,3 +216,15 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def version_lines() -> list[str]:
+    """What `make version` prints: the version of this project and its code, then what its results depend on."""
+    code = code_state()
+    at = f", commit {code.commit[:12]}{' with changes' if code.changed else ''}" if code.commit else ""
+    own, *others = versions().items()
+    return [f"{own[0]} {own[1]}, released {RELEASED}{at}", *(f"{name} {version}" for name, version in others)]
+
+
+if __name__ == "__main__":
+    print("\n".join(version_lines()))
