@@ -6,7 +6,8 @@
 #          evaluation/experiments.json, where evaluate.experiments asks for a bake-off
 # steps    open_test_rows where they are sealed, generate_answers, score_answers, compare_scores, pass_thresholds;
 #          compare_experiments
-# reads    rules.train_adapter, rules.score_experiment (train.smk), GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
+# reads    CHOSEN_ADAPTER, rules.train_adapter, rules.score_experiment (train.smk), rules.split_rows (data.smk),
+#          GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
 ZERO_LINES = [variant for variant in VARIANTS if variant in ("base", "prompted")]  # no training has changed them
 BAKE_OFF = [f"{RUN}/evaluation/experiments.json"] if CONFIG["evaluate"]["experiments"] else []
