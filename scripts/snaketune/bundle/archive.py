@@ -91,7 +91,7 @@ def damages(archive: StrPath) -> list[str]:
 def _damaged_members(archive: StrPath) -> Iterator[tuple[str, str]]:
     with _opened(archive) as source:
         actual = {info.filename: _actual(source, info) for info in source.infolist()}
-        broken = {name: said for name, (digest, said) in actual.items() if digest is None}
+        broken = {name: text for name, (digest, text) in actual.items() if digest is None}
         yield from broken.items()
         if CHECKSUMS in broken:
             return
