@@ -2,9 +2,10 @@
 #
 # needs    the products, their fidelity and their scores
 # leaves   model/README.md; on request model/served.json and served.passed after its gate (model/timing.json beside it,
-#          which differs from run to run, is declared nowhere), model/ollama.json, model/uploaded.json
-# steps    write_card; check_serving, pass_serving, register_ollama (target ollama), upload_model (target upload)
-# reads    GGUF_TYPES, rules.fuse_adapter, rules.check_fidelity, rules.pass_fidelity, rules.write_modelfile (package.smk),
+#          which differs from run to run, is declared nowhere), model/prompts.json, model/ollama.json, model/uploaded.json
+# steps    write_card; check_serving, check_prompts, pass_serving, register_ollama (target ollama), upload_model (target
+#          upload)
+# reads    CHOSEN_BASE (train.smk), PILOT (pilot.smk), GGUF_TYPES, rules.fuse_adapter, rules.check_fidelity, rules.pass_fidelity, rules.write_modelfile (package.smk),
 #          rules.select_experiment (train.smk), rules.compare_scores (evaluate.smk), rules.split_rows (data.smk)
 DEPLOYED_GGUF = this_run.gguf(GGUF_TYPES[0])
 DEPLOYED_PREDICTIONS = f"{RUN}/evaluation/gguf-{GGUF_TYPES[0]}/predictions.jsonl"
@@ -83,10 +84,38 @@ rule check_serving:
         scripts("check_serving")
 
 
+rule check_prompts:
+    """Compare what each server that is here feeds its model with what was trained."""
+    input:
+        gguf=DEPLOYED_GGUF,
+        model=CHOSEN_BASE,
+        manifest=this_run.mlx_manifests[0] if this_run.mlx_manifests else rules.fuse_adapter.output.manifest,
+    output:
+        prompts=ensure(f"{RUN}/model/prompts.json", non_empty=True),
+    log:
+        logs("check_prompts"),
+    benchmark:
+        benchmarks("check_prompts")
+    conda:
+        "../envs/gguf.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPU,
+    params:
+        config=tracked(
+            package=pick(CONFIG["package"], "serve_timeout"),
+            model=pick(PILOT.model, "chat_template"),
+        ),
+        code=code("check_prompts", "gguf"),
+    script:
+        scripts("check_prompts")
+
+
 rule pass_serving:
-    """Gate: stop the run if the GGUF could not be served."""
+    """Gate: stop the run if the GGUF could not be served, or a server feeds its model other text than was trained."""
     input:
         served=rules.check_serving.output.served,
+        prompts=rules.check_prompts.output.prompts,
     output:
         passed=f"{RUN}/model/served.passed",
     log:
@@ -104,6 +133,7 @@ rule register_ollama:
     """Create the model in Ollama, where it is installed, and repeat the evaluation's requests."""
     input:
         modelfile=rules.write_modelfile.output.modelfile,
+        model=CHOSEN_BASE,
         predictions=DEPLOYED_PREDICTIONS,
         rows=rules.split_rows.output.test,
     output:
@@ -117,6 +147,7 @@ rule register_ollama:
     params:
         config=tracked(
             run=CONFIG["run"],
+            model=pick(PILOT.model, "chat_template"),
             package=pick(CONFIG["package"], "name", "fidelity", "serve_timeout"),
             evaluate=pick(CONFIG["evaluate"], "max_new_tokens"),
         ),

@@ -2,7 +2,8 @@
 
 import json
 
-from snaketune.package import serving
+from snaketune.model.manifest import read_manifest
+from snaketune.package import served_prompts, serving
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
@@ -17,4 +18,9 @@ with step.running(snakemake.log[0]):
             timeout=config["package"]["serve_timeout"],
         ),
         snakemake.output.registered,
+    )
+    base = read_manifest(snakemake.input.model)
+    template = base.read_as.chat_template if base.read_as else config["model"]["chat_template"]
+    served_prompts.compare_ollama(
+        snakemake.output.registered, base.folder, template, config["package"]["serve_timeout"]
     )

@@ -180,6 +180,29 @@ class ServingCheck(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The same of answers requested eight at once."""
 
 
+class PromptDifference(Record, frozen=True, kw_only=True):
+    """A conversation as it was trained, and as a server feeds it to its model."""
+
+    expected: str
+    found: str
+
+
+class ServerPrompts(Record, frozen=True, kw_only=True):
+    """How many conversations a server feeds its model otherwise than trained; problem: why it could not be asked."""
+
+    server: str
+    prompts: int
+    differences: int
+    problem: str | None
+    examples: list[PromptDifference]
+
+
+class ServedPrompts(Record, frozen=True, kw_only=True):
+    """model/prompts.json: what each server that is here feeds its model; written by check_prompts."""
+
+    servers: list[ServerPrompts]
+
+
 class ServingLatency(Record, frozen=True, kw_only=True):
     """Latencies in seconds; a streamed chunk counts as a token."""
 
@@ -206,6 +229,8 @@ class OllamaCheck(Record, frozen=True, kw_only=True, omit_defaults=True):
     file: str | None = None
     prompts: int | None = None
     same: int | None = None
+    fed: ServerPrompts | None = None
+    """What it feeds the model, compared with what was trained."""
 
 
 class UploadRecord(Record, frozen=True, kw_only=True):

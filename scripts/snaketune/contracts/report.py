@@ -7,7 +7,14 @@ from typing import Any, Literal
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, MetricComparison, Opening, Score, Selection, VariantScores
-from snaketune.contracts.package import CalibrationResult, Fidelity, FusedManifest, ServingCheck, ServingTiming
+from snaketune.contracts.package import (
+    CalibrationResult,
+    Fidelity,
+    FusedManifest,
+    ServedPrompts,
+    ServingCheck,
+    ServingTiming,
+)
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, Plan
 from snaketune.contracts.train import TrainingSummary, TrainingTiming
 from snaketune.files import Record
@@ -96,6 +103,12 @@ class ModelFindings(Record, frozen=True, kw_only=True):
     ollama: str | None
     card: str | None
     served: ServingCheck | None
+    prompts: ServedPrompts | None
+    base_folder: str | None
+    adapter: str | None
+    """The folder of the chosen adapter, over `base_folder`: what is run without fusing."""
+    lora: str | None
+    """The adapter for llama.cpp, where it was exported; the one for PEFT lies in `peft` beside it."""
     calibrations: dict[str, CalibrationResult]
     """Of each type of package.mlx that asks for one."""
 
@@ -268,6 +281,8 @@ class Conclusion(Record, frozen=True, kw_only=True):
     file: str | None
     bytes: int | None
     commands: list[Command]
+    adapter_commands: list[Command]
+    """How the adapter is run over its base, without fusing."""
 
 
 class PilotOutcome(Record, frozen=True, kw_only=True):

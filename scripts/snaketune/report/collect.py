@@ -16,9 +16,9 @@ import msgspec
 from snaketune.config.products import GGUF, MLX
 from snaketune.config.schema import canonical
 from snaketune.contracts.bake_off import BakeOff
-from snaketune.contracts.data import DataReport, LeakReport, Rejected, SplitReport, TokenReport
+from snaketune.contracts.data import DataReport, LeakReport, ModelManifest, Rejected, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
-from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServingCheck, ServingTiming
+from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServedPrompts, ServingCheck, ServingTiming
 from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.report import (
     Curves,
@@ -267,6 +267,9 @@ def _model(run: RunFiles) -> ModelFindings:
     modelfile, card = run.path("model/Modelfile"), run.path("model/README.md")
     read = (run.record(f"model/{path.name}", MLXManifest) for path in run.glob(f"model/{run.name}-{MLX}*.json"))
     folders = [one for one in read if one]
+    base = run.optional_record("model/base.json", ModelManifest)
+    adapter = run.path("model/adapter/adapter_config.json")
+    lora = run.glob(f"model/{run.name}-lora.gguf")
     return ModelFindings(
         files=[
             ProductFile(
@@ -282,6 +285,10 @@ def _model(run: RunFiles) -> ModelFindings:
         ollama=_ollama_command(modelfile) if modelfile else None,
         card=card.as_posix() if card else None,
         served=run.optional_record("model/served.json", ServingCheck),
+        prompts=run.optional_record("model/prompts.json", ServedPrompts),
+        base_folder=base.folder if base else None,
+        adapter=adapter.parent.as_posix() if adapter else None,
+        lora=lora[0].as_posix() if lora else None,
         calibrations={one.type: one.calibration for one in folders if one.calibration},
     )
 

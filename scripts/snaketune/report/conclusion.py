@@ -64,6 +64,7 @@ def conclude(found: RunFindings) -> Conclusion:
         file=file.file if file else None,
         bytes=file.bytes if file else None,
         commands=commands(found, file),
+        adapter_commands=list(adapter_commands(found)),
     )
 
 
@@ -391,3 +392,29 @@ def commands(found: RunFindings, file: ProductFile | None) -> list[Command]:
     if folders:
         made.append(Command(title="With MLX on a Mac", command=f"mlx_lm.chat --model {shlex.quote(folders[0])}"))
     return made
+
+
+def adapter_commands(found: RunFindings) -> Iterable[Command]:
+    """How the adapter is run over its base without fusing: what changes a model's size by a few megabytes only.
+
+    Ollama has no such way: from 0.34.1 on it takes neither ADAPTER nor a folder to convert.
+    """
+    model = found.model
+    base = shlex.quote(model.base_folder) if model.base_folder else None
+    if base and model.adapter:
+        adapter = shlex.quote(model.adapter)
+        yield Command(title="With MLX", command=f"mlx_lm.chat --model {base} --adapter-path {adapter}")
+    if base and model.lora:
+        convert = f"python vendor/llama.cpp/convert_hf_to_gguf.py {base} --outtype f16 --outfile base-f16.gguf"
+        serve = f"llama-server -m base-f16.gguf --lora {shlex.quote(model.lora)}"
+        yield Command(title="With llama.cpp", command=f"{convert}\n{serve}")
+    if base and model.lora:
+        peft = model.lora.rpartition("/")[0] + "/peft"
+        code = (
+            "from peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({model.base_folder!r}), "
+            f"{peft!r})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({model.base_folder!r})"
+        )
+        yield Command(title="With transformers", command=code)

@@ -1,0 +1,21 @@
+"""Compare what each server feeds its model with what was trained (snaketune.package.served_prompts)."""
+
+import json
+
+from snaketune.model.manifest import read_manifest
+from snaketune.package import served_prompts
+from snaketune.runtime import events, step
+
+with step.running(snakemake.log[0]):
+    config = json.loads(snakemake.params.config)
+    base = read_manifest(snakemake.input.model)
+    found = served_prompts.check(
+        served_prompts.Products(snakemake.input.gguf, served_prompts.folder_of(snakemake.input.manifest)),
+        base.folder,
+        base.read_as.chat_template if base.read_as else config["model"]["chat_template"],
+        snakemake.output.prompts,
+        timeout=config["package"]["serve_timeout"],
+    )
+    events.report_result(
+        ", ".join(f"{one.server}: {one.prompts - one.differences} of {one.prompts}" for one in found.servers)
+    )
