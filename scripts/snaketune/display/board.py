@@ -23,9 +23,16 @@ STAGES: dict[str, tuple[str, ...]] = {
         "check_fidelity",
         "pass_fidelity",
     ),
-    "evaluate": ("generate_answers", "score_answers", "compare_scores", "compare_experiments", "pass_thresholds"),
-    "deploy": ("check_serving", "pass_serving", "write_card", "register_ollama", "upload_model"),
-    "report": ("save_config", "record_run", "compare_runs", "write_report"),
+    "evaluate": (
+        "open_test_rows",
+        "generate_answers",
+        "score_answers",
+        "compare_scores",
+        "compare_experiments",
+        "pass_thresholds",
+    ),
+    "deploy": ("check_serving", "check_prompts", "pass_serving", "write_card", "register_ollama", "upload_model"),
+    "report": ("save_config", "record_run", "compare_runs", "bundle_run", "write_report"),
 }
 """The steps of each stage."""
 SPEAKERS = {

@@ -49,6 +49,13 @@ def check_metrics(config: RunConfig) -> None:
             raise ConfigError(
                 f"{name} is a metric of snaketune's own", where=f"evaluate.metrics.{name}", fix="Choose another name"
             )
+    if config.data.split.sealed and config.evaluate.experiments:
+        raise ConfigError(
+            "sealed test rows cannot be scored for every experiment",
+            where="data.split.sealed",
+            why="evaluate.experiments compares all of them on the test rows, and the best of many is chosen by these",
+            fix="Set one of the two to false",
+        )
     metrics = enabled_metrics(MetricSettings.of(config.evaluate))
     for where, names in (
         ("select.metric", [config.select.metric]),
