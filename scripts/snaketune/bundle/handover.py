@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -68,7 +67,7 @@ def compare(bundle: StrPath, run: StrPath) -> str:
 
 
 def _made_on(bundle: StrPath) -> str:
-    record: dict[str, Any] = msgspec.json.decode(archive.read(bundle, f"{contents.RUN}run.json"))
+    record = msgspec.json.decode(archive.read(bundle, f"{contents.RUN}run.json"))
     where, versions = record["platform"], record["versions"]
     return f"{where['system']} {where['architecture']}, {where['processor']}, mlx {versions.get('mlx', 'absent')}"
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Prompt:
     messages: list[Message]
     tools: list[Any] | None = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """As OpenAI's protocol has it: the arguments of a call are a text of JSON."""
         turns: list[Message] = [{**message} for message in self.messages]
         for turn in turns:
@@ -63,7 +63,7 @@ class Prompt:
         return {"messages": turns} | ({"tools": self.tools} if self.tools else {})
 
 
-def _as_text(call: dict[str, Any]) -> dict[str, Any]:
+def _as_text(call: Any) -> Any:
     function = call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
     return call | {"function": function}
 
@@ -270,7 +270,7 @@ def _answers(port: int, path: str) -> bool:
     return False
 
 
-def post(address: str, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+def post(address: str, path: str, body: Mapping[str, object], timeout: float) -> Any:
     """The JSON that a server answers a request with; PackageError for another status than 200."""
     url = urlparse(address)
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
@@ -282,5 +282,4 @@ def post(address: str, path: str, body: dict[str, Any], timeout: float) -> dict[
         connection.close()
     if response.status != 200:
         raise PackageError(f"{path} answers with HTTP {response.status}: {content[:200]!r}")
-    found: dict[str, Any] = json.loads(content)
-    return found
+    return json.loads(content)
