@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -31,7 +31,7 @@ def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineCho
 
     Raises ConfigError for a base that the engine would have to quantize and cannot.
     """
-    choice = _auto() if config.engine == "auto" else _named(config.engine)
+    choice = _auto(config.package.mlx) if config.engine == "auto" else _named(config.engine)
     if choice.name == "torch" and any(model.quantize for model in models):
         raise ConfigError(
             "the torch engine does not quantize a base",
@@ -58,9 +58,11 @@ def _named(engine: str) -> EngineChoice:
     return EngineChoice(name="torch" if engine == "torch" else "mlx", reason=f"engine: {engine} is set")
 
 
-def _auto() -> EngineChoice:
+def _auto(folders: Sequence[str]) -> EngineChoice:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return EngineChoice(name="mlx", reason="MLX computes on Apple silicon's own GPU and memory")
+    if folders and has_nvidia_card():
+        return EngineChoice(name="mlx", reason="package.mlx asks for folders that MLX alone makes")
     if has_nvidia_card():
         build = torch_build()
         if build is None or build.endswith("+cpu"):
