@@ -145,10 +145,10 @@ class Page:
             raise AssertionError(f"{text!r} is not seen in:\n{self.text()}") from None
 
     def click(self, selector: str) -> None:
-        from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+        from selenium.common.exceptions import WebDriverException
 
         def clicked() -> bool:
-            with contextlib.suppress(StaleElementReferenceException, WebDriverException):
+            with contextlib.suppress(WebDriverException):
                 element = self.driver.find_element("css selector", selector)
                 self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
                 if element.is_enabled():
@@ -160,18 +160,21 @@ class Page:
 
     def press(self, text: str, within: str = "#content") -> None:
         """Click the first button that says this."""
+        from selenium.common.exceptions import WebDriverException
+
         script = (
             "return [...document.querySelector(arguments[1]).querySelectorAll('button')]"
             ".find(it => it.textContent.trim() === arguments[0] && it.getClientRects().length)"
         )
 
         def pressed() -> bool:
-            found = self.js(script, text, within)
-            if found is None or not found.is_enabled():
-                return False
-            self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
-            found.click()
-            return True
+            with contextlib.suppress(WebDriverException):  # the view was drawn anew at that moment
+                found = self.js(script, text, within)
+                if found is not None and found.is_enabled():
+                    self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
+                    found.click()
+                    return True
+            return False
 
         self.wait(pressed)
 

@@ -8,7 +8,7 @@ import { startForm } from "./start.js";
 const CHAIN = ["data", "model", "plan", "pilot", "train", "package", "evaluate", "deploy", "report"];
 const WORDS = {
   none: "not run yet", starting: "starting", ending: "ending", running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed",
-  waiting: "waiting", done: "done",
+  waiting: "waiting", begun: "begun", done: "done",
 };
 const PAGES = { report: "The report", pilot: "The pilot", preview: "Rows as the model reads them" };
 

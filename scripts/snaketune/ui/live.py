@@ -35,7 +35,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageState(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage of the run; state: waiting, running, done or failed."""
+    """A stage of the run; state: waiting, running, begun (none of its jobs is at work now), done, failed or stopped."""
 
     name: str
     state: str
@@ -205,7 +205,7 @@ class LiveRun:
         begun = stage.finished or stage.jobs
         state = "failed" if stage.failed else "done" if stage.is_done else "running" if jobs else "waiting"
         if state == "waiting" and begun:
-            state = "running" if self.state == "running" else "stopped"
+            state = "begun" if self.state == "running" else "stopped"
         return StageState(
             name=stage.name,
             state=state,
