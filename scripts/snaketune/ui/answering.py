@@ -15,7 +15,7 @@ from snaketune.config.sections import RunConfig, load
 from snaketune.contracts.data import Message, ModelManifest, ReadAs
 from snaketune.engines.decoding import Sampling, context_length, truncate_left
 from snaketune.engines.interface import GenerationRequest, LanguageModel
-from snaketune.errors import EvaluationError
+from snaketune.errors import EvaluationError, UserError
 from snaketune.evaluate.requests import few_shot_messages, with_prefix
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_json
@@ -120,7 +120,10 @@ def _of(results: Path, run: str) -> list[ModelName]:
     folder = results / run
     if not (folder / "config.json").is_file() or not (folder / "model" / "base.json").is_file():
         return []
-    kinds = load(read_json(folder / "config.json")).package.gguf
+    try:
+        kinds = load(read_json(folder / "config.json")).package.gguf
+    except UserError:  # a run of another version, whose settings are not these
+        return []
     files = [f"gguf-{kind}" for kind in kinds if (folder / "model" / f"{run}-{kind}.gguf").is_file()]
     has_rows = (folder / "data" / "train.jsonl").is_file()
     return [ModelName(run, one) for one in (*files[:1], "base", *(["prompted"] if has_rows else []), *files[1:])]
