@@ -187,7 +187,7 @@ function result(found, wrong, values, fields, state) {
   if (found.fault && !found.yaml) return [el("h2", {}, "What it amounts to"), fault(found.fault), ...toField(wrong)];
   return [
     el("h2", {}, "What it amounts to"),
-    ...(found.fault ? [fault(found.fault), ...toField(wrong)] : [forecastOf(found.forecast), saving(found.yaml, values, fields, state)]),
+    ...(found.fault ? [fault(found.fault), ...toField(wrong)] : [forecastOf(found.forecast), saving(values, fields, state)]),
     el("details", { open: true }, el("summary", {}, "What differs from the defaults"), el("pre", { class: "rendered yaml", tabindex: "0" }, visible(found.short))),
     el("details", {}, el("summary", {}, "The whole file"), el("pre", { class: "log", tabindex: "0" }, visible(found.yaml))),
   ];
@@ -212,13 +212,13 @@ function forecastOf(found) {
   );
 }
 
-function saving(yaml, values, fields, state) {
+function saving(values, fields, state) {
   const place = state.saved;
   const save = async (overwrite) => {
     try {
       const saved = await post("/api/form/save", { values: values(), overwrite });
       say(`${saved.configuration} is written`);
-      state.written = yaml;
+      state.written = saved.yaml;
       place.replaceChildren(el("p", { class: "hint" }, `${saved.configuration} is written.`), startForm(saved.configuration), el("p", {}, link("Rows as the model will read them: run the stage preview", `#/preview/${encodeURIComponent(saved.configuration)}`)));
     } catch (error) {
       if (!error.fault) throw error;

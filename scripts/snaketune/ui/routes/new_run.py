@@ -60,6 +60,7 @@ class ValuesReply(msgspec.Struct, frozen=True, kw_only=True):
 class SavedReply(msgspec.Struct, frozen=True, kw_only=True):
     configuration: str
     run: str
+    yaml: str
 
 
 class FilesReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +158,7 @@ class NewRunRoutes:
         wanted = await body(request, SaveRequest)
         settings = form.settings_of(wanted.values)
         name = form.save(self.project, settings, overwrite=wanted.overwrite)
-        return reply(SavedReply(configuration=name, run=str(settings["run"])))
+        return reply(SavedReply(configuration=name, run=str(settings["run"]), yaml=form.to_yaml(settings)))
 
     async def files(self, _request: Request) -> Response:
         return reply(FilesReply(files=await asyncio.to_thread(uploads.data_files, self.project)))
