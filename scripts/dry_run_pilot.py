@@ -8,12 +8,5 @@ with step.running(snakemake.log[0]):
     from snaketune.contracts.train import TrainingJob
     from snaketune.pilot import dry_run
 
-    job = TrainingJob.from_json(
-        snakemake.params.config,
-        snakemake.params.untracked,
-        train_tokens=snakemake.input.train,
-        valid_tokens=snakemake.input.valid,
-        model=snakemake.input.model,
-        folder=Path(snakemake.output.report).parent / "dry_run",
-    )
+    job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.report).parent / "dry_run")
     dry_run.run(job, report=snakemake.output.report, threads=snakemake.threads)

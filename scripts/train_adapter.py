@@ -12,14 +12,7 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.train.metrics_log import summary_sentence
     from snaketune.trainers import BUILTIN, process_trainer
 
-    job = TrainingJob.from_json(
-        snakemake.params.config,
-        snakemake.params.untracked,
-        train_tokens=snakemake.input.train,
-        valid_tokens=snakemake.input.valid,
-        model=snakemake.input.model,
-        folder=Path(snakemake.output.adapter).parent,
-    )
+    job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.adapter).parent)
     trainer = get_trainer() if job.config.trainer == BUILTIN else process_trainer()
     summary = trainer.train(job)
     events.report_result(summary_sentence(summary))

@@ -11,14 +11,7 @@ with step.running(snakemake.log[0]):
     from snaketune.engines import get_trainer
     from snaketune.train.metrics_log import summary_sentence
 
-    job = TrainingJob.from_json(
-        snakemake.params.config,
-        snakemake.params.untracked,
-        train_tokens=snakemake.input.train,
-        valid_tokens=snakemake.input.valid,
-        model=snakemake.input.model,
-        folder=Path(snakemake.output.adapter).parent,
-    )
+    job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.adapter).parent)
     pilot = json.loads(snakemake.params.config)["pilot"]
     summary = get_trainer().train(replace(job, config=job.config.for_pilot(pilot["max_steps"]), num_rows=pilot["rows"]))
     events.report_result(summary_sentence(summary))

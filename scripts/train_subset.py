@@ -13,14 +13,7 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.train.batches import subset_for_fraction
     from snaketune.train.metrics_log import summary_sentence
 
-    job = TrainingJob.from_json(
-        snakemake.params.config,
-        snakemake.params.untracked,
-        train_tokens=snakemake.input.train,
-        valid_tokens=snakemake.input.valid,
-        model=snakemake.input.model,
-        folder=Path(snakemake.output.adapter).parent,
-    )
+    job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.adapter).parent)
     settings = json.loads(snakemake.params.config)
     num_rows, max_steps = subset_for_fraction(
         settings["fraction"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -36,6 +37,21 @@ class TrainingOutputs(Record, frozen=True, kw_only=True):
         return cls(**{field: str(Path(folder) / name) for field, name in names.items()})
 
 
+class StepParams(Protocol):
+    """JSON objects that both have a part of the section `train`; config also has model.dtype and seed."""
+
+    config: str
+    untracked: str
+
+
+class StepInputs(Protocol):
+    """Paths: the token stores of two splits, and the base model's manifest."""
+
+    train: str
+    valid: str
+    model: str
+
+
 class TrainingJob(Record, frozen=True, kw_only=True):
     """One training, complete and as JSON: what `train` takes, and what each worker process is sent.
 
@@ -53,18 +69,13 @@ class TrainingJob(Record, frozen=True, kw_only=True):
     num_rows: int | None = None
 
     @classmethod
-    def from_json(
-        cls, config: str, untracked: str, *, train_tokens: str, valid_tokens: str, model: str, folder: StrPath
-    ) -> TrainingJob:
-        """The job that a training step's settings describe, on all rows; its results go into `folder`.
-
-        config, untracked: JSON objects. Both have a part of the section `train`; config also has model.dtype and seed.
-        """
-        tracked, others = json.loads(config), json.loads(untracked)
+    def of_step(cls, params: StepParams, inputs: StepInputs, folder: StrPath) -> TrainingJob:
+        """The job that a training step's settings describe, on all rows; its results go into `folder`."""
+        tracked, others = json.loads(params.config), json.loads(params.untracked)
         return cls(
-            train_tokens=train_tokens,
-            valid_tokens=valid_tokens,
-            model=model,
+            train_tokens=inputs.train,
+            valid_tokens=inputs.valid,
+            model=inputs.model,
             config=msgspec.convert(tracked["train"] | others["train"], TrainConfig),
             dtype=tracked["model"]["dtype"],
             seed=tracked["seed"],

@@ -8,13 +8,10 @@ from snaketune.importers import axolotl_data
 from snaketune.importers.draft import Draft, Theirs
 from snaketune.importers.key_rules import KeyRule, apply, first_given, for_keys, number, refused, taken, unused, whole
 from snaketune.importers.shared_rules import (
-    BOOKKEEPING,
-    MULTI_GPU,
-    SPEED_AND_MEMORY,
+    common_rules,
     dora,
     finish_data,
     finish_training,
-    optimizer_rules,
     quantize,
     report_to,
     take_base,
@@ -199,10 +196,7 @@ KERNELS = (
     "chunked_cross_entropy flex_attn_compile_kwargs"
 )
 TABLE: dict[str, KeyRule] = {
-    **SPEED_AND_MEMORY,
-    **MULTI_GPU,
-    **BOOKKEEPING,
-    **optimizer_rules("optimizer", "lr_scheduler"),
+    **common_rules("optimizer", "lr_scheduler"),
     **for_keys(KERNELS, unused("faster kernels of the same operations")),
     **for_keys(
         "model_type tokenizer_type tokenizer_use_fast tokenizer_legacy is_llama_derived_model is_mistral_derived_model "

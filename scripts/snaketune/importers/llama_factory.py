@@ -7,13 +7,10 @@ from snaketune.importers.axolotl import num_layers
 from snaketune.importers.draft import Draft, Theirs
 from snaketune.importers.key_rules import KeyRule, apply, for_keys, number, refused, taken, unused, whole
 from snaketune.importers.shared_rules import (
-    BOOKKEEPING,
-    MULTI_GPU,
-    SPEED_AND_MEMORY,
+    common_rules,
     dora,
     finish_data,
     finish_training,
-    optimizer_rules,
     quantize,
     report_to,
     take_base,
@@ -130,10 +127,7 @@ OPTIMIZERS = (
     "badam_switch_interval badam_start_block badam_update_ratio badam_mask_mode badam_verbose use_adam_mini"
 )
 TABLE: dict[str, KeyRule] = {
-    **SPEED_AND_MEMORY,
-    **MULTI_GPU,
-    **BOOKKEEPING,
-    **optimizer_rules("optim", "lr_scheduler_type"),
+    **common_rules("optim", "lr_scheduler_type"),
     **for_keys(
         MULTIMODAL, unused("read only by models that see or hear; a set with images, sound or video is refused")
     ),

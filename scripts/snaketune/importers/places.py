@@ -28,11 +28,15 @@ def place(name: str, beside: Path) -> Source | None:
     for candidate in (given, beside / given):
         if candidate.exists():
             return {"path": _shown(candidate)}
-    looks_local = name.startswith((".", "/", "~")) or Path(name).suffix.lower() in SUFFIXES
+    looks_local = name.startswith((".", "/", "~")) or Path(name).suffix.lower() in file_suffixes()
     return {"path": name} if looks_local or not HUB_ID.fullmatch(name) else {"hub": name}
 
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".xlsx")
+def file_suffixes() -> set[str]:
+    """How the names of data files end: those of ours, compressed ones, and plain texts, which other tools read."""
+    from snaketune.data.sources import COMPRESSIONS, FORMATS_BY_SUFFIX
+
+    return {*FORMATS_BY_SUFFIX, *COMPRESSIONS, ".txt"}
 
 
 def _shown(path: Path) -> str:

@@ -76,8 +76,12 @@ BOOKKEEPING = for_keys(
 )
 
 
-def optimizer_rules(name: str, schedule: str) -> dict[str, KeyRule]:
-    """Return the rules of the keys of an optimizer; name, schedule: what the tool calls them."""
+def common_rules(optimizer: str, schedule: str) -> dict[str, KeyRule]:
+    """Return the rules of all keys that these tools share; optimizer, schedule: what the tool calls them."""
+    return {**SPEED_AND_MEMORY, **MULTI_GPU, **BOOKKEEPING, **_optimizer_rules(optimizer, schedule)}
+
+
+def _optimizer_rules(name: str, schedule: str) -> dict[str, KeyRule]:
     exact = "its state is kept in full precision here"
     return {
         name: taken("train.optimizer", exact, OPTIMIZERS),

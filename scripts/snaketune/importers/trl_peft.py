@@ -6,13 +6,10 @@ from snaketune.importers.draft import Draft, Taken, Theirs
 from snaketune.importers.key_rules import Convert, KeyRule, apply, for_keys, number, refused, taken, unused, whole
 from snaketune.importers.places import Source, place, take_split
 from snaketune.importers.shared_rules import (
-    BOOKKEEPING,
-    MULTI_GPU,
-    SPEED_AND_MEMORY,
+    common_rules,
     dora,
     finish_data,
     finish_training,
-    optimizer_rules,
     quantize,
     report_to,
     take_base,
@@ -91,10 +88,7 @@ LORA: dict[str, KeyRule] = {
     "lora_modules_to_save": refused("whole layers are trained beside the adapter", "Train without them", ([],)),
 }
 TABLE: dict[str, KeyRule] = {
-    **SPEED_AND_MEMORY,
-    **MULTI_GPU,
-    **BOOKKEEPING,
-    **optimizer_rules("optim", "lr_scheduler_type"),
+    **common_rules("optim", "lr_scheduler_type"),
     **LORA,
     "model_name_or_path": taken("model.base", convert=take_base),
     "model_revision": taken("model.revision"),

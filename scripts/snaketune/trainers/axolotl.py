@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from snaketune.trainers import hf_arguments
-from snaketune.trainers.description import Settings, TrainerDescription, TrainingPlan
+import dataclasses
+
+from snaketune.trainers import hf_arguments, trl
+from snaketune.trainers.description import Settings, TrainingPlan
 
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 """Switched on by itself without dropout, and made for CUDA alone."""
@@ -62,21 +64,11 @@ def _translate(plan: TrainingPlan) -> Settings:
     }
 
 
-def _differences(plan: TrainingPlan) -> list[str]:
-    return hf_arguments.differences(plan)
-
-
-TRAINER = TrainerDescription(
+TRAINER = dataclasses.replace(
+    trl.TRAINER,
     name="axolotl",
     title="Axolotl",
-    packages=("axolotl", "transformers", "peft", "trl", "torch", "accelerate", "datasets"),
-    methods=("lora", "dora"),
-    optimizers=hf_arguments.OPTIMIZERS,
-    schedules=hf_arguments.SCHEDULES,
+    packages=("axolotl", *trl.TRAINER.packages),
     translate=_translate,
-    differences=_differences,
-    resumes=True,
-    early_stopping=True,
     min_delta=False,
-    clips=True,
 )

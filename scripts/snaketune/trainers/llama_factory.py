@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from snaketune.trainers import hf_arguments
-from snaketune.trainers.description import Settings, TrainerDescription, TrainingPlan
+import dataclasses
+
+from snaketune.trainers import hf_arguments, trl
+from snaketune.trainers.description import Settings, TrainingPlan
 
 
 def _translate(plan: TrainingPlan) -> Settings:
@@ -35,18 +37,13 @@ def _differences(plan: TrainingPlan) -> list[str]:
     return [*hf_arguments.differences(plan), "rows are padded to a multiple of eight"]
 
 
-TRAINER = TrainerDescription(
+TRAINER = dataclasses.replace(
+    trl.TRAINER,
     name="llama-factory",
     title="LLaMA-Factory",
-    packages=("llamafactory", "transformers", "peft", "trl", "torch", "accelerate", "datasets"),
-    methods=("lora", "dora"),
-    optimizers=hf_arguments.OPTIMIZERS,
-    schedules=hf_arguments.SCHEDULES,
+    packages=("llamafactory", *trl.TRAINER.packages),
     translate=_translate,
     differences=_differences,
-    resumes=True,
-    early_stopping=True,
     min_delta=False,
-    clips=True,
     num_layers=False,
 )
