@@ -17,6 +17,7 @@ OPTIMIZERS = {
     "rmsprop": "rmsprop",
     "adagrad": "adagrad",
 }
+OTHER_START = "a new adapter begins with other random numbers, as with another seed"
 SCHEDULES = ("cosine", "linear", "constant")
 
 
@@ -108,6 +109,7 @@ def differences(plan: TrainingPlan) -> list[str]:
     found = [
         "its validation loss is a mean over batches, not over tokens, and it chooses its best checkpoint by that",
         "each learning rate comes one step later than here",
+        OTHER_START,
     ]
     if plan.warmup_steps and plan.config.lr_scheduler != "constant" and plan.config.min_lr_ratio:
         found.append("the warm-up begins at the last learning rate instead of zero")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snaketune.trainers import hf_arguments
 from snaketune.trainers.description import Settings, TrainerDescription, TrainingPlan
 
 REPORT_STEPS = 10  # its own default; each report waits for the step
@@ -70,6 +71,7 @@ def _differences(plan: TrainingPlan) -> list[str]:
     found = [
         "rows are sorted by length and batches drawn in an order of its own, the same batches in every epoch",
         "it trains one padding token after each row",
+        hf_arguments.OTHER_START,
         "it keeps its last weights, not its best",
         "its validation loss counts the padding tokens too, and leaves out what does not fill a last batch",
     ]

@@ -85,6 +85,7 @@ def _differences(plan: TrainingPlan) -> list[str]:
     if backend() != "mlx":
         return hf_arguments.differences(plan)
     found = ["its validation loss is a mean over batches, and it chooses its best checkpoint by that"]
+    found.append(hf_arguments.OTHER_START)
     if plan.config.min_lr_ratio and plan.config.lr_scheduler != "constant":
         found.append("the learning rate ends at zero")
     if plan.config.max_grad_norm is None:
