@@ -64,11 +64,19 @@ def _translate(plan: TrainingPlan) -> Settings:
     }
 
 
+def _differences(plan: TrainingPlan) -> list[str]:
+    found = hf_arguments.differences(plan)
+    if plan.config.gradient_accumulation_steps > 1:
+        found.append(hf_arguments.MICRO_BATCHES_ALIKE)  # its logged losses are such means, to seven digits
+    return found
+
+
 TRAINER = dataclasses.replace(
     trl.TRAINER,
     name="axolotl",
     title="Axolotl",
     packages=("axolotl", *trl.TRAINER.packages),
     translate=_translate,
+    differences=_differences,
     min_delta=False,
 )

@@ -18,6 +18,7 @@ OPTIMIZERS = {
     "adagrad": "adagrad",
 }
 OTHER_START = "a new adapter begins with other random numbers, as with another seed"
+MICRO_BATCHES_ALIKE = "each micro-batch of a step counts alike, however many tokens it has"
 SCHEDULES = ("cosine", "linear", "constant")
 
 

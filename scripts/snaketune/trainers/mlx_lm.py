@@ -78,7 +78,7 @@ def _differences(plan: TrainingPlan) -> list[str]:
     if config.max_grad_norm is not None:
         found.append("gradients are not clipped")
     if config.gradient_accumulation_steps > 1:
-        found.append("each micro-batch of a step counts alike, however many tokens it has")
+        found.append(hf_arguments.MICRO_BATCHES_ALIKE)
     if config.early_stopping_patience is not None:
         found.append("it never stops early")
     if plan.several_answers:

@@ -7,6 +7,7 @@ import tiny_models
 from snaketune.trainers import describe
 from snaketune.trainers.description import TrainingPlan
 
+ALIKE = "each micro-batch of a step counts alike, however many tokens it has"
 NAMES = ["unsloth", "llama-factory", "axolotl", "trl", "mlx-lm"]
 
 
@@ -83,3 +84,14 @@ def test_unsloth_on_mlx_says_that_its_learning_rate_ends_at_zero(monkeypatch):
     assert any("ends at zero" in sentence for sentence in describe("unsloth").differences(plan(min_lr_ratio=0.1)))
     monkeypatch.setenv("SNAKETUNE_UNSLOTH", "torch")
     assert describe("unsloth").translate(plan())["training"]["train_sampling_strategy"] == "sequential"
+
+
+@pytest.mark.parametrize(("name", "averages"), [("axolotl", True), ("trl", False), ("llama-factory", False)])
+def test_who_averages_the_micro_batches_of_a_step_says_so_where_there_are_several(name, averages):
+    assert (ALIKE in describe(name).differences(plan(gradient_accumulation_steps=4))) == averages
+    assert ALIKE not in describe(name).differences(plan(gradient_accumulation_steps=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trainer_says_that_its_adapter_begins_otherwise(name):
+    assert any("other random numbers" in sentence for sentence in describe(name).differences(plan()))
