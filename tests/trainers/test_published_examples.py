@@ -10,12 +10,16 @@ from pathlib import Path
 
 import families
 import pytest
+from jinja2 import TemplateError
 from snaketune.config import schema
+from snaketune.data.row_formats import Layout, parse_fields
 from snaketune.errors import UserError
 from snaketune.importers import command
 from trainers.published import AXOLOTL, LLAMA_FACTORY, Archive
 from trainers.published_examples import AXOLOTL_EXAMPLES, LLAMA_FACTORY_EXAMPLES, Example
 from unit.importers.small_plans import plan_of, with_small_rows
+from unit.tokens.test_chat_template import renderer
+from unit.tokens.test_tool_calls import SHAPES
 
 pytestmark = pytest.mark.slow
 EXAMPLES = [
@@ -128,3 +132,52 @@ def test_the_demo_sets_of_llama_factory_are_read_as_they_are_published(
         assert len(rows) + report["duplicates"] == len(all_rows)
         assert any("tool_calls" in str(row) for row in rows) == name.startswith("glaive")
     assert len(given) > 900
+
+
+def as_openai(row: dict) -> tuple[list[dict], list[dict]]:
+    """A row of the glaive set as messages and tools in OpenAI's form, by hand."""
+    messages = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    count, pending = 0, []
+    for turn in row["conversations"]:
+        text = turn["value"]
+        if turn["from"] == "function_call":
+            found = json.loads(text)
+            calls = found if isinstance(found, list) else [found]
+            pending = [f"call{count + number + 1:05}" for number in range(len(calls))]
+            count += len(calls)
+            listed = [
+                {"type": "function", "id": name, "function": call} for name, call in zip(pending, calls, strict=True)
+            ]
+            messages.append({"role": "assistant", "content": "", "tool_calls": listed})
+        else:
+            role = {"human": "user", "gpt": "assistant", "observation": "tool"}[turn["from"]]
+            messages.append(
+                {"role": role, "content": text} | ({"tool_call_id": pending[0]} if role == "tool" and pending else {})
+            )
+    tools = json.loads(row["tools"]) if row.get("tools") else []
+    return messages, [{"type": "function", "function": tool} for tool in tools]
+
+
+@pytest.mark.parametrize("template", ["qwen25-tools", "llama31-tools", "mistral-tools"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_published_rows_with_tool_calls_have_the_ids_that_transformers_gives_them(
+    language: str, template: str, tmp_path: Path
+) -> None:
+    made = renderer(tmp_path, SHAPES[template][0], template)
+    path = LLAMA_FACTORY.folder() / f"data/glaive_toolcall_{language}_demo.json"
+    equal = 0
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        messages, tools = as_openai(row)
+        try:
+            expected = made.tokenizer.apply_chat_template(
+                messages,
+                tools=tools or None,
+                chat_template=families.TEMPLATES[template],
+                tokenize=True,
+                return_dict=False,
+            )
+        except TemplateError:  # two calls at once, which this template has no words for
+            continue
+        assert made.record(parse_fields(row, Layout())).ids == expected
+        equal += 1
+    assert equal > 200
