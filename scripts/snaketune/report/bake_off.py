@@ -244,17 +244,29 @@ def picture(report: RunReport, measured: Measurements) -> str:
         on_front = sorted((known[m.name].seconds, scale * _deciding(m).value) for m in trained if m.name in front)
         if len(on_front) > 1:
             axes.plot(*zip(*on_front, strict=True), color=INK, linewidth=1, linestyle="--")
-        for line in (method for method in found.methods if not method.is_trained):
-            value = scale * _deciding(line).value
+        for value, name in _zero_lines(found, scale):
             axes.axhline(value, color=FAINT, linewidth=1.4, linestyle=":")
-            axes.annotate(
-                line.name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9
-            )
-        axes.set_xlim(left=0)
-        axes.margins(x=0.25)
+            axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
+        axes.set_xlim(0, 1.25 * max(cost.seconds for cost in known.values()))  # room for the names
         axes.set_xlabel("seconds of training")
         unit = ", %" if scale == 100 else "" if found.measure else ", nats per token"
         axes.set_ylabel(f"{metric.label if found.measure else 'loss on the test rows'}{unit}")
 
     described = "Quality of each method against the seconds of its training; larger dots took more memory"
     return formatting.svg(draw, "bake-off", described, height=4.2)
+
+
+def _zero_lines(found: BakeOff, scale: int) -> list[tuple[float, str]]:
+    """The height of each zero line and its name; lines too near for two names share one."""
+    lines: list[tuple[float, str]] = []
+    values = [scale * _deciding(method).value for method in found.methods]
+    near = 0.04 * (max(values) - min(values))
+    for method in found.methods:
+        value = scale * _deciding(method).value
+        if method.is_trained:
+            continue
+        if lines and abs(lines[-1][0] - value) <= near:
+            lines[-1] = lines[-1][0], f"{lines[-1][1]}, {method.name}"
+        else:
+            lines.append((value, method.name))
+    return lines
