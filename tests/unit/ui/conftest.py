@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from snaketune.config import schema
@@ -14,38 +12,11 @@ from snaketune.ui.access import Access
 from snaketune.ui.project import Project
 from snaketune.ui.server import make_app
 from starlette.testclient import TestClient
+from ui_rows import prediction, record
 
 BASE = "http://127.0.0.1:8471"
 TOKEN = "a-token-of-the-tests"
 ACCESS = Access("127.0.0.1", 8471, TOKEN)
-WORDS = "river stone morning letter window garden winter bridge paper lantern harbor copper".split()
-
-
-def record(number: int, source: str = "data/rows.jsonl") -> dict[str, Any]:
-    words = " ".join(random.Random(number).sample(WORDS, 5))
-    return {
-        "id": f"row-{number:03d}",
-        "messages": [
-            {"role": "user", "content": f"Put into capitals, number {number}: {words}"},
-            {"role": "assistant", "content": words.upper()},
-        ],
-        "source": source,
-        "line": number + 1,
-        "category": ["odd", "even"][number % 2],
-    }
-
-
-def prediction(row: dict[str, Any], answer: str) -> dict[str, Any]:
-    question, reference = (turn["content"] for turn in row["messages"])
-    return {
-        "id": row["id"],
-        "prompt": question,
-        "category": row["category"],
-        "answer": answer,
-        "new_tokens": 4,
-        "stopped": True,
-        "reference": reference,
-    }
 
 
 @pytest.fixture

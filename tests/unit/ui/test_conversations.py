@@ -17,6 +17,7 @@ from snaketune.ui.client_log import read_log
 from snaketune.ui.conversations import ChatEntry, append_entry, read_chat, shown, tally
 from snaketune.ui.project import Project
 from starlette.testclient import TestClient
+from ui_rows import record
 
 A, B = ModelName("v1", "gguf-q8_0"), ModelName("v1", "base")
 
@@ -172,8 +173,6 @@ def test_a_log_is_taken_in_once_and_its_answers_can_be_corrected(client: TestCli
 
 
 def test_a_logged_test_question_is_a_better_reference(client: TestClient) -> None:
-    from conftest import record
-
     question = record(5)["messages"][0]["content"]
     content = json.dumps(openai(question, "wrong", correction="RIGHT"))
     assert client.post("/api/logs/jessy-v1", content=content).json()["added"] == 1

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import record
 from snaketune.config import schema
 from snaketune.config.sections import ValidationConfig, load
 from snaketune.data import splits, validate
@@ -17,6 +16,7 @@ from snaketune.ui.answering import ModelName
 from snaketune.ui.conversations import ChatEntry, append_entry
 from snaketune.ui.project import Project
 from starlette.testclient import TestClient
+from ui_rows import record
 
 RUN = "jessy-v1"
 
