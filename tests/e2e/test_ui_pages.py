@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +180,21 @@ def test_a_page_that_is_opened_twice_and_reloaded_changes_nothing(page: Page, pr
     }
 
 
+DROP = """
+const transfer = new DataTransfer();
+transfer.items.add(new File(arguments[0], arguments[1]));
+document.getElementById('drop').dispatchEvent(new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true}));
+"""
+
+
+def test_a_dropped_file_is_a_source_and_lies_in_data(page: Page, project: Project) -> None:
+    show(page, "new")
+    page.see("What differs from the defaults")
+    page.js(DROP, ['{"prompt": "one and two", "response": "three"}\n'], "dropped.jsonl")
+    page.see("path: data/dropped.jsonl", ".yaml")
+    assert (project.folder / "data/dropped.jsonl").read_text() == '{"prompt": "one and two", "response": "three"}\n'
+
+
 def test_an_update_reaches_the_page_within_a_second(page: Page, project: Project) -> None:
     show(page, f"run/{RUN}")
     events = EventFile(project.folder / "results" / RUN / "events.jsonl")
@@ -216,6 +232,8 @@ def test_a_killed_server_leaves_the_run_alive_or_stopped_as_was_chosen(
         server.post("/api/start", {"configuration": f"{run}.yaml", "stage": "data", "ending": ending})
         until(lambda: server.state(run)["state"] == "running", 120)
         (process,) = until(lambda: _snakemake(run), 60)[:1]
+        with pytest.raises(urllib.error.HTTPError, match="409"):  # one run at a time
+            server.post("/api/start", {"configuration": f"{run}.yaml"})
         server.process.kill()
         server.process.wait()
         if ending == "stop":
