@@ -183,7 +183,8 @@ def test_a_page_that_is_opened_twice_and_reloaded_changes_nothing(page: Page, pr
 DROP = """
 const transfer = new DataTransfer();
 transfer.items.add(new File(arguments[0], arguments[1]));
-document.getElementById('drop').dispatchEvent(new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true}));
+const given = {dataTransfer: transfer, bubbles: true, cancelable: true};
+document.getElementById('drop').dispatchEvent(new DragEvent('drop', given));
 """
 
 
