@@ -16,7 +16,7 @@ export function corrector({ run, origin, id, place = 0, answer, reference = "", 
   const send = async (mark, response) => {
     try {
       const saved = await post(`/api/feedback/${encodeURIComponent(run)}`, { origin, id, place, mark, response });
-      said.replaceChildren(el("p", { class: "hint" }, WORDS[saved.use]));
+      said.replaceChildren(el("p", { class: "hint" }, WORDS[saved.use], el("small", {}, ` (${saved.file})`)));
       say(WORDS[saved.use]);
       shown.replaceChildren();
       ondone?.(saved);

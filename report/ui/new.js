@@ -113,6 +113,7 @@ async function dataPart(addSource, values, counted) {
       ...[
         one.fault ? fault(one.fault) : el("p", { class: "hint" }, one.why ? `Its columns are guessed, by ${visible(one.why)}. Correct them under data.sources if this is wrong.` : "Its rows can be read as they are."),
         el("pre", { class: "rendered" }, visible(one.source)),
+        command(`make new NAME=mine DATA=${/^[\w./-]+$/.test(one.path) ? one.path : `"${one.path}"`}`),
         one.example ? el("details", { open: true }, el("summary", {}, "A row will be"), el("pre", { class: "rendered" }, visible(one.example))) : null,
       ].filter(Boolean),
     );

@@ -1,7 +1,7 @@
 // The rows of a configuration: what becomes of each, how they are split, and what is the same in two places.
 
 import { get, post } from "./api.js";
-import { button, el, fault, pager, table, visible } from "./dom.js";
+import { command, el, fault, pager, table, visible } from "./dom.js";
 
 const KINDS = [["all", "all"], ["kept", "kept"], ["rejected", "rejected"], ["duplicate", "the same, or nearly, as another"]];
 const LIMIT = 25;
@@ -15,14 +15,14 @@ export async function rowsOf(place, values, counted) {
       found = await get(`/api/checks/${found.key}`);
     }
     if (found.state === "broken") place.replaceChildren(el("p", { class: "caution bad" }, "The check broke off."), el("pre", { class: "log" }, visible(found.traceback)));
-    else if (found.state === "done") show(place, found, counted);
+    else if (found.state === "done") show(place, found, counted, values);
   } catch (error) {
     if (!error.fault) throw error;
     place.replaceChildren(fault(error.fault));
   }
 }
 
-function show(place, found, counted) {
+function show(place, found, counted, values) {
   const counts = found.result.rows;
   const total = counts.kept + counts.rejected + counts.duplicate;
   const list = el("div");
@@ -46,6 +46,7 @@ function show(place, found, counted) {
       duplicates(found.report),
       el("div", { class: "filters" }, el("label", {}, "Rows", kind)),
       list,
+      command(`snakemake data --configfile ${values().run || "mine"}.yaml`, "The same steps as a command, once it is saved"),
     ].filter(Boolean),
   );
   page(0);

@@ -1,7 +1,7 @@
 // All runs with verdicts and scores, what was not run yet, and the versions compared.
 
 import { get } from "./api.js";
-import { button, el, fault, link, pager, table, visible } from "./dom.js";
+import { button, command, el, fault, link, pager, table, visible } from "./dom.js";
 import { startForm } from "./start.js";
 
 const STATES = { running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed", none: "" };
@@ -69,6 +69,7 @@ async function compare(pressed, place) {
         ),
       ),
       settings(found),
+      command("snakemake runs", "As a command, into results/runs.html"),
     );
     pressed.remove();
   } catch (error) {

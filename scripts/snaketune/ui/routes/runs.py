@@ -17,7 +17,7 @@ from snaketune.files import read_json
 from snaketune.ui import run_list
 from snaketune.ui.access import PAGE_POLICY
 from snaketune.ui.context import Context
-from snaketune.ui.processes import MAX_OUTPUT, Ending, tail
+from snaketune.ui.processes import Ending, tail
 from snaketune.ui.replies import body, explaining, page_of, reply
 
 MAX_LOG = 60_000  # bytes of a log that a page shows
@@ -54,7 +54,6 @@ class RunReply(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     configuration: str | None
     running: str | None
-    output: str
     stop_command: str
     pages: list[str]
     experiments: int
@@ -104,7 +103,6 @@ class RunRoutes:
                 run=name,
                 configuration=self.project.configuration_of(name),
                 running=self.processes.running(),
-                output=self.processes.output(name),
                 stop_command=self.processes.stop_command(name),
                 pages=[page for page, file in PAGES.items() if (folder / file).is_file()],
                 experiments=sum(1 for _ in folder.glob("train/*/summary.json")),
@@ -161,7 +159,7 @@ class RunRoutes:
     async def output(self, request: Request) -> Response:
         name = request.path_params["run"]
         self.project.run_folder(name)
-        return PlainTextResponse(self.processes.output(name)[-MAX_OUTPUT:])
+        return PlainTextResponse(self.processes.output(name))
 
     async def written_page(self, request: Request) -> Response:
         file = PAGES.get(request.path_params["page"], "")
