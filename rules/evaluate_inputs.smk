@@ -2,14 +2,15 @@
 # `snakemake --lint` wants rules and functions in files of their own.
 #
 # gives    GENERAL_SET, variant_inputs, answer_files
-# reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT, rules.pass_pilot, rules.train_pilot (pilot.smk),
-#          rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
+# reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT, rules.pass_pilot, rules.decide_pilot,
+#          rules.train_pilot (pilot.smk), rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
 GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
 
 
 def variant_inputs(wildcards):
     """What a variant is made of; `adapter` and `adapter_config` are the two files of the adapter's folder."""
     inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": ancient(rules.pass_pilot.output.go)}
+    inputs["decision"] = ancient(rules.decide_pilot.output.decision)
     if CONFIG["data"]["split"]["sealed"]:
         inputs["opened"] = ancient(f"{RUN}/evaluation/opened.json")
     if GENERAL_SET:

@@ -167,7 +167,7 @@ rule decide_pilot:
         ),
         # settings of later stages, for the forecast only
         untracked=untracked(
-            **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens"),
+            **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens", "max_hours"),
             general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
             variants=this_run.variants,
             **pick(CONFIG["package"], "gguf", "mlx"),

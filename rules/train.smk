@@ -6,7 +6,7 @@
 # steps    train_adapter, score_experiment (on validation rows where select.metric is a metric of generated answers, on
 #          test rows where evaluate.experiments asks for it), select_experiment
 # gives    CHOSEN_ADAPTER, CHOSEN_ADAPTER_CONFIG and CHOSEN_BASE, the manifest of its base, to the stages after it
-# reads    rules.pass_pilot (pilot.smk), rules.split_rows (data.smk)
+# reads    rules.pass_pilot, rules.decide_pilot (pilot.smk), rules.split_rows (data.smk)
 #
 # The go is ancient(), a permission: what changes in the pilot alone trains nothing again.
 
@@ -71,6 +71,7 @@ rule score_experiment:
         adapter_config=rules.train_adapter.output.adapter_config,
         model=lambda wildcards: manifest(experiment_of(wildcards).model),
         rows=lambda wildcards: rules.split_rows.output["test" if wildcards.split == "test" else "valid"],
+        decision=ancient(rules.decide_pilot.output.decision),
     output:
         predictions=ensure(f"{RUN}/train/{{experiment}}/{{split}}/predictions.jsonl", non_empty=True),
         scores=ensure(f"{RUN}/train/{{experiment}}/{{split}}/scores.json", non_empty=True),

@@ -199,6 +199,7 @@ RERUNS: dict[str, Row] = {
     "evaluate.experiments": ({"experiments": True}, {"score_experiment:main:test"}),
     "evaluate.max_rows": ({"max_rows": 13}, ANSWERS),
     "evaluate.max_new_tokens": ({"max_new_tokens": 9}, ANSWERS),
+    "evaluate.max_hours": ({"max_hours": 3}, ANSWERS),
     "evaluate.turns": ({"turns": "all"}, ANSWERS),
     "evaluate.generation.temperature": ({"generation": {"temperature": 0.5}}, ANSWERS),
     "evaluate.generation.top_p": ({"generation": {"top_p": 0.5}}, ANSWERS),

@@ -315,6 +315,7 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     experiments: bool
     max_rows: int
     max_new_tokens: int
+    max_hours: float | None
     turns: Literal["last", "all"]
     generation: GenerationConfig
     few_shot: FewShotConfig

@@ -52,11 +52,31 @@ class PilotedExperiment(Record, frozen=True, kw_only=True):
     of: int
 
 
+class AnsweringSpeed(Record, frozen=True, kw_only=True):
+    """What answering took in the pilot's sample, in seconds.
+
+    start: before the first row; step: of all answers in the making, by base and by tuned model; token: each new token
+    in it; scored: each token of a row that is scored. row_tokens, base_tokens and reference_tokens: mean lengths of a
+    row, of the base's answer and of a reference.
+    """
+
+    start: float
+    base_step: float
+    base_token: float
+    tuned_step: float
+    tuned_token: float
+    scored: float
+    row_tokens: float
+    base_tokens: float
+    reference_tokens: float
+
+
 class PilotForecast(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What the full run would cost.
 
     hours: with a range; seconds: by stage (train, other_experiments, package, evaluate); at_once: trainings or
-    evaluations side by side; validation_loss: nats a target token, absent after a pilot that is too short for it.
+    evaluations side by side; answering: by which the evaluation takes no more rows than fit into its time;
+    validation_loss: nats a target token, absent after a pilot that is too short for it.
     """
 
     hours: float
@@ -67,6 +87,7 @@ class PilotForecast(Record, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int
     pilot_memory_bytes: int
     disk_bytes: int
+    answering: AnsweringSpeed | None = None
     validation_loss: float | None = None
     validation_loss_low: float | None = None
     validation_loss_high: float | None = None

@@ -45,10 +45,10 @@ class EvalRequest:
 
 
 def sample_rows(records: Sequence[DataRecord], count: int, seed: int) -> list[DataRecord]:
-    """At most `count` rows, drawn without replacement, in the order of the file."""
+    """At most `count` rows, drawn without replacement, in the order of the file; fewer of them are among more."""
     if len(records) <= count:
         return list(records)
-    return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), count))]
+    return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), len(records))[:count])]
 
 
 def clusters(records: Sequence[DataRecord]) -> dict[str, str]:

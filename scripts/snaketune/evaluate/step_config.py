@@ -112,6 +112,7 @@ class PredictionConfig(Section, frozen=True, kw_only=True):
 
     max_rows: int
     max_new_tokens: int
+    max_hours: float | None
     turns: Literal["last", "all"]
     generation: GenerationConfig
     prompts: list[str]
@@ -127,6 +128,7 @@ def prediction_config(config: RunConfig, model: ModelConfig, variant: str) -> Pr
     return PredictionConfig(
         max_rows=evaluate.max_rows,
         max_new_tokens=evaluate.max_new_tokens,
+        max_hours=evaluate.max_hours,
         turns=evaluate.turns,
         generation=evaluate.generation,
         prompts=evaluate.prompts,

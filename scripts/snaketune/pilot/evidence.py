@@ -54,6 +54,7 @@ class DecisionSettings(Record, frozen=True, kw_only=True):
     seed: int
     max_rows: int
     max_new_tokens: int
+    max_hours: float | None
     general_rows: str | None
     variants: list[str]
     gguf: list[str]

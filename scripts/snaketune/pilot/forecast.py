@@ -16,18 +16,23 @@ from typing import Literal
 
 import numpy as np
 
-from snaketune.contracts.plan import LearningCurve, LearningCurvePoint, PilotForecast, Plan, PlannedExperiment
+from snaketune.contracts.plan import (
+    AnsweringSpeed,
+    LearningCurve,
+    LearningCurvePoint,
+    PilotForecast,
+    Plan,
+    PlannedExperiment,
+)
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
-from snaketune.plan import duration
+from snaketune.plan import answering, duration
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
 
 HOUR = 3600.0
-# their answers are about as long as references
-TUNED_PREFIXES = ("adapter", "fused", "gguf", "mlx", "pilot", "previous")
 MIN_LOSSES = 12
 MOST_POWER = 2.0
 MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
@@ -68,7 +73,8 @@ def forecast(
     piloted = plan.experiments[settings.experiment]
     others = [planned for name, planned in plan.experiments.items() if name != settings.experiment]
     start = duration.START_SECONDS + sample.start_seconds
-    requests = num_requests(settings, plan.rows["test"])
+    speed_of_answers = answering_speed(sample, start)
+    requests = num_requests(settings, plan.rows["test"], speed_of_answers)
 
     def training(planned: PlannedExperiment) -> float:
         size = planned.parameters / piloted.parameters
@@ -81,7 +87,8 @@ def forecast(
             piloted.parameters, [*settings.gguf, *settings.mlx], start, converter_seconds
         ),
         "evaluate": sum(
-            evaluation_seconds(variant, settings, sample, start, requests) for variant in settings.variants
+            answering.seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
+            for variant in settings.variants
         ),
     }
     at_once = 1 if plan.machine.device != "cpu" else max(1, (os.cpu_count() or 1) // settings.threads)
@@ -95,6 +102,7 @@ def forecast(
         memory_bytes=max(times.peak_memory_bytes, piloted.memory.total),
         pilot_memory_bytes=times.peak_memory_bytes,
         disk_bytes=plan.disk.total,
+        answering=speed_of_answers,
     )
 
 
@@ -112,28 +120,31 @@ def tokens_of_steps(settings: DecisionSettings, rows: TokenStore) -> list[int]:
     return [int((rows.lengths[indices[sampler.rows(step)]] - 1).sum()) for step in range(1, sampler.num_steps + 1)]
 
 
-def evaluation_seconds(
-    variant: str, settings: DecisionSettings, sample: EvidenceTiming, start: float, rows: int
-) -> float:
-    """Return the seconds of generating and scoring so many rows with one variant.
+def answering_speed(sample: EvidenceTiming, start: float) -> AnsweringSpeed:
+    """Return what answering took in the sample; start: seconds before the first row."""
+    base, tuned = (
+        duration.inference_speed(start, seen.alone, seen.together, sample.scoring)
+        for seen in (sample.base, sample.pilot)
+    )
+    return AnsweringSpeed(
+        start=start,
+        base_step=base.step,
+        base_token=base.token,
+        tuned_step=tuned.step,
+        tuned_token=tuned.token,
+        scored=base.scored,
+        row_tokens=sample.row_tokens,
+        base_tokens=sample.base.tokens_each,
+        reference_tokens=sample.reference_tokens,
+    )
 
-    A tuned model's answers are taken to be as long as the references, the base's as long as in the sample, and the
-    prompted base's the longer of the two, since it is shown references.
-    """
-    tuned = variant.startswith(TUNED_PREFIXES)
-    seen = sample.pilot if tuned else sample.base
-    speed = duration.inference_speed(start, seen.alone, seen.together, sample.scoring)
-    tokens = sample.reference_tokens if tuned else sample.base.tokens_each
-    if variant == "prompted":
-        tokens = max(sample.reference_tokens, sample.base.tokens_each)
-    return speed.seconds(rows, min(settings.max_new_tokens, tokens), sample.row_tokens)
 
-
-def num_requests(settings: DecisionSettings, test_rows: int) -> int:
+def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> int:
     """Return how many rows each variant generates for and scores: of the test split and of the general set."""
     general = settings.general_rows
-    others = Path(general).read_bytes().count(b"\n") if general and Path(general).is_file() else 0
-    return min(settings.max_rows, test_rows) + min(settings.max_rows, others)
+    others = answering.num_lines(general) if general and Path(general).is_file() else 0
+    rows = answering.rows_in_time(speed, settings, others)
+    return min(rows, test_rows) + min(rows, others)
 
 
 def wall_clock_seconds(stages: dict[str, float], others: int, variants: int, at_once: int) -> float:

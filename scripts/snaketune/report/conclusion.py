@@ -303,6 +303,7 @@ def warnings(found: RunFindings) -> Iterable[str]:
     yield from _of_fidelity(found.fidelity)
     yield from _of_leaks(found.data.leaks)
     yield from _of_prompt(found)
+    yield from _of_time(found)
     yield from _of_forgetting(found)
     yield from _of_thresholds(found)
 
@@ -341,6 +342,19 @@ def _of_prompt(found: RunFindings) -> Iterable[str]:
         yield f"The base with a prompt and examples alone does better: {_phrase(worse, tested, metrics)}."
     else:
         yield "It is not shown to be better than the base with a prompt and examples alone, which needs no training."
+
+
+def _of_time(found: RunFindings) -> Iterable[str]:
+    settings = found.config.get("evaluate", {})
+    if found.plan is None or settings.get("max_hours") is None:
+        return
+    allowed = min(settings["max_rows"], found.plan.rows.get("test", 0))
+    rows = max((one.scores.rows for one in found.evaluation.variants if one.name != "previous"), default=allowed)
+    if rows < allowed:
+        yield (
+            f"{rows} of {allowed} test rows were answered: more would have taken one model longer than "
+            f"evaluate.max_hours ({settings['max_hours']:g}), by the pilot's forecast."
+        )
 
 
 def _of_forgetting(found: RunFindings) -> Iterable[str]:

@@ -74,6 +74,7 @@ def forecast(tmp_path):
             seed=1,
             max_rows=30,
             max_new_tokens=keys.pop("max_new_tokens", 256),
+            max_hours=keys.pop("max_hours", None),
             general_rows=str(general),
             variants=["base", "adapter"],
             gguf=["f16"],
@@ -127,3 +128,9 @@ def test_answers_of_both_sets_are_as_long_as_the_sample_shows(forecast):
     rows, scored = 30 + 10, 50 * 0.001
     base, tuned = 40 * (0.1 / 32 + 0), 20 * (0.2 / 32 + 0)
     assert seconds == pytest.approx(2 * 2 + rows * (base + tuned + 2 * scored), abs=0.1)
+
+
+def test_evaluation_is_forecast_for_the_rows_that_its_time_allows(forecast):
+    whole, cut = (forecast({"main": experiment(1)}, max_hours=hours) for hours in (None, 5 / 3600))
+    assert cut.seconds["evaluate"] < whole.seconds["evaluate"]
+    assert cut.answering == whole.answering

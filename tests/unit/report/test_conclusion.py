@@ -128,3 +128,12 @@ def test_quality_leads_with_the_metrics_that_the_configuration_names(run_copies:
 def test_rows_with_one_question_are_said_in_the_conclusion(run_copies: RunCopies, tmp_path: Path) -> None:
     found = collect.collect(run_copies.make(tmp_path / "shared", rows=40, asked_by=4)).conclusion
     assert "40 test rows (10 questions)" in found.sentence
+
+
+def test_rows_that_the_time_did_not_allow_are_a_warning(run_copies: RunCopies, tmp_path: Path) -> None:
+    folder = run_copies.make(tmp_path / "cut", rows=20, more={"evaluate": {"max_rows": 200, "max_hours": 1.5}})
+    plan = files.read_json(folder / "plan.json")
+    for test_rows, warned in ((20, False), (90, True)):
+        files.write_json(folder / "plan.json", plan | {"rows": plan["rows"] | {"test": test_rows}})
+        said = [text for text in collect.collect(folder).conclusion.warnings if "evaluate.max_hours (1.5)" in text]
+        assert [text[:33] for text in said] == (["20 of 90 test rows were answered:"] if warned else [])
