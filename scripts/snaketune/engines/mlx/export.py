@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,14 @@ def fuse(
     kind = dtype if dtype in merging.SIXTEEN_BIT else merged.dtype
     sizes = {name: value.shape for name, value in merged.tensors.items()}
     groups = list(files.in_shards({name: 2 * math.prod(sizes[name]) for name in sorted(sizes)}, shard))
-    meter = merging.RoundingMeter()
+    rounding = _Rounding(kind, np.empty(max(map(math.prod, sizes.values())), np.uint16))
     folder = Path(target)
     folder.mkdir(parents=True, exist_ok=True)
     digests: dict[str, str] = {}
     index: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         name = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = ((key, _taken(merged, key, kind, meter, folder)) for key in group)
+        tensors = ((key, rounding.take(merged, key, folder)) for key in group)
         shapes = {key: sizes[key] for key in group}
         digests[name] = files.write_safetensors(folder / name, STORED[kind], shapes, tensors)
         index |= dict.fromkeys(group, name)
@@ -108,24 +109,32 @@ def fuse(
         names.append("model.safetensors.index.json")
         stated = {"metadata": {"total_size": 2 * count}, "weight_map": dict(sorted(index.items()))}
         write_json(folder / names[-1], stated)
-    return FusedWeights(dtype=kind, files=names, parameters=count, digests=digests, rounding=meter.result())
+    return FusedWeights(dtype=kind, files=names, parameters=count, digests=digests, rounding=rounding.meter.result())
 
 
-def _taken(merged: merging.Merged, name: str, dtype: str, meter: merging.RoundingMeter, target: Path) -> np.ndarray:
-    """The bits of one merged tensor in a 16-bit format; raises PackageError where it does not hold them."""
-    value, sample = merged.take(name)
-    numbers = merging.in_16_bits(value, dtype)
-    largest = merging.largest_bits(numbers)
-    if largest >= merging.INFINITE[dtype]:
-        raise PackageError(
-            f"the merged weights of {name} are not finite in 16 bits",
-            where=str(target),
-            why="A value is beyond what the number format holds, or the adapter itself is broken",
-            fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
-        )
-    meter.add(sample, value.size / max(1, sample.merged.size), largest <= merging.LARGEST_FLOAT16[dtype])
-    mx.clear_cache()
-    return numbers
+@dataclass
+class _Rounding:
+    """Takes merged tensors in a 16-bit format, one after another, and measures what each format loses of them."""
+
+    dtype: str
+    scratch: np.ndarray
+    meter: merging.RoundingMeter = field(default_factory=merging.RoundingMeter)
+
+    def take(self, merged: merging.Merged, name: str, target: Path) -> np.ndarray:
+        """The bits of one tensor, until the next is taken; raises PackageError where the format does not hold them."""
+        value, sample = merged.take(name)
+        numbers = merging.in_16_bits(value, self.dtype, self.scratch)
+        largest = merging.largest_bits(numbers)
+        if largest >= merging.INFINITE[self.dtype]:
+            raise PackageError(
+                f"the merged weights of {name} are not finite in 16 bits",
+                where=str(target),
+                why="A value is beyond what the number format holds, or the adapter itself is broken",
+                fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
+            )
+        in_float16 = largest <= merging.LARGEST_FLOAT16[self.dtype]
+        self.meter.add(sample, value.size / max(1, sample.merged.size), in_float16)
+        return numbers
 
 
 def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
@@ -134,9 +143,7 @@ def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str
 
     def load(name: str) -> np.ndarray:
         value = merged.take(name)[0].astype(mx.float32)
-        exact = np.array(value, copy=False)
-        mx.clear_cache()
-        return exact
+        return np.array(value, copy=False)
 
     return {
         name: MergedTensor(tuple(value.shape), functools.partial(load, name)) for name, value in merged.tensors.items()

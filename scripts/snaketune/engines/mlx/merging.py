@@ -30,6 +30,7 @@ SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
 LARGEST_FLOAT16 = {"float16": 0x7BFF, "bfloat16": 0x477F}  # the bits of the largest number that float16 can hold
 INFINITE = {"float16": 0x7C00, "bfloat16": 0x7F80}
 SAMPLED_ROWS = 64  # of each matrix, to measure what rounding loses
+KEPT_BYTES = 512 << 20  # of freed memory that MLX keeps, so that the next tensor is not given new pages by the system
 PIECE = 1 << 16  # numbers rounded at once: as many as the processor's cache holds
 
 
@@ -68,6 +69,7 @@ def merge(base: StrPath, adapter: StrPath, drop_prefix: str = "") -> Merged:
 
     Raises ModelError for a base that cannot be loaded and for an adapter that does not fit.
     """
+    mx.set_cache_limit(KEPT_BYTES)
     model, own = _open(base)
     plain = loading.flatten(model.parameters())
     try:
@@ -130,15 +132,16 @@ def unstack_experts(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     return found
 
 
-def in_16_bits(value: mx.array, dtype: str) -> np.ndarray:
+def in_16_bits(value: mx.array, dtype: str, scratch: np.ndarray | None = None) -> np.ndarray:
     """The numbers rounded to the nearest of a 16-bit format (ties to even), as the 16 bits of each; flat.
 
+    scratch: at least as many uint16, where they are written to; new pages for each tensor took longer than rounding it.
     A number beyond the format's range, and one that was not finite, has the bits of infinity or NaN.
     """
     if value.dtype == SIXTEEN_BIT[dtype]:
         return np.array(value.reshape(-1).view(mx.uint16), copy=False)
     exact = np.array(value.astype(mx.float32).reshape(-1), copy=False)
-    rounded = np.empty(exact.shape, np.uint16)
+    rounded = np.empty(exact.shape, np.uint16) if scratch is None else scratch[: exact.size]
     for start in range(0, exact.size, PIECE):
         _round(exact[start : start + PIECE], rounded[start : start + PIECE], dtype)
     return rounded
