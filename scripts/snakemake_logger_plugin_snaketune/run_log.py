@@ -15,6 +15,7 @@ from typing import TextIO
 from snakemake_interface_logger_plugins.common import LogEvent
 from snaketune.display.board import STAGE_OF, STAGES
 from snaketune.display.follower import Follower
+from snaketune.display.lines import wrapped
 from snaketune.errors import typed_command
 from snaketune.report.outcome import outcome_lines, stage_lines
 from snaketune.runtime.events import Event, EventFile, State
@@ -179,7 +180,8 @@ class RunLog:
         if self.follower:
             self.follower.say(text)
         else:
-            print(text, file=self.stream, flush=True)
+            width = os.get_terminal_size(self.stream.fileno()).columns if self.stream.isatty() else 0
+            print(wrapped(text, width) if width else text, file=self.stream, flush=True)
 
     def close(self) -> None:
         """End with what came of the run, and with the command that goes on where it did not get to its end."""

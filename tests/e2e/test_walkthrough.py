@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from project_copy import ROOT, Project
 from screen import Screen
-from test_display import shape
+from test_display import words
 
 PAGE = ROOT / "docs" / "walkthrough.md"
 CONSOLE = re.compile(r"```console\n\$ (.+)\n((?:.*\n)*?)```\n")
@@ -36,12 +36,6 @@ def shown(command: str, folder: Path) -> list[str]:
         return screen.lines()
     finally:
         screen.close()
-
-
-def words(text: str) -> list[str]:
-    """The words without numbers and times, which differ between machines, and in no order: stages end as they may."""
-    lines = " ".join(map(shape, text.splitlines()))
-    return sorted(re.sub(r"\bN (s|min|h)\b", "N", lines).split())
 
 
 @pytest.mark.slow

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+
 from snaketune.display.board import Job, Stage
 from snaketune.runtime.events import Progress
 from snaketune.runtime.progress import format_bytes, format_time
+
+COMMAND = re.compile(r"^(?:run:|To go on:)|`")
 
 
 def format_progress(progress: Progress) -> str:
@@ -51,9 +56,19 @@ def end_line(stage: Stage) -> str:
         job = next(iter(stage.stopped.values()))
         reached = f" at {format_count(job.progress)}" if job.progress and job.progress.done else ""
         ended = f"{_first([one.name for one in stage.stopped.values()])} stopped{reached}"
+    elif not stage.is_done:
+        ended = f"{stage.finished:,} of {stage.planned:,} steps done"
     else:
-        ended = "" if stage.is_done else f"{stage.finished:,} of {stage.planned:,} steps done"
+        ended = "" if stage.result else f"{stage.finished:,} step{'s' if stage.finished > 1 else ''} done"
     return "; ".join(filter(None, [stage.result, ended]))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break lines for a person between words; a command stays one line, to be copied."""
+    wrap = textwrap.TextWrapper(
+        width, break_long_words=False, break_on_hyphens=False, expand_tabs=False, replace_whitespace=False
+    ).wrap
+    return "\n".join(line if COMMAND.search(line) else "\n".join(wrap(line)) for line in text.split("\n"))
 
 
 def _first(names: list[str]) -> str:

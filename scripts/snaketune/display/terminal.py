@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -14,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from snaketune.display.board import Board, Job, Stage
-from snaketune.display.lines import end_line, job_line
+from snaketune.display.lines import end_line, job_line, wrapped
 from snaketune.runtime.events import Event
 from snaketune.runtime.progress import format_time
 
@@ -24,7 +23,6 @@ DEFAULT_SIZE = (80, 24)
 NARROW = 40  # columns, below which the times are left out
 MIN_ROWS = 3
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-COMMAND = re.compile(r"^(?:run:|To go on:)|`")
 ASCII_FRAMES = "|/-\\"
 
 
@@ -76,8 +74,7 @@ class TerminalView:
 
     def say(self, text: str) -> None:
         """Print lines for a person above those that are redrawn; a command stays one line, to be copied."""
-        for line in text.split("\n"):
-            self.console.print(Text(line), soft_wrap=bool(COMMAND.search(line)))
+        self.console.print(Text(wrapped(text, self.console.width)), soft_wrap=True)
 
     def ended(self, job: Job, event: Event) -> None:
         """Leave the line of a stage standing once all of it is done."""

@@ -171,6 +171,17 @@ def test_no_color_means_no_color(monkeypatch: pytest.MonkeyPatch, screen: Screen
     assert b"\x1b[36m" not in screen.received
 
 
+def test_stage_without_a_result_says_how_many_steps_were_done(screen: Screen) -> None:
+    play = Play(screen)
+    play.board.plan({"tokenize_rows": 1, "check_leaks": 1, "build_demo": 1})
+    for step in ("tokenize_rows", "check_leaks", "build_demo"):
+        play("started", step)
+        play("finished", step)
+    play.view.close(play.now)
+    shown = screen.wait(lambda lines: len(lines) == 2)
+    assert [" ".join(line.split()[1:5]) for line in shown] == ["data 2 steps done", "model 1 step done"]
+
+
 @pytest.mark.parametrize("screen", [40], indirect=True)
 def test_sentence_is_wrapped_between_words_and_a_command_is_left_whole(screen: Screen) -> None:
     play = Play(screen)
