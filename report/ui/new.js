@@ -73,7 +73,7 @@ function begin(form, fill) {
 }
 
 function importPart(fill) {
-  const file = el("input", { type: "file", id: "import-file", accept: ".yaml,.yml,.json,.sh,.txt" });
+  const file = el("input", { type: "file", id: "import-file", accept: ".yaml,.yml,.json" });
   const name = el("input", { type: "text", id: "import-name", maxlength: "63" });
   const place = el("div");
   const bring = async (without = []) => {

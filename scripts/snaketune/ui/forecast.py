@@ -84,8 +84,8 @@ def _base(project: Project, experiment: Experiment, scratch: Path) -> _Base | No
     elif name == "demo":
         folder = scratch
         task.write_config(folder)
-    elif (project.root / Path(name).expanduser() / "config.json").is_file():
-        folder = project.root / Path(name).expanduser()
+    elif base_models.is_local(name):
+        folder = project.path(name)
     else:
         return None
     return _Base(folder, plan.read_architecture(folder, experiment.model.quantize))

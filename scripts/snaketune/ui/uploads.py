@@ -16,7 +16,7 @@ MAX_BYTES = 2_000_000_000  # of one file
 MAX_IMPORT = 2_000_000  # of another tool's configuration
 NAME = re.compile(r"[\w][\w .()+-]{0,120}")
 KNOWN = {*FORMATS_BY_SUFFIX, *SPREADSHEETS, ".txt"}
-IMPORTED = {".yaml", ".yml", ".json", ".sh", ".txt", ".py"}
+IMPORTED = {".yaml", ".yml", ".json"}  # a command line may name files anywhere
 
 
 def data_target(project: Project, name: str) -> Path:
@@ -39,6 +39,14 @@ def import_target(project: Project, name: str) -> Path:
     if not NAME.fullmatch(name) or Path(name).suffix not in IMPORTED:
         raise ConfigError("this is no configuration by its name", where=name[:120], fix="Give a YAML or JSON file")
     return project.path(f"data/imported/{name}")
+
+
+def import_source(project: Project, name: str) -> str:
+    """A configuration of another tool's in this project; ConfigError for anything else."""
+    path = project.path(name)
+    if not path.is_file() or path.suffix not in IMPORTED:
+        raise ConfigError("this is no YAML or JSON file of this project", where=name[:120])
+    return name
 
 
 async def receive(target: Path, parts: AsyncIterator[bytes], limit: int) -> int:

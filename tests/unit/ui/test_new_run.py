@@ -102,6 +102,29 @@ def test_a_base_that_is_not_here_has_no_forecast_and_says_so(client: TestClient)
     assert "some/model is not on this machine" in found["forecast"]["why"]
 
 
+FOREIGN = ["/etc/passwd", "../secret.yaml", "mlx_lm.lora --config /etc/x.yaml", "data", "data/rows.jsonl", ""]
+
+
+@pytest.mark.parametrize("source", FOREIGN)
+def test_an_import_reads_no_file_but_a_configuration_of_the_project(
+    client: TestClient, project: Project, source: str
+) -> None:
+    (project.root.parent / "secret.yaml").write_text("base_model: x\nlora_r: 8\nmicro_batch_size: 1\n")
+    before = sorted(project.root.rglob("*"))
+    assert client.post("/api/import", json={"source": source, "name": "taken"}).status_code == 422
+    assert sorted(project.root.rglob("*")) == before
+
+
+def test_a_base_outside_of_the_project_is_not_read(client: TestClient, project: Project) -> None:
+    outside = project.root.parent / "model"
+    outside.mkdir()
+    (outside / "config.json").write_text('{"secret": 1}')
+    values = form.texts(schema.complete({"run": "mine", "model": {"base": str(outside)}, "data": ROWS}))
+    found = client.post("/api/form/check", json={"values": values}).json()
+    assert "outside of the project" in json.dumps(found)
+    assert "secret" not in json.dumps(found)
+
+
 @pytest.mark.parametrize("name", ["..%2Fevil.jsonl", "evil.sh", ".hidden.jsonl", "a%00.jsonl", "rows.jsonl", "x.exe"])
 def test_an_upload_that_is_no_new_data_file_is_refused(client: TestClient, project: Project, name: str) -> None:
     before = {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file()}
@@ -189,3 +212,39 @@ def test_leaking_rows_of_declared_splits_are_the_fault(tmp_path: Path) -> None:
     result = checked(tmp_path / "check", sources)
     assert result.fault is not None
     assert result.fault.where == "data.on_leakage"
+
+
+AXOLOTL = """
+base_model: some/model
+adapter: lora
+lora_r: 8
+lora_alpha: 16
+lora_target_linear: true
+sequence_len: 512
+micro_batch_size: 2
+gradient_accumulation_steps: 1
+num_epochs: 1
+learning_rate: 0.0002
+optimizer: adamw_torch
+lr_scheduler: cosine
+datasets:
+  - {path: data/rows.jsonl, ds_type: json, type: alpaca}
+val_set_size: 0.1
+"""
+
+
+def test_a_configuration_of_another_tool_is_taken_over_or_says_why_not(client: TestClient, project: Project) -> None:
+    sent = client.post("/api/imports/their.yaml", content=AXOLOTL.encode()).json()
+    assert sent["files"] == ["data/imported/their.yaml"]
+    made = client.post("/api/import", json={"source": "data/imported/their.yaml", "name": "taken"}).json()
+    assert made["tool"] == "Axolotl"
+    assert made["command"] == "make import FROM=data/imported/their.yaml NAME=taken"
+    if made["refused"]:
+        without = sorted({one["key"].split(" ")[0] for one in made["refused"]})
+        made = client.post(
+            "/api/import", json={"source": "data/imported/their.yaml", "name": "taken", "without": without}
+        ).json()
+    assert made["configuration"] == "taken.yaml"
+    assert yaml.safe_load((project.root / "taken.yaml").read_text())["train"]["rank"] == 8
+    values = client.get("/api/form/start", params={"kind": "configuration", "name": "taken.yaml"}).json()["values"]
+    assert values["train.rank"] == "8"

@@ -198,10 +198,8 @@ class NewRunRoutes:
 
     async def bring_in(self, request: Request) -> Response:
         wanted = await body(request, ImportRequest)
-        self.project.path(wanted.source)
-        made = await asyncio.to_thread(
-            importer.run, wanted.source, wanted.name, tuple(wanted.without), self.project.root
-        )
+        source = uploads.import_source(self.project, wanted.source)
+        made = await asyncio.to_thread(importer.run, source, wanted.name, tuple(wanted.without), self.project.root)
         without = f" WITHOUT={shlex.quote(' '.join(wanted.without))}" if wanted.without else ""
         return reply(
             ImportReply(
