@@ -1,4 +1,7 @@
-"""Validation loss after the same number of updates over the same rows: `python quality.py SIDE WORK SEED` prints it."""
+"""Validation loss after the same number of updates over the same rows: `python quality.py SIDE WORK SEED` prints it.
+
+cpu_seconds, which snaketune's sides print too, are those of an update and its share of the last validation.
+"""
 
 from __future__ import annotations
 
@@ -64,22 +67,25 @@ def train_config() -> TrainConfig:
     return section(TrainConfig, **changed)
 
 
-def ours(work: Path, seed: int) -> float:
-    out = work / f"ours-{seed}"
+def ours(work: Path, seed: int, engine: str = "mlx", dtype: str = "float32") -> dict[str, float]:
+    out = work / f"{engine}-{dtype}-{seed}"
     out.mkdir(exist_ok=True)
     job = TrainingJob(
         train_tokens=str(work / "train.safetensors"),
         valid_tokens=str(work / "valid.safetensors"),
         model=str(work / "demo.json"),
         config=train_config(),
-        dtype="float32",
+        dtype=dtype,
         seed=seed,
         outputs=TrainingOutputs.in_folder(out),
     )
-    return get_trainer().train(job).best_validation_loss
+    loss = get_trainer(engine).train(job).best_validation_loss
+    (first, *_, last) = files.read_jsonl(out / "timing.jsonl")
+    spent = (last["cpu_seconds"] - first["cpu_seconds"]) / (last["step"] - first["step"])
+    return {"validation_loss": loss, "cpu_seconds": spent}
 
 
-def mlx_lm(work: Path, seed: int) -> float:
+def mlx_lm(work: Path, seed: int) -> dict[str, float]:
     import mlx.optimizers
     import numpy as np
     from mlx_lm.tuner.datasets import CacheDataset
@@ -108,7 +114,14 @@ def mlx_lm(work: Path, seed: int) -> float:
     return total / int(valid.num_target_tokens.sum())
 
 
+SIDES = {
+    "mlx_lm": mlx_lm,
+    "snaketune": ours,
+    "torch": lambda work, seed: ours(work, seed, "torch"),
+    "torch_bfloat16": lambda work, seed: ours(work, seed, "torch", "bfloat16"),
+}
+
 if __name__ == "__main__":
     side, work, seed = sys.argv[1:4]
     prepare(Path(work))
-    print(json.dumps({"validation_loss": {"snaketune": ours, "mlx_lm": mlx_lm}[side](Path(work), int(seed))}))
+    print(json.dumps(SIDES[side](Path(work), int(seed))))

@@ -1,4 +1,4 @@
-"""Which engine a run uses: what the configuration names, or what suits the machine. Imports no engine.
+"""Which engine a run uses: what the configuration names, or what suits machine and base. Imports no engine.
 
 The rules choose once and put the name into the environment, from which each step takes it.
 """
@@ -6,23 +6,35 @@ The rules choose once and put the name into the environment, from which each ste
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
+from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import ModelConfig, RunConfig
 from snaketune.errors import ConfigError
-from snaketune.files import Record
+from snaketune.files import Record, read_json
 
+EngineName = Literal["mlx", "torch"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+"""The engines that train."""
+MEASURED_CPUS = ("x86_64", "AMD64")
+"""Machines on whose CPUs torch was measured to be faster (docs/benchmarks.md)."""
+SMALL_BASE = 20_000_000
+"""Bytes of weights; below, the two CPU seconds by which each of torch's steps starts later are not won back."""
+DEMO_BYTES = 3_000_000
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+MLX_QUANTIZED = re.compile(r"\dbit|[-_]q\d", re.IGNORECASE)
 NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*", "/dev/dxg")  # the last is that of WSL
 
 
 class EngineChoice(Record, frozen=True, kw_only=True):
     """The engine of a run, and why it is that one, as a sentence."""
 
-    name: Literal["mlx", "torch"]
+    name: EngineName
     reason: str
 
 
@@ -31,7 +43,8 @@ def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineCho
 
     Raises ConfigError for a base that the engine would have to quantize and cannot.
     """
-    choice = _auto(config.package.mlx) if config.engine == "auto" else _named(config.engine)
+    models = list(models)
+    choice = _auto(config, models) if config.engine == "auto" else _named(config.engine)
     if choice.name == "torch" and any(model.quantize for model in models):
         raise ConfigError(
             "the torch engine does not quantize a base",
@@ -55,13 +68,19 @@ def has_nvidia_card() -> bool:
 
 
 def _named(engine: str) -> EngineChoice:
-    return EngineChoice(name="torch" if engine == "torch" else "mlx", reason=f"engine: {engine} is set")
+    if engine not in ENGINES:
+        raise ConfigError(
+            f'there is no engine "{engine}"{did_you_mean(engine, ENGINES)}',
+            where="engine",
+            fix=f"Set engine to auto, {' or '.join(ENGINES)}",
+        )
+    return EngineChoice(name=cast(EngineName, engine), reason=f"engine: {engine} is set")
 
 
-def _auto(folders: Sequence[str]) -> EngineChoice:
+def _auto(config: RunConfig, models: Sequence[ModelConfig]) -> EngineChoice:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return EngineChoice(name="mlx", reason="MLX computes on Apple silicon's own GPU and memory")
-    if folders and has_nvidia_card():
+    if config.package.mlx:
         return EngineChoice(name="mlx", reason="package.mlx asks for folders that MLX alone makes")
     if has_nvidia_card():
         build = torch_build()
@@ -69,10 +88,65 @@ def _auto(folders: Sequence[str]) -> EngineChoice:
             found = "there is no torch" if build is None else f"torch {build} is built without CUDA"
             return EngineChoice(name="mlx", reason=f"there is an NVIDIA card, but {found}")
         return EngineChoice(name="torch", reason="there is an NVIDIA card, which torch computes on")
+    return _on_cpu(models)
+
+
+def _on_cpu(models: Sequence[ModelConfig]) -> EngineChoice:
+    """Torch, which the benchmark shows to be faster, unless something here is MLX's or too small for that to pay.
+
+    It goes by the configuration and by folders on this machine alone, so that the same run has the same engine before
+    and after its base is fetched.
+    """
+    if platform.machine() not in MEASURED_CPUS:
+        return EngineChoice(name="mlx", reason=f"there is no GPU, and torch was not measured on {platform.machine()}")
+    if torch_build() is None:
+        return EngineChoice(name="mlx", reason="there is no GPU and no torch")
+    for model in models:
+        if model.quantize or _is_of_mlx(model.base):
+            return EngineChoice(name="mlx", reason="there is no GPU, and MLX trains on a quantized base as it is")
+    if any(_has_experts(model.base) for model in models):
+        return EngineChoice(name="mlx", reason="there is no GPU, and torch does not train mixtures of experts")
+    sizes = [_weights_size(model.base) for model in models]
+    if all(size is not None and size < SMALL_BASE for size in sizes):
+        return EngineChoice(
+            name="mlx",
+            reason="there is no GPU, and with so small a base MLX's shorter start counts for more than speed",
+        )
     return EngineChoice(
-        name="mlx",
-        reason="there is no GPU, and MLX starts in less time; a training of hours is faster with engine: torch",
+        name="torch", reason="there is no GPU, and on this kind of CPU torch trains half as fast again as MLX"
     )
+
+
+def _is_of_mlx(base: str) -> bool:
+    """Whether a base is one that MLX has quantized; those of the hub are known by their names."""
+    described = _config_of(base)
+    if described is not None:
+        return "quantization" in described
+    return base.startswith("mlx-community/") and bool(MLX_QUANTIZED.search(base))
+
+
+def _has_experts(base: str) -> bool:
+    counts = ((_config_of(base) or {}).get(key) for key in EXPERT_COUNTS)
+    return any(isinstance(count, int) and count > 1 for count in counts)
+
+
+def _config_of(base: str) -> dict[str, object] | None:
+    """The config.json of a base in a folder on this machine; None for another base."""
+    path = Path(base).expanduser() / "config.json"
+    try:
+        described = read_json(path) if path.is_file() else None
+    except (OSError, ValueError):
+        return None  # the step that reads it says what is wrong
+    return described if isinstance(described, dict) else None
+
+
+def _weights_size(base: str) -> int | None:
+    """Bytes of a base's weights; None where they are not on this machine."""
+    if base == "demo":
+        return DEMO_BYTES
+    if _config_of(base) is None:
+        return None
+    return sum(path.stat().st_size for path in Path(base).expanduser().glob("*.safetensors"))
 
 
 def torch_build() -> str | None:

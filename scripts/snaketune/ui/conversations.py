@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from snaketune.config.experiments import expand
 from snaketune.config.sections import load
 from snaketune.errors import BusyError, ConfigError, EvaluationError
 from snaketune.files import read_json
@@ -180,7 +181,8 @@ class Conversations:
 
     async def _started(self, run: str) -> asyncio.subprocess.Process:
         """The worker, started if none is there, or if the run's engine is another one."""
-        engine = choose_engine(load(read_json(self.project.run_folder(run) / "config.json")), []).name
+        config = load(read_json(self.project.run_folder(run) / "config.json"))
+        engine = choose_engine(config, [one.model for one in expand(config).values()]).name
         if self.worker and self.worker.returncode is None and self._engine == engine:
             return self.worker
         self.end()
