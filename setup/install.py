@@ -62,13 +62,14 @@ def parts(dev: bool, engine: str) -> list[Part]:
         return f"{version}, {got} build" if got != "plain" else version, f"{version} {got}"
 
     def llama(line: ProgressLine) -> tuple[str, str]:
-        origin = llama_build.install_package(line)
+        kind = llama_build.wanted_kind(line)
+        origin = llama_build.install_package(line, kind)
         llama_build.unpack_converter(line)
-        return f"{llama_build.VERSION}, {origin}", llama_build.ARCHIVE_SHA256
+        return f"{llama_build.VERSION}, {origin}", llama_build.stamp(kind)
 
     found = [
         Part("virtual environment", python, (here,), lambda line: (_make_environment(line), here)),
-        Part("llama.cpp", VENDOR / "llama.cpp" / "VERSION", (llama_build.ARCHIVE_SHA256,), llama),
+        Part("llama.cpp", VENDOR / "llama.cpp" / "VERSION", (llama_build.stamp(llama_build.wanted_kind()),), llama),
         _locked("packages", "requirements.lock"),
         Part("logger plugin", python, (PLUGIN_PATH,), lambda _: (_link_plugin(), PLUGIN_PATH)),
         Part("torch", python, torch_stamps(version, kind), torch),

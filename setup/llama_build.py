@@ -2,7 +2,8 @@
 
 The package comes as source only. It is taken ready-made where one is to be had: from where pip is configured to look,
 or from the cache that an earlier set-up on this machine filled. Otherwise it is built, in a folder that stays until it
-is done, so that an interrupted build goes on; with ccache where that is installed.
+is done, so that an interrupted build goes on; with ccache where that is installed. Where there is an NVIDIA card and
+CUDA's compiler, it is built for the card.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
-from commands import ENVIRONMENT, VENDOR, CommandFailed, SetupError, pip
+from commands import ENVIRONMENT, VENDOR, CommandFailed, SetupError, pip, run
 from progress_line import ProgressLine
+from torch_build import nvidia_card
 
 VERSION = "0.3.36"
 PACKAGE = f"llama-cpp-python=={VERSION}"
@@ -24,26 +27,54 @@ ARCHIVE = f"llama_cpp_python-{VERSION}.tar.gz"
 ARCHIVE_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 CONVERTER = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/", "LICENSE")
 CMAKE_OPTIONS = "-DLLAVA_BUILD=OFF"
+CUDA_HOME = "/usr/local/cuda"  # where NVIDIA's packages put the toolkit, whose programs are on few paths
+CUDA_LIBRARY = "lib/python3.*/site-packages/llama_cpp/lib/libggml-cuda.so*"
 # llama.cpp's helpers for its own programs: two fifths of the build, and the Python package does not use them
 HELPERS_ON = 'set(LLAMA_BUILD_COMMON ON CACHE BOOL "Build llama.cpp common library" FORCE)'
 BUILD = VENDOR / "llama-build"  # the source and what is built of it so far
 
 
-def package_is_here() -> bool:
-    """Tell whether the environment has the pinned version."""
-    return any(ENVIRONMENT.glob(f"lib/python3.*/site-packages/llama_cpp_python-{VERSION}*.dist-info/RECORD"))
+def cuda_compiler() -> str | None:
+    """Return the path of CUDA's compiler, None where its toolkit is not installed."""
+    return shutil.which("nvcc") or shutil.which(f"{os.environ.get('CUDA_HOME', CUDA_HOME)}/bin/nvcc")
 
 
-def install_package(line: ProgressLine) -> str:
+def wanted_kind(line: ProgressLine | None = None) -> str:
+    """Return which build a machine is to have: `cuda` with an NVIDIA card and CUDA's toolkit, else `plain`."""
+    if sys.platform != "linux" or not nvidia_card():
+        return "plain"
+    if cuda_compiler():
+        return "cuda"
+    if line:
+        line.say(
+            "there is an NVIDIA card, but not CUDA's toolkit (nvcc), so GGUF files are answered on the CPU. To answer "
+            "them on the card, install the toolkit and run make setup again"
+        )
+    return "plain"
+
+
+def stamp(kind: str) -> str:
+    """Return what stands for a finished set-up of this kind."""
+    return ARCHIVE_SHA256 if kind == "plain" else f"{ARCHIVE_SHA256} {kind}"
+
+
+def package_is_here(kind: str) -> bool:
+    """Tell whether the environment has the pinned version, in this build."""
+    found = any(ENVIRONMENT.glob(f"lib/python3.*/site-packages/llama_cpp_python-{VERSION}*.dist-info/RECORD"))
+    return found and any(ENVIRONMENT.glob(CUDA_LIBRARY)) == (kind == "cuda")
+
+
+def install_package(line: ProgressLine, kind: str = "plain") -> str:
     """Install llama-cpp-python and return where it came from."""
-    if package_is_here():
+    if package_is_here(kind):
         return "already installed"
+    for_card = " for the NVIDIA card" if kind == "cuda" else ""
     origin = "a ready-made package"
-    wheel = _ready_made(line)
+    wheel = None if for_card else _ready_made(line)  # a ready-made one computes on the CPU
     if wheel is None:
-        cached = next(cache_folder().glob("*.whl"), None)
-        origin = "built by an earlier set-up" if cached else "built"
-        wheel = cached or _build(line)
+        cached = next(cache_folder(kind).glob("*.whl"), None)
+        origin = "built by an earlier set-up" if cached else f"built{for_card}"
+        wheel = cached or _build(line, kind)
     line.update("installing")
     pip("install", "--no-deps", "--force-reinstall", wheel, line=line)
     shutil.rmtree(BUILD / "wheel", ignore_errors=True)
@@ -87,7 +118,12 @@ def _ready_made(line: ProgressLine) -> Path | None:
     return next(folder.glob("*.whl"))
 
 
-def _build(line: ProgressLine) -> Path:
+def cmake_options(kind: str) -> str:
+    """Return what CMake is told; for a card it compiles for the one that is here."""
+    return f"{CMAKE_OPTIONS} -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native" if kind == "cuda" else CMAKE_OPTIONS
+
+
+def _build(line: ProgressLine, kind: str) -> Path:
     """Build the wheel from its source and put it into the cache; a build that was interrupted goes on."""
     if not compilers_are_here():
         raise SetupError(
@@ -97,10 +133,12 @@ def _build(line: ProgressLine) -> Path:
     source = _source(line)
     with_ccache = " with ccache" if shutil.which("ccache") else ""
     env = {
-        "CMAKE_ARGS": f"{os.environ.get('CMAKE_ARGS', '')} {CMAKE_OPTIONS}".strip(),
+        "CMAKE_ARGS": f"{os.environ.get('CMAKE_ARGS', '')} {cmake_options(kind)}".strip(),
         "CCACHE_BASEDIR": str(BUILD),  # so that another clone finds the same files in it
         "CCACHE_NOHASHDIR": "true",
     }
+    if kind == "cuda":
+        env["CUDACXX"] = cuda_compiler() or "nvcc"
     pip(
         *("wheel", "-v", "--no-deps", "--wheel-dir", BUILD / "wheel"),
         *("--config-settings", f"build-dir={BUILD / 'objects'}", source),
@@ -109,7 +147,7 @@ def _build(line: ProgressLine) -> Path:
         env=env,
     )
     built = next((BUILD / "wheel").glob("*.whl"))
-    cache = cache_folder()
+    cache = cache_folder(kind)
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f".{os.getpid()}.part"
     shutil.copyfile(built, part)
@@ -151,13 +189,20 @@ def _source(line: ProgressLine) -> Path:
     return folder
 
 
-def cache_folder() -> Path:
-    """Return where wheels are kept that were built from this source, in this way, for this processor."""
+def cache_folder(kind: str = "plain") -> Path:
+    """Return where wheels are kept that were built from this source, in this way, for this processor and card."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     named = ("CMAKE_ARGS", "CC", "CXX", "CFLAGS", "CXXFLAGS")
-    parts = [ARCHIVE_SHA256, CMAKE_OPTIONS, HELPERS_ON, platform.platform(), _processor()]
+    parts = [ARCHIVE_SHA256, cmake_options(kind), HELPERS_ON, platform.platform(), _processor()]
+    parts += [_cards()] if kind == "cuda" else []
     key = hashlib.sha256("\n".join([*parts, *(os.environ.get(name, "") for name in named)]).encode()).hexdigest()
     return home / "snaketune" / "llama-cpp-python" / key[:16]
+
+
+def _cards() -> str:
+    """Return the names of the cards and the version of CUDA's compiler, for which a build is made."""
+    cards = run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    return f"{cards} {run([cuda_compiler() or 'nvcc', '--version'])}"
 
 
 def _processor() -> str:

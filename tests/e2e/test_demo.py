@@ -105,6 +105,16 @@ def test_a_grid_of_two_by_three_trains_six_adapters_once_and_a_seventh_alone(dem
         assert f">{name}<" in html
 
 
+@pytest.mark.slow
+def test_the_torch_engine_learns_the_task_as_well(tmp_path: Path) -> None:
+    project = Project.copied(tmp_path / "torch")
+    project.replace("config.yaml", "\nengine: auto\n", "\nengine: torch\n")
+    done = project.snakemake(OMP_WAIT_POLICY="PASSIVE")
+    assert done.returncode == 0, done.stdout
+    for name in ("adapter", "gguf-q8_0"):
+        assert scores(project, name)["exact_match"] >= 0.90
+
+
 def test_nothing_of_the_training_path_imports_torch() -> None:
     code = (
         "from snaketune.runtime.step import block_torch; block_torch()\n"

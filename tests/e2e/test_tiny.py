@@ -18,6 +18,26 @@ def test_a_run_accounts_for_every_row_and_leaves_no_file_that_nobody_wanted(fini
     assert report["read"] == sum(report[part] for part in parts)
 
 
+def test_the_chain_ends_in_its_report_with_the_torch_engine(tmp_path: Path) -> None:
+    """By default so small a base is MLX's."""
+    project = tiny(tmp_path / "torch")
+    project.replace("tiny.yaml", "run: tiny\n", "run: tiny\nengine: torch\n")
+    project.replace("tiny.yaml", "evaluate: {", "evaluate: {models: [base, adapter, gguf], ")
+    done = project.snakemake(OMP_WAIT_POLICY="PASSIVE")
+    assert done.returncode == 0, done.stdout
+    folder = project.folder / "results/tiny"
+    assert json.loads((folder / "plan.json").read_text())["engine"] == {
+        "name": "torch",
+        "reason": "engine: torch is set",
+    }
+    assert json.loads((folder / "model/fidelity.json").read_text())["passed"]
+    before, after = (
+        json.loads((folder / f"evaluation/{name}/scores.json").read_text()) for name in ("base", "adapter")
+    )
+    assert after["metrics"]["perplexity"]["value"] < before["metrics"]["perplexity"]["value"]
+    assert (folder / "report/index.html").is_file()
+
+
 @pytest.mark.slow
 def test_a_run_in_another_place_gives_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     """As in test_crashes.py, where every test run sees it of a run that was killed four times."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import ModelConfig, RunConfig
@@ -74,7 +74,7 @@ def _named(engine: str) -> EngineChoice:
             where="engine",
             fix=f"Set engine to auto, {' or '.join(ENGINES)}",
         )
-    return EngineChoice(name=cast(EngineName, engine), reason=f"engine: {engine} is set")
+    return EngineChoice(name=engine, reason=f"engine: {engine} is set")
 
 
 def _auto(config: RunConfig, models: Sequence[ModelConfig]) -> EngineChoice:
@@ -110,7 +110,7 @@ def _on_cpu(models: Sequence[ModelConfig]) -> EngineChoice:
     if all(size is not None and size < SMALL_BASE for size in sizes):
         return EngineChoice(
             name="mlx",
-            reason="there is no GPU, and with so small a base MLX's shorter start counts for more than speed",
+            reason="there is no GPU, and for so small a base MLX's shorter start counts for more",
         )
     return EngineChoice(
         name="torch", reason="there is no GPU, and on this kind of CPU torch trains half as fast again as MLX"

@@ -30,8 +30,12 @@ print("kind:", torch_build.install(sys.argv[1], wanted, ProgressLine("torch")))
 LLAMA = """
 import sys; sys.path.insert(0, "setup")
 import llama_build; from progress_line import ProgressLine
-print("cache:", llama_build.cache_folder())
-print("origin:", llama_build.install_package(ProgressLine("llama.cpp")))
+line = ProgressLine("llama.cpp")
+kind = llama_build.wanted_kind(line)
+print("kind:", kind)
+print("cache:", llama_build.cache_folder(kind))
+print("options:", llama_build.cmake_options(kind))
+print("origin:", llama_build.install_package(line, kind))
 """
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has two builds of torch")
 
@@ -79,7 +83,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.indexes = folder / "indexes"
-        self.path = os.environ["PATH"]
+        self.path = "/usr/bin:/bin"  # without a toolkit that this machine has
         shutil.copytree(ROOT / "setup", folder / "setup")
         venv.EnvBuilder(with_pip=True, symlinks=True).create(folder / ".venv")
 
@@ -88,7 +92,9 @@ class Machine:
         for found in self.folder.glob(".venv/lib/python3.*/site-packages/*"):
             if found.name.startswith(("torch", "nvidia", "llama_cpp_python")):
                 shutil.rmtree(found)
-        self.path = os.environ["PATH"]
+        self.path = "/usr/bin:/bin"
+        shutil.rmtree(self.folder / "bin", ignore_errors=True)
+        shutil.rmtree(self.folder / "cache", ignore_errors=True)
 
     def offer(self, index: str, *builds: str) -> None:
         """Put builds of torch into an index; the CUDA build requires a package that weighs 3 MB."""
@@ -106,6 +112,12 @@ class Machine:
         program.chmod(0o755)
         self.path = f"{program.parent}{os.pathsep}{self.path}"
 
+    def install_cuda_toolkit(self) -> None:
+        """Put an `nvcc` on the path that says its version."""
+        program = self.folder / "bin" / "nvcc"
+        program.write_text('#!/bin/sh\necho "Cuda compilation tools, release 13.0"\n')
+        program.chmod(0o755)
+
     def set_up(self, engine: str = "", pytorch: bool = True) -> str:
         """Install torch as the set-up does, and return what was said."""
         return self.run(INSTALL, VERSION, engine, pytorch=pytorch)
@@ -122,7 +134,7 @@ class Machine:
             }
             env |= {"SNAKETUNE_PYTORCH_INDEX": f"{server.address}/pytorch" if pytorch else "http://127.0.0.1:9/"}
             env |= {"PATH": self.path, "no_proxy": "127.0.0.1"}
-            env |= {"XDG_CACHE_HOME": str(self.folder / "cache")}
+            env |= {"XDG_CACHE_HOME": str(self.folder / "cache"), "CUDA_HOME": str(self.folder / "no-cuda")}
             command = [sys.executable, "-c", code, *arguments]
             done = subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=300)
             self.asked = server.told[1:]
@@ -209,8 +221,36 @@ def test_llama_cpp_is_taken_ready_made_where_pip_is_configured_to_look(machine: 
 
 
 def test_llama_cpp_is_not_built_again_for_the_same_processor(machine: Machine) -> None:
-    cache = re.search(r"cache: (.+)", machine.run(LLAMA.replace("llama_build.install_package", "str")))
+    cache = re.search(r"cache: (.+)", machine.run(LLAMA.replace("llama_build.install_package(line, kind)", "None")))
     assert cache
     assert Path(cache[1]).is_relative_to(machine.folder / "cache")
     wheel(Path(cache[1]), "llama-cpp-python", llama_build.VERSION)
     assert "origin: built by an earlier set-up" in machine.run(LLAMA)
+
+
+def without_installing(machine: Machine) -> str:
+    return machine.run(LLAMA.replace("llama_build.install_package(line, kind)", "None"))
+
+
+def test_llama_cpp_is_built_for_a_card_where_cudas_toolkit_is_installed(machine: Machine) -> None:
+    wheel(machine.indexes / "configured" / "llama-cpp-python", "llama-cpp-python", llama_build.VERSION)
+    plain = without_installing(machine)
+    assert "kind: plain" in plain
+    assert "GGML_CUDA" not in plain
+    machine.plug_in_a_card()
+    machine.install_cuda_toolkit()
+    said = without_installing(machine)
+    assert "kind: cuda" in said
+    assert "-DGGML_CUDA=ON" in said
+    caches = [re.search(r"cache: (.+)", one)[1] for one in (plain, said)]  # type: ignore[index]
+    assert caches[0] != caches[1]
+    wheel(Path(caches[1]), "llama-cpp-python", llama_build.VERSION)  # as an earlier set-up on this machine built it
+    assert "origin: built by an earlier set-up" in machine.run(LLAMA)
+
+
+def test_card_without_cudas_toolkit_is_said_to_be_left_out_for_gguf_files(machine: Machine) -> None:
+    wheel(machine.indexes / "configured" / "llama-cpp-python", "llama-cpp-python", llama_build.VERSION)
+    machine.plug_in_a_card()
+    said = machine.run(LLAMA)
+    assert "not CUDA's toolkit (nvcc), so GGUF files are answered on the CPU" in said
+    assert "origin: a ready-made package" in said

@@ -5,6 +5,7 @@ Token ids go in, so no second tokenizer is involved.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,14 @@ class LlamaModel:
         self.llama.close()
 
 
+def gpu_layers() -> int:
+    """How many layers of a GGUF an NVIDIA card computes: all (-1) where llama.cpp is built for one, else none.
+
+    Where a result must be exact it is computed on the CPU, as the models that it is compared with are.
+    """
+    return -1 if sys.platform == "linux" and llama_cpp.llama_supports_gpu_offload() else 0
+
+
 def open_gguf(path: StrPath, options: LoadOptions) -> Llama:
     """Load a GGUF, quietly, with room for `options.context_length` tokens.
 
@@ -236,6 +245,8 @@ def open_gguf(path: StrPath, options: LoadOptions) -> Llama:
             n_batch=min(options.context_length, 512),
             n_threads=options.threads,
             n_threads_batch=options.threads,
+            n_gpu_layers=0 if options.exact else gpu_layers(),
+            op_offload=False if options.exact else None,
             lora_path=str(options.adapter) if options.adapter else None,
             logits_all=False,
             verbose=False,
