@@ -153,12 +153,15 @@ def ours(work: Path, updates: int, engine: str = "mlx", dtype: str = "float32") 
     from snaketune.config.sections import TrainConfig, section
     from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs
     from snaketune.engines import get_trainer
+    from snaketune.runtime import step
     from snaketune.tokens.chat_template import Rendered
     from snaketune.tokens.token_store import TokenStore, write_store
     from snaketune.train import trainer
     from snaketune.train.batches import EpochSampler, MicroBatching
     from snaketune.train.metrics_log import JsonlLog, StatusLine, TrainingCallback
 
+    if engine == "mlx":
+        step.block_torch()  # as its steps do: transformers would import torch, and its memory would count
     rows = workload.rows()
     meter = Meter()
     with tempfile.TemporaryDirectory() as scratch:

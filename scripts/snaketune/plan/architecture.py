@@ -130,7 +130,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
 
 def quantized_bits(bits: int, group_size: int | None = None, mode: str | None = None) -> float:
     """Return the bits of a quantized weight: 4.5 for 4-bit affine groups of 64, each with a 16-bit scale and bias."""
-    per_group = 32 if (mode or "affine") == "affine" else 8
+    per_group = 32 if (mode or "affine") in ("affine", "nf4") else 8
     return bits + per_group / (group_size or 64)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from snaketune.config.schema import did_you_mean
-from snaketune.config.sections import ModelConfig, RunConfig
+from snaketune.config.sections import ModelConfig, QuantizeConfig, RunConfig
 from snaketune.errors import ConfigError
 from snaketune.files import Record, read_json
 
@@ -45,13 +45,9 @@ def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineCho
     """
     models = list(models)
     choice = _auto(config, models) if config.engine == "auto" else _named(config.engine)
-    if choice.name == "torch" and any(model.quantize for model in models):
-        raise ConfigError(
-            "the torch engine does not quantize a base",
-            where="model.quantize",
-            why=f"{choice.reason}; the quantized formats of model.quantize are MLX's",
-            fix="Set engine: mlx, or leave model.quantize out",
-        )
+    for model in models:
+        if model.quantize:
+            _check_quantize(model.quantize, choice)
     if choice.name == "torch" and config.package.mlx:
         raise ConfigError(
             "the torch engine does not quantize for MLX",
@@ -60,6 +56,27 @@ def choose_engine(config: RunConfig, models: Iterable[ModelConfig]) -> EngineCho
             fix="Set engine: mlx, or leave package.mlx out",
         )
     return choice
+
+
+def _check_quantize(quantize: QuantizeConfig, choice: EngineChoice) -> None:
+    """Raise ConfigError for a format that the engine does not have, or that this machine cannot compute in."""
+    if quantize.mode == "nf4":
+        if choice.name != "torch" or not has_nvidia_card():
+            raise ConfigError(
+                "NF4 needs the torch engine on an NVIDIA card, which is not what this run has",
+                where="model.quantize.mode",
+                why=choice.reason,
+                fix="Set mode: affine with engine: mlx, or leave model.quantize out",
+            )
+        if quantize.bits != 4:
+            raise ConfigError(f"NF4 has 4 bits, not {quantize.bits}", where="model.quantize.bits", fix="Set bits: 4")
+    elif choice.name == "torch":
+        raise ConfigError(
+            f"the torch engine does not quantize a base to the format {quantize.mode}",
+            where="model.quantize",
+            why=f"{choice.reason}; that format is MLX's",
+            fix="Set engine: mlx, or mode: nf4 on an NVIDIA card, or leave model.quantize out",
+        )
 
 
 def has_nvidia_card() -> bool:

@@ -108,6 +108,18 @@ def test_engine_that_does_not_exist_is_refused_with_the_nearest_name():
 
 def test_base_to_be_quantized_is_refused_with_torch_before_anything_runs():
     model = {"base": "demo", "quantize": {"bits": 4}}
-    with pytest.raises(ConfigError, match="the torch engine does not quantize a base") as error:
+    with pytest.raises(ConfigError, match="the torch engine does not quantize a base to the format affine") as error:
         define_run(schema.complete(GIVEN | {"engine": "torch", "model": model}))
     assert error.value.where == "model.quantize"
+
+
+def test_nf4_is_taken_with_torch_on_a_card_and_refused_elsewhere(monkeypatch):
+    quantized = base("somebody/a-model", quantize={"bits": 4, "mode": "nf4"})
+    pretend(monkeypatch, card=True, torch="2.13.0")
+    assert choose_engine(config(), [quantized]).name == "torch"
+    with pytest.raises(ConfigError, match="NF4 has 4 bits, not 8"):
+        choose_engine(config(), [base("somebody/a-model", quantize={"bits": 8, "mode": "nf4"})])
+    for given in ({"engine": "mlx"}, {}):
+        pretend(monkeypatch, card=bool(given))
+        with pytest.raises(ConfigError, match="NF4 needs the torch engine on an NVIDIA card"):
+            choose_engine(config(**given), [quantized])

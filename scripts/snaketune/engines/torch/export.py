@@ -1,7 +1,7 @@
 """What the torch engine writes for other programs: the part `engines.interface.Exporter`.
 
 `fuse` reads base and adapter tensor by tensor from their files, so it needs no model and holds one shard in memory.
-A base that mlx-lm has quantized is dequantized and not quantized again: that would round small updates away.
+A quantized base is dequantized and not quantized again: that would round small updates away.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from snaketune.contracts.package import Rounding
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
+from snaketune.engines.torch import nf4
+from snaketune.engines.torch.nf4 import quantize_base as quantize_base
 from snaketune.engines.torch.weights import dequantized, group_size, read_adapter
 from snaketune.errors import ModelError, PackageError, TrainingError
 from snaketune.files import StrPath, in_shards, read_json, write_json
@@ -108,6 +110,7 @@ class _BaseWeights:
         """A weight as it is stored; a quantized one in the format of its scales."""
         layer = name.rpartition(".")[0]
         parts = [name, f"{layer}.scales", f"{layer}.biases"] if self._is_quantized(layer) else [name]
+        parts += [f"{name}.{part}" for part in nf4.PARTS] if self._is_nf4(name) else []
         tensors = {part: self._file_of[part].get_tensor(part) for part in parts}
         return dequantized(tensors, self.config)[name]
 
@@ -118,6 +121,8 @@ class _BaseWeights:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight; of a quantized one that of the numbers it stands for."""
         layer = name.rpartition(".")[0]
+        if self._is_nf4(name):
+            return nf4.shape_of(self._file_of[f"{name}.{nf4.STATE}"].get_tensor(f"{name}.{nf4.STATE}"))
         if not self._is_quantized(layer):
             return self._stored_shape(name)
         rows, groups = self._stored_shape(f"{layer}.scales")
@@ -136,9 +141,12 @@ class _BaseWeights:
     def _is_quantized(self, layer: str) -> bool:
         return f"{layer}.scales" in self._file_of
 
+    def _is_nf4(self, name: str) -> bool:
+        return f"{name}.{nf4.STATE}" in self._file_of
+
     def _belongs_to_quantized(self, name: str) -> bool:
         layer, _, part = name.rpartition(".")
-        return part in ("scales", "biases") and self._is_quantized(layer)
+        return name.endswith(nf4.PARTS) or (part in ("scales", "biases") and self._is_quantized(layer))
 
 
 class _Merger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from snaketune.engines.torch import attention, lora
+from snaketune.engines.torch import attention, lora, nf4
 from snaketune.engines.torch.device import best_device, load_dtype
 from snaketune.engines.torch.weights import dequantized, is_quantized, read_adapter, without_quantization
-from snaketune.errors import ModelError, TrainingError
+from snaketune.errors import ModelError, ResourceError, TrainingError
 from snaketune.files import StrPath, read_json
 from snaketune.model.wrapped import WRAPPER_PREFIX, is_wrapped, text_config
 
@@ -25,21 +26,42 @@ logging.disable_progress_bar()
 def load(folder: StrPath, *, dtype: str = "auto") -> PreTrainedModel:
     """Load a model in evaluation mode, without gradients.
 
-    dtype `auto` is float32 on a CPU and the model's own elsewhere. A base that mlx-lm has quantized is dequantized,
-    since PyTorch has no kernels for it; of a model of text and pictures the text part is loaded. Raises ModelError when
-    the folder cannot be loaded.
+    dtype `auto` is float32 on a CPU and the model's own elsewhere. A base in NF4 stays so on an NVIDIA card, unless
+    float32 or the stored format are asked for. Any other quantized base is dequantized, since PyTorch has no kernels
+    for it; of a model of text and pictures the text part is loaded. Raises ModelError when the folder cannot be loaded.
     """
     device = best_device()
     with _explaining(folder):
-        model = _read(Path(folder), load_dtype(dtype, device))
-        model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
+        if device.type == "cuda" and dtype not in ("float32", "stored") and nf4.is_nf4(_config(folder)):
+            model = _read_nf4(folder, device)
+        else:
+            model = _read(Path(folder), load_dtype(dtype, device))
+            model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
     attention.use_fastest(model)
     model.eval()
     return model.requires_grad_(False)
 
 
+def _config(folder: StrPath) -> dict[str, object]:
+    described: dict[str, object] = read_json(Path(folder) / "config.json")
+    return described
+
+
+def _read_nf4(folder: StrPath, device: torch.device) -> PreTrainedModel:
+    """A model in NF4 as bitsandbytes computes with it; its adapter and what is not quantized are 16 or 32 bits."""
+    if find_spec("bitsandbytes") is None:
+        raise ResourceError(
+            "bitsandbytes is not installed, which computes in NF4",
+            where="model.quantize",
+            fix="Run `.venv/bin/pip install bitsandbytes==0.50.2`, or leave model.quantize out",
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        folder, device_map={"": device}, local_files_only=True, use_safetensors=True
+    )
+
+
 def _read(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    config = read_json(folder / "config.json")
+    config = _config(folder)
     if not is_wrapped(config) and not is_quantized(config):
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     weights = {

@@ -1,6 +1,7 @@
 """Weights of bases and adapters as tensors, straight from their files: no model and no transformers is needed.
 
-Adapters are read in mlx-lm's format and in PEFT's. What mlx-lm has quantized in its affine mode is made floats again.
+Adapters are read in mlx-lm's format and in PEFT's. What mlx-lm has quantized in its affine mode, or this engine in NF4,
+is made floats again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from snaketune.contracts.train import AdapterConfig
+from snaketune.engines.torch import nf4
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.train import peft_format
@@ -31,8 +33,8 @@ def read_adapter(folder: StrPath) -> tuple[dict[str, torch.Tensor], AdapterConfi
 
 
 def is_quantized(config: Mapping[str, object]) -> bool:
-    """Whether a config.json is of a model that mlx-lm has quantized."""
-    return "quantization" in config
+    """Whether a config.json is of a model that mlx-lm has quantized, or of one in NF4."""
+    return "quantization" in config or nf4.is_nf4(config)
 
 
 def without_quantization(config: Mapping[str, object]) -> dict[str, object]:
@@ -42,6 +44,10 @@ def without_quantization(config: Mapping[str, object]) -> dict[str, object]:
 
 def dequantized(weights: dict[str, torch.Tensor], config: Mapping[str, object]) -> dict[str, torch.Tensor]:
     """All weights by name, packed ones as floats of their scales' format; raises ModelError for another mode."""
+    if nf4.is_nf4(config):
+        packed = [name for name in weights if f"{name}.{nf4.STATE}" in weights]
+        plain = {name: one for name, one in weights.items() if not name.endswith(nf4.PARTS)}
+        return plain | {name: nf4.unpack(weights, name) for name in packed}
     settings = cast(Mapping[str, object], config.get("quantization", {}))
     if settings.get("mode", "affine") != "affine":
         raise ModelError(
