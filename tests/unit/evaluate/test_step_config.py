@@ -40,6 +40,7 @@ def test_every_setting_belongs_to_a_step():
         *(set(step_config.PredictionConfig.__struct_fields__) - {"chat_template", "dtype", "seed"}),
         *metrics.MetricSettings.__struct_fields__,
         *(set(step_config.ComparisonConfig.__struct_fields__) - {"settings", "seed"}),
+        "experiments",
         "models",
         "on_missed_threshold",
     }

@@ -56,7 +56,7 @@ def findings(rows: int = 40, run: str = "jessy-v1", asked_by: int = 1) -> RunFin
         plan=None,
         pilot=None,
         training=TrainingFindings(experiments=[], left_out=0, setting_effects=[], selection=None, pilot=pilot),
-        model=ModelFindings(files=[], fused=None, modelfile=None, ollama=None, card=None, served=None),
+        model=ModelFindings(files=[], fused=None, modelfile=None, ollama=None, card=None, served=None, prompts=None),
         fidelity=None,
         evaluation=EvaluationFindings(
             variants=[],
