@@ -56,7 +56,7 @@ def findings(rows: int = 40, run: str = "jessy-v1", asked_by: int = 1) -> RunFin
         plan=None,
         pilot=None,
         training=TrainingFindings(experiments=[], left_out=0, setting_effects=[], selection=None, pilot=pilot),
-        model=ModelFindings(files=[], fused=None, modelfile=None, ollama=None, card=None, served=None, prompts=None),
+        model=ModelFindings(files=[], **dict.fromkeys(set(ModelFindings.__struct_fields__) - {"files"})),
         fidelity=None,
         evaluation=EvaluationFindings(
             variants=[],
