@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 11 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer test-trainers new run import chat verify unpack version ui docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers new run import chat verify unpack version ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -45,6 +45,9 @@ bench: setup-dev ## measure against others and write docs/benchmarks.md
 	@$(PYTHON) benchmarks/run.py
 
 trainer: setup ## build one trainer of the field: make trainer NAME=trl
+	@$(PYTHON) setup/trainer.py "$(NAME)"
+
+tool: setup ## build the environment of a tool beside the set-up: make tool NAME=lm-eval
 	@$(PYTHON) setup/trainer.py "$(NAME)"
 
 test-trainers: setup-dev ## train with every trainer that is built (make trainer NAME=...)

@@ -5,8 +5,8 @@
 #          prompts of one's own; evaluation/comparison.json; evaluation/thresholds.passed, where a missed threshold stops
 #          evaluation/experiments.json, where evaluate.experiments asks for a bake-off
 # steps    open_test_rows where they are sealed, generate_answers, score_answers, compare_scores, pass_thresholds;
-#          compare_experiments
-# reads    CHOSEN_ADAPTER, rules.train_adapter, rules.score_experiment (train.smk), rules.split_rows (data.smk),
+#          compare_experiments; on request export_lm_eval, run_lm_eval (target lm_eval)
+# reads    CHOSEN_ADAPTER, rules.train_adapter, rules.score_experiment (train.smk), rules.split_rows (data.smk), rules.fuse_adapter (package.smk),
 #          GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
 ZERO_LINES = [variant for variant in VARIANTS if variant in ("base", "prompted")]  # no training has changed them
@@ -139,6 +139,59 @@ rule compare_experiments:
         code=code("compare_experiments", "report"),
     script:
         scripts("compare_experiments")
+
+
+rule lm_eval:
+    """On request: score base and fused model with lm-evaluation-harness, where it is installed."""
+    input:
+        f"{RUN}/lm_eval/results.json",
+
+
+rule export_lm_eval:
+    """Export the test rows as a task of lm-evaluation-harness."""
+    input:
+        rows=rules.split_rows.output.test,
+        model=CHOSEN_BASE,
+        opened=ancient(f"{RUN}/evaluation/opened.json") if CONFIG["data"]["split"]["sealed"] else [],
+    output:
+        task=directory(f"{RUN}/lm_eval/task"),
+    log:
+        logs("export_lm_eval"),
+    conda:
+        "../envs/data.yaml"
+    params:
+        config=tracked(
+            model=pick(PILOT.model, "chat_template"),
+            evaluate=pick(CONFIG["evaluate"], "max_new_tokens"),
+        ),
+        code=code("export_lm_eval", "data"),
+    script:
+        scripts("export_lm_eval")
+
+
+rule run_lm_eval:
+    """Run the task and named ones on base and fused model, and compare them in pairs."""
+    input:
+        task=rules.export_lm_eval.output.task,
+        model=CHOSEN_BASE,
+        fused=rules.fuse_adapter.output.manifest,
+    output:
+        results=ensure(f"{RUN}/lm_eval/results.json", non_empty=True),
+    log:
+        logs("run_lm_eval"),
+    benchmark:
+        benchmarks("run_lm_eval")
+    conda:
+        "../envs/data.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        mem_mb=model_memory,
+        runtime=evaluation_time,
+    params:
+        config=tracked(evaluate=pick(CONFIG["evaluate"], "lm_eval_tasks")),
+        code=code("run_lm_eval", "data"),
+    script:
+        scripts("run_lm_eval")
 
 
 rule pass_thresholds:

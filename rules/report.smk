@@ -97,6 +97,7 @@ rule write_report:
         [this_run.gguf(kind) for kind in GGUF_TYPES],
         this_run.mlx_manifests,
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
+        sorted(map(str, Path(RUN, "lm_eval").glob("results.json"))),
     output:
         page=report(
             f"{RUN}/report/index.html",

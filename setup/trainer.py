@@ -21,6 +21,7 @@ from pathlib import Path
 from commands import ENVIRONMENT, ROOT, SetupError
 
 PINS = ROOT / "envs" / "trainers"
+TOOLS = ROOT / "envs" / "tools"
 ENVIRONMENTS = ROOT / ".trainers"
 STAMP = ".pins"
 PIN = re.compile(r"^([\w.-]+)(?:\[[\w,]+\])?==([\w.!+]+)", re.M)
@@ -31,7 +32,7 @@ NEEDS_CUDA = ("torchvision", "torchaudio")
 
 def main(name: str) -> None:
     """Build the environment of a trainer, unless it stands, and say so."""
-    known = sorted(path.stem for path in PINS.glob("*.txt"))
+    known = sorted(path.stem for folder in (PINS, TOOLS) for path in folder.glob("*.txt"))
     if name not in known:
         raise SetupError(f'there is no trainer "{name}". Choose one: make trainer NAME={" | ".join(known)}')
     folder = ENVIRONMENTS / name
@@ -45,12 +46,18 @@ def main(name: str) -> None:
 
 def digest(name: str) -> str:
     """The SHA-256 of a trainer's pins."""
-    return hashlib.sha256((PINS / f"{name}.txt").read_bytes()).hexdigest()
+    return hashlib.sha256(pins_of(name).read_bytes()).hexdigest()
+
+
+def pins_of(name: str) -> Path:
+    """The file with the pins of a trainer, or of a tool that is none."""
+    pins = PINS / f"{name}.txt"
+    return pins if pins.is_file() else TOOLS / f"{name}.txt"
 
 
 def build(name: str) -> str:
     """Build the environment of a trainer anew; returns what it took."""
-    pins, folder = PINS / f"{name}.txt", ENVIRONMENTS / name
+    pins, folder = pins_of(name), ENVIRONMENTS / name
     began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     shared = shared_packages(pins.read_text())

@@ -197,6 +197,7 @@ RERUNS: dict[str, Row] = {
     "package.ollama.num_ctx": ({"ollama": {"num_ctx": 512}}, MODELFILE),
     "evaluate.models": ({"models": ["base", "prompted", "adapter", "gguf", "fused"]}, {"generate_answers:fused"}),
     "evaluate.experiments": ({"experiments": True}, {"score_experiment:main:test"}),
+    "evaluate.lm_eval_tasks": ({"lm_eval_tasks": ["arc_easy"]}, set()),  # on request
     "evaluate.max_rows": ({"max_rows": 13}, ANSWERS),
     "evaluate.max_new_tokens": ({"max_new_tokens": 9}, ANSWERS),
     "evaluate.max_hours": ({"max_hours": 3}, ANSWERS),

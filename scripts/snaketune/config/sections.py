@@ -313,6 +313,7 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
 
     models: list[str]
     experiments: bool
+    lm_eval_tasks: list[str]
     max_rows: int
     max_new_tokens: int
     max_hours: float | None

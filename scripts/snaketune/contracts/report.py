@@ -7,6 +7,7 @@ from typing import Any, Literal
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, MetricComparison, Opening, Score, Selection, VariantScores
+from snaketune.contracts.lm_eval import HarnessResults
 from snaketune.contracts.package import (
     CalibrationResult,
     Fidelity,
@@ -343,7 +344,8 @@ class Measurements(Record, frozen=True, kw_only=True):
     """What the machine and the moment decided, which the page shows and report.json leaves out.
 
     decision: the pilot's, with its forecast of time; training: timing.json of each experiment; serving: of the serving
-    check; stages: seconds by stage; opening: of the test rows, where they were sealed when they were scored first.
+    check; stages: seconds by stage; opening: of the test rows, where they were sealed when they were scored
+    first; lm_eval: of outside yardsticks, on request.
     """
 
     decision: PilotDecision | None
@@ -351,6 +353,7 @@ class Measurements(Record, frozen=True, kw_only=True):
     serving: ServingTiming | None
     stages: dict[str, float]
     opening: Opening | None
+    lm_eval: HarnessResults | None
 
 
 class FormItem(Record, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "score_answers",
         "compare_scores",
         "compare_experiments",
+        "export_lm_eval",
+        "run_lm_eval",
         "pass_thresholds",
     ),
     "deploy": ("check_serving", "check_prompts", "pass_serving", "write_card", "register_ollama", "upload_model"),

@@ -18,6 +18,7 @@ from snaketune.config.schema import canonical
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, ModelManifest, Rejected, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
+from snaketune.contracts.lm_eval import HarnessResults
 from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServedPrompts, ServingCheck, ServingTiming
 from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.report import (
@@ -160,6 +161,7 @@ def measurements(folder: StrPath) -> Measurements:
         serving=run.optional_record("model/timing.json", ServingTiming),
         stages=stage_seconds(run.folder),
         opening=seal.opening_of(run.folder, run.folder / "data" / "test.jsonl"),
+        lm_eval=run.optional_record("lm_eval/results.json", HarnessResults),
     )
 
 

@@ -1,0 +1,165 @@
+"""The test rows as a task of lm-evaluation-harness, and what the harness says of base and fused model.
+
+It runs in an environment of its own, on model folders and never on a GGUF: its back ends for those give wrong numbers
+(docs/evaluation.md). Prompts are rendered here, so that the harness reads the ids that the training read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from snaketune import files
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
+from snaketune.errors import EvaluationError
+from snaketune.files import StrPath
+from snaketune.tokens.chat_template import Renderer
+from snaketune.trainers import environment
+
+NAME = "lm-eval"
+RESOURCES = ("drivers/run_lm_eval.py",)
+DRIVER = Path(__file__).with_name("drivers") / "run_lm_eval.py"
+MISSING = f"lm-eval is not installed here: `make tool NAME={NAME}` builds .trainers/{NAME}"
+TASK = """# The test rows of a run of snaketune; use: lm_eval --include_path . --tasks {name}
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {rows}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{reference}}}}"
+target_delimiter: ""
+generation_kwargs:
+  until: {until}
+  do_sample: false
+  max_gen_toks: {max_new_tokens}
+filter_list:
+  - name: none
+    filter:
+      - function: take_first
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+  - metric: chrf
+    higher_is_better: true
+metadata:
+  version: 1
+"""
+
+
+def export_task(rows: StrPath, base: StrPath, template: str | None, folder: StrPath, *, max_new_tokens: int) -> int:
+    """Write the task and its rows into `folder`; returns how many rows have a prompt and a reference."""
+    renderer = Renderer(Path(base), template)
+    target = Path(folder)
+    exported = []
+    for row in files.read_jsonl(rows):
+        turns = row.get("messages", [])
+        if not turns or turns[-1]["role"] != "assistant":
+            continue
+        prompt = renderer.prompt_text(turns[:-1], row.get("tools"))
+        exported.append({"id": row["id"], "prompt": prompt, "reference": turns[-1]["content"]})
+    if not exported:
+        raise EvaluationError(
+            "no test row has a prompt and an answer", where=str(rows), fix="lm-eval scores answers; leave it out"
+        )
+    with files.atomic_folder(target) as staged:
+        files.write_jsonl(staged / "test.jsonl", exported)
+        ends = sorted(renderer.tokenizer.convert_ids_to_tokens(list(renderer.stop_ids)))
+        text = TASK.format(
+            name=task_name(target),
+            rows=files.dumps(str((target / "test.jsonl").absolute())).strip(),
+            until=files.dumps(ends).strip().replace("\n", " "),
+            max_new_tokens=max_new_tokens,
+        )
+        files.write_text(staged / f"{task_name(target)}.yaml", text)
+    return len(exported)
+
+
+def task_name(folder: StrPath) -> str:
+    """The name of the task that `folder`, results/<run>/lm_eval/task, holds."""
+    return f"snaketune_{Path(folder).parent.parent.name.replace('-', '_').replace('.', '_')}"
+
+
+def run(task: StrPath, models: dict[str, StrPath], others: Sequence[str], results: StrPath) -> HarnessResults:
+    """Run our task and named ones on base and fused model, and write the paired comparison; models: their folders."""
+    python = environment.FOLDER / NAME / "bin" / "python"
+    if not python.exists():
+        found = HarnessResults(version=None, message=MISSING, comparisons=[])
+    else:
+        tasks = [task_name(task), *others]
+        outputs = {name: _evaluated(python, folder, tasks, task) for name, folder in models.items()}
+        comparisons = list(compared(outputs["base"], outputs["fused"]))
+        found = HarnessResults(
+            version=outputs["base"].version,
+            message=f"lm-eval {outputs['base'].version} on {', '.join(tasks)}",
+            comparisons=comparisons,
+        )
+    files.write_json(results, found)
+    return found
+
+
+def _evaluated(python: Path, model: StrPath, tasks: Sequence[str], include: StrPath) -> HarnessOutput:
+    with tempfile.TemporaryDirectory() as scratch:
+        job, output = Path(scratch, "job.json"), Path(scratch, "output.json")
+        settings = {
+            "model": str(Path(model).absolute()),
+            "tasks": list(tasks),
+            "include": str(Path(include).absolute()),
+        }
+        files.write_json(job, settings | {"device": "cpu", "output": str(output)})
+        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_CACHE": str(Path(scratch, "cache"))}
+        offline = {"HF_HUB_OFFLINE": "1"} if len(tasks) == 1 else {}
+        done = subprocess.run(
+            [str(python), str(DRIVER), str(job)],
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | quiet | offline,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        print(done.stdout, file=sys.stderr)
+        if done.returncode or not output.is_file():
+            last = (done.stdout.strip().splitlines() or ["it printed nothing"])[-1]
+            raise EvaluationError(f"lm-eval failed: {last}", where=str(model), fix="See the log of this step")
+        return files.read_json(output, HarnessOutput)
+
+
+def compared(base: HarnessOutput, fused: HarnessOutput) -> list[HarnessComparison]:
+    """Each metric of both, with the paired difference where documents have values."""
+    return [
+        _comparison(task, metric, value, fused.tasks[task][metric])
+        for task, metrics in sorted(base.tasks.items())
+        for metric, value in sorted(metrics.items())
+        if metric in fused.tasks.get(task, {})
+    ]
+
+
+def _comparison(task: str, metric: str, base: HarnessValue, fused: HarnessValue) -> HarnessComparison:
+    pairs = list(zip(base.each, fused.each, strict=False)) if len(base.each) == len(fused.each) else []
+    differences = [after - before for before, after in pairs]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
+    mean = statistics.fmean(differences) if differences else 0.0
+    p = None
+    if error is not None:
+        p = math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0)
+    return HarnessComparison(
+        task=task,
+        metric=metric,
+        base=base.value,
+        base_stderr=base.stderr,
+        fused=fused.value,
+        fused_stderr=fused.stderr,
+        documents=len(differences),
+        difference=fused.value - base.value,
+        difference_stderr=error,
+        p=p,
+    )

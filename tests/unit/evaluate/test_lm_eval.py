@@ -1,0 +1,92 @@
+"""The test rows as a task of lm-evaluation-harness, its paired comparison, and the harness itself where it is built."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import families
+import pytest
+import yaml
+from snaketune import files
+from snaketune.contracts.lm_eval import HarnessOutput, HarnessResults, HarnessValue
+from snaketune.errors import EvaluationError
+from snaketune.evaluate import lm_eval
+from snaketune.tokens.chat_template import Renderer
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def exported(folder: Path, rows: list[object]) -> Path:
+    families.build(folder / "base", "llama-bpe", dtype="float32")
+    files.write_jsonl(folder / "test.jsonl", rows)
+    task = folder / "results" / "my-run.2" / "lm_eval" / "task"
+    task.parent.mkdir(parents=True)
+    lm_eval.export_task(folder / "test.jsonl", folder / "base", None, task, max_new_tokens=8)
+    return task
+
+
+def test_the_task_holds_the_prompts_of_the_training_and_where_answers_end(tmp_path: Path) -> None:
+    rows = families.conversations()
+    task = exported(tmp_path, [*rows, {"id": "plain", "text": "no prompt"}])
+    renderer = Renderer(tmp_path / "base")
+    written = list(files.read_jsonl(task / "test.jsonl"))
+    assert [row["prompt"] for row in written] == [renderer.prompt_text(row["messages"][:-1]) for row in rows]
+    assert [row["reference"] for row in written] == [row["messages"][-1]["content"] for row in rows]
+    found = yaml.safe_load((task / "snaketune_my_run_2.yaml").read_text(encoding="utf-8"))
+    assert found["task"] == "snaketune_my_run_2"
+    assert found["dataset_kwargs"]["data_files"]["test"] == str(task / "test.jsonl")
+    assert renderer.tokenizer.convert_tokens_to_ids(found["generation_kwargs"]["until"]) == sorted(renderer.stop_ids)
+
+
+def test_rows_without_prompts_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="no test row has a prompt"):
+        exported(tmp_path, [{"id": "a", "text": "plain"}])
+
+
+def output(each: list[float]) -> HarnessOutput:
+    value = HarnessValue(value=sum(each) / len(each), stderr=0.1, each=each)
+    return HarnessOutput(version="1", tasks={"t": {"exact_match": value}})
+
+
+def test_the_comparison_is_of_pairs() -> None:
+    (found,) = lm_eval.compared(output([0, 0, 1, 0]), output([1, 1, 1, 0]))
+    assert (found.documents, found.difference) == (4, 0.5)
+    assert found.difference_stderr == pytest.approx(math.sqrt(1 / 3) / 2)
+    assert found.p == pytest.approx(math.erfc(0.5 / (math.sqrt(1 / 3) / 2) / math.sqrt(2)))
+
+
+def test_two_equal_models_do_not_differ() -> None:
+    (found,) = lm_eval.compared(output([0, 1, 1]), output([0, 1, 1]))
+    assert (found.difference, found.difference_stderr, found.p) == (0, 0, 1.0)
+
+
+def test_without_the_harness_the_results_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_eval.environment, "FOLDER", tmp_path / "absent")
+    found = lm_eval.run(tmp_path, {"base": "b", "fused": "f"}, [], tmp_path / "results.json")
+    assert found.version is None
+    assert "make tool NAME=lm-eval" in found.message
+    assert files.read_json(tmp_path / "results.json", HarnessResults) == found
+
+
+def test_the_pins_are_those_of_the_conda_file() -> None:
+    path = ROOT / "envs/tools/lm-eval.txt"
+    pins = [line for line in path.read_text().splitlines() if line[:1].isalpha()]
+    assert yaml.safe_load(path.with_suffix(".yaml").read_text())["dependencies"][-1]["pip"] == pins
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (lm_eval.environment.FOLDER / "lm-eval" / "bin" / "python").exists(),
+    reason="lm-eval is not built: make tool NAME=lm-eval",
+)
+def test_the_harness_scores_base_and_tuned_model_on_the_exported_rows(tmp_path: Path) -> None:
+    task = exported(tmp_path, families.conversations()[:6])
+    families.build(tmp_path / "other", "llama-bpe", dtype="float32", seed=3)
+    models = {"base": tmp_path / "base", "fused": tmp_path / "other"}
+    found = lm_eval.run(task, models, [], tmp_path / "results.json")
+    metrics = {one.metric: one for one in found.comparisons}
+    assert {"exact_match", "chrf"} <= metrics.keys()
+    assert metrics["exact_match"].documents == 6
+    assert metrics["exact_match"].base == 0
+    assert metrics["chrf"].base != metrics["chrf"].fused
