@@ -12,6 +12,7 @@ LONGEST_FIRST = (
     "e2e/test_machine_faults.py",
     "e2e/test_tiny.py",
     "workflow/test_sigterm.py",
+    "e2e/test_ui_pages.py",
     "e2e/test_pages.py",
     "workflow/test_bad_inputs_as_a_person.py",
     "workflow/test_hostile_input.py",
