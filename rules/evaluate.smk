@@ -35,7 +35,6 @@ rule open_test_rows:
     conda:
         "../envs/data.yaml"
     params:
-        folder=RUN,
         code=code("open_test_rows", "data"),
     script:
         scripts("open_test_rows")

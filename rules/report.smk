@@ -142,7 +142,6 @@ rule bundle_run:
     conda:
         "../envs/data.yaml"
     params:
-        folder=RUN,
         config=tracked(package=pick(CONFIG["package"], "bundle")),
         code=code("bundle_run", "data"),
     script:

@@ -1,6 +1,7 @@
 """Put a run into one archive (snaketune.bundle.handover)."""
 
 import json
+from pathlib import Path
 
 from snaketune.bundle import handover
 from snaketune.runtime import events, progress, step
@@ -8,7 +9,7 @@ from snaketune.runtime import events, progress, step
 with step.running(snakemake.log[0]):
     wanted = json.loads(snakemake.params.config)["package"]["bundle"]
     handover.make(
-        snakemake.params.folder,
+        Path(snakemake.output.bundle).parent,
         snakemake.output.bundle,
         inputs=list(snakemake.input.inputs) if "inputs" in wanted else None,
         products="products" in wanted,
