@@ -6,7 +6,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file
-from snaketune.engines.interface import LoadOptions
+from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.torch import export, language_model, nf4, train
 from snaketune.errors import ModelError
 
@@ -82,7 +82,7 @@ def test_adapter_on_a_base_in_nf4_trains_and_fuses_into_floats(folder, tmp_path)
     export.fuse(tmp_path / "packed", tmp_path / "adapter", tmp_path / "fused")
     fused = load_file(tmp_path / "fused" / "model.safetensors")
     assert fused.keys() == load_file(tmp_path / "model" / "model.safetensors").keys()
-    requests = [(row.ids, row.loss_mask) for row in tiny_models.rows(5, seed=3)]
+    requests = [LoglikelihoodRequest(row.ids, row.loss_mask) for row in tiny_models.rows(5, seed=3)]
     (tmp_path / "fused" / "config.json").write_bytes((tmp_path / "model" / "config.json").read_bytes())
     whole = language_model.load(tmp_path / "fused", LoadOptions(exact=True))
     parts = language_model.load(tmp_path / "packed", LoadOptions(adapter=tmp_path / "adapter", exact=True))
