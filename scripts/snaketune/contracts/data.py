@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, NotRequired, TypedDict
 
 from snaketune.files import Record
 
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
+_DECLARED = re.compile(rf"-(?:{'|'.join(SPLITS)})(?=#|$)")
+
+
+def content_id(identifier: str) -> str:
+    """The id of a record or prediction without the split that its source declares: the same content, the same id."""
+    return _DECLARED.sub("", identifier)
 
 
 class Message(TypedDict):

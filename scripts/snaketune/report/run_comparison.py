@@ -11,7 +11,7 @@ import msgspec
 
 from snaketune import files
 from snaketune.config import schema
-from snaketune.contracts.data import SPLITS
+from snaketune.contracts.data import SPLITS, content_id
 from snaketune.contracts.evaluate import PairComparison, Prediction
 from snaketune.contracts.report import (
     CommonScores,
@@ -93,11 +93,11 @@ def _summary(folder: Path, report: RunReport) -> RunSummary:
 
 
 def _predictions(summary: RunSummary) -> dict[str, Prediction]:
-    """The predictions of the variant to deploy, by id."""
+    """The predictions of the variant to deploy, by the id of their content: a later version may pin their split."""
     if not summary.tuned:
         return {}
     lines = RunFiles(summary.folder).optional_records(f"evaluation/{summary.tuned}/predictions.jsonl", Prediction)
-    return {one.id: one for one in lines}
+    return {content_id(one.id): one for one in lines}
 
 
 def differing_settings(configs: Mapping[str, JsonObject]) -> list[SettingDifference]:
@@ -185,7 +185,7 @@ def _splits_of_rows(folder: Path) -> dict[str, str]:
         path = folder / "data" / f"{split}.jsonl"
         if path.is_file():
             with open(path, "rb") as rows:
-                found |= {decode(row).id: split for row in rows}
+                found |= {content_id(decode(row).id): split for row in rows}
     return found
 
 

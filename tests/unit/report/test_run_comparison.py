@@ -66,6 +66,15 @@ def test_any_names_can_be_sorted(names: list[str]) -> None:
     assert sorted(by_name, key=run_comparison.natural_key) == by_name[::-1]
 
 
+def test_rows_whose_split_a_later_version_declares_are_common_rows(run_copies: RunCopies, tmp_path: Path) -> None:
+    older, newer = reported(run_copies.make(tmp_path / "v1")), reported(run_copies.make(tmp_path / "v2", seed=2))
+    for path in newer.glob("evaluation/*/predictions.jsonl"):
+        lines = list(files.read_jsonl(path))
+        files.write_jsonl(path, [line | {"id": f"{line['id']}-test"} for line in lines])
+    pair = run_comparison.collect([older, newer], seed=1).comparisons[0]
+    assert pair.rows == len(lines)
+
+
 def test_planted_gain_is_found_on_the_common_rows_and_put_in_words(three: list[Path], tmp_path: Path) -> None:
     found, html = write(three, tmp_path)
     newer = found.comparisons[0]
