@@ -1,7 +1,7 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU, THREADS; logs, benchmarks, scripts; tracked, untracked, code;
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU, THREADS; logs, benchmarks, scripts; permission; tracked, untracked, code;
 #          pick, pick_outputs, omit, one_of
 import os
 import re
@@ -102,6 +102,11 @@ def logs(name, folder=RUN):
 
 def benchmarks(name, folder=RUN):
     return f"{folder}/benchmarks/{name}.tsv"
+
+
+def permission(file):
+    """An input that makes nothing stale; a copy, since ancient() marks a rule's output itself, for all that read it."""
+    return ancient(str(file))
 
 
 def scripts(step):

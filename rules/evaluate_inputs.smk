@@ -9,8 +9,8 @@ GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
 
 def variant_inputs(wildcards):
     """What a variant is made of; `adapter` and `adapter_config` are the two files of the adapter's folder."""
-    inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": ancient(rules.pass_pilot.output.go)}
-    inputs["decision"] = ancient(rules.decide_pilot.output.decision)
+    inputs = {"rows": rules.split_rows.output.test, "model": CHOSEN_BASE, "go": permission(rules.pass_pilot.output.go)}
+    inputs["decision"] = permission(rules.decide_pilot.output.decision)
     if CONFIG["data"]["split"]["sealed"]:
         inputs["opened"] = ancient(f"{RUN}/evaluation/opened.json")
     if GENERAL_SET:

@@ -59,7 +59,7 @@ rule convert_gguf:
         adapter=CHOSEN_ADAPTER,
         adapter_config=CHOSEN_ADAPTER_CONFIG,
         manifest=rules.fuse_adapter.output.manifest,
-        fused=ancient(rules.fuse_adapter.output.fused),  # the manifest says what is in it; of a folder only the time is seen
+        fused=permission(rules.fuse_adapter.output.fused),  # the manifest says what is in it; of a folder only the time is seen
     output:
         gguf=ensure(this_run.gguf("f16") if "f16" in GGUF_TYPES else temp(this_run.gguf("f16")), non_empty=True),
     log:
@@ -112,7 +112,7 @@ rule quantize_mlx:
         adapter=CHOSEN_ADAPTER,
         adapter_config=CHOSEN_ADAPTER_CONFIG,
         manifest=rules.fuse_adapter.output.manifest,
-        fused=ancient(rules.fuse_adapter.output.fused),
+        fused=permission(rules.fuse_adapter.output.fused),
     output:
         folder=directory(this_run.mlx_folder("{mlx}")),
         manifest=ensure(this_run.mlx_folder("{mlx}") + ".json", non_empty=True),

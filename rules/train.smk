@@ -29,7 +29,7 @@ rule train_adapter:
         train=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["train"],
         valid=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["valid"],
         model=lambda wildcards: manifest(experiment_of(wildcards).model),
-        go=ancient(rules.pass_pilot.output.go),
+        go=permission(rules.pass_pilot.output.go),
     output:
         adapter=ensure(f"{RUN}/train/{{experiment}}/adapters.safetensors", non_empty=True),
         adapter_config=f"{RUN}/train/{{experiment}}/adapter_config.json",
@@ -71,7 +71,7 @@ rule score_experiment:
         adapter_config=rules.train_adapter.output.adapter_config,
         model=lambda wildcards: manifest(experiment_of(wildcards).model),
         rows=lambda wildcards: rules.split_rows.output["test" if wildcards.split == "test" else "valid"],
-        decision=ancient(rules.decide_pilot.output.decision),
+        decision=permission(rules.decide_pilot.output.decision),
     output:
         predictions=ensure(f"{RUN}/train/{{experiment}}/{{split}}/predictions.jsonl", non_empty=True),
         scores=ensure(f"{RUN}/train/{{experiment}}/{{split}}/scores.json", non_empty=True),

@@ -43,6 +43,7 @@ CONSUMERS: dict[str, set[str]] = {
     "compare_experiments": {"write_report"},
     "select_experiment": {"fuse_adapter", "export_adapter", "check_fidelity", "write_card", "write_report"}
     | {"generate_answers:adapter"},
+    "export_adapter": {"write_report"},
     "fuse_adapter": {"convert_gguf", "write_modelfile", "check_fidelity", "write_card", "record_run", "write_report"},
     "convert_gguf": {"quantize_gguf:q8_0", "check_fidelity"},
     "quantize_gguf:q8_0": {"write_modelfile", "check_fidelity", "record_run", "write_report"}
@@ -180,6 +181,7 @@ RERUNS: dict[str, Row] = {
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
     "package.mlx": ({"mlx": ["8bit-g32"]}, {"quantize_mlx:8bit-g32", *CARD}),
     "package.adapter": ({"adapter": False}, set()),
+    "package.bundle": ({"bundle": ["products"]}, set()),  # only on request
     "package.serve_check": ({"serve_check": True}, {"check_serving", "check_prompts"}),
     "package.min_gain_retained": ({"min_gain_retained": 0.8}, FIDELITY),
     "package.fidelity.rows": ({"fidelity": {"rows": 5}}, FIDELITY),

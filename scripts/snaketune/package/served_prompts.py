@@ -23,7 +23,7 @@ from urllib.parse import urlparse
 
 import msgspec
 
-from snaketune import engines, files
+from snaketune import files
 from snaketune.contracts.data import Message
 from snaketune.contracts.package import OllamaCheck, PromptDifference, ServedPrompts, ServerPrompts
 from snaketune.errors import PackageError
@@ -32,7 +32,7 @@ from snaketune.package.modelfile import probe_conversations
 from snaketune.package.serving import HOST, free_port
 from snaketune.tokens.chat_template import Renderer
 
-PROGRAMS = Path(engines.__file__).parent
+PROGRAMS = Path(files.__file__).with_name("engines")
 OLLAMA = "http://127.0.0.1:11434"
 MAX_EXAMPLES = 3
 POLL = 0.2  # seconds

@@ -40,7 +40,8 @@ def validated(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
 def divided(folder: Path, data: dict[str, Any], seed: int = 1) -> dict[str, dict[str, Any]]:
     """Run split_rows after validate_rows; returns the records by split and id."""
     files = {name: folder / f"{name}.jsonl" for name in SPLITS}
-    config = msgspec.convert({"split": data["split"], "seed": seed}, splits.SplitRowsConfig)
+    shares = {key: value for key, value in data["split"].items() if key != "sealed"}
+    config = msgspec.convert({"split": shares, "seed": seed}, splits.SplitRowsConfig)
     splits.run(config, folder / "records.jsonl", files, folder / "split.json")
     return {name: {row["id"]: row for row in read_jsonl(file)} for name, file in files.items()}
 

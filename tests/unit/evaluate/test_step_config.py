@@ -41,6 +41,7 @@ def test_every_setting_belongs_to_a_step():
         *metrics.MetricSettings.__struct_fields__,
         *(set(step_config.ComparisonConfig.__struct_fields__) - {"settings", "seed"}),
         "experiments",
+        "lm_eval_tasks",
         "models",
         "on_missed_threshold",
     }
