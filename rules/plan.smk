@@ -37,13 +37,14 @@ rule forecast_run:
                 }
                 for one in this_run.experiments.values()
             ],
-            engine=this_run.engine,
+            engine=this_run.engine.name,
             **pick(CONFIG["data"], "max_length", "max_lost"),
             seed=CONFIG["seed"],
         ),
         untracked=untracked(
             train={one.name: untracked_train(one) for one in this_run.experiments.values()},
             **pick(CONFIG["package"], "gguf", "mlx", "adapter"),
+            engine=this_run.engine,  # with the reason, which is told and changes nothing
         ),
         code=code("forecast_run", ENGINE),
     script:
