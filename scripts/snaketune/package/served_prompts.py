@@ -11,7 +11,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from snaketune.contracts.package import OllamaCheck, PromptDifference, ServedPro
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.package.modelfile import probe_conversations
-from snaketune.package.serving import HOST, free_port
+from snaketune.package.serving import HOST, free_port, server_process
 from snaketune.tokens.chat_template import Renderer
 
 PROGRAMS = Path(files.__file__).with_name("engines")
@@ -242,24 +241,15 @@ def ollama(address: str, name: str, prompt: Prompt, timeout: float) -> Fed:
 @contextlib.contextmanager
 def serving_process(command: list[str], port: int, ready: str, timeout: float) -> Iterator[None]:
     """Run a server until the end of the block; PackageError where it does not answer at `ready` within the timeout."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            until = time.monotonic() + timeout
-            while not _answers(port, ready):
-                if process.poll() is not None or time.monotonic() > until:
-                    output.seek(0)
-                    last = output.read().decode("utf-8", errors="replace").splitlines()[-3:]
-                    raise PackageError(f"{Path(command[1]).name} did not come up: {' / '.join(last)}")
-                time.sleep(POLL)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with server_process(command) as (process, output):
+        until = time.monotonic() + timeout
+        while not _answers(port, ready):
+            if process.poll() is not None or time.monotonic() > until:
+                output.seek(0)
+                last = output.read().decode("utf-8", errors="replace").splitlines()[-3:]
+                raise PackageError(f"{Path(command[1]).name} did not come up: {' / '.join(last)}")
+            time.sleep(POLL)
+        yield
 
 
 def _answers(port: int, path: str) -> bool:

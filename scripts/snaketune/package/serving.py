@@ -169,12 +169,19 @@ def running(
         raise ResourceError(f"port {chosen} is in use", where=HOST, fix="End what listens there, or name no port")
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--host", HOST, "--port", str(chosen)]
     command += ["--n_ctx", str(context), "--interrupt_requests", "false"]
+    start = time.monotonic()
+    with server_process(command) as (process, output):
+        _wait(process, chosen, start + timeout, output, gguf)
+        yield chosen, time.monotonic() - start, process
+
+
+@contextlib.contextmanager
+def server_process(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Start a server, and end it after the block; yields it and the temporary file that has its output."""
     with tempfile.TemporaryFile() as output:
-        start = time.monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            _wait(process, chosen, start + timeout, output, gguf)
-            yield chosen, time.monotonic() - start, process
+            yield process, output
         finally:
             process.terminate()
             try:
