@@ -154,6 +154,10 @@ class Scores(VariantScores, frozen=True, kw_only=True):
 
     custom_values: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
 
+    def without_custom_values(self) -> VariantScores:
+        """What is kept of them in comparisons and reports."""
+        return VariantScores(**{name: getattr(self, name) for name in VariantScores.__struct_fields__})
+
 
 class MetricComparison(Record, frozen=True, kw_only=True):
     """One metric of two variants on the same rows.

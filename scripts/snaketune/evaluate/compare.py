@@ -23,7 +23,6 @@ from snaketune.contracts.evaluate import (
     PairComparison,
     Prediction,
     Scores,
-    VariantScores,
 )
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
@@ -250,7 +249,7 @@ def run(
         name: attach_custom_values(found, scores_of[name].custom_values)
         for name, found in _read_by_variant(predictions).items()
     }
-    variants = {name: _without_custom_values(found) for name, found in scores_of.items()}
+    variants = {name: found.without_custom_values() for name, found in scores_of.items()}
     pairs = [pair_predictions(by_variant, *names) for names in comparison_pairs(list(by_variant))]
     tested = compare_pairs(pairs, metrics, seed)
     limit = config.forgetting.limit
@@ -309,10 +308,6 @@ def write_table(path: StrPath, comparison: Comparison) -> None:
     )
     with replacing(path) as temporary:
         pandas.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _without_custom_values(scores: Scores) -> VariantScores:
-    return VariantScores(**{name: getattr(scores, name) for name in VariantScores.__struct_fields__})
 
 
 def _read_by_variant(paths: Sequence[StrPath]) -> dict[str, list[Prediction]]:

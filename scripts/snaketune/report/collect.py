@@ -305,7 +305,7 @@ def _ollama_command(modelfile: Path) -> str | None:
 def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
     names = sorted((path.parent.name for path in run.glob("evaluation/*/scores.json")), key=variant_order)
     read = {name: run.record(f"evaluation/{name}/scores.json", Scores) for name in names}
-    scores = {name: _without_custom_values(found) for name, found in read.items() if found}
+    scores = {name: found.without_custom_values() for name, found in read.items() if found}
     predictions = {name: run.records(f"evaluation/{name}/predictions.jsonl", Prediction) for name in scores}
     tuned = conclusion.deployed_variant(list(scores), config)
     base = "base" if "base" in scores else None
@@ -324,11 +324,6 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
 
 def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[Prediction]]:
     return {name: run.optional_records(f"evaluation/{name}/prompts.jsonl", Prediction) for name in scores}
-
-
-def _without_custom_values(scores: Scores) -> VariantScores:
-    fields = {name: getattr(scores, name) for name in VariantScores.__struct_fields__}
-    return VariantScores(**fields)
 
 
 def _exact_answers(predictions: Sequence[Prediction]) -> tuple[int, int]:
