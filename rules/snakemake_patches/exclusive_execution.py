@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune import files
 from snaketune.errors import UserError
@@ -39,6 +40,7 @@ def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> Non
                     return execute(executor_plugin=executor_plugin, **options)
                 except WorkflowError:
                     if INTERRUPTED.is_set():
+                        _tell_logger("stopped")
                         raise SystemExit(128 + signal.SIGINT) from None
                     raise
                 finally:
@@ -47,7 +49,12 @@ def apply(workflow: Any, results: Path, run: str, journal: OutputJournal) -> Non
             print(f"snaketune: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:  # once jobs run, Snakemake takes it itself
-            print("\nsnaketune: stopped before any step ran", file=sys.stderr)
+            _tell_logger("stopped before any step ran")
             raise SystemExit(128 + signal.SIGINT) from None
 
     workflow.execute = execute_exclusively
+
+
+def _tell_logger(text: str) -> None:
+    """Say that a person stopped the run, to the plugin as a fact: where no job ran, no job's end tells it."""
+    logger.error(f"snaketune: {text}", extra={"snaketune_stopped": True})

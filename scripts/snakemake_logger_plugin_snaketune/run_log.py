@@ -66,6 +66,8 @@ class RunLog:
         }
         if hasattr(record, "snaketune_run"):
             self._announced(record)
+        elif hasattr(record, "snaketune_stopped"):
+            self._stopped(record)
         elif found in handlers:
             handlers[found](record)
         elif found is None:
@@ -75,6 +77,12 @@ class RunLog:
         """Take what rules/common.smk says about the run."""
         self.file = EventFile(Path(record.snaketune_run) / "events.jsonl")  # type: ignore[attr-defined]
         self.heading = record.getMessage()
+
+    def _stopped(self, record: logging.LogRecord) -> None:
+        """Take what rules/snakemake_patches say of a Ctrl-C; a step that it ended has shown so itself."""
+        self.was_stopped = True
+        if not self.jobs:
+            self.say(record.getMessage())
 
     def _workflow_started(self, _record: logging.LogRecord) -> None:
         self.executes = not self.dry_run

@@ -225,12 +225,14 @@ def test_a_killed_server_leaves_the_run_alive_or_stopped_as_was_chosen(
     run = f"ending-{ending}-{os.getpid()}"
     project = Project.copied(tmp_path / "project")
     shutil.copytree(run_copies.finished.folder / "tiny-base", project.folder / "tiny-base")
-    rows = [{"prompt": f"is {n} a number of {n * 7}?", "response": f"it is {n}"} for n in range(60_000)]
+    rows = [{"prompt": f"is {n} a number of {n * 7}?", "response": f"it is {n}"} for n in range(60)]
     write_jsonl(project.folder / "rows.jsonl", rows)
-    text = run_copies.finished.folder.joinpath("tiny.yaml").read_text().replace("run: tiny", f"run: {run}")
+    text = run_copies.finished.folder.joinpath("tiny.yaml").read_text()
     project.write(f"{run}.yaml", text)
+    project.replace(f"{run}.yaml", "run: tiny", f"run: {run}")
+    project.replace(f"{run}.yaml", "max_steps: 12", "max_steps: 1000000")  # no machine ends it before the test does
     with serving(project.folder) as server:
-        server.post("/api/start", {"configuration": f"{run}.yaml", "stage": "data", "ending": ending})
+        server.post("/api/start", {"configuration": f"{run}.yaml", "stage": "train", "ending": ending})
         until(lambda: server.state(run)["state"] == "running", 120)
         (process,) = until(lambda: _snakemake(run), 60)[:1]
         with pytest.raises(urllib.error.HTTPError, match="409"):  # one run at a time
