@@ -57,11 +57,10 @@ def exit_on_user_error(function, *arguments):
 
 
 def rows_from(run):
-    """The first data files of a run, in words."""
+    """The data files of a run in words; of more than three, the first two."""
     files = run.sources or [source.hub for source in run.config.data.sources if source.hub]
-    if len(files) <= 2:
-        return " and ".join(files)
-    return ", ".join(files[:2]) + f" and {len(files) - 2} more file{'s' if len(files) > 3 else ''}"
+    named = files if len(files) <= 3 else [*files[:2], f"{len(files) - 2} more files"]
+    return " and ".join([*filter(None, [", ".join(named[:-1])]), *named[-1:]])
 
 
 CONFIG = exit_on_user_error(load_config, config, workflow.overwrite_configfiles)
@@ -84,7 +83,7 @@ os.environ[ENGINE_VARIABLE] = ENGINE
 # the steps write what happens there, and the display of snakemake_logger_plugin_snaketune follows it
 os.environ[events.EVENTS_VARIABLE] = str(Path(RUN, "events.jsonl").absolute())
 logger.info(
-    f"snaketune: run {this_run.name} of {snakemake_patches.config_name(workflow)}, rows from {rows_from(this_run)}; "
+    f'snaketune: run "{this_run.name}" of {snakemake_patches.config_name(workflow)}, rows from {rows_from(this_run)}; '
     f"results in {RUN}",
     extra={"snaketune_run": RUN},
 )

@@ -13,4 +13,4 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
         msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest
     )
     size = sum(file.bytes for file in manifest.files.values())
-    events.report_result(f"{manifest.base}, {progress.format_bytes(size)}")
+    events.report_result(f"base model {manifest.base}, {progress.format_bytes(size)}")

@@ -6,5 +6,5 @@ from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
     passed = serving.require_passed(snakemake.input.served) + served_prompts.require_same(snakemake.input.prompts)
-    events.report_result(f"llama.cpp's server: {passed.splitlines()[0]}")
+    events.report_result(f"tried in llama.cpp's server: {passed.splitlines()[0]}")
     files.write_text(snakemake.output.passed, passed)

@@ -6,5 +6,5 @@ from snaketune.runtime import events, progress, step
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     quantize.quantize(snakemake.input.gguf, snakemake.output.gguf, snakemake.wildcards.type, threads=snakemake.threads)
     events.report_result(
-        f"{snakemake.wildcards.type}, {progress.format_bytes(progress.size_of(snakemake.output.gguf))}"
+        f"gguf-{snakemake.wildcards.type} {progress.format_bytes(progress.size_of(snakemake.output.gguf))}"
     )

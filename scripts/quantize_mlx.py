@@ -24,5 +24,5 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     made = mlx_folder.quantize_mlx(
         inputs.manifest, inputs.model, inputs.adapter, snakemake.output.manifest, name=kind, rows=rows
     )
-    outcome = ", calibrated" if made.calibration and made.calibration.kept else ""
-    events.report_result(f"{kind}{outcome}, {progress.format_bytes(made.bytes)}")
+    outcome = " (calibrated)" if made.calibration and made.calibration.kept else ""
+    events.report_result(f"mlx-{kind} {progress.format_bytes(made.bytes)}{outcome}")

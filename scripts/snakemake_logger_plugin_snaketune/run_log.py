@@ -19,6 +19,7 @@ from snaketune.display.lines import wrapped
 from snaketune.errors import typed_command
 from snaketune.report.outcome import outcome_lines, stage_lines
 from snaketune.runtime.events import Event, EventFile, State
+from snaketune.runtime.progress import format_time
 
 SCRIPT = re.compile(r"/scripts/tmp\w+\.(\w+)\.py\b")  # where Snakemake puts a step's script before it runs it
 SIGNAL = re.compile(r"<Signals\.(\w+): \d+>")  # as subprocess.CalledProcessError names one
@@ -43,6 +44,7 @@ class RunLog:
     def __init__(self, stream: TextIO, *, draws: bool, dry_run: bool) -> None:
         self.stream, self.draws, self.dry_run = stream, draws, dry_run
         self.file: EventFile | None = None
+        self.began = 0.0  # on the monotonic clock
         self.follower: Follower | None = None
         self.heading = ""
         self.command = typed_command(sys.argv[1:])
@@ -95,6 +97,7 @@ class RunLog:
         self.planned = set(record.stats)  # type: ignore[attr-defined]
         steps = {step: count for step, count in record.stats.items() if step in STAGE_OF}  # type: ignore[attr-defined]
         self.file.set_aside_if_large()
+        self.began = time.monotonic()
         self._add("started", steps=steps, pid=os.getpid())
         if self.draws:
             self.say(self.heading)
@@ -208,6 +211,8 @@ class RunLog:
             self.say("Nothing to be done: everything is up to date.")
         if self.has_failed or self.was_stopped:
             lines.append(f"To go on: {self.command}")
+        elif began:
+            self.say(f"done in {format_time(time.monotonic() - self.began)}")
         for line in lines:
             self.say(line)
         if began or not self.draws:

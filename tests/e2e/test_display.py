@@ -72,7 +72,7 @@ def test_demo_on_a_terminal_takes_at_most_thirty_lines_and_ends_in_what_stands(t
         "",
         *shown,
         "",
-        "While it trained, it looked like this:",
+        "The same run, seen halfway through its training:",
         "",
         *training[len(training) // 2],
         "",
@@ -81,7 +81,7 @@ def test_demo_on_a_terminal_takes_at_most_thirty_lines_and_ends_in_what_stands(t
         CAPTURE.write_text("\n".join(whole), encoding="utf-8")
         browser.take_picture(project.folder / "results/demo/report/index.html", PICTURE, width=1180, height=1330)
     recorded = CAPTURE.read_text(encoding="utf-8").split("\n")
-    end = recorded.index("While it trained, it looked like this:") - 1
+    end = recorded.index("The same run, seen halfway through its training:") - 1
     assert words("\n".join(recorded[2:end])) == words("\n".join(shown))
 
 

@@ -111,7 +111,7 @@ def test_the_command_takes_the_configuration_first(command: Path, project: Proje
     done = run(command, project, "--configfile", "tiny.yaml", "data", "-n")
     assert done.returncode == 0, done.stdout
     first, second, *_ = done.stdout.splitlines()  # and no word about a profile
-    assert first == "snaketune: run tiny of tiny.yaml, rows from rows.jsonl; results in results/tiny"
+    assert first == 'snaketune: run "tiny" of tiny.yaml, rows from rows.jsonl; results in results/tiny'
     assert second == "tiny (tiny.yaml): 4 of 4 jobs would run"
 
 

@@ -281,7 +281,7 @@ def summary_sentence(comparison: Comparison, metrics: Mapping[str, Metric]) -> s
     name = by_priority(pair.metrics, metrics)[0]
     metric, result = metrics[name], pair.metrics[name]
     values = [f"{100 * v:.1f} %" if metric.unit == "share" else f"{v:.4g}" for v in (result.value, result.baseline)]
-    return f"{pair.variant}: {metric.label} {values[0]}, base {values[1]}; {result.outcome}"
+    return f"{pair.variant}: {metric.in_sentence} {values[0]}, the base {values[1]}: {result.outcome}"
 
 
 def comparison_pairs(variants: Sequence[str]) -> list[tuple[str, str]]:

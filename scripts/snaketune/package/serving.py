@@ -87,7 +87,7 @@ def check(gguf: StrPath, requests: Sequence[ReplayRequest], settings: ReplaySett
     record = ServingCheck(
         file=Path(gguf).name,
         passed=True,
-        message=f"it served {2 * len(requests)} answers",
+        message=f"it answered all {2 * len(requests)} requests",
         prompts=len(requests),
         same_sequential=_num_same(sequential, requests),
         same_concurrent=_num_same(concurrent, requests),

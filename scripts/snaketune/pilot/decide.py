@@ -85,7 +85,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
     print(criteria.table(results), file=sys.stderr)
     note = criteria.experiment_note(result.piloted)
     met = f"{len(results) - len(failed)} of {len(results)} criteria met"
-    report_result(f"{result.decision}{note}: {met}; the full run would take {format_time(3600 * forecast.hours)}")
+    report_result(f"{result.decision}{note}: {met}; the whole run takes about {format_time(3600 * forecast.hours)}")
     return result
 
 

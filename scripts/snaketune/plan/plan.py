@@ -76,8 +76,8 @@ def summary_sentence(plan: Plan) -> str:
     steps = sum(planned.steps for planned in plan.experiments.values())
     of = f" in {len(plan.experiments)} experiments" if len(plan.experiments) > 1 else ""
     return (
-        f"fits: {format_bytes(largest.memory.total)} of {format_bytes(largest.usable_memory)} of memory, "
-        f"{format_bytes(plan.disk.total)} of disk; {steps:,} steps{of}"
+        f"fits: {format_bytes(largest.memory.total)} of {format_bytes(largest.usable_memory)} of memory and "
+        f"{format_bytes(plan.disk.total)} of disk; {steps:,} training steps{of}"
     )
 
 

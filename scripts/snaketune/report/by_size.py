@@ -12,6 +12,7 @@ from snaketune.contracts.report import ProductFile, RunFindings
 from snaketune.report.formatting import format_size
 
 SAME = 0.005  # of the gain: what two products may differ by and still be as good
+ALL = 0.9995  # of the gain: what rounds to all of it
 
 
 class SizedProduct(msgspec.Struct, kw_only=True, frozen=True):
@@ -80,7 +81,12 @@ def recommendation(found: RunFindings, titles: Mapping[str, str]) -> str | None:
         return None
     product, gguf = pair
     return (
-        f"On a Mac with MLX, {titles.get(product.variant, product.variant)} is better for its size: "
-        f"{product.kept:.1%} of what tuning gained in {format_size(product.bytes)}; "
-        f"{titles.get(gguf.variant, gguf.variant)} keeps {gguf.kept:.1%} in {format_size(gguf.bytes)}."
+        f"On a Mac, {titles.get(product.variant, product.variant)} ({format_size(product.bytes)}) is better for its "
+        f"size: it keeps {_kept(product)} what tuning gained in the likelihood of the answers, "
+        f"{titles.get(gguf.variant, gguf.variant)} ({format_size(gguf.bytes)}) keeps {_kept(gguf)} it."
     )
+
+
+def _kept(product: SizedProduct) -> str:
+    """`99.2 % of`; a rounding can also gain a little, and then all is kept."""
+    return "all of" if product.kept >= ALL else f"{100 * product.kept:.1f} % of"

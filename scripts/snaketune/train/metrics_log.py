@@ -102,8 +102,8 @@ def summary_sentence(summary: TrainingSummary) -> str:
     losses = [summary.base_validation_loss, summary.best_validation_loss]
     before, best = (f"{loss:.3f}" if loss is not None else "not finite" for loss in losses)
     planned = "" if summary.steps == summary.planned_steps else f" of {summary.planned_steps:,}"
-    at = "the base, no step was better" if summary.best_step == 0 else f"step {summary.best_step:,}"
-    return f"{summary.steps:,}{planned} steps: validation loss {before} to {best}, best at {at}"
+    at = f"at step {summary.best_step:,}, which is kept" if summary.best_step else "at best: no step beat the base"
+    return f"{summary.steps:,}{planned} steps: validation loss {before} before, {best} {at}"
 
 
 def read_metrics(path: StrPath) -> list[StepMetrics | ValidationMetrics]:

@@ -46,7 +46,7 @@ def test_server_gives_the_evaluations_answers_in_sequence_and_eight_at_once(chai
     serving.check(chain.gguf("q8_0"), requests, SETTINGS, tmp_path / "served.json")
     served = files.read_json(tmp_path / "served.json", ServingCheck)
     timing = files.read_json(tmp_path / "timing.json", ServingTiming)
-    assert serving.require_passed(tmp_path / "served.json") == "it served 20 answers\n"
+    assert serving.require_passed(tmp_path / "served.json") == "it answered all 20 requests\n"
     assert served.prompts == 10
     assert served.same_sequential >= 9
     assert served.same_concurrent >= 9
