@@ -82,16 +82,16 @@ encode = msgspec.json.Encoder(order="sorted").encode
 class RowKeys(NamedTuple):
     """What a row is compared by.
 
-    key: hash of all that is trained on, KEY_BYTES long, equal for exact duplicates; prompt_text, response_text: folded
-    text; prompt: 64-bit hash of all that precedes the last response; opening: that of the first prompt of a longer
-    conversation (each 0 where there is none).
+    key: hash of all that is trained on, KEY_BYTES long, equal for exact duplicates; folded_prompt, folded_response: the
+    texts as `fold` leaves them; prompt_hash: 64-bit hash of all that precedes the last response; opening_hash: that of
+    the first prompt of a longer conversation (each 0 where there is none).
     """
 
     key: bytes
-    prompt_text: str
-    response_text: str
-    prompt: int
-    opening: int
+    folded_prompt: str
+    folded_response: str
+    prompt_hash: int
+    opening_hash: int
 
 
 def row_keys(record: Content) -> RowKeys:
@@ -100,8 +100,8 @@ def row_keys(record: Content) -> RowKeys:
         pieces = f"\x00{record['segments']}" if "segments" in record else ""
         return RowKeys(content_hash(normalize(record["text"]) + pieces), "", fold(record["text"]), 0, 0)
     exact: list[str] = []
-    prompt_text: list[str] = []
-    response_text: list[str] = []
+    folded_prompt: list[str] = []
+    folded_response: list[str] = []
     before: list[str] = []  # all turns; the last is the response
     for message in record["messages"]:
         role, content = message["role"], message["content"]
@@ -114,17 +114,17 @@ def row_keys(record: Content) -> RowKeys:
             calls = encode(message["tool_calls"]).decode()
             exact.append(calls)
             text = f"{text} {fold(calls)}".strip()
-        (response_text if role == "assistant" else prompt_text).append(text)
+        (folded_response if role == "assistant" else folded_prompt).append(text)
         before.append(text)
     if "tools" in record:
         exact.append(encode(record["tools"]).decode())
-    opening = hash64(before[0]) if len(before) > 2 and len(before[0]) >= MIN_OPENING_LENGTH else 0
+    has_opening = len(before) > 2 and len(before[0]) >= MIN_OPENING_LENGTH
     return RowKeys(
         content_hash("\x00".join(exact)),
-        " ".join(prompt_text),
-        " ".join(response_text),
+        " ".join(folded_prompt),
+        " ".join(folded_response),
         hash64("\x00".join(before[:-1])),
-        opening,
+        hash64(before[0]) if has_opening else 0,
     )
 
 
@@ -197,8 +197,8 @@ class RowIndex:
         self.file, self.line = array("L"), array("q")
         self.source, self.split = array("H"), array("B")
         self.lengths = array("q")  # characters of prompts and responses, two numbers a row
-        self.folded_hash, self.prompt = array("Q"), array("Q")
-        self.opening, self.opening_rows = array("Q"), array("q")  # the hash of an opening, and the row that has it
+        self.folded_hash, self.prompt_hash = array("Q"), array("Q")
+        self.opening_hash, self.opening_rows = array("Q"), array("q")  # the hash of an opening, and the row that has it
         self.group, self.group_rows = array("q"), array("q")  # the index of a group's name, and the row that is in it
         self.groups: dict[str, int] = {}
         self.category = array("q")  # the index of a category's name, or -1
@@ -220,16 +220,16 @@ class RowIndex:
         self.line.append(line)
         self.source.append(source)
         self.split.append(split)
-        self.lengths.extend((len(known.prompt_text), len(known.response_text)))
-        self.folded_hash.append(hash64((known.prompt_text, known.response_text)))
-        self.prompt.append(known.prompt)
-        if known.opening:
-            self.opening.append(known.opening)
+        self.lengths.extend((len(known.folded_prompt), len(known.folded_response)))
+        self.folded_hash.append(hash64((known.folded_prompt, known.folded_response)))
+        self.prompt_hash.append(known.prompt_hash)
+        if known.opening_hash:
+            self.opening_hash.append(known.opening_hash)
             self.opening_rows.append(len(self) - 1)
         category = record.get("category")
         self.category.append(self.categories.setdefault(category, len(self.categories)) if category else -1)
         self.add_to_group(len(self) - 1, record)
-        self.shingles.add(known.prompt_text, known.response_text)
+        self.shingles.add(known.folded_prompt, known.folded_response)
 
     def add_to_group(self, row: int, record: Content) -> None:
         """Add a row to the group of a record, its own or that of an exact duplicate."""
@@ -313,9 +313,9 @@ def keys_by(rows: RowIndex, what: str) -> tuple[np.ndarray, np.ndarray]:
     if what == "row":
         return np.arange(len(rows)), np.frombuffer(bytes(rows.keys), np.uint64)[:: KEY_BYTES // 8]
     if what == "opening":
-        return np.array(rows.opening_rows, np.int64), np.array(rows.opening, np.uint64)
+        return np.array(rows.opening_rows, np.int64), np.array(rows.opening_hash, np.uint64)
     if what == "group":
         return np.array(rows.group_rows, np.int64), np.array(rows.group, np.uint64)
-    keys = np.array(rows.folded_hash if what == "wording" else rows.prompt, np.uint64)
+    keys = np.array(rows.folded_hash if what == "wording" else rows.prompt_hash, np.uint64)
     members = np.flatnonzero(keys) if what == "question" else np.arange(len(keys))
     return members, keys[members]

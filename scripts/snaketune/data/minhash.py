@@ -55,13 +55,13 @@ class Shingles:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, prompt_text: str, response_text: str) -> None:
+    def add(self, folded_prompt: str, folded_response: str) -> None:
         """Add the next row: its folded prompts and responses (see deduplication.fold)."""
-        by_words = self.kind == "words" or (self.kind == "auto" and not _is_unspaced(response_text))
-        self._texts[by_words] += (prompt_text, response_text)
+        by_words = self.kind == "words" or (self.kind == "auto" and not _is_unspaced(folded_response))
+        self._texts[by_words] += (folded_prompt, folded_response)
         self._rows[by_words].append(self._count)
         self._count += 1
-        self._characters += len(prompt_text) + len(response_text)
+        self._characters += len(folded_prompt) + len(folded_response)
         if self._characters > BATCH:
             self._flush()
 

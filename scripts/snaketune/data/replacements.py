@@ -38,11 +38,11 @@ class Replacements:
         return found
 
     def _add(self, keys: RowKeys) -> None:
-        if keys.prompt:
-            self.prompts.add(keys.prompt)
+        if keys.prompt_hash:
+            self.prompts.add(keys.prompt_hash)
         else:
             self.texts.add(keys.key)
 
     def cover(self, keys: RowKeys) -> bool:
         """Whether a row of another source gives way."""
-        return keys.prompt in self.prompts if keys.prompt else keys.key in self.texts
+        return keys.prompt_hash in self.prompts if keys.prompt_hash else keys.key in self.texts

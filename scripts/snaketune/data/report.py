@@ -185,7 +185,7 @@ def build(
 
 
 def _same_prompt(rows: RowIndex, kept: np.ndarray) -> SamePrompt:
-    prompts, positions = np.array(rows.prompt, np.uint64)[kept], np.flatnonzero(kept)
+    prompts, positions = np.array(rows.prompt_hash, np.uint64)[kept], np.flatnonzero(kept)
     _, first, which, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
     shared = np.flatnonzero((counts[which] > 1) & (prompts != 0))
     in_order = positions[shared[np.lexsort((shared, first[which[shared]]))]]

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -94,16 +95,24 @@ def sliding_windows(
         start = max(1, end - step)
 
 
-def truncate_left(prompt: Sequence[int], context: int, max_new_tokens: int) -> tuple[list[int], int, int]:
-    """Truncate a prompt on the left so that a completion fits: (ids, most new tokens, how many ids were cut off).
+class TruncatedPrompt(NamedTuple):
+    """A prompt that fits its context: how long its completion may be, and how many of its ids were cut off."""
+
+    prompt_ids: list[int]
+    max_new_tokens: int
+    num_cut: int
+
+
+def truncate_left(prompt_ids: Sequence[int], context: int, max_new_tokens: int) -> TruncatedPrompt:
+    """Truncate a prompt on the left so that a completion fits.
 
     A completion gets up to `max_new_tokens`, but a prompt is cut for no more than a quarter of the context; the first
     token stays.
     """
     room = min(max_new_tokens, max(1, context // 4))
-    excess = len(prompt) - (context - room)
-    ids = list(prompt) if excess <= 0 else [prompt[0], *prompt[excess + 1 :]]
-    return ids, min(max_new_tokens, context - len(ids)), max(0, excess)
+    excess = len(prompt_ids) - (context - room)
+    kept = list(prompt_ids) if excess <= 0 else [prompt_ids[0], *prompt_ids[excess + 1 :]]
+    return TruncatedPrompt(kept, min(max_new_tokens, context - len(kept)), max(0, excess))
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -48,7 +48,7 @@ class LoglikelihoodRequest(NamedTuple):
 class GenerationRequest(NamedTuple):
     """A prompt to continue by at least one and at most `max_new_tokens` tokens; `seed` is that of its draws."""
 
-    prompt: Sequence[int]
+    prompt_ids: Sequence[int]
     max_new_tokens: int
     seed: int = 0
 

@@ -57,9 +57,9 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 
     def ask(question: str) -> list[str]:
-        prompt = renderer.prompt([*system, {"role": "user", "content": question}])
-        ids, limit, _ = truncate_left(prompt, context, config["evaluate"]["max_new_tokens"])
-        request = GenerationRequest(ids, limit, config["seed"])
+        prompt_ids = renderer.prompt_ids([*system, {"role": "user", "content": question}])
+        prompt = truncate_left(prompt_ids, context, config["evaluate"]["max_new_tokens"])
+        request = GenerationRequest(prompt.prompt_ids, prompt.max_new_tokens, config["seed"])
         answers = [next(m.generate([request], stop_ids=renderer.stop_ids, sampling=sampling)) for m in models]
         return [renderer.decode(answer.ids) for answer in answers]
 

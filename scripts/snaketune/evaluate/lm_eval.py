@@ -65,7 +65,7 @@ def export_task(rows: StrPath, base: StrPath, template: str | None, folder: StrP
         turns = row.get("messages", [])
         if not turns or turns[-1]["role"] != "assistant":
             continue
-        prompt = renderer.prompt_text(turns[:-1], row.get("tools"))
+        prompt = renderer.rendered_prompt(turns[:-1], row.get("tools"))
         exported.append({"id": row["id"], "prompt": prompt, "reference": turns[-1]["content"]})
     if not exported:
         raise EvaluationError(

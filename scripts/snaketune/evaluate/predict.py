@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
 from snaketune.config.schema import canonical
 from snaketune.contracts.data import DataRecord, ModelManifest, ReadAs
 from snaketune.contracts.evaluate import Prediction
-from snaketune.engines.decoding import Sampling, context_length, row_seed, sliding_windows, truncate_left
+from snaketune.engines.decoding import (
+    Sampling,
+    TruncatedPrompt,
+    context_length,
+    row_seed,
+    sliding_windows,
+    truncate_left,
+)
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoglikelihoodRequest
 from snaketune.errors import EvaluationError
 from snaketune.evaluate.requests import (
@@ -34,7 +41,7 @@ from snaketune.evaluate.requests import (
 )
 from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
-from snaketune.files import StrPath, dumps, read_json, read_jsonl, write_jsonl
+from snaketune.files import Record, StrPath, dumps, read_json, read_jsonl, write_jsonl
 from snaketune.model.manifest import read_as
 from snaketune.runtime import locks, stopping
 from snaketune.runtime.progress import progress
@@ -74,7 +81,7 @@ def run(
     """
     configured = ReadAs(chat_template=config.chat_template, dtype=config.dtype)
     chosen = read_as(read_json(variant.model, ModelManifest), configured)
-    config = msgspec.structs.replace(config, chat_template=chosen.chat_template, dtype=chosen.dtype)
+    config = replace(config, chat_template=chosen.chat_template, dtype=chosen.dtype)
     renderer = Renderer(variant.folder, None if variant.name == "previous" else config.chat_template)
     context = context_length(variant.folder)
     by_file = _build_requests(renderer, context, inputs, outputs, config)
@@ -84,11 +91,9 @@ def run(
         locks.hold_lock(folder / ".lock", "answering these rows"),
         ResumeLog(folder / "unfinished.jsonl", _fingerprint(variant, config, requests)) as log,
     ):
-        predictor = Predictor(variant, renderer, context, config, threads, log)
-        predictor.run(requests)
+        predictions = Predictor(variant, renderer, context, config, threads, log).run(requests)
         for path, found in by_file.items():
-            write_jsonl(path, (predictor.prediction(f"{path.name}/{name}", one) for name, one in found.items()))
-        predictor.report_truncation(requests)
+            write_jsonl(path, (predictions[f"{path.name}/{name}"] for name in found))
         log.finish()
 
 
@@ -138,17 +143,25 @@ def _fingerprint(variant: ModelVariant, config: PredictionConfig, requests: Requ
     return hashlib.sha256(everything.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class ResumeLog:
-    """Entries by name, appended to a file as they are made.
+class LoggedPrediction(Record, frozen=True, kw_only=True):
+    """A line of unfinished.jsonl after the first, which holds the fingerprint: a prediction as far as it is made."""
 
-    The first line is the fingerprint of everything that the entries depend on; with another one they are discarded. A
-    line that a kill cut off is dropped.
+    name: str
+    prediction: Prediction
+
+
+class ResumeLog:
+    """Predictions by name, appended to a file as they are scored and answered; a later line replaces an earlier one.
+
+    The first line is the fingerprint of everything that the predictions depend on; with another one they are discarded.
+    A line that a kill cut off is dropped.
     """
 
     def __init__(self, path: StrPath, fingerprint: str) -> None:
         self.path = Path(path)
         self.fingerprint = fingerprint
-        self.entries: dict[str, Any] = {}
+        self.predictions: dict[str, Prediction] = {}
+        self.num_lines = 0
         self._out: IO[bytes] | None = None
 
     def __enter__(self) -> ResumeLog:
@@ -165,44 +178,44 @@ class ResumeLog:
         if self._out is not None:
             self._out.close()
 
-    def add(self, name: str, entry: Any) -> None:
-        """Record an entry; once this returns, it survives a kill of the process."""
-        self.entries[name] = entry
-        self._write({"name": name, "entry": entry})
+    def add(self, name: str, prediction: Prediction) -> None:
+        """Record a score or an answer; once this returns, it survives a kill of the process."""
+        line = LoggedPrediction(name=name, prediction=prediction)
+        self._keep(line)
+        self._write(line)
 
     def finish(self) -> None:
         """Delete the file: the evaluation is complete."""
         self.path.unlink(missing_ok=True)
 
-    def _write(self, line: Mapping[str, object]) -> None:
+    def _keep(self, line: LoggedPrediction) -> None:
+        self.predictions[line.name] = line.prediction
+        self.num_lines += 1
+
+    def _write(self, line: object) -> None:
         assert self._out is not None
         self._out.write(dumps(line).encode() + b"\n")
         self._out.flush()
 
     def _read(self) -> int:
-        """Load the entries of an earlier process; returns how many bytes of its file are valid."""
+        """Load the predictions of an earlier process; returns how many bytes of its file are valid."""
         if not self.path.is_file():
             return 0
-        kept = 0
         with open(self.path, "rb") as lines:
-            for number, line in enumerate(lines):
-                try:
-                    found = json.loads(line)
-                except ValueError:
-                    break
+            first = lines.readline()
+            if first != dumps({"fingerprint": self.fingerprint}).encode() + b"\n":
+                return 0
+            kept = len(first)
+            for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                if number == 0:
-                    if found.get("fingerprint") != self.fingerprint:
-                        return 0
-                else:
-                    self.entries[found["name"]] = found["entry"]
+                self._keep(msgspec.json.decode(line, type=LoggedPrediction))
                 kept += len(line)
         return kept
 
 
 class Predictor:
-    """Generates and scores what a variant has not done yet, and makes predictions of it."""
+    """Makes the predictions of a variant: scores and generates what the log does not have yet."""
 
     def __init__(
         self,
@@ -217,44 +230,55 @@ class Predictor:
         self.sampling = Sampling(**msgspec.structs.asdict(config.generation))
         self.threads, self.log = threads, log
 
-    def run(self, requests: Requests) -> None:
-        """Score and generate whatever the log does not have yet."""
-        done = self.log.entries
-        prompts = {name: self._truncated(one) for name, one in requests.items() if one.prompt is not None}
-        to_score = [name for name, one in requests.items() if one.reference is not None and f"score:{name}" not in done]
-        to_generate = [name for name in prompts if f"answer:{name}" not in done]
-        if not to_score and not to_generate:
-            return
-        self._keep()
-        longest = max(
-            max((min(len(requests[name].ids), self.context) for name in to_score), default=0),
-            max((len(prompts[name][0]) + prompts[name][1] for name in to_generate), default=0),
-        )
-        model = self.variant.load(dtype=self.config.dtype, context_length=longest, threads=self.threads)
-        self._consume(self._score(model, requests, to_score), len(to_score), "scored", "rows")
-        self._consume(self._generate(model, prompts, to_generate), len(to_generate), "answered", "answers")
+    def run(self, requests: Requests) -> dict[str, Prediction]:
+        """The prediction of each request."""
+        prompts = {name: self._truncated(one) for name, one in requests.items() if one.prompt_ids is not None}
+        found = {name: _unanswered(one, prompts.get(name)) for name, one in requests.items()} | self.log.predictions
+        to_score = [name for name, one in requests.items() if one.reference is not None and found[name].logprob is None]
+        to_generate = [name for name in prompts if found[name].answer is None]
+        if to_score or to_generate:
+            self._keep()
+            longest = max(
+                max((min(len(requests[name].ids), self.context) for name in to_score), default=0),
+                max((len(prompts[name].prompt_ids) + prompts[name].max_new_tokens for name in to_generate), default=0),
+            )
+            model = self.variant.load(dtype=self.config.dtype, context_length=longest, threads=self.threads)
+            scored = self._scored(model, {name: requests[name] for name in to_score}, found)
+            found |= self._logged(scored, len(to_score), "scored", "rows")
+            answered = self._answered(model, {name: prompts[name] for name in to_generate}, found)
+            found |= self._logged(answered, len(to_generate), "answered", "answers")
+        self._report_truncation(requests, prompts)
+        return found
 
-    def _consume(self, names: Iterator[str], total: int, what: str, unit: str) -> None:
-        """Run the iterator to its end while showing the progress."""
-        label = f"{self.variant.name}, {what}"
-        for _ in progress(names, what, total, unit=unit):
+    def _logged(
+        self, predictions: Iterator[tuple[str, Prediction]], total: int, what: str, unit: str
+    ) -> dict[str, Prediction]:
+        """Collect predictions as they come, into the log too, while showing the progress."""
+        found = {}
+        for name, prediction in progress(predictions, what, total, unit=unit):
+            found[name] = prediction
+            self.log.add(name, prediction)
             self._keep()
         if total:
-            _print(f"{label}: {total}")
+            _print(f"{self.variant.name}, {what}: {total}")
+        return found
 
     def _keep(self) -> None:
         """Note what an interruption leaves."""
-        if done := len(self.log.entries):
+        if done := self.log.num_lines:
             stopping.keep(f"the {done:,} answers and scores so far are kept")
 
-    def _truncated(self, request: EvalRequest) -> tuple[list[int], int, int]:
-        assert request.prompt is not None
-        return truncate_left(request.prompt, self.context, self.config.max_new_tokens)
+    def _truncated(self, request: EvalRequest) -> TruncatedPrompt:
+        assert request.prompt_ids is not None
+        return truncate_left(request.prompt_ids, self.context, self.config.max_new_tokens)
 
-    def _score(self, model: LanguageModel, requests: Requests, names: Sequence[str]) -> Iterator[str]:
-        windows = [list(sliding_windows(requests[name].ids, requests[name].loss_mask, self.context)) for name in names]
+    def _scored(
+        self, model: LanguageModel, requests: Requests, predictions: Mapping[str, Prediction]
+    ) -> Iterator[tuple[str, Prediction]]:
+        """The predictions of the requests with the log-likelihood of their references."""
+        windows = [list(sliding_windows(one.ids, one.loss_mask, self.context)) for one in requests.values()]
         logprobs = model.loglikelihood([LoglikelihoodRequest(*window) for row in windows for window in row])
-        for name, row in zip(names, windows, strict=True):
+        for name, row in zip(requests, windows, strict=True):
             total = sum(next(logprobs) for _ in row)
             if not math.isfinite(total):
                 raise EvaluationError(
@@ -263,48 +287,57 @@ class Predictor:
                     why="The model's weights are damaged, so nothing it is scored with would mean anything",
                     fix="Train again with a smaller train.learning_rate, or make the file anew",
                 )
-            self.log.add(f"score:{name}", total)
-            yield name
+            yield name, replace(predictions[name], logprob=total)
 
-    def _generate(
-        self, model: LanguageModel, prompts: dict[str, tuple[list[int], int, int]], names: Sequence[str]
-    ) -> Iterator[str]:
-        pending = [GenerationRequest(*prompts[name][:2], row_seed(self.config.seed, name)) for name in names]
-        for index, new, stopped in model.generate(pending, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
-            entry = {"answer": self.renderer.decode(new), "new_tokens": len(new), "stopped": stopped}
-            self.log.add(f"answer:{names[index]}", entry)
-            yield names[index]
+    def _answered(
+        self, model: LanguageModel, prompts: Mapping[str, TruncatedPrompt], predictions: Mapping[str, Prediction]
+    ) -> Iterator[tuple[str, Prediction]]:
+        """The predictions of the prompts with their answers, in the order in which these end."""
+        names = list(prompts)
+        requests = [
+            GenerationRequest(one.prompt_ids, one.max_new_tokens, row_seed(self.config.seed, name))
+            for name, one in prompts.items()
+        ]
+        for completion in model.generate(requests, stop_ids=self.renderer.stop_ids, sampling=self.sampling):
+            name = names[completion.request_index]
+            yield (
+                name,
+                replace(
+                    predictions[name],
+                    answer=self.renderer.decode(completion.ids),
+                    new_tokens=len(completion.ids),
+                    stopped=completion.stopped,
+                ),
+            )
 
-    def prediction(self, name: str, request: EvalRequest) -> Prediction:
-        """The finished prediction of one request."""
-        found = Prediction(
-            id=request.id,
-            prompt=request.prompt_text,
-            row=request.row if request.row != request.id else None,
-            cluster=request.cluster,
-            category=request.category,
-        )
-        if request.prompt is not None:
-            cut = self._truncated(request)[2]
-            found = msgspec.structs.replace(found, **self.log.entries[f"answer:{name}"], cut=cut or None)
-        if request.reference is None:
-            return found
-        return msgspec.structs.replace(
-            found,
-            reference=request.reference,
-            logprob=self.log.entries[f"score:{name}"],
-            num_target_tokens=sum(request.loss_mask),
-            bytes=len(request.reference.encode("utf-8", "surrogatepass")),
-        )
-
-    def report_truncation(self, requests: Requests) -> None:
+    def _report_truncation(self, requests: Requests, prompts: Mapping[str, TruncatedPrompt]) -> None:
         """Print how many prompts and rows exceeded the context."""
-        cut = sum(1 for one in requests.values() if one.prompt is not None and self._truncated(one)[2])
+        cut = sum(1 for one in prompts.values() if one.num_cut)
         long = sum(1 for one in requests.values() if len(one.ids) > self.context)
         if cut:
             _print(f"{cut} of {len(requests)} questions were cut on the left to fit a context of {self.context} tokens")
         if long:
             _print(f"{long} of {len(requests)} rows exceed that context and were scored in overlapping pieces")
+
+
+def _unanswered(request: EvalRequest, prompt: TruncatedPrompt | None) -> Prediction:
+    """What is known of a prediction before its model has been asked."""
+    found = Prediction(
+        id=request.id,
+        prompt=request.prompt,
+        row=request.row if request.row != request.id else None,
+        cluster=request.cluster,
+        category=request.category,
+        cut=prompt.num_cut or None if prompt else None,
+    )
+    if request.reference is None:
+        return found
+    return replace(
+        found,
+        reference=request.reference,
+        num_target_tokens=sum(request.loss_mask),
+        bytes=len(request.reference.encode("utf-8", "surrogatepass")),
+    )
 
 
 def _print(text: str) -> None:

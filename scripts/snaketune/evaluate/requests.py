@@ -27,20 +27,20 @@ MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the
 class EvalRequest:
     """One answer to generate, one reference to score, or both.
 
-    id: the id of the prediction; row: the id of the record it comes from; prompt_text: the prompt as a person reads it;
+    id: the id of the prediction; row: the id of the record it comes from; prompt: as a person reads it;
     reference: the reference answer, None for a prompt without one; ids and loss_mask: the reference and everything
-    before it, as in training; prompt: the ids after which the model generates, None for a plain text; cluster: the
+    before it, as in training; prompt_ids: after which the model generates, None for a plain text; cluster: the
     first row of those that this one depends on (see `clusters`), None for a row that stands alone.
     """
 
     id: str
     row: str
-    prompt_text: str
+    prompt: str
     reference: str | None
     category: str | None
     ids: list[int]
     loss_mask: list[bool]
-    prompt: list[int] | None
+    prompt_ids: list[int] | None
     cluster: str | None = None
 
 
@@ -61,7 +61,7 @@ def clusters(records: Sequence[DataRecord]) -> dict[str, str]:
     first: dict[tuple[str, object], int] = {}
     for i, record in enumerate(records):
         shared = row_keys(record)
-        keys = [("question", shared.prompt), ("opening", shared.opening), ("group", record.get("group"))]
+        keys = [("question", shared.prompt_hash), ("opening", shared.opening_hash), ("group", record.get("group"))]
         for kind, key in keys:
             if key:
                 found.join(i, first.setdefault((kind, key), i))
@@ -88,20 +88,20 @@ def row_requests(record: DataRecord, renderer: Renderer, prefix: Messages, turns
         yield EvalRequest(
             id=row if turn == assistant_turns[-1] else f"{row}#{turn}",
             row=row,
-            prompt_text=conversation_text(messages[:turn]),
+            prompt=conversation_text(messages[:turn]),
             reference=messages[turn].get("content") or "",
             category=category,
             ids=rendered.ids,
             loss_mask=rendered.loss_mask,
-            prompt=renderer.prompt(before, tools),
+            prompt_ids=renderer.prompt_ids(before, tools),
         )
 
 
 def free_prompt(number: int, text: str, renderer: Renderer, prefix: Messages) -> EvalRequest:
     """The request of a prompt of the configuration, which has no reference answer."""
     name = f"prompt-{number}"
-    prompt = renderer.prompt(with_prefix(prefix, [{"role": "user", "content": text}]))
-    return EvalRequest(name, name, text, None, None, [], [], prompt)
+    prompt_ids = renderer.prompt_ids(with_prefix(prefix, [{"role": "user", "content": text}]))
+    return EvalRequest(name, name, text, None, None, [], [], prompt_ids)
 
 
 def with_prefix(prefix: Messages, messages: Messages) -> Messages:
@@ -140,7 +140,7 @@ def few_shot_messages(
     prefix, count = system, 0
     for count in range(len(examples), 0, -1):
         prefix = system + [message for exchange in examples[:count] for message in exchange]
-        if len(renderer.prompt(prefix + probe)) <= MAX_FEW_SHOT_SHARE * context:
+        if len(renderer.prompt_ids(prefix + probe)) <= MAX_FEW_SHOT_SHARE * context:
             break
     else:
         prefix, count = system, 0

@@ -146,7 +146,7 @@ def _prompt(renderer: Renderer, row: DataRecord) -> list[int]:
     """The conversation up to its last response, at most MAX_TOKENS of it."""
     messages = row["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    return renderer.prompt(messages[:last], row.get("tools"))[-MAX_TOKENS:]
+    return renderer.prompt_ids(messages[:last], row.get("tools"))[-MAX_TOKENS:]
 
 
 def compared_positions(rows: list[list[int]], vocab_size: int) -> list[list[int]]:

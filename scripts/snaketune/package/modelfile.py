@@ -232,7 +232,7 @@ def format_of(renderer: Renderer, header: gguf_conversion.GGUFHeader) -> ChatFor
     adds = bool(header.metadata.get("tokenizer.ggml.add_bos_token")) and begin
 
     def render(messages: Messages) -> str:
-        text = renderer.prompt_text(messages)
+        text = renderer.rendered_prompt(messages)
         return text.removeprefix(begin) if adds else text
 
     return infer_format(render)

@@ -170,11 +170,11 @@ def _same(renderer: Renderer, prompt: Prompt, found: Fed) -> bool:
     if isinstance(found, str):  # a begin token is put before it when it is tokenized
         begin = renderer.tokenizer.bos_token or ""
         return found.removeprefix(begin) == _shown(renderer, prompt).removeprefix(begin)
-    return found == renderer.prompt(prompt.messages, prompt.tools)
+    return found == renderer.prompt_ids(prompt.messages, prompt.tools)
 
 
 def _shown(renderer: Renderer, prompt: Prompt) -> str:
-    return renderer.prompt_text(prompt.messages, prompt.tools)
+    return renderer.rendered_prompt(prompt.messages, prompt.tools)
 
 
 def _text(renderer: Renderer, found: Fed) -> str:

@@ -102,7 +102,7 @@ def format_differences(
         while turns and turns[-1]["role"] != "user":
             turns.pop()
         if turns:
-            different += found.render(turns).removeprefix(begin) != renderer.prompt_text(turns).removeprefix(begin)
+            different += found.render(turns).removeprefix(begin) != renderer.rendered_prompt(turns).removeprefix(begin)
     return different
 
 

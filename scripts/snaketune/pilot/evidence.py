@@ -285,7 +285,7 @@ def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTimin
         return sorted(model.generate(wanted, stop_ids=rows.renderer.stop_ids, sampling=Sampling()))
 
     together, found = _timed(lambda: generated(requests))
-    short = GenerationRequest(requests[0].prompt, min(TIMED_TOKENS, requests[0].max_new_tokens))
+    short = GenerationRequest(requests[0].prompt_ids, min(TIMED_TOKENS, requests[0].max_new_tokens))
     alone, (first,) = _timed(lambda: generated([short]))
     lengths = [len(ids) + stopped for _, ids, stopped in found]  # the token that stops is generated too
     ends = [length if stopped else limit for length, (_, _, stopped) in zip(lengths, found, strict=True)]

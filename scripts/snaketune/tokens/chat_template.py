@@ -112,11 +112,11 @@ class Renderer:
                 self._mark(loss_mask, ids, offsets, whole, start, end)
         return Rendered(*self._with_bos(ids, loss_mask))
 
-    def prompt(self, messages: Messages, tools: list[Any] | None = None) -> list[int]:
+    def prompt_ids(self, messages: Messages, tools: list[Any] | None = None) -> list[int]:
         """The ids after which the model is to answer: a conversation that ends with a user's or a tool's turn."""
-        return self.prompt_ids(self.prompt_text(messages, tools))
+        return self.encode_prompt(self.rendered_prompt(messages, tools))
 
-    def prompt_text(self, messages: Messages, tools: list[Any] | None = None) -> str:
+    def rendered_prompt(self, messages: Messages, tools: list[Any] | None = None) -> str:
         return self._render(self._folded(messages), tools, generation=True)
 
     def conversation_text(
@@ -125,7 +125,7 @@ class Renderer:
         """A whole conversation as the template writes it, or as another Jinja text in its place would."""
         return self._render(self._folded(messages), tools, generation=False, template=template)
 
-    def prompt_ids(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         ids = self._encoded(text, add_special_tokens=False)["input_ids"]
         return self._with_bos(ids, [])[0]
 

@@ -48,11 +48,11 @@ class Answerer:
         if self.config.data.system:
             system = [{"role": "system", "content": self.config.data.system}]
         messages = with_prefix(self.prefix, [*system, {"role": "user", "content": question}])
-        ids, limit, _ = truncate_left(self.renderer.prompt(messages), self.context, self.config.evaluate.max_new_tokens)
+        prompt_ids = self.renderer.prompt_ids(messages)
+        prompt = truncate_left(prompt_ids, self.context, self.config.evaluate.max_new_tokens)
+        request = GenerationRequest(prompt.prompt_ids, prompt.max_new_tokens, seed)
         drawn: list[int] = []
-        for token in self.model.stream(
-            GenerationRequest(ids, limit, seed), stop_ids=self.renderer.stop_ids, sampling=self._sampling(greedy)
-        ):
+        for token in self.model.stream(request, stop_ids=self.renderer.stop_ids, sampling=self._sampling(greedy)):
             drawn.append(token)
             yield self.renderer.decode(drawn)
 

@@ -116,7 +116,7 @@ class Feedback:
 def question_key(messages: list[Message]) -> int:
     """The key by which the data stage finds rows of one question."""
     content = DataRecord(messages=[*messages, {"role": "assistant", "content": "-"}])
-    return row_keys(content).prompt
+    return row_keys(content).prompt_hash
 
 
 def held_out_questions(folder: Path) -> dict[int, HeldOut]:
@@ -127,5 +127,5 @@ def held_out_questions(folder: Path) -> dict[int, HeldOut]:
         if path.is_file():
             for record in read_jsonl(path):
                 if "messages" in record:
-                    found[row_keys(record).prompt] = HeldOut(split, record["id"])
+                    found[row_keys(record).prompt_hash] = HeldOut(split, record["id"])
     return found

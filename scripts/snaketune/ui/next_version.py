@@ -171,7 +171,7 @@ def _leaking_lines(report: LeakReport) -> set[int]:
 
 
 def _question(row: FeedbackRow) -> int:
-    return row_keys(_learned_record(row, 0)).prompt
+    return row_keys(_learned_record(row, 0)).prompt_hash
 
 
 def _learned_record(row: FeedbackRow, number: int) -> DataRecord:

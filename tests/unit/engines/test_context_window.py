@@ -25,12 +25,12 @@ def test_every_target_is_scored_in_exactly_one_piece_with_half_a_context_before_
 @given(st.integers(1, 300), st.integers(4, 100), st.integers(1, 300))
 def test_a_prompt_and_its_answer_always_fit_and_the_prompts_end_is_kept(length, context, wanted):
     prompt = list(range(length))
-    ids, limit, cut = truncate_left(prompt, context, wanted)
-    assert len(ids) + limit <= context
-    assert 1 <= limit <= wanted
+    ids, max_new_tokens, num_cut = truncate_left(prompt, context, wanted)
+    assert len(ids) + max_new_tokens <= context
+    assert 1 <= max_new_tokens <= wanted
     assert ids[0] == 0
-    assert len(ids) + cut == length
-    assert ids[1:] == prompt[1 + cut :]
+    assert len(ids) + num_cut == length
+    assert ids[1:] == prompt[1 + num_cut :]
 
 
 @given(st.integers(1, 50), st.integers(1, 50))

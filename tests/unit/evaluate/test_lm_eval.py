@@ -31,7 +31,7 @@ def test_the_task_holds_the_prompts_of_the_training_and_where_answers_end(tmp_pa
     task = exported(tmp_path, [*rows, {"id": "plain", "text": "no prompt"}])
     renderer = Renderer(tmp_path / "base")
     written = list(files.read_jsonl(task / "test.jsonl"))
-    assert [row["prompt"] for row in written] == [renderer.prompt_text(row["messages"][:-1]) for row in rows]
+    assert [row["prompt"] for row in written] == [renderer.rendered_prompt(row["messages"][:-1]) for row in rows]
     assert [row["reference"] for row in written] == [row["messages"][-1]["content"] for row in rows]
     found = yaml.safe_load((task / "snaketune_my_run_2.yaml").read_text(encoding="utf-8"))
     assert found["task"] == "snaketune_my_run_2"

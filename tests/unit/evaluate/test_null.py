@@ -59,7 +59,7 @@ def answers_of_one_model(draws):
     renderer = Renderer(STORIES)
     model = load_model(STORIES)
     asked = [opening.format(noun, noun) for opening in OPENINGS for noun in NOUNS]
-    prompts = [renderer.prompt_ids(text) for text in asked for _ in range(draws)]
+    prompts = [renderer.encode_prompt(text) for text in asked for _ in range(draws)]
     requests = [GenerationRequest(prompt, 24, seed) for seed, prompt in enumerate(prompts)]
     found = model.generate(requests, stop_ids={1}, sampling=Sampling(temperature=1.0))
     said = {number: renderer.decode(new) for number, new, _ in found}

@@ -69,7 +69,7 @@ def test_scores_and_answers_come_from_the_ids_of_training(tmp_path, manifest, mo
         assert line["prompt"] == row["messages"][0]["content"]
         assert line["reference"] == row["messages"][1]["content"]
         assert line["bytes"] == len(line["reference"].encode())
-        greedy = _greedy(network, renderer.prompt(row["messages"][:1]), 6, renderer.stop_ids)
+        greedy = _greedy(network, renderer.prompt_ids(row["messages"][:1]), 6, renderer.stop_ids)
         assert line["answer"] == renderer.decode(greedy)
 
 
@@ -229,7 +229,7 @@ def test_the_prompted_base_takes_as_many_examples_as_half_the_context_holds(tmp_
     renderer = Renderer(model)
     lead = requests.few_shot_messages(FewShotConfig(system=None, num_examples=9), train, renderer, 300, 1)
     assert 0 < len(lead) < 18
-    assert len(renderer.prompt([*lead, {"role": "user", "content": "?"}])) <= 150
+    assert len(renderer.prompt_ids([*lead, {"role": "user", "content": "?"}])) <= 150
     assert f"gets {len(lead) // 2} of 9 examples: no more fit" in capsys.readouterr().err
 
 

@@ -181,9 +181,9 @@ def test_a_template_that_hangs_on_one_row_only_is_ended_there(model: Path, monke
         "{% if messages[0].content == 'hang' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
         "{% endfor %}{% endif %}well"
     )
-    assert renderer.prompt_text([{"role": "user", "content": "go"}]) == "well"
+    assert renderer.rendered_prompt([{"role": "user", "content": "go"}]) == "well"
     with pytest.raises(ModelError, match=r"the chat template took longer than 0\.5 seconds"):
-        renderer.prompt_text([{"role": "user", "content": "hang"}])
+        renderer.rendered_prompt([{"role": "user", "content": "hang"}])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_template_that_reaches_for_python_is_stopped_by_the_sandbox(
     renderer = Renderer(model)
     renderer.template = renderer.tokenizer.chat_template = attack
     with pytest.raises(jinja2.TemplateError):
-        renderer.prompt_text([{"role": "user", "content": "a"}])
+        renderer.rendered_prompt([{"role": "user", "content": "a"}])
     assert not (tmp_path / "ran").exists()
 
 

@@ -98,7 +98,7 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
         assert found is not None, name
         for messages in modelfile.probe_conversations():
             cases.append((found.to_go_template(), messages))
-            expected.append(one.prompt_text(messages))
+            expected.append(one.rendered_prompt(messages))
     assert go(tmp_path, cases) == expected
 
 
@@ -187,4 +187,4 @@ def test_the_begin_token_is_left_to_llama_cpp_where_it_adds_one(chain: Chain) ->
     found = modelfile.format_of(one, gguf_conversion.read(chain.gguf("f16")))
     assert found is not None
     assert not found.prefix.startswith("<|begin_of_text|>")
-    assert one.prompt_text([{"role": "user", "content": "a"}]).startswith("<|begin_of_text|>")
+    assert one.rendered_prompt([{"role": "user", "content": "a"}]).startswith("<|begin_of_text|>")

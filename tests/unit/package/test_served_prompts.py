@@ -86,12 +86,12 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         if self.path == "/tokenize":
             ids = self.renderer.tokenizer(body["content"], add_special_tokens=False)["input_ids"]
-            return {"tokens": self.renderer.prompt_ids(body["content"]) if body["add_special"] else ids}
+            return {"tokens": self.renderer.encode_prompt(body["content"]) if body["add_special"] else ids}
         for message in body["messages"]:
             for call in message.get("tool_calls", []):
                 if isinstance(call["function"]["arguments"], str):
                     call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-        text = self.renderer.prompt_text(body["messages"], body.get("tools")) + (" " if self.changes else "")
+        text = self.renderer.rendered_prompt(body["messages"], body.get("tools")) + (" " if self.changes else "")
         if self.path == "/apply-template":
             return {"prompt": text}
         assert body["_debug_render_only"] is True
@@ -160,7 +160,7 @@ def test_llama_server_is_started_and_compared_by_its_endpoints(
     made = Renderer(chain.base)
     prompts = served_prompts.conversations(made)
     fed = served_prompts.llama_server(str(program), chain.gguf("q8_0"), prompts, TIMEOUT)
-    assert fed == [made.prompt(one.messages, one.tools) for one in prompts]
+    assert fed == [made.prompt_ids(one.messages, one.tools) for one in prompts]
 
 
 def test_a_server_that_does_not_come_up_is_a_problem_and_no_difference(chain: Chain) -> None:

@@ -32,7 +32,7 @@ def predictions(chain: Chain, target: Path) -> Path:
     renderer = Renderer(chain.folder / "fused")
     rows = list(files.read_jsonl(chain.folder / "test.jsonl"))
     model = load_gguf(chain.gguf("q8_0"), LoadOptions(context_length=256))
-    requests = [GenerationRequest(renderer.prompt(row["messages"][:1]), 12) for row in rows]
+    requests = [GenerationRequest(renderer.prompt_ids(row["messages"][:1]), 12) for row in rows]
     completions = model.generate(requests, stop_ids=renderer.stop_ids, sampling=Sampling())
     answers = {number: renderer.decode(new) for number, new, _ in completions}
     files.write_jsonl(target, [{"id": row["id"], "answer": answers[i]} for i, row in enumerate(rows)])

@@ -72,7 +72,7 @@ def test_answers_and_their_ends_are_trained_and_nothing_else(family: str, tmp_pa
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_a_prompt_is_the_beginning_of_its_conversation(family: str, tmp_path: Path) -> None:
     made = renderer(tmp_path, family)
-    prompt, whole = made.prompt(TALK[:3]), made.conversation(TALK).ids
+    prompt, whole = made.prompt_ids(TALK[:3]), made.conversation(TALK).ids
     assert whole[: len(prompt)] == prompt
 
 
@@ -99,7 +99,7 @@ def test_a_template_that_asks_for_the_date_says_the_same_every_day(tmp_path: Pat
 
 def test_a_template_that_can_ask_for_thoughts_asks_for_none(tmp_path: Path) -> None:
     made = renderer(tmp_path, "qwen3")
-    assert made.prompt_text(TALK[:1]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert made.rendered_prompt(TALK[:1]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert "think" not in trained(made, TALK)
     assert settled(made.template) == made.template
 
@@ -117,8 +117,8 @@ def test_thoughts_that_the_template_drops_never_shift_what_is_trained(tmp_path: 
 def test_an_empty_system_text_is_not_folded_into_the_question(tmp_path: Path) -> None:
     made = renderer(tmp_path, "gemma2")
     assert made.folds_system
-    assert made.prompt_text([{"role": "system", "content": ""}, TALK[0]]) == made.prompt_text(TALK[:1])
-    assert "S\n\nwhat is one?" in made.prompt_text([{"role": "system", "content": "S"}, TALK[0]])
+    assert made.rendered_prompt([{"role": "system", "content": ""}, TALK[0]]) == made.rendered_prompt(TALK[:1])
+    assert "S\n\nwhat is one?" in made.rendered_prompt([{"role": "system", "content": "S"}, TALK[0]])
 
 
 def test_a_template_whose_answers_end_with_no_token_of_the_model_is_refused(tmp_path: Path) -> None:

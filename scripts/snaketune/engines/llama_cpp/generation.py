@@ -28,12 +28,12 @@ def generate(
     """
     if not requests:
         return
-    shared = shared_prefix([request.prompt for request in requests])
+    shared = shared_prefix([request.prompt_ids for request in requests])
     waiting = [
-        _Sequence(i, list(requests[i].prompt), requests[i].max_new_tokens, np.random.default_rng(requests[i].seed))
-        for i in sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i))
+        _Sequence(i, list(requests[i].prompt_ids), requests[i].max_new_tokens, np.random.default_rng(requests[i].seed))
+        for i in sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt_ids), i))
     ]
-    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+    longest = max(len(request.prompt_ids) + request.max_new_tokens for request in requests)
     count = max(1, min(BATCH, MAX_KV_TOKENS // longest, len(requests)))
     context = _Context(llama, slots=count + 1, kv_tokens=len(shared) + count * (longest - len(shared)))
     try:
@@ -58,8 +58,8 @@ def generate(
 
 def stream(llama: Llama, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
     """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
-    sequence = _Sequence(0, list(request.prompt), request.max_new_tokens, np.random.default_rng(request.seed))
-    context = _Context(llama, slots=2, kv_tokens=len(request.prompt) + request.max_new_tokens)
+    sequence = _Sequence(0, list(request.prompt_ids), request.max_new_tokens, np.random.default_rng(request.seed))
+    context = _Context(llama, slots=2, kv_tokens=len(request.prompt_ids) + request.max_new_tokens)
     try:
         has_ended = False
         while not has_ended:

@@ -111,7 +111,7 @@ def generate(
 
     batched: several rows at once, for a model that `supports_ragged_prefill`.
     """
-    prompts = [request.prompt for request in requests]
+    prompts = [request.prompt_ids for request in requests]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     shared = shared_prefix(prompts)
     cache = prefill(model, shared) if shared else None
@@ -150,7 +150,7 @@ def stream(model: nn.Module, request: GenerationRequest, stop_ids: Set[int], sam
     )
     try:
         generator.insert(
-            [list(request.prompt)],
+            [list(request.prompt_ids)],
             [request.max_new_tokens],
             all_tokens=[[]],
             samplers=None if sampling.temperature == 0 else [_sampler(sampling, request.seed)],

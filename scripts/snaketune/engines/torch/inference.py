@@ -111,7 +111,7 @@ def generate(
     model: PreTrainedModel, requests: Sequence[GenerationRequest], stop_ids: Set[int], sampling: Sampling
 ) -> Iterator[Completion]:
     """Completions as they end; see `engines.interface.LanguageModel.generate`."""
-    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), requests[i].max_new_tokens, i))
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens, i))
     for start in range(0, len(order), COMPLETION_BATCH):
         rows = [
             _Row(index, requests[index], np.random.default_rng(requests[index].seed))
@@ -124,11 +124,11 @@ def _generate_batch(
     model: PreTrainedModel, rows: list[_Row], stop_ids: Set[int], sampling: Sampling
 ) -> Iterator[Completion]:
     """The completions of one batch; prompts are padded on the left."""
-    width = max(len(row.request.prompt) for row in rows)
+    width = max(len(row.request.prompt_ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for number, row in enumerate(rows):
-        prompt = torch.tensor(list(row.request.prompt))
+        prompt = torch.tensor(list(row.request.prompt_ids))
         ids[number, width - len(prompt) :], mask[number, width - len(prompt) :] = prompt, 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     cache = DynamicCache(config=model.config)
@@ -158,7 +158,7 @@ def _generate_batch(
 def stream(model: PreTrainedModel, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
     """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
     row = _Row(0, request, np.random.default_rng(request.seed))
-    ids = torch.tensor([list(request.prompt)], device=model.device)
+    ids = torch.tensor([list(request.prompt_ids)], device=model.device)
     mask = torch.ones_like(ids)
     cache = DynamicCache(config=model.config)
     while len(row.new_tokens) < request.max_new_tokens:
@@ -192,6 +192,6 @@ def _choose(logits: torch.Tensor, rows: list[_Row], sampling: Sampling) -> list[
         return [int(token) for token in logits.argmax(-1).tolist()]
     scores = logits.cpu().numpy()
     return [
-        sample_token(one, [*row.request.prompt, *row.new_tokens], sampling, row.random)
+        sample_token(one, [*row.request.prompt_ids, *row.new_tokens], sampling, row.random)
         for one, row in zip(scores, rows, strict=True)
     ]

@@ -14,7 +14,7 @@ PROMPTS = ("Once upon a time", "Once upon a time there was a", "Tom and Lily", "
 @pytest.fixture(scope="module")
 def prompts(stories):
     renderer = Renderer(stories)
-    return [renderer.prompt_ids(text) for text in PROMPTS]
+    return [renderer.encode_prompt(text) for text in PROMPTS]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_gguf_lora_over_a_gguf_changes_its_completions(tmp_path):
     gguf_conversion.export_adapter(
         model=tmp_path / "m.json", adapter=adapter / "adapters.safetensors", peft=tmp_path / "peft", lora=lora
     )
-    asked = [Renderer(folder).prompt(row["messages"][:1]) for row in families.conversations(4)]
+    asked = [Renderer(folder).prompt_ids(row["messages"][:1]) for row in families.conversations(4)]
     plain, adapted = (
         said(
             gguf_model.open_gguf(tmp_path / "m.gguf", LoadOptions(context_length=256, adapter=over)),
