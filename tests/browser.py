@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,28 @@ def take_picture(page: Path, picture: Path, width: int, height: int) -> None:
         driver.get(page.as_uri())
         shot = base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
     Image.open(io.BytesIO(shot)).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(picture, optimize=True)
+
+
+def until(found: Callable[[], Any], seconds: float = 20) -> Any:
+    """What `found` returns once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("nothing came within the time")
+
+
+def check_headings_and_ids(driver: Any) -> None:
+    """One heading of the first level, none that skips a level, and no id twice."""
+    levels = driver.execute_script(
+        "return [...document.querySelectorAll('h1,h2,h3,h4')].filter(it => it.getClientRects().length)"
+        ".map(it => Number(it.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    repeated = driver.execute_script(
+        "const ids = [...document.querySelectorAll('[id]')].map(it => it.id); return ids.length - new Set(ids).size"
+    )
+    assert repeated == 0

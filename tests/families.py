@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_tokenizers as tokenizers
+from real_shapes import config_of
 
 HIDDEN, LAYERS, HEADS, INNER = 64, 2, 4, 96
 TEMPLATES = {
@@ -28,23 +29,8 @@ class Family:
 
 
 def _shape(architecture: str, kind: str, **more: Any) -> dict[str, Any]:
-    return {
-        "architectures": [architecture],
-        "model_type": kind,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": 2,
-        "head_dim": HIDDEN // HEADS,
-        "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-    } | more
+    own = {"max_position_embeddings": 512, "rope_theta": 10000.0, "tie_word_embeddings": False}
+    return config_of(architecture, kind, (HIDDEN, INNER, LAYERS, HEADS, 2, HIDDEN // HEADS)) | own | more
 
 
 LLAMA3_MARKS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]

@@ -23,9 +23,12 @@ class Shape:
         return Shape(self.config | {"num_hidden_layers": count}, self.family)
 
 
-def _config(architecture: str, kind: str, sizes: tuple[int, ...], **more: Any) -> dict[str, Any]:
-    """sizes: width, inner width, layers, heads, key-value heads, width of a head, vocabulary."""
-    hidden, inner, layers, heads, kv_heads, head_dim, vocabulary = sizes
+def config_of(architecture: str, kind: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """What config.json says of every architecture here.
+
+    sizes: width, inner width, layers, heads, key-value heads, width of a head.
+    """
+    hidden, inner, layers, heads, kv_heads, head_dim = sizes
     return {
         "architectures": [architecture],
         "model_type": kind,
@@ -35,14 +38,17 @@ def _config(architecture: str, kind: str, sizes: tuple[int, ...], **more: Any) -
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "vocab_size": vocabulary,
         "rms_norm_eps": 1e-6,
         "hidden_act": "silu",
-        "tie_word_embeddings": True,
         "attention_bias": False,
         "mlp_bias": False,
-        "torch_dtype": "bfloat16",
-    } | more
+    }
+
+
+def _config(architecture: str, kind: str, sizes: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    """sizes: as of `config_of`, and the vocabulary."""
+    own = {"vocab_size": sizes[-1], "tie_word_embeddings": True, "torch_dtype": "bfloat16"}
+    return config_of(architecture, kind, sizes[:-1]) | own | more
 
 
 LLAMA3_ROPE = {

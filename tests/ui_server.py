@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import browser
+from browser import until
 
 TOKEN = "a-token-of-the-tests"
 ADDRESS = re.compile(r"http://\S+/\?token=\S+")
@@ -99,16 +100,6 @@ def _answers(server: Server) -> bool:
     except OSError:
         return False
     return True
-
-
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
-    """What `found` returns once it is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("nothing came within the time")
 
 
 class Page:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +116,7 @@ def _click(driver: Any, field: str) -> None:
 
 def _exported(driver: Any) -> Path:
     """The votes file that was just saved, once it is written."""
-    return _until(lambda: [path for path in driver.downloads.glob("votes-*.json") if path.stat().st_size])[0]
-
-
-def _until(found: Callable[[], Any], seconds: float = 10) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("nothing came within the time")
+    return browser.until(lambda: [path for path in driver.downloads.glob("votes-*.json") if path.stat().st_size])[0]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -287,17 +276,7 @@ def test_a_screen_reader_finds_headings_in_order_and_a_name_for_everything(chrom
     named = [it for it in role if it[0] in asked]
     assert len(named) > 5
     assert [it for it in named if not it[1] and it[0] != "table"] == []
-    levels = chromium.execute_script(
-        "return [...document.querySelectorAll('h1,h2,h3,h4')].filter(it => it.getClientRects().length)"
-        ".map(it => Number(it.tagName[1]))"
-    )
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    repeated = chromium.execute_script(
-        "const ids = [...document.querySelectorAll('[id]')].map(it => it.id); return ids.length - new Set(ids).size"
-    )
-    assert repeated == 0
+    browser.check_headings_and_ids(chromium)
 
 
 def test_the_page_prints_without_its_controls(chromium: Any, run: Path) -> None:

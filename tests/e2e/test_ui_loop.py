@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from browser import until
 from project_copy import Project
 from snaketune.config.docs import to_commented_yaml
 from snaketune.contracts.evaluate import Prediction
@@ -24,7 +25,7 @@ from snaketune.demo import task
 from snaketune.evaluate import compare
 from snaketune.evaluate.metrics import METRICS
 from snaketune.files import read_jsonl, write_jsonl
-from ui_server import TOKEN, Server, serving, until
+from ui_server import TOKEN, Server, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import time
@@ -10,15 +9,17 @@ import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import psutil
 import pytest
+from browser import until
 from project_copy import Project
 from run_copies import HOSTILE, RunCopies
 from snaketune.files import write_jsonl
 from snaketune.report import page as report_page
 from snaketune.runtime.events import Event, EventFile
 from tools import CHROMIUM
-from ui_server import Page, Server, opened, serving, until
+from ui_server import Page, Server, opened, serving
 
 pytestmark = [pytest.mark.e2e]
 
@@ -118,19 +119,7 @@ def test_a_screen_reader_finds_names_headings_and_a_language(page: Page, view: s
     ]
     assert len(found) > 3
     assert [one for one in found if not one[1]] == []
-    levels = page.js(
-        "return [...document.querySelectorAll('h1,h2,h3,h4')].filter(it => it.getClientRects().length)"
-        ".map(it => Number(it.tagName[1]))"
-    )
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert (
-        page.js(
-            "const ids = [...document.querySelectorAll('[id]')].map(it => it.id); return ids.length - new Set(ids).size"
-        )
-        == 0
-    )
+    browser.check_headings_and_ids(page.driver)
     assert page.js("return document.documentElement.lang") == "en"
 
 

@@ -28,7 +28,7 @@ from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
 from snaketune.evaluate.metrics import Metric, by_priority, enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, attach_custom_values, cluster_ids, row_ids, score_predictions
-from snaketune.evaluate.significance import CONFIDENCE
+from snaketune.evaluate.significance import ALPHA, CONFIDENCE, POWER
 from snaketune.evaluate.step_config import ComparisonConfig
 from snaketune.evaluate.thresholds import checked, recommended
 from snaketune.files import StrPath, read_json, read_jsonl, replacing, write_json
@@ -66,8 +66,6 @@ def _ratio(metrics: Mapping[str, MetricComparison]) -> float:
     return float(2 ** metrics["bits_per_byte"].difference)
 
 
-ALPHA = 0.05
-POWER = 0.8
 PERMUTATIONS = 10_000
 
 
@@ -119,11 +117,7 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
         compare_metric(metric, pair, seed, tests=len(tests))
         for pair, metric in progress(tests, "testing differences", unit="tests")
     ]
-    corrected = significance.holm([entry.p for entry in single])
-    tested = [
-        msgspec.structs.replace(entry, p_corrected=p, outcome=outcome(metric, entry, p))
-        for (_, metric), entry, p in zip(tests, single, corrected, strict=True)
-    ]
+    tested = corrected([metric for _, metric in tests], single)
     return [
         PairComparison(
             variant=pair.variant,
@@ -133,6 +127,15 @@ def compare_pairs(pairs: Sequence[PairedPredictions], metrics: Mapping[str, Metr
             metrics={metric.name: entry for (of, metric), entry in zip(tests, tested, strict=True) if of is pair},
         )
         for pair in pairs
+    ]
+
+
+def corrected(metrics: Sequence[Metric], entries: Sequence[MetricComparison]) -> list[MetricComparison]:
+    """The comparisons, each by the metric in its place, with p-values and outcomes corrected for all of them."""
+    ps = significance.holm([entry.p for entry in entries])
+    return [
+        msgspec.structs.replace(entry, p_corrected=p, outcome=outcome(metric, entry, p))
+        for metric, entry, p in zip(metrics, entries, ps, strict=True)
     ]
 
 
@@ -171,9 +174,9 @@ def compare_statistics(
     else:
         p = significance.randomization_p(ours, theirs, metric.aggregate, PERMUTATIONS, seed)
     error = float(differences.std(ddof=1))
-    least = significance.minimum_detectable_effect(error, alpha=ALPHA, power=POWER, tests=tests)
+    least = significance.minimum_detectable_effect(error, tests=tests)
     if exact:
-        least = max(least, significance.fewest_discordant(ALPHA / tests) / len(ours))
+        least = max(least, significance.fewest_discordant(tests) / len(ours))
     found = MetricComparison(
         value=value,
         baseline=baseline,

@@ -13,13 +13,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from snaketune.contracts.bake_off import MethodPair, SeedLuck
 from snaketune.contracts.evaluate import MetricComparison, Prediction, Score
 from snaketune.evaluate import significance
-from snaketune.evaluate.compare import compare_statistics, outcome
+from snaketune.evaluate.compare import compare_statistics, corrected
 from snaketune.evaluate.metrics import Metric
 from snaketune.evaluate.score import cluster_ids, score_statistics
 from snaketune.runtime.progress import progress
@@ -85,11 +84,7 @@ def tested(
     single = [
         _compared(*pair, metric, seed, len(tests)) for pair, metric in progress(tests, "testing methods", unit="tests")
     ]
-    corrected = significance.holm([entry.p for entry in single])
-    decided = [
-        msgspec.structs.replace(entry, p_corrected=p, outcome=outcome(metric, entry, p))
-        for (_, metric), entry, p in zip(tests, single, corrected, strict=True)
-    ]
+    decided = corrected([metric for _, metric in tests], single)
     return [
         MethodPair(
             method=pair[0].name,

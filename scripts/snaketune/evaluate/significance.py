@@ -15,7 +15,9 @@ import numpy as np
 Statistic = Callable[[np.ndarray], np.ndarray]
 Interval = tuple[float, float]
 NORMAL = NormalDist()
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of intervals
+ALPHA = 0.05  # level of tests
+POWER = 0.8  # with which a test is to find what is said to be detectable
 BLOCK = 500  # resamples whose draws are held at once
 
 
@@ -146,14 +148,17 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def minimum_detectable_effect(error: float, *, alpha: float = 0.05, power: float = 0.8, tests: int = 1) -> float:
-    """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`.
+def minimum_detectable_effect(error: float, *, tests: int = 1) -> float:
+    """The smallest true difference that a two-sided test at level ALPHA finds with probability POWER.
 
     error: standard error of the difference; tests: among how many the level is shared out.
     """
-    return error * (NORMAL.inv_cdf(1 - alpha / (2 * tests)) + NORMAL.inv_cdf(power))
+    return error * (NORMAL.inv_cdf(1 - ALPHA / (2 * tests)) + NORMAL.inv_cdf(POWER))
 
 
-def fewest_discordant(alpha: float) -> int:
-    """The fewest rows that an exact McNemar test can find different at level `alpha`, were all of them gains."""
-    return math.floor(1 - math.log2(alpha)) + 1
+def fewest_discordant(tests: int = 1) -> int:
+    """The fewest rows that an exact McNemar test can find different, were all of them gains.
+
+    tests: among how many the level ALPHA is shared out.
+    """
+    return math.floor(1 - math.log2(ALPHA / tests)) + 1

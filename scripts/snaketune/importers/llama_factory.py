@@ -15,6 +15,7 @@ from snaketune.importers.shared_rules import (
     report_to,
     take_base,
     take_number_of_rows,
+    take_targets,
 )
 
 TOOL = "LLaMA-Factory"
@@ -49,12 +50,7 @@ def _stage(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
 
 def _targets(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
     names = [str(one).strip() for one in (value if isinstance(value, list) else str(value).split(","))]
-    if names == ["all"]:
-        draft.take(key, value, "train.target_modules", "all-linear")
-    elif all(name.isidentifier() for name in names):
-        draft.take(key, value, "train.target_modules", names)
-    else:
-        draft.refuse(key, value, "it chooses layers by a pattern", "Name the layers, such as q_proj,v_proj, or all")
+    take_targets(draft, key, value, ["all-linear"] if names == ["all"] else names, "q_proj,v_proj, or all")
 
 
 def _bits(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:

@@ -164,6 +164,16 @@ def take_base(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
     draft.take(key, value, "model.base", base)
 
 
+def take_targets(draft: Draft, key: str, value: object, names: list[str], example: str) -> None:
+    """Take over the layers that get an adapter; example: names as that tool writes them."""
+    if names == ["all-linear"]:
+        draft.take(key, value, "train.target_modules", "all-linear")
+    elif all(name.isidentifier() for name in names):
+        draft.take(key, value, "train.target_modules", names)
+    else:
+        draft.refuse(key, value, "it chooses layers by a pattern", f"Name the layers, such as {example}")
+
+
 def report_to(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
     """Take over where values are sent to, of the places that ours knows."""
     names = [str(one) for one in value] if isinstance(value, list) else str(value).split(",")

@@ -13,6 +13,7 @@ from snaketune.importers.shared_rules import (
     quantize,
     report_to,
     take_base,
+    take_targets,
 )
 
 TOOL = "TRL"
@@ -35,12 +36,7 @@ def _bits(bits: int) -> Convert:
 
 def _targets(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
     names = [str(one) for one in value] if isinstance(value, list) else str(value).replace(",", " ").split()
-    if names == ["all-linear"]:
-        draft.take(key, value, "train.target_modules", "all-linear")
-    elif all(name.isidentifier() for name in names):
-        draft.take(key, value, "train.target_modules", names)
-    else:
-        draft.refuse(key, value, "it chooses layers by a pattern", "Name the layers, such as q_proj v_proj")
+    take_targets(draft, key, value, names, "q_proj v_proj")
 
 
 def _dataset(draft: Draft, key: str, value: object, theirs: Theirs) -> None:

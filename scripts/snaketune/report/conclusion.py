@@ -16,6 +16,7 @@ from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairC
 from snaketune.contracts.package import Fidelity
 from snaketune.contracts.report import Command, Conclusion, PilotOutcome, ProductFile, RunFindings, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
+from snaketune.evaluate.significance import ALPHA
 from snaketune.report import by_size
 from snaketune.report.formatting import (
     format_difference,
@@ -26,7 +27,6 @@ from snaketune.report.formatting import (
     metrics_of,
 )
 
-ALPHA = 0.05
 LOW_SHARE = 0.5  # below so many exact answers, and so much overlap with the references, a warning stands above the fold
 MOST_NOT_SIGNIFICANT = 2  # metrics in a headline that point the other way
 Metrics = Mapping[str, Metric]
