@@ -74,10 +74,10 @@ doctor: ## what this machine has, what each thing is for, and how to get what is
 	@$(PYTHON) -m snaketune.doctor
 
 verify: ## prove that a bundle is whole, and that a run has its files: make verify BUNDLE=demo.zip [RUN=demo]
-	@$(PYTHON) -m snaketune.bundle.command verify "$(BUNDLE)" "$(RUN)"
+	@$(PYTHON) -m snaketune.bundle.handover verify "$(BUNDLE)" "$(RUN)"
 
 unpack: ## put a bundle's configuration and inputs here, to run it again: make unpack BUNDLE=demo.zip
-	@$(PYTHON) -m snaketune.bundle.command unpack "$(BUNDLE)"
+	@$(PYTHON) -m snaketune.bundle.handover unpack "$(BUNDLE)"
 
 version: ## the version of this project, and of what its results depend on
 	@$(PYTHON) -m snaketune.runtime.provenance

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 def make(project: Project, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What `make verify` and `make unpack` run."""
     return subprocess.run(
-        [sys.executable, "-m", "snaketune.bundle.command", action, *arguments],
+        [sys.executable, "-m", "snaketune.bundle.handover", action, *arguments],
         cwd=project.folder,
         env=os.environ | {"PYTHONPATH": str(project.folder / "scripts")},
         capture_output=True,

@@ -12,7 +12,7 @@ import families
 import pytest
 from jinja2 import TemplateError
 from snaketune.config import schema
-from snaketune.data.row_formats import Layout, parse_fields
+from snaketune.data.records import Layout, parse_fields
 from snaketune.errors import UserError
 from snaketune.importers import command
 from trainers.published import AXOLOTL, LLAMA_FACTORY, Archive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import msgspec
 
 from snaketune.bundle import archive, contents, crate
 from snaketune.config.sections import RunConfig
-from snaketune.errors import DataError
+from snaketune.errors import DataError, UserError
 from snaketune.files import StrPath, read_json, sha256
 from snaketune.runtime.provenance import RunRecord
 
@@ -104,3 +105,29 @@ def unpack(bundle: StrPath, project: StrPath = ".") -> str:
 
 def _differs(path: Path, content: bytes) -> bool:
     return path.exists() and not (path.is_file() and path.read_bytes() == content)
+
+
+USAGE = "say which bundle: make verify BUNDLE=run.zip [RUN=name], or make unpack BUNDLE=run.zip"
+
+
+def main(arguments: list[str]) -> int:
+    """`verify BUNDLE [RUN]` or `unpack BUNDLE`; returns the exit code."""
+    action, bundle, run, *_ = [*arguments, "", "", ""]
+    if action not in ("verify", "unpack") or not bundle:
+        print(f"snaketune: {USAGE}", file=sys.stderr)
+        return 1
+    try:
+        if action == "unpack":
+            print(f"next: snakemake --configfile {unpack(bundle)}")
+            return 0
+        print(verify(bundle))
+        if run:
+            print(compare(bundle, f"results/{run}"))
+    except UserError as error:
+        print(f"snaketune: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

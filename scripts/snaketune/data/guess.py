@@ -256,7 +256,7 @@ def example(row: Row, found: Guess) -> str:
     """Return a row as the model would see it under a guess: its turns, each under its role."""
     from snaketune.data.conversations import Dialect
     from snaketune.data.readers.raw_row import Rejection
-    from snaketune.data.row_formats import Layout, parse_fields
+    from snaketune.data.records import Layout, parse_fields
 
     try:
         content = parse_fields(row, Layout(found.fields, found.template, Dialect(found.turn_fields)))

@@ -22,6 +22,7 @@ from snaketune.data import sources
 from snaketune.data.deduplication import (
     SPLIT_CODES,
     RowIndex,
+    RowKeys,
     cluster_and_deduplicate,
     free_copies_of_pinned_rows,
     row_keys,
@@ -30,7 +31,6 @@ from snaketune.data.minhash import Shingles
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import RawRow, Rejection
 from snaketune.data.records import RecordBuilder, with_cluster
-from snaketune.data.replacements import Replacements
 from snaketune.data.report import SourceCounts
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl
@@ -39,6 +39,42 @@ from snaketune.runtime.events import Progress, report_progress
 encode = msgspec.json.Encoder().encode
 ROWS_A_REPORT = 200  # between two reports of progress
 MAX_DUPLICATE_EXAMPLES = 5
+
+
+@dataclass
+class Replacements:
+    """The questions of the sources that replace others', and of their plain texts the texts."""
+
+    prompts: set[int] = field(default_factory=set)
+    texts: set[bytes] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, config: ValidationConfig) -> Replacements:
+        """Read the sources that replace others; rows that cannot be used replace nothing."""
+        found = cls()
+        for number, source in enumerate(config.sources):
+            if not source.replaces:
+                continue
+            builder = RecordBuilder(source, config)
+            for file in sources.data_files(source, f"data.sources[{number}]"):
+                for row in dispatch.rows(file.path, file.file_format, source):
+                    if type(row.parsed) is Rejection:
+                        continue
+                    try:
+                        found._add(row_keys(builder.record(row.parsed, row.has_no_control_chars)))
+                    except Rejection:
+                        continue
+        return found
+
+    def _add(self, keys: RowKeys) -> None:
+        if keys.prompt_hash:
+            self.prompts.add(keys.prompt_hash)
+        else:
+            self.texts.add(keys.key)
+
+    def cover(self, keys: RowKeys) -> bool:
+        """Whether a row of another source gives way."""
+        return keys.prompt_hash in self.prompts if keys.prompt_hash else keys.key in self.texts
 
 
 @dataclass

@@ -30,7 +30,7 @@ def make_view(stream: TextIO, board: Board) -> View:
         from snaketune.display.terminal import TerminalView
 
         return TerminalView(stream, board)
-    from snaketune.display.plain import PlainView
+    from snaketune.display.lines import PlainView
 
     return PlainView(stream, board)
 

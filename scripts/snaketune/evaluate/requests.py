@@ -14,7 +14,7 @@ from snaketune.data import sources
 from snaketune.data.deduplication import UnionFind, row_keys
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
-from snaketune.data.row_formats import Layout, parse_fields
+from snaketune.data.records import Layout, parse_fields
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.tokens.chat_template import Renderer, is_trained

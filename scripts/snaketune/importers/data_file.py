@@ -15,7 +15,7 @@ from snaketune.data import guess, sources
 from snaketune.data.guess import Guess, Row
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import Rejection
-from snaketune.data.row_formats import Layout, parse_fields
+from snaketune.data.records import Layout, parse_fields
 from snaketune.errors import DataError, UserError
 
 DEFAULT_PRESET = "gemma-2-2b-mac-16gb"

@@ -22,8 +22,7 @@ from snaketune.engines import get_capabilities, load_gguf, load_model, load_refe
 from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
-from snaketune.model.manifest import read_manifest
-from snaketune.model.wrapped import is_mixture
+from snaketune.model.manifest import is_mixture, read_manifest
 from snaketune.package import (
     fidelity_checks,
     fidelity_mlx,

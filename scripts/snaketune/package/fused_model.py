@@ -9,8 +9,7 @@ from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.contracts.package import FileFacts, FusedManifest, Rounding
 from snaketune.engines import get_exporter
 from snaketune.files import StrPath
-from snaketune.model.manifest import read_as
-from snaketune.model.wrapped import WRAPPER_PREFIX, is_wrapped, text_config
+from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, read_as, text_config
 from snaketune.package.tokenizer_files import write_model_files
 from snaketune.tokens.chat_template import Renderer
 

@@ -24,9 +24,30 @@ from snaketune.train.batches import EpochSampler, nested_subset, schedule_from
 from snaketune.train.checkpoints import fingerprint
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.tracking import keep_awake, notify_on_exit, open_tracker
-from snaketune.trainers import capabilities, describe, environment, process, results, rows
+from snaketune.trainers import capabilities, describe, environment, process, results
 from snaketune.trainers.description import TrainerDescription, TrainingPlan
 from snaketune.trainers.progress import Progress
+
+IGNORED = -100
+"""The label of a token without loss."""
+
+
+def write_rows(path: Path, store: TokenStore, rows: np.ndarray, *, train_on_prompts: bool = False) -> None:
+    """Write these rows of a store, in this order."""
+    with files.writing_jsonl(path) as out:
+        for row in rows:
+            ids, trained = store.row(int(row))
+            labels = ids if train_on_prompts else np.where(trained, ids, IGNORED)
+            out.write(files.dumps({"input_ids": ids.tolist(), "labels": labels.tolist()}).encode() + b"\n")
+
+
+def count_several_answers(store: TokenStore, rows: np.ndarray) -> int:
+    """How many of these rows have more than one stretch of trained tokens."""
+    return sum(_stretches(store.row(int(row))[1]) > 1 for row in rows)
+
+
+def _stretches(trained: np.ndarray) -> int:
+    return int(np.count_nonzero(np.diff(trained.astype(np.int8), prepend=0) == 1))
 
 
 class Prepared(NamedTuple):
@@ -95,7 +116,7 @@ def prepare(job: TrainingJob, description: TrainerDescription) -> Prepared:
         num_layers=_num_layers(architecture),
         dtype=job.dtype,
         seed=job.seed,
-        several_answers=rows.count_several_answers(store, subset),
+        several_answers=count_several_answers(store, subset),
     )
     capabilities.check_rows(description, plan, len(valid))
     return Prepared(sampler, visits, subset, plan, base)
@@ -126,8 +147,8 @@ def _request(job: TrainingJob, description: TrainerDescription, prepared: Prepar
     """Write the rows and the request into the trainer's folder."""
     store, valid = TokenStore(job.train_tokens), TokenStore(job.valid_tokens)
     train_rows, valid_rows = place / "train.jsonl", place / "valid.jsonl"
-    rows.write_rows(train_rows, store, prepared.subset, train_on_prompts=job.config.train_on_prompts)
-    rows.write_rows(valid_rows, valid, np.arange(len(valid)))
+    write_rows(train_rows, store, prepared.subset, train_on_prompts=job.config.train_on_prompts)
+    write_rows(valid_rows, valid, np.arange(len(valid)))
     request = TrainerRequest(
         base=str(prepared.base),
         folder=str(place),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from snaketune.config.yaml_file import read
+from snaketune.config.schema import read
 from snaketune.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from snaketune.data import guess as guesses
 from snaketune.data.guess import Guess, guess
-from snaketune.data.row_formats import Layout, parse_fields
+from snaketune.data.records import Layout, parse_fields
 
 WORDS = {
     "de": "der Fluss fließt unter einer alten Brücke durch die kleine Stadt am Hang".split(),

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from screen import Screen
 from snaketune.display.board import Board
-from snaketune.display.plain import PlainView
+from snaketune.display.lines import PlainView
 from snaketune.display.terminal import TerminalView
 from snaketune.runtime.events import Event, Progress, State
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import bake_off, significance
-from snaketune.evaluate.methods import MOST_TO_CROSS, Contestant, pairs_of, seed_luck
+from snaketune.evaluate.bake_off import MOST_TO_CROSS, Contestant, pairs_of, seed_luck
 from snaketune.evaluate.metrics import METRICS, MetricSettings
 
 EXACT, LOSS = METRICS["exact_match"], METRICS["perplexity"]

@@ -9,7 +9,7 @@ import pytest
 from packaged_models import Chain, make_chain
 from snaketune import files
 from snaketune.config.sections import OllamaConfig
-from snaketune.model.wrapped import is_mixture
+from snaketune.model.manifest import is_mixture
 from snaketune.package import gguf_conversion, modelfile
 
 QUICK = ("llama-bpe", "gemma2")

@@ -5,7 +5,7 @@ from typing import Any
 
 import families
 import pytest
-from snaketune.data.row_formats import Layout, parse_fields
+from snaketune.data.records import Layout, parse_fields
 from snaketune.tokens.chat_template import Rendered, Renderer
 from unit.tokens.test_chat_template import renderer
 

@@ -12,7 +12,7 @@ from snaketune.errors import ResourceError, TrainingError
 from snaketune.runtime.code_digest import modules_of
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore
-from snaketune.trainers import describe, environment, process, rows
+from snaketune.trainers import describe, environment, process, train
 
 FAILED = """Loading the model
 Traceback (most recent call last):
@@ -77,14 +77,14 @@ def test_rows_carry_labels_where_there_is_loss_and_prompts_too_when_they_are_tra
     made = [Rendered([9, 4, 7, 5], [False, False, True, True]), Rendered([3, 8, 6, 2, 1], [0, 1, 0, 1, 1])]
     store = TokenStore(tiny_models.store(tmp_path / "rows.safetensors", made))
     path = tmp_path / "rows.jsonl"
-    rows.write_rows(path, store, np.array([1, 0]))
+    train.write_rows(path, store, np.array([1, 0]))
     assert [json.loads(line)["labels"] for line in path.read_text().splitlines()] == [
         [-100, 8, -100, 2, 1],
         [-100, -100, 7, 5],
     ]
-    rows.write_rows(path, store, np.array([0]), train_on_prompts=True)
+    train.write_rows(path, store, np.array([0]), train_on_prompts=True)
     assert json.loads(path.read_text())["labels"] == [9, 4, 7, 5]
-    assert rows.count_several_answers(store, np.array([0, 1])) == 1
+    assert train.count_several_answers(store, np.array([0, 1])) == 1
 
 
 def test_the_digest_of_a_trainer_covers_its_own_files_and_not_those_of_another():

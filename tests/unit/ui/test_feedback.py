@@ -178,7 +178,7 @@ def test_the_new_configuration_compares_with_the_last_run_and_names_its_sources(
 
 
 def test_rows_of_a_text_a_tool_and_an_untrained_turn_come_back_as_they_were() -> None:
-    from snaketune.data.row_formats import Layout, parse_fields
+    from snaketune.data.records import Layout, parse_fields
     from snaketune.ui.next_version import _as_row
 
     conversation = [

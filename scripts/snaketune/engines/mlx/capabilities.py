@@ -19,7 +19,7 @@ from typing import Any
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
-from snaketune.model.wrapped import is_mixture
+from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
 
 SHIM = Path(__file__).resolve().parents[4] / "vendor" / "libblas_shim.so"

@@ -10,7 +10,7 @@ from typing import Any
 
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
-from snaketune.model.wrapped import is_mixture
+from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
 
 LOSS_SLICE_BYTES = 64 << 20

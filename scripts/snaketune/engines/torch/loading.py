@@ -17,7 +17,7 @@ from snaketune.engines.torch.device import best_device, load_dtype
 from snaketune.engines.torch.weights import dequantized, is_quantized, read_adapter, without_quantization
 from snaketune.errors import ModelError, ResourceError, TrainingError
 from snaketune.files import StrPath, read_json
-from snaketune.model.wrapped import WRAPPER_PREFIX, is_wrapped, text_config
+from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, text_config
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
