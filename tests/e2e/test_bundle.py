@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from project_copy import Project
-from snaketune.bundle import archive, contents, crate
+from snaketune.bundle import archive, contents
 
 pytestmark = pytest.mark.e2e
 
@@ -68,13 +68,13 @@ def test_without_request_a_bundle_holds_digests_of_rows_and_no_rows(finished: Pr
 
 def test_the_metadata_is_an_ro_crate_that_names_every_member(bundled: Project) -> None:
     bundle = bundled.folder / "results/tiny/tiny.zip"
-    graph = json.loads(archive.read(bundle, crate.METADATA))["@graph"]
+    graph = json.loads(archive.read(bundle, contents.METADATA))["@graph"]
     entities = {one["@id"]: one for one in graph}
     assert len(entities) == len(graph)
     root = entities["./"]
     assert {"name", "description", "datePublished", "license"} <= root.keys()
     parts = {one["@id"] for one in root["hasPart"]}
-    assert parts == set(archive.names(bundle)) - {crate.METADATA, archive.CHECKSUMS}
+    assert parts == set(archive.names(bundle)) - {contents.METADATA, archive.CHECKSUMS}
     stated = archive.checksums(bundle)
     assert all(entities[name].get("sha256", stated[name]) == stated[name] for name in parts)
     named = {one["@id"] for one in [*entities["#run"]["result"], *entities["#run"]["object"], root["mainEntity"]]}
@@ -124,4 +124,4 @@ def test_a_bundle_is_run_again_in_an_empty_copy_to_the_same_bytes(bundled: Proje
     assert said.returncode == 0, said.stderr
     one, two = (archive.checksums(path) for path in (bundle, project.folder / "results/tiny/tiny.zip"))
     assert one.keys() == two.keys()
-    assert {name for name in one if one[name] != two[name] and not contents.is_measured(name)} <= {crate.METADATA}
+    assert {name for name in one if one[name] != two[name] and not contents.is_measured(name)} <= {contents.METADATA}

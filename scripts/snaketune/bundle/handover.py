@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from snaketune.bundle import archive, contents, crate
+from snaketune.bundle import archive, contents
 from snaketune.config.sections import RunConfig
 from snaketune.errors import DataError, UserError
 from snaketune.files import StrPath, read_json, sha256
@@ -21,7 +21,7 @@ def make(run: StrPath, bundle: StrPath, *, inputs: Sequence[StrPath] | None, pro
     members = contents.members(run, inputs=inputs, products=products)
     config = msgspec.convert(read_json(Path(run, "config.json")), RunConfig)
     record = read_json(Path(run, "run.json"), RunRecord)
-    return archive.write(bundle, members | {crate.METADATA: crate.metadata(config, record, members)})
+    return archive.write(bundle, members | {contents.METADATA: contents.metadata(config, record, members)})
 
 
 def verify(bundle: StrPath) -> str:
