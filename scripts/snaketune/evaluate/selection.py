@@ -16,23 +16,12 @@ import msgspec
 from snaketune.config.experiments import differences
 from snaketune.config.schema import did_you_mean
 from snaketune.contracts.evaluate import Candidate, ExperimentResult, Selection, SelectionConfig, SelectionMetric
+from snaketune.contracts.train import TrainingSummary
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.files import StrPath, copy, read_json, write_json
 
 VALIDATION_LOSS = SelectionMetric(name="validation_loss", label="validation loss", better="lower")
 MAX_NAMED = 6  # experiments in one sentence
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the choice reads of a training's summary.json."""
-
-    best_validation_loss: float | None
-    base_validation_loss: float | None
-    validation_tokens: int
-    best_step: int
-    steps: int
-    trainable_parameters: int
-    total_parameters: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ def run(config: SelectionConfig, outputs: SelectionOutputs) -> Selection:
     The manifest also gets the load options that the base was trained with.
     """
     candidates = {one.experiment: one for one in config.experiments}
-    summaries = {name: read_summary(one.summary) for name, one in candidates.items()}
+    summaries = {name: read_json(one.summary, TrainingSummary) for name, one in candidates.items()}
     scores = {name: _score(one.scores, config.metric) for name, one in candidates.items() if one.scores}
     found = select(summaries, config.tolerance, config.metric, scores)
     settings = differences({name: one.train | one.model | {"seed": one.seed} for name, one in candidates.items()})
@@ -62,11 +51,6 @@ def run(config: SelectionConfig, outputs: SelectionOutputs) -> Selection:
     return found
 
 
-def read_summary(path: StrPath) -> Summary:
-    """The figures of a training's summary.json that the choice needs."""
-    return msgspec.convert(read_json(path), Summary)
-
-
 def _hand_on(chosen: Candidate, outputs: SelectionOutputs) -> None:
     copy(chosen.adapter, outputs.adapter)
     copy(chosen.adapter_config, outputs.adapter_config)
@@ -75,7 +59,7 @@ def _hand_on(chosen: Candidate, outputs: SelectionOutputs) -> None:
 
 
 def select(
-    summaries: Mapping[str, Summary],
+    summaries: Mapping[str, TrainingSummary],
     tolerance: float,
     metric: SelectionMetric = VALIDATION_LOSS,
     scores: Mapping[str, float] | None = None,
@@ -117,7 +101,7 @@ def _size(result: ExperimentResult) -> tuple[int, int, float]:
     return result.parameters, result.trainable_parameters, loss
 
 
-def _result(name: str, summary: Summary, scores: Mapping[str, float]) -> ExperimentResult:
+def _result(name: str, summary: TrainingSummary, scores: Mapping[str, float]) -> ExperimentResult:
     loss = summary.best_validation_loss
     total_nll = None if loss is None else loss * summary.validation_tokens
     return ExperimentResult(

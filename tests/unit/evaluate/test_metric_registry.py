@@ -19,6 +19,7 @@ from snaketune.evaluate import metrics, selection, step_config
 from snaketune.files import read_json
 from snaketune.package import card
 from snaketune.report import collect, page
+from unit.evaluate.test_selection import summary
 
 
 def complete(**given: Any) -> RunConfig:
@@ -34,16 +35,7 @@ def refusal(**given: Any) -> ConfigError:
 def winner(metric: str, values: dict[str, float], **evaluate: Any) -> str:
     """The experiment chosen by a metric, from each one's value."""
     chosen_by = step_config.selection_metric(complete(select={"metric": metric}, evaluate=evaluate))
-    summary = selection.Summary(
-        best_validation_loss=1.0,
-        base_validation_loss=2.0,
-        validation_tokens=100,
-        best_step=10,
-        steps=10,
-        trainable_parameters=10,
-        total_parameters=100,
-    )
-    return selection.select(dict.fromkeys(values, summary), 0.0, chosen_by, values).experiment
+    return selection.select(dict.fromkeys(values, summary(1.0)), 0.0, chosen_by, values).experiment
 
 
 @pytest.fixture

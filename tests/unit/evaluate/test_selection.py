@@ -14,6 +14,7 @@ from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig
 from snaketune.contracts.evaluate import SelectionConfig, SelectionMetric
+from snaketune.contracts.train import TrainingSummary
 from snaketune.errors import ConfigError, TrainingError
 from snaketune.evaluate import selection
 
@@ -27,12 +28,24 @@ def summary_json(loss: float | None, **more: Any) -> dict[str, Any]:
         "steps": 20,
         "trainable_parameters": 1000,
         "total_parameters": 100_000,
+        "planned_steps": 20,
+        "epochs": 1.0,
+        "rows": 80,
+        "rows_seen": 80,
+        "times_each_row_was_seen": {"least": 1, "most": 1, "mean": 1.0},
+        "num_target_tokens": 800,
+        "positions_per_token": 1.0,
+        "skipped_steps": 0,
+        "stop_reason": "all steps done",
+        "validation_rows": 10,
+        "method": "lora",
+        "seed": 1,
         **more,
     }
 
 
-def summary(loss: float | None, **more: Any) -> selection.Summary:
-    return msgspec.convert(summary_json(loss, **more), selection.Summary)
+def summary(loss: float | None, **more: Any) -> TrainingSummary:
+    return msgspec.convert(summary_json(loss, **more), TrainingSummary)
 
 
 LOSSES = st.one_of(st.none(), st.floats(0.01, 20))
