@@ -79,11 +79,6 @@ class Architecture:
             return self.linears
         return tuple(one for one in self.linears if one.name in targets or one.name.rsplit(".", 1)[-1] in targets)
 
-    def adapter_weights(self, rank: int, targets: str | list[str]) -> int:
-        """Trainable weights of a LoRA adapter of this rank."""
-        per_block = sum(rank * (one.inputs + one.outputs) * one.num_experts for one in self.targeted(targets))
-        return self.num_layers * per_block
-
 
 def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
     """Return the architecture that a config.json describes. Raises ModelError when it names no decoder's sizes."""

@@ -109,9 +109,10 @@ def trainable(model: Architecture, train: TrainConfig) -> int:
         return (
             model.parameters if layers == model.num_layers else layers * (model.block_weights + 2 * model.hidden_size)
         )
-    magnitudes = sum(linear.outputs * linear.num_experts for linear in model.targeted(train.target_modules))
-    per_block = model.adapter_weights(train.rank, train.target_modules) // model.num_layers
-    return layers * (per_block + (magnitudes if train.method == "dora" else 0))
+    targeted = model.targeted(train.target_modules)
+    matrices = sum(train.rank * (one.inputs + one.outputs) * one.num_experts for one in targeted)
+    magnitudes = sum(one.outputs * one.num_experts for one in targeted)
+    return layers * (matrices + (magnitudes if train.method == "dora" else 0))
 
 
 def weight_bytes(model: Architecture, dtype_bytes: int) -> int:

@@ -8,7 +8,8 @@ from math import prod
 
 import pytest
 from snaketune.errors import ModelError
-from snaketune.plan import architecture
+from snaketune.plan import architecture, resources
+from tiny_models import train_config
 from tools import STORIES, STORIES_MODEL
 
 LLAMA_8B = {
@@ -58,7 +59,7 @@ def test_published_parameter_counts_come_out(config, billions):
 
 
 def test_an_adapter_of_rank_16_on_all_layers_of_an_8b_llama_has_its_published_41_9_million_weights():
-    assert architecture.read(LLAMA_8B).adapter_weights(16, "all-linear") == 41_943_040
+    assert resources.trainable(architecture.read(LLAMA_8B), train_config(rank=16)) == 41_943_040
 
 
 def test_the_count_is_that_of_the_weights_on_disk():
