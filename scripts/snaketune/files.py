@@ -178,14 +178,14 @@ def read_jsonl(path: StrPath, type: Any = None) -> Iterator[Any]:
 
 
 def write_safetensors(
-    path: StrPath, dtype: str, shapes: dict[str, tuple[int, ...]], tensors: Iterable[tuple[str, Any]]
+    path: StrPath, dtype: str, shapes: dict[str, tuple[int, ...]], tensors: Iterable[tuple[str, Iterable[Any]]]
 ) -> str:
-    """Write a safetensors file tensor by tensor and return its hex SHA-256, which is taken on the way.
+    """Write a safetensors file piece by piece and return its hex SHA-256, which is taken on the way.
 
     dtype: the format's name for the one type of all tensors (F16, BF16); shapes: of all, in the order in which
-    `tensors` gives their names and contents (buffers of 16-bit numbers).
+    `tensors` gives their names and contents (pieces of each, buffers of 16-bit numbers).
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * math.prod(shape)
@@ -197,12 +197,13 @@ def write_safetensors(
         for part in (len(text).to_bytes(8, "little"), text):
             out.write(part)
             digest.update(part)
-        for name, content in tensors:
-            buffer = memoryview(content).cast("B")
-            expected = header[name]["data_offsets"]
-            assert len(buffer) == expected[1] - expected[0], name
-            out.write(buffer)
-            digest.update(buffer)
+        start = out.tell()
+        for name, pieces in tensors:
+            for piece in pieces:
+                buffer = memoryview(piece).cast("B")
+                out.write(buffer)
+                digest.update(buffer)
+            assert out.tell() - start == header[name]["data_offsets"][1], name
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ of the first merge that makes it. So tokenizer.model is made again from tokenize
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,32 +48,33 @@ def write_model_files(
     names = [name for name in COPIED if (source / name).is_file()]
     for name in names:
         shutil.copyfile(source / name, folder / name)
-    if "tokenizer.json" in names and "tokenizer.model" not in names:
-        tokenizer_json = read_json(source / "tokenizer.json")
-        if is_sentencepiece(tokenizer_json):
-            (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer_json))
-            names.append("tokenizer.model")
+    tokenizer_json = read_json(source / "tokenizer.json") if "tokenizer.json" in names else None
+    if tokenizer_json and "tokenizer.model" not in names and is_sentencepiece(tokenizer_json):
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer_json))
+        names.append("tokenizer.model")
     write_json(folder / "config.json", _plain_config(config, dtype))
-    write_json(folder / "tokenizer_config.json", tokenizer_config(source, template))
+    added = tokenizer_json.get("added_tokens", []) if tokenizer_json else None
+    write_json(folder / "tokenizer_config.json", tokenizer_config(source, template, added))
     write_json(folder / "generation_config.json", _generation(source, sorted(stop_ids)))
     return [*names, "config.json", "tokenizer_config.json", "generation_config.json"]
 
 
-def tokenizer_config(base: StrPath, template: str | None) -> dict[str, Any]:
+def tokenizer_config(
+    base: StrPath, template: str | None, added_tokens: Sequence[Mapping[str, object]] | None
+) -> dict[str, Any]:
     """The base's tokenizer_config.json, readable by transformers 4 and 5, with the template in it.
 
-    The template goes in here because every reader looks here, and into no second file that could say otherwise.
+    added_tokens: of tokenizer.json, None where there is no such file. The template goes in here because every reader
+    looks here, and into no second file that could say otherwise.
     """
-    folder = Path(base)
-    path = folder / "tokenizer_config.json"
+    path = Path(base) / "tokenizer_config.json"
     config: dict[str, Any] = read_json(path) if path.is_file() else {}
-    tokenizer = folder / "tokenizer.json"
-    if "added_tokens_decoder" not in config and tokenizer.is_file():
-        added = read_json(tokenizer).get("added_tokens", [])
-        config["added_tokens_decoder"] = {
-            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
-        }
-    if tokenizer.is_file():  # the class that takes tokenizer.json as it is, as tokens/chat_template.py does
+    if added_tokens is not None:
+        if "added_tokens_decoder" not in config:
+            config["added_tokens_decoder"] = {
+                str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added_tokens
+            }
+        # the class that takes tokenizer.json as it is, as tokens/chat_template.py does
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in LOADER_ONLY:
         config.pop(key, None)

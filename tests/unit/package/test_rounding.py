@@ -8,6 +8,7 @@ import pytest
 from packaged_models import Chain, make_chain
 from snaketune import files
 from snaketune.contracts.package import Fidelity, Rounding
+from snaketune.engines import sixteen_bit
 from snaketune.engines.mlx import merging
 from snaketune.package import fused_model
 from snaketune.package.fidelity_checks import Gain
@@ -76,14 +77,16 @@ def test_the_gguf_gets_the_format_that_holds_all_weights_and_loses_least(
 
 def test_weights_beyond_float16_are_measured_and_subnormal_ones_lose_more_there() -> None:
     draw = np.random.default_rng(7)
-    meter = merging.RoundingMeter()
+    meter = sixteen_bit.RoundingMeter()
     tiny = draw.normal(size=(64, 96)).astype(np.float32) * 1e-7
     large = np.full((2, 4), 1e6, np.float32)
-    bits = merging.in_16_bits(mx.array(large), "bfloat16")
-    meter.add(merging.Sample(tiny, None), 1.0, in_float16=True)
+    bits = sixteen_bit.rounded(large.reshape(-1), "bfloat16")
+    meter.add(sixteen_bit.Sample(tiny, None), 1.0, in_float16=True)
     alone = meter.result()
     assert alone["float16"].error > 10 * alone["bfloat16"].error
-    meter.add(merging.Sample(large, None), 1.0, merging.largest_bits(bits) <= merging.LARGEST_FLOAT16["bfloat16"])
+    meter.add(
+        sixteen_bit.Sample(large, None), 1.0, sixteen_bit.largest_bits(bits) <= sixteen_bit.LARGEST_FLOAT16["bfloat16"]
+    )
     assert not meter.result()["float16"].in_range
     assert meter.result()["bfloat16"].in_range
 
@@ -92,11 +95,11 @@ def test_weights_beyond_float16_are_measured_and_subnormal_ones_lose_more_there(
 def test_numbers_are_rounded_as_mlx_rounds_them_and_nothing_wild_becomes_a_number(dtype: str) -> None:
     values = np.random.default_rng(1).normal(size=5000).astype(np.float32) * np.logspace(-9, 4, 5000, dtype=np.float32)
     expected = np.array(mx.array(values).astype(merging.SIXTEEN_BIT[dtype]).view(mx.uint16))
-    assert (merging.in_16_bits(mx.array(values), dtype) == expected).all()
+    assert (sixteen_bit.rounded(values, dtype) == expected).all()
     for wild in (np.nan, -np.nan, np.inf, -np.inf):
         odd = np.full(3, wild, np.float32)
         odd.view(np.uint32)[1] |= 0x7FFF
-        assert merging.largest_bits(merging.in_16_bits(mx.array(odd), dtype)) >= merging.INFINITE[dtype]
+        assert sixteen_bit.largest_bits(sixteen_bit.rounded(odd, dtype)) >= sixteen_bit.INFINITE[dtype]
 
 
 def result(*row_logprobs: float) -> ProbeResult:

@@ -9,9 +9,7 @@ quantized copy of a base that QLoRA trains over.
 from __future__ import annotations
 
 import functools
-import math
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +21,16 @@ from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 from snaketune import files
 from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
+from snaketune.engines import sixteen_bit
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
 from snaketune.engines.mlx import merging
-from snaketune.errors import ModelError, PackageError
-from snaketune.files import StrPath, write_json
+from snaketune.engines.sixteen_bit import SHARD
+from snaketune.errors import ModelError
+from snaketune.files import StrPath
 from snaketune.model import manifest as base
 from snaketune.train import peft_format
 
 GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,), "mxfp8": (32,)}
-SHARD = 2 << 30  # bytes of a file at most
-STORED = {"float16": "F16", "bfloat16": "BF16"}
 BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "nvfp4": (4,), "mxfp8": (8,)}
 
 
@@ -89,52 +87,9 @@ def fuse(
     drop_prefix: is left out of the tensors' names.
     """
     merged = merging.merge(base, adapter, drop_prefix)
-    kind = dtype if dtype in merging.SIXTEEN_BIT else merged.dtype
-    sizes = {name: value.shape for name, value in merged.tensors.items()}
-    groups = list(files.in_shards({name: 2 * math.prod(sizes[name]) for name in sorted(sizes)}, shard))
-    rounding = _Rounding(kind, np.empty(max(map(math.prod, sizes.values())), np.uint16))
-    folder = Path(target)
-    folder.mkdir(parents=True, exist_ok=True)
-    digests: dict[str, str] = {}
-    index: dict[str, str] = {}
-    for number, group in enumerate(groups, 1):
-        name = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = ((key, rounding.take(merged, key, folder)) for key in group)
-        shapes = {key: sizes[key] for key in group}
-        digests[name] = files.write_safetensors(folder / name, STORED[kind], shapes, tensors)
-        index |= dict.fromkeys(group, name)
-    names = list(digests)
-    count = sum(map(math.prod, sizes.values()))
-    if len(groups) > 1:
-        names.append("model.safetensors.index.json")
-        stated = {"metadata": {"total_size": 2 * count}, "weight_map": dict(sorted(index.items()))}
-        write_json(folder / names[-1], stated)
-    return FusedWeights(dtype=kind, files=names, parameters=count, digests=digests, rounding=rounding.meter.result())
-
-
-@dataclass
-class _Rounding:
-    """Takes merged tensors in a 16-bit format, one after another, and measures what each format loses of them."""
-
-    dtype: str
-    scratch: np.ndarray
-    meter: merging.RoundingMeter = field(default_factory=merging.RoundingMeter)
-
-    def take(self, merged: merging.Merged, name: str, target: Path) -> np.ndarray:
-        """The bits of one tensor, until the next is taken; raises PackageError where the format does not hold them."""
-        value, sample = merged.take(name)
-        numbers = merging.in_16_bits(value, self.dtype, self.scratch)
-        largest = merging.largest_bits(numbers)
-        if largest >= merging.INFINITE[self.dtype]:
-            raise PackageError(
-                f"the merged weights of {name} are not finite in 16 bits",
-                where=str(target),
-                why="A value is beyond what the number format holds, or the adapter itself is broken",
-                fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
-            )
-        in_float16 = largest <= merging.LARGEST_FLOAT16[self.dtype]
-        self.meter.add(sample, value.size / max(1, sample.merged.size), in_float16)
-        return numbers
+    kind = dtype if dtype in sixteen_bit.FORMATS else merged.dtype
+    shapes = {name: value.shape for name, value in merged.tensors.items()}
+    return sixteen_bit.write(Path(target), kind, shapes, lambda name: merged.numbers(name, kind), shard)
 
 
 def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:

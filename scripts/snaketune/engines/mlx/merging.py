@@ -1,14 +1,12 @@
-"""Adds an adapter to its base, tensor by tensor in float32, and measures what a 16-bit format would lose of the sum.
+"""Adds an adapter to its base, tensor by tensor in float32.
 
 Nothing is computed before it is needed, and what was taken is forgotten: memory holds one tensor, not the model. A
-quantized base is dequantized and never quantized again here: requantizing would round small updates away. Rounding does
-that too: a bfloat16 weight lies on bfloat16's grid, so an update smaller than half a step of the grid is gone.
+quantized base is dequantized and never quantized again here: requantizing would round small updates away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,15 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model
 
-from snaketune.contracts.package import Rounding
 from snaketune.engines.mlx import loading
+from snaketune.engines.sixteen_bit import SAMPLED_ROWS, MergedNumbers, Sample
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 
 EXPERT_STACK = ".switch_mlp."
 MIXTRAL_NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 SIXTEEN_BIT = {"float16": mx.float16, "bfloat16": mx.bfloat16}
-LARGEST_FLOAT16 = {"float16": 0x7BFF, "bfloat16": 0x477F}  # the bits of the largest number that float16 can hold
-INFINITE = {"float16": 0x7C00, "bfloat16": 0x7F80}
-SAMPLED_ROWS = 64  # of each matrix, to measure what rounding loses
 KEPT_BYTES = 512 << 20  # of freed memory that MLX keeps, so that the next tensor is not given new pages by the system
-PIECE = 1 << 16  # numbers rounded at once: as many as the processor's cache holds
 
 
 @dataclass
@@ -55,13 +49,12 @@ class Merged:
         mx.eval(value, sampled, *([] if unchanged is None else [unchanged]))
         return value, Sample(np.array(sampled), None if unchanged is None else np.array(unchanged))
 
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows of a merged matrix, and of the same without the adapter where that changed it; float32."""
-
-    merged: np.ndarray
-    before: np.ndarray | None
+    def numbers(self, name: str, dtype: str) -> MergedNumbers:
+        """The same for writing in a 16-bit format: what has it already is given as it is, the rest in float32."""
+        value, sample = self.take(name)
+        kept = value.dtype == SIXTEEN_BIT[dtype]
+        flat = value.reshape(-1)
+        return MergedNumbers(np.array(flat.view(mx.uint16) if kept else flat.astype(mx.float32), copy=False), sample)
 
 
 def merge(base: StrPath, adapter: StrPath, drop_prefix: str = "") -> Merged:
@@ -130,86 +123,3 @@ def unstack_experts(weights: dict[str, mx.array]) -> dict[str, mx.array]:
         layer = MIXTRAL_NAMES[layer] if block.endswith("block_sparse_moe") else layer
         found |= {f"{block}.experts.{number}.{layer}.{kind}": value[number] for number in range(value.shape[0])}
     return found
-
-
-def in_16_bits(value: mx.array, dtype: str, scratch: np.ndarray | None = None) -> np.ndarray:
-    """The numbers rounded to the nearest of a 16-bit format (ties to even), as the 16 bits of each; flat.
-
-    scratch: at least as many uint16, where they are written to; new pages for each tensor took longer than rounding it.
-    A number beyond the format's range, and one that was not finite, has the bits of infinity or NaN.
-    """
-    if value.dtype == SIXTEEN_BIT[dtype]:
-        return np.array(value.reshape(-1).view(mx.uint16), copy=False)
-    exact = np.array(value.astype(mx.float32).reshape(-1), copy=False)
-    rounded = np.empty(exact.shape, np.uint16) if scratch is None else scratch[: exact.size]
-    for start in range(0, exact.size, PIECE):
-        _round(exact[start : start + PIECE], rounded[start : start + PIECE], dtype)
-    return rounded
-
-
-def _round(exact: np.ndarray, rounded: np.ndarray, dtype: str) -> None:
-    """Write the 16 bits of each number into `rounded`."""
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            rounded.view(np.float16)[:] = exact
-        return
-    bits = exact.view(np.uint32)
-    sums = bits >> np.uint32(16)
-    sums &= np.uint32(1)
-    sums += np.uint32(0x7FFF)
-    sums += bits
-    rounded[:] = sums.view(np.uint16)[1::2]
-    if not np.isfinite([exact.min(initial=0), exact.max(initial=0)]).all():  # the sum can carry NaN over into a number
-        rounded[~np.isfinite(exact)] = INFINITE["bfloat16"]
-
-
-def largest_bits(numbers: np.ndarray) -> int:
-    """The bits of the largest magnitude among 16-bit numbers; of infinity or above it if one is not finite."""
-    pieces = (numbers[start : start + PIECE] for start in range(0, numbers.size, PIECE))
-    return max((int((piece & np.uint16(0x7FFF)).max()) for piece in pieces), default=0)
-
-
-@dataclass
-class RoundingMeter:
-    """Sums over the sampled rows of all tensors, from which `Rounding` follows for each 16-bit format."""
-
-    squares: float = 0.0
-    updates: float = 0.0
-    errors: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SIXTEEN_BIT, 0.0))
-    retained: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SIXTEEN_BIT, 0.0))
-    in_float16: bool = True
-
-    def add(self, sample: Sample, weight: float, in_float16: bool) -> None:
-        """Count a tensor's sample; weight: numbers of the tensor for each one in the sample."""
-        self.in_float16 &= in_float16
-        merged = sample.merged.astype(np.float64)
-        update = None if sample.before is None else merged - sample.before
-        self.squares += weight * float((merged**2).sum())
-        self.updates += 0.0 if update is None else weight * float((update**2).sum())
-        for dtype, found in _all_rounded(sample.merged):
-            self.errors[dtype] += weight * float(((found - merged) ** 2).sum())
-            if update is not None:
-                self.retained[dtype] += weight * float(((found - sample.before) * update).sum())
-
-    def result(self) -> dict[str, Rounding]:
-        """What each format loses."""
-        return {
-            dtype: Rounding(
-                error=_significant((self.errors[dtype] / self.squares) ** 0.5) if self.squares else 0.0,
-                update_retained=round(self.retained[dtype] / self.updates, 4) if self.updates else None,
-                in_range=self.in_float16 or dtype == "bfloat16",
-            )
-            for dtype in SIXTEEN_BIT
-        }
-
-
-def _all_rounded(exact: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The numbers in each 16-bit format, as float64."""
-    with np.errstate(over="ignore"):
-        yield "float16", exact.astype(np.float16).astype(np.float64)
-    bits = in_16_bits(mx.array(exact), "bfloat16").astype(np.uint32) << np.uint32(16)
-    yield "bfloat16", bits.view(np.float32).reshape(exact.shape).astype(np.float64)
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.4g}")

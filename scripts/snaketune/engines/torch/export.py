@@ -1,6 +1,6 @@
 """What the torch engine writes for other programs: the part `engines.interface.Exporter`.
 
-`fuse` reads base and adapter tensor by tensor from their files, so it needs no model and holds one shard in memory.
+`fuse` reads base and adapter tensor by tensor from their files, so it needs no model and holds one tensor in memory.
 A quantized base is dequantized and not quantized again: that would round small updates away.
 """
 
@@ -10,20 +10,20 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from snaketune.contracts.package import Rounding
+from snaketune.engines import sixteen_bit
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
+from snaketune.engines.sixteen_bit import SAMPLED_ROWS, SHARD, MergedNumbers, Sample
 from snaketune.engines.torch import nf4
 from snaketune.engines.torch.nf4 import quantize_base as quantize_base
 from snaketune.engines.torch.weights import dequantized, group_size, read_adapter
-from snaketune.errors import ModelError, PackageError, TrainingError
-from snaketune.files import StrPath, in_shards, read_json, write_json
+from snaketune.errors import ModelError, TrainingError
+from snaketune.files import StrPath, read_json
 from snaketune.train import peft_format
 
-SHARD = 2 << 30  # bytes: bounds how much of the result is in memory at once
 SIXTEEN_BIT = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -36,32 +36,10 @@ def fuse(
     out of the tensors' names, and tensors without it, those of pictures, are left out themselves.
     """
     merged = _merger(base, adapter)
-    kind = dtype if dtype in SIXTEEN_BIT else merged.weights.sixteen_bit_format()
+    kind = dtype if dtype in sixteen_bit.FORMATS else merged.weights.sixteen_bit_format()
     names = [name for name in merged.weights.names() if name.startswith(drop_prefix)]
-    groups = list(in_shards({name: 2 * merged.weights.size(name) for name in names}, shard))
-    target = Path(target)
-    target.mkdir(parents=True, exist_ok=True)
-    index: dict[str, str] = {}
-    files, count, meter = [], 0, _RoundingMeter()
-    for number, group in enumerate(groups, 1):
-        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {}
-        for name in group:
-            exact = merged(name)
-            meter.add(exact, merged.weights.read(name).float() if merged.changes(name) else None)
-            tensors[name.removeprefix(drop_prefix)] = exact.to(SIXTEEN_BIT[kind])
-        _check_finite(tensors, target)
-        save_file(tensors, target / file, metadata={"format": "pt"})
-        index |= dict.fromkeys(tensors, file)
-        files.append(file)
-        count += sum(one.numel() for one in tensors.values())
-    if len(groups) > 1:
-        index_file = "model.safetensors.index.json"
-        write_json(
-            target / index_file, {"metadata": {"total_size": 2 * count}, "weight_map": dict(sorted(index.items()))}
-        )
-        files.append(index_file)
-    return FusedWeights(dtype=kind, files=files, parameters=count, rounding=meter.result())
+    shapes = {name.removeprefix(drop_prefix): merged.weights.shape(name) for name in names}
+    return sixteen_bit.write(Path(target), kind, shapes, lambda name: merged.numbers(drop_prefix + name, kind), shard)
 
 
 def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
@@ -155,76 +133,49 @@ class _Merger:
     def __init__(self, weights: _BaseWeights, adapter: StrPath) -> None:
         self.weights = weights
         self._tensors, self._config = read_adapter(adapter)
+        self._full = self._config.fine_tune_type == "full"
         self._scale = self._config.lora_parameters.scale or 0.0
         known = set(weights.names())
-        owners = {name if self._config.fine_tune_type == "full" else _weight_of(name) for name in self._tensors}
+        owners = {name if self._full else _weight_of(name) for name in self._tensors}
         if owners - known:
             raise ValueError(f"{min(owners - known)} is not in the base")
 
-    def changes(self, name: str) -> bool:
-        """Whether the adapter changes this weight by an update of its own."""
-        return f"{name.removesuffix('.weight')}.lora_a" in self._tensors
+    def numbers(self, name: str, dtype: str) -> MergedNumbers:
+        """A merged weight for writing in a 16-bit format, and a sample of it with and without the adapter."""
+        before = self.weights.read(name)
+        changed = self._changes(name)
+        merged = self._merged(name, before) if changed else before
+        rows = slice(None, None, max(1, before.shape[0] // SAMPLED_ROWS))
+        unchanged = before[rows].float().numpy() if f"{name.removesuffix('.weight')}.lora_a" in self._tensors else None
+        sample = Sample(merged[rows].float().numpy(), unchanged)
+        kept = merged.dtype == SIXTEEN_BIT[dtype]
+        flat = merged.contiguous().view(-1)
+        return MergedNumbers(flat.view(torch.int16).numpy().view(np.uint16) if kept else flat.float().numpy(), sample)
 
     def __call__(self, name: str) -> torch.Tensor:
-        if self._config.fine_tune_type == "full":
-            return self._tensors[name].float() if name in self._tensors else self.weights.read(name).float()
-        weight, layer = self.weights.read(name).float(), name.removesuffix(".weight")
-        a, b = self._tensors.get(f"{layer}.lora_a"), self._tensors.get(f"{layer}.lora_b")
-        if a is None or b is None or not name.endswith(".weight"):
-            return weight
-        weight = weight + self._scale * (a.float() @ b.float()).T
+        """A merged weight in float32."""
+        before = self.weights.read(name)
+        return self._merged(name, before) if self._changes(name) else before.float()
+
+    def _changes(self, name: str) -> bool:
+        layer = name.removesuffix(".weight")
+        return name in self._tensors if self._full else name.endswith(".weight") and f"{layer}.lora_a" in self._tensors
+
+    def _merged(self, name: str, before: torch.Tensor) -> torch.Tensor:
+        if self._full:
+            return self._tensors[name].float()
+        layer = name.removesuffix(".weight")
+        a, b = self._tensors[f"{layer}.lora_a"].float(), self._tensors[f"{layer}.lora_b"].float()
+        weight = torch.addmm(before.float(), b.T, a.T, alpha=self._scale)
         lengths = self._tensors.get(f"{layer}.m")
         if lengths is not None:  # DoRA
-            weight = weight * (lengths.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
+            weight *= (lengths.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
         return weight
-
-
-class _RoundingMeter:
-    """Sums over all merged tensors, from which `Rounding` follows for each 16-bit format."""
-
-    def __init__(self) -> None:
-        self.squares = self.updates = 0.0
-        self.errors = dict.fromkeys(SIXTEEN_BIT, 0.0)
-        self.retained = dict.fromkeys(SIXTEEN_BIT, 0.0)
-        self.in_range = dict.fromkeys(SIXTEEN_BIT, True)
-
-    def add(self, exact: torch.Tensor, before: torch.Tensor | None) -> None:
-        """Count a merged tensor; before: the base's, where the adapter changes it."""
-        update = None if before is None else exact - before
-        self.squares += float(exact.double().square().sum())
-        self.updates += 0.0 if update is None else float(update.double().square().sum())
-        for name, dtype in SIXTEEN_BIT.items():
-            rounded = exact.to(dtype).float()
-            self.in_range[name] &= bool(torch.isfinite(rounded).all())
-            self.errors[name] += float((rounded - exact).double().square().sum())
-            if update is not None and before is not None:
-                self.retained[name] += float(((rounded - before) * update).double().sum())
-
-    def result(self) -> dict[str, Rounding]:
-        """What each format loses."""
-        return {
-            name: Rounding(
-                error=float(f"{(self.errors[name] / self.squares) ** 0.5:.4g}") if self.squares else 0.0,
-                update_retained=round(self.retained[name] / self.updates, 4) if self.updates else None,
-                in_range=self.in_range[name],
-            )
-            for name in SIXTEEN_BIT
-        }
 
 
 def _weight_of(name: str) -> str:
     """The weight that a tensor of an adapter changes."""
     return f"{name.rpartition('.')[0]}.weight"
-
-
-def _check_finite(tensors: dict[str, torch.Tensor], target: Path) -> None:
-    if not all(bool(torch.isfinite(one).all()) for one in tensors.values()):
-        raise PackageError(
-            "the merged weights are not finite in 16 bits",
-            where=str(target),
-            why="A value is beyond what the number format holds, or the adapter itself is broken",
-            fix="Set model.dtype: bfloat16, whose range is that of 32 bits",
-        )
 
 
 def peft_adapter(adapter: StrPath) -> PeftAdapter:
