@@ -2,6 +2,7 @@
 
 FOLDER holds what the stages before have left. A stage that begins with `hand_` makes the same product with the tool
 that a person would use: mlx_lm.fuse, llama.cpp's converter on the fused folder, llama.cpp's quantizer.
+`quantize_<type>` and `hand_quantize_<type>` make that type.
 """
 
 from __future__ import annotations
@@ -12,23 +13,32 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.path.insert(0, str(ROOT / "tests"))
 
 from snaketune import files  # noqa: E402
-from snaketune.runtime.step import block_torch  # noqa: E402
+from snaketune.runtime.step import block_torch, selected_engine  # noqa: E402
 
-TYPE = "q8_0"
+if TYPE_CHECKING:
+    from snaketune.config.sections import RunConfig
+
+TYPES = ("q8_0", "q4_k_m")
 ROWS = 24
+TOKENIZED_ROWS = 1000
+ANSWERED_ROWS, NEW_TOKENS = 8, 32
 RANK = 8
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, in which getrusage counts
 
 
 def prepare(base: Path, folder: Path) -> None:
-    """An adapter of random weights on all linear layers, and test rows."""
+    """An adapter of random weights on all linear layers, and rows."""
     import families
     import numpy as np
     from real_shapes import tensors as shapes
@@ -50,6 +60,7 @@ def prepare(base: Path, folder: Path) -> None:
     stated = {"fine_tune_type": "lora", "num_layers": config["num_hidden_layers"], "lora_parameters": settings}
     files.write_json(adapter / "adapter_config.json", stated)
     files.write_jsonl(folder / "test.jsonl", families.conversations(ROWS))
+    files.write_jsonl(folder / "train.jsonl", families.conversations(TOKENIZED_ROWS))
 
 
 def fetch(base: Path, folder: Path) -> None:
@@ -58,6 +69,21 @@ def fetch(base: Path, folder: Path) -> None:
 
     described = BaseConfig(base=str(base), revision="main")
     write_manifest(folder / "base.json", described, str(base), patterns=("*.json", "*.model", "*.safetensors"))
+
+
+def tokenize(_: Path, folder: Path) -> None:
+    from snaketune.tokens.tokenize import TokenizeConfig, tokenize_splits
+
+    splits = ("train", "valid", "test")
+    tokenize_splits(
+        rows={split: folder / f"{'train' if split == 'train' else 'test'}.jsonl" for split in splits},
+        manifest=folder / "base.json",
+        config=msgspec.convert(
+            {"model": {"chat_template": None}, "data": {"max_length": 2048, "on_too_long": "truncate"}}, TokenizeConfig
+        ),
+        stores={split: folder / "tokens" / f"{split}.safetensors" for split in splits},
+        report=folder / "tokens" / "tokens.json",
+    )
 
 
 def fuse(_: Path, folder: Path) -> None:
@@ -76,10 +102,10 @@ def convert(_: Path, folder: Path) -> None:
     gguf_conversion.convert(folder / "fused", folder / "size-f16.gguf", name="size", merge=source)
 
 
-def quantize(_: Path, folder: Path) -> None:
+def quantize(kind: str, _: Path, folder: Path) -> None:
     from snaketune.engines.llama_cpp import quantize as quantizing
 
-    quantizing.quantize(folder / "size-f16.gguf", folder / f"size-{TYPE}.gguf", TYPE, threads=1)
+    quantizing.quantize(folder / "size-f16.gguf", folder / f"size-{kind}.gguf", kind, threads=1)
 
 
 def fidelity(_: Path, folder: Path) -> None:
@@ -89,13 +115,44 @@ def fidelity(_: Path, folder: Path) -> None:
         model=folder / "base.json",
         adapter=folder / "adapter" / "adapters.safetensors",
         fused=folder / "fused.json",
-        ggufs=[folder / "size-f16.gguf", folder / f"size-{TYPE}.gguf"],
+        ggufs=[folder / f"size-{kind}.gguf" for kind in ("f16", *TYPES)],
         rows=folder / "test.jsonl",
     )
     settings = proof.FidelitySettings(
         rows=ROWS, num_prompts=8, max_new_tokens=32, min_gain_retained=0.9, chat_template=None
     )
     proof.run(inputs, settings, folder / "fidelity.json")
+
+
+def _configuration() -> RunConfig:
+    """A configuration with the defaults of the schema and few, short answers."""
+    from snaketune.config import schema
+    from snaketune.config.sections import RunConfig
+
+    given = {"run": "size", "evaluate": {"max_rows": ANSWERED_ROWS, "max_new_tokens": NEW_TOKENS, "max_hours": None}}
+    return msgspec.convert(schema.complete(given), RunConfig)
+
+
+def answer(_: Path, folder: Path) -> None:
+    from snaketune.evaluate import predict, step_config
+    from snaketune.evaluate.variants import ModelVariant
+
+    config = _configuration()
+    variant = ModelVariant(f"gguf-{TYPES[0]}", model=folder / "base.json", gguf=folder / f"size-{TYPES[0]}.gguf")
+    settings = step_config.prediction_config(config, config.model, variant.name)
+    outputs = predict.PredictionOutputs(predictions=folder / "evaluation" / "predictions.jsonl")
+    predict.run(variant, predict.PredictionInputs(rows=folder / "test.jsonl"), outputs, settings)
+
+
+def score(_: Path, folder: Path) -> None:
+    from snaketune.evaluate import score as scoring
+    from snaketune.evaluate import step_config
+
+    scoring.run(
+        predictions=folder / "evaluation" / "predictions.jsonl",
+        scores=folder / "scores.json",
+        config=step_config.scoring_config(_configuration()),
+    )
 
 
 def hand_fuse(base: Path, folder: Path) -> None:
@@ -113,22 +170,37 @@ def hand_convert(_: Path, folder: Path) -> None:
     gguf_conversion.convert(folder / "fused", folder / "hand-f16.gguf", name="hand", outtype="f16")
 
 
-def hand_quantize(_: Path, folder: Path) -> None:
+def hand_quantize(kind: str, _: Path, folder: Path) -> None:
     import ctypes
 
     import llama_cpp
 
     settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype, settings.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, 1
-    source, target = folder / "hand-f16.gguf", folder / f"hand-{TYPE}.gguf"
+    settings.ftype, settings.nthread = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}"), 1
+    source, target = folder / "size-f16.gguf", folder / f"hand-{kind}.gguf"
     failed = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings))
     assert not failed
 
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     stage.__name__: stage
-    for stage in (prepare, fetch, fuse, convert, quantize, fidelity, hand_fuse, hand_convert, hand_quantize)
+    for stage in (prepare, fetch, tokenize, fuse, convert, fidelity, answer, score, hand_fuse, hand_convert)
 }
+for kind in TYPES:
+    STAGES |= {f"quantize_{kind}": partial(quantize, kind), f"hand_quantize_{kind}": partial(hand_quantize, kind)}
+
+
+def _figures(path: str) -> dict[str, int]:
+    """The numbers of a file of Linux's /proc, by their names; none elsewhere."""
+    lines = Path(path).read_text().splitlines() if Path(path).is_file() else []
+    pairs = (line.replace(" kB", "").split(":") for line in lines if ":" in line)
+    return {key: int(value) for key, value in pairs if value.strip().isdigit()}
+
+
+def _own_peak() -> int:
+    """Resident bytes of this process at its peak; Linux's getrusage counts those of the process that started it too."""
+    own = _figures("/proc/self/status").get("VmHWM")
+    return own * 1024 if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 def measured(work: Callable[[], None]) -> dict[str, Any]:
@@ -137,21 +209,19 @@ def measured(work: Callable[[], None]) -> dict[str, Any]:
     work()
     wall = time.monotonic() - started
     kinds = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    unit = 1 if sys.platform == "darwin" else 1024
-    accounted = Path("/proc/self/io")  # of Linux; what is read through a memory map is not in it
-    lines = accounted.read_text().splitlines() if accounted.is_file() else []
-    io = {key: int(value) for key, value in (line.split(": ") for line in lines)}
+    io = _figures("/proc/self/io")  # what is read through a memory map is not in it
     return {
         "seconds": wall,
         "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in kinds),
         "system_seconds": sum(one.ru_stime for one in kinds),
-        "peak_bytes": max(one.ru_maxrss for one in kinds) * unit,
+        "peak_bytes": max(_own_peak(), kinds[1].ru_maxrss * RSS_UNIT),
         "read": io.get("rchar"),
         "written": io.get("wchar"),
     }
 
 
 if __name__ == "__main__":
-    block_torch()
+    if selected_engine() != "torch":
+        block_torch()
     chosen, base, folder = STAGES[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
     print(json.dumps(measured(lambda: chosen(base, folder))))

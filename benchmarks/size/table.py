@@ -1,8 +1,10 @@
 """What the stages take of models of real shape, beside doing it by hand: `python benchmarks/size/table.py [SHAPE ...]`.
 
-Makes each model with random weights, runs stage after stage in a process of its own, and writes the table of
-docs/scale.md, in which the rows of shapes that are not named stay. llama-3.1-8b takes 16 GB of disk five times: base,
-two fused models, two 16-bit GGUF files. `--bits 4` starts from MLX's 4-bit format, `--folder` keeps the models.
+Makes each model with random weights and runs stage after stage, each in a process of its own. What was measured is kept
+in measured/<model>.json after every stage, so the same command goes on where it was stopped; `--again` names stages to
+measure anew, `--only-print` measures nothing. The table of docs/scale.md is made of all that is kept. A file goes as
+soon as no stage to come reads it; at the most there are base, fused model, 16-bit GGUF and quantized ones at once:
+65 GB of disk for llama-3.1-8b. `--bits 4` starts from MLX's 4-bit format.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -28,79 +30,134 @@ import shaped_models  # noqa: E402
 from real_shapes import SHAPES  # noqa: E402
 
 PAGE = ROOT / "docs" / "scale.md"
-BESIDE = {"fuse": "hand_fuse", "convert": "hand_convert", "quantize": "hand_quantize"}
-ORDER = ("prepare", "fetch", "fuse", "hand_fuse", "convert", "hand_convert", "quantize", "hand_quantize", "fidelity")
+KEPT = HERE / "measured"
 HEAD = (
-    "| model | stage | seconds | CPU-seconds | the system's of them | by hand | peak, GB | by hand "
-    "| read, GB | written, GB |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| model | stage | seconds | CPU-seconds | by hand | ratio | peak, GB | by hand | read, GB | written, GB |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of `one_stage.py`, with what it reads and leaves in the work folder; hand: the same product by hand."""
+
+    name: str
+    reads: tuple[str, ...]
+    leaves: tuple[str, ...]
+    hand: str | None = None
+    shown: bool = True
+
+
+MERGE = ("base.json", "adapter")
+STAGES = (
+    Stage("prepare", (), ("adapter", "test.jsonl", "train.jsonl"), shown=False),
+    Stage("fetch", (), ("base.json",)),
+    Stage("tokenize", ("base.json", "train.jsonl"), ("tokens",)),
+    Stage("hand_fuse", ("adapter",), ("hand",), shown=False),
+    Stage("fuse", MERGE, ("fused", "fused.json"), hand="hand_fuse"),
+    Stage("hand_convert", ("fused",), ("hand-f16.gguf",), shown=False),
+    Stage("convert", (*MERGE, "fused", "fused.json"), ("size-f16.gguf",), hand="hand_convert"),
+    Stage("hand_quantize_q8_0", ("size-f16.gguf",), ("hand-q8_0.gguf",), shown=False),
+    Stage("quantize_q8_0", ("size-f16.gguf",), ("size-q8_0.gguf",), hand="hand_quantize_q8_0"),
+    Stage("hand_quantize_q4_k_m", ("size-f16.gguf",), ("hand-q4_k_m.gguf",), shown=False),
+    Stage("quantize_q4_k_m", ("size-f16.gguf",), ("size-q4_k_m.gguf",), hand="hand_quantize_q4_k_m"),
+    Stage(
+        "fidelity",
+        (*MERGE, "fused", "fused.json", "size-f16.gguf", "size-q8_0.gguf", "size-q4_k_m.gguf", "test.jsonl"),
+        ("fidelity.json",),
+    ),
+    Stage("answer", ("base.json", "size-q8_0.gguf", "test.jsonl"), ("evaluation",)),
+    Stage("score", ("evaluation",), ("scores.json",)),
 )
 
 
-def stage(name: str, base: Path, folder: Path) -> dict[str, Any]:
-    """The measurements of one stage, by a process of its own with one thread for each BLAS."""
+def to_run(missing: set[str], there: set[str]) -> list[Stage]:
+    """The stages to run: those whose figures are missing, and those that make what they read and is not there."""
+    chosen: list[Stage] = []
+    wanted: set[str] = set()
+    for stage in reversed(STAGES):
+        if stage.name in missing or wanted & set(stage.leaves):
+            chosen.append(stage)
+            wanted = (wanted - set(stage.leaves)) | (set(stage.reads) - there)
+    return chosen[::-1]
+
+
+def measure(label: str, base: Path, work: Path, again: Sequence[str]) -> None:
+    """Run what is not measured yet of one model, and keep the figures stage by stage."""
+    kept = figures(label)
+    work.mkdir(parents=True, exist_ok=True)
+    left = to_run(
+        {one.name for one in STAGES if one.name not in kept or one.name in again},
+        {path.name for path in work.iterdir()},
+    )
+    while left:
+        stage = left.pop(0)
+        kept[stage.name] = run_stage(stage.name, base, work)
+        KEPT.mkdir(exist_ok=True)
+        text = json.dumps({one.name: kept[one.name] for one in STAGES if one.name in kept}, indent=1)
+        (KEPT / f"{label}.json").write_text(f"{text}\n", encoding="utf-8")
+        needed = {name for one in left for name in one.reads}
+        for name in {path.name for path in work.iterdir()} - needed:
+            path = work / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def run_stage(name: str, base: Path, work: Path) -> Figures:
+    """What one stage takes, in a process of its own with one thread for each BLAS."""
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "one_stage.py"), name, str(base), str(folder)]
+    command = [sys.executable, str(HERE / "one_stage.py"), name, str(base), str(work)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | threads).stdout
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    print(name, found, file=sys.stderr)
+    found: Figures = json.loads(said.splitlines()[-1])
+    print(f"{base.name}: {name}: {said.splitlines()[-1]}", file=sys.stderr, flush=True)
     return found
 
 
-def rows(shape: str, bits: int | None, folder: Path) -> list[str]:
-    """The table's rows for one shape."""
-    label = f"{shape}, 4 bits" if bits else shape
-    base = folder / label.replace(", ", "-").replace(" ", "-")
-    if not (base / "config.json").is_file():
-        shaped_models.make(SHAPES[shape], base, bits=bits)
-    work = folder / "work"
-    try:
-        found = {name: stage(name, base, work) for name in ORDER}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return [_row(label, name, found) for name in ORDER if name != "prepare" and name not in BESIDE.values()]
+def figures(label: str) -> dict[str, Figures]:
+    """What was measured of a model so far, by stage."""
+    path = KEPT / f"{label}.json"
+    found: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
-def _row(label: str, name: str, found: dict[str, dict[str, Any]]) -> str:
-    ours, hand = found[name], found.get(BESIDE.get(name, ""))
-    gigabytes = [f"{one / 1e9:.2f}" if one is not None else "" for one in (ours["read"], ours["written"])]
-    return (
-        "| "
-        + " | ".join(
-            [
-                label,
-                name,
-                f"{ours['seconds']:.0f}",
-                f"{ours['cpu_seconds']:.1f}",
-                f"{ours['system_seconds']:.1f}",
-                f"{hand['cpu_seconds']:.1f}" if hand else "",
-                f"{ours['peak_bytes'] / 1e9:.2f}",
-                f"{hand['peak_bytes'] / 1e9:.2f}" if hand else "",
-                *gigabytes,
-            ]
-        )
-        + " |"
-    )
+def table() -> str:
+    """All that was measured, in the order of the shapes and the stages."""
+    labels = [label for name in SHAPES for label in (name, f"{name}-4-bits")]
+    rows = [_row(label, stage, found) for label in labels if (found := figures(label)) for stage in STAGES]
+    return "\n".join([HEAD, *filter(None, rows)])
+
+
+def _row(label: str, stage: Stage, found: dict[str, Figures]) -> str:
+    ours, hand = found.get(stage.name), found.get(stage.hand or "")
+    if not stage.shown or ours is None:
+        return ""
+    cells = [label.replace("-4-bits", ", 4 bits"), stage.name.replace("quantize_", "quantize, ")]
+    cells += [f"{ours['seconds']:.0f}", f"{ours['cpu_seconds']:.1f}"]
+    cells += [f"{hand['cpu_seconds']:.1f}", f"{ours['cpu_seconds'] / hand['cpu_seconds']:.2f}"] if hand else ["", ""]
+    cells += [f"{ours['peak_bytes'] / 1e9:.2f}", f"{hand['peak_bytes'] / 1e9:.2f}" if hand else ""]
+    cells += [f"{ours[key] / 1e9:.2f}" for key in ("read", "written")]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="*", choices=[*SHAPES, []], default=[])
     parser.add_argument("--bits", type=int, choices=(4,))
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--again", nargs="*", choices=[one.name for one in STAGES], default=[])
+    parser.add_argument("--only-print", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the models are made (default: a temporary folder)")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = given.folder or Path(scratch)
-        made = [row for shape in given.shapes or SHAPES for row in rows(shape, given.bits, folder)]
-    accuracy.put("size", f"{HEAD}\n" + "\n".join([*_kept(made), *made]), machine=True, page=PAGE)
-
-
-def _kept(made: list[str]) -> list[str]:
-    """The rows on the page of models that were not measured now."""
-    block = re.search(r"<!-- size -->\n(.*?)<!-- end -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert block
-    now = {row.split(" | ")[0] for row in made}
-    old = [line for line in block[1].splitlines() if line.startswith("| ") and not line.startswith("| model ")]
-    return [line for line in old if line.split(" | ")[0] not in now]
+    with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
+        for shape in [] if given.only_print else given.shapes or SHAPES:
+            label = f"{shape}-{given.bits}-bits" if given.bits else shape
+            if not given.again and all(one.name in figures(label) for one in STAGES):
+                continue
+            base, work = Path(scratch, label), Path(scratch, f"{label}-work")
+            shaped_models.make(SHAPES[shape], base, bits=given.bits)
+            measure(label, base, work, given.again)
+            shutil.rmtree(base)
+            shutil.rmtree(work)
+    accuracy.put("size", table(), machine=True, page=PAGE)
 
 
 if __name__ == "__main__":
