@@ -328,3 +328,7 @@ class Capabilities(Protocol):
     def describe_device(self) -> DeviceInfo:
         """The device that the engine computes on."""
         ...
+
+    def keeps_quantized(self, mode: str) -> bool:
+        """Whether a base quantized in this mode stays so in memory while it is trained."""
+        ...

@@ -33,7 +33,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder's sizes, in elements. `active_intermediate_size`: width of the MLP that one token passes."""
+    """A decoder's sizes, in elements.
+
+    active_intermediate_size: width of the MLP that one token passes; bits: of a weight, or of one in the blocks where
+    only these are quantized; quantization: the mode of a quantized model, else None.
+    """
 
     model_type: str
     hidden_size: int
@@ -48,7 +52,11 @@ class Architecture:
     tie_word_embeddings: bool
     linears: tuple[Linear, ...]
     bits: float
-    quantized: bool
+    quantization: str | None
+
+    @property
+    def quantized(self) -> bool:
+        return self.quantization is not None
 
     @property
     def block_weights(self) -> int:
@@ -69,9 +77,13 @@ class Architecture:
         """All weights of the model (biases and small norms apart, under 0.1 %)."""
         return self.num_layers * self.block_weights + self.embedding_weights + self.norm_weights
 
-    def with_bits(self, bits: float) -> Architecture:
+    def with_bits(self, bits: float, mode: str = "affine") -> Architecture:
         """Return the same model with its matrices quantized to so many bits a weight."""
-        return replace(self, bits=bits, quantized=True)
+        return replace(self, bits=bits, quantization=mode)
+
+    def dequantized(self) -> Architecture:
+        """Return the same model in 16 bits."""
+        return replace(self, bits=16.0, quantization=None)
 
     def targeted(self, targets: str | list[str]) -> tuple[Linear, ...]:
         """Return the matrices of a block that `train.target_modules` names."""
@@ -119,7 +131,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         tie_word_embeddings=bool(tied) if tied is not None else model_type.startswith("gemma"),
         linears=_linears(model_type, hidden, (heads * head_size, kv_heads * head_size), _MLP(inner, experts, gated)),
         bits=bits,
-        quantized=bool(quantization.get("bits")),
+        quantization=(quantization.get("mode") or "affine") if quantization.get("bits") else None,
     )
 
 

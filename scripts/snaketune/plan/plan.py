@@ -178,7 +178,14 @@ def read_architecture(folder: Path, quantize: QuantizeConfig | None) -> Architec
     found = architecture.read(read_json(folder / "config.json"), str(folder / "config.json"))
     if quantize is None:
         return found
-    return found.with_bits(architecture.quantized_bits(quantize.bits, quantize.group_size, quantize.mode))
+    bits = architecture.quantized_bits(quantize.bits, quantize.group_size, quantize.mode)
+    return found.with_bits(bits, quantize.mode)
+
+
+def held(model: Architecture) -> Architecture:
+    """Return the architecture as the engine holds it in memory: dequantized, if it has no kernels for the bits."""
+    kept = model.quantization is None or get_capabilities().keeps_quantized(model.quantization)
+    return model if kept else model.dequantized()
 
 
 def dtype_bytes(folder: Path, model: ModelConfig, machine: Machine) -> int:
@@ -193,7 +200,7 @@ def dtype_bytes(folder: Path, model: ModelConfig, machine: Machine) -> int:
 
 def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperiment:
     """Return what one experiment will do and hold; its warnings are not there yet."""
-    train, store, model = case.experiment.train, case.store, case.model
+    train, store, model = case.experiment.train, case.store, held(case.model)
     sampler = EpochSampler(
         store.lengths,
         store.weights,
@@ -283,7 +290,7 @@ def _check_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperimen
     source = machine.memory_source if usable == machine.usable_memory else "train.memory_limit"
     cpu = machine.device == "cpu"
     steps = resources.advice(
-        case.model,
+        held(case.model),
         case.experiment.train,
         lambda train, cut: largest_batches(case.store, train, cpu, cut),
         planned.dtype_bytes,

@@ -65,6 +65,7 @@ CHECKPOINTS = 3  # of weights and moments that lie there at once while training:
 DISK_MARGIN = 1.1  # full disks fail late; a tenth more is required than is counted
 LENGTHS = (4096, 2048, 1536, 1024, 768, 512, 256, 128, 64)
 QUANTIZED_BITS = 4.5  # of 4 bits with their scales
+QUANTIZED_IN_BLOCKS = ("nf4",)  # modes that leave embedding and head as they are
 Batches = Callable[[TrainConfig, int | None], list[BatchShape]]
 
 
@@ -116,11 +117,16 @@ def trainable(model: Architecture, train: TrainConfig) -> int:
 
 
 def weight_bytes(model: Architecture, dtype_bytes: int) -> int:
-    """Bytes of the base's weights in memory; quantized matrices and embeddings keep their bits."""
-    matrices = model.num_layers * model.block_weights + model.embedding_weights
-    if model.quantized:
-        return int(matrices * model.bits / 8) + model.norm_weights * dtype_bytes
-    return (matrices + model.norm_weights) * dtype_bytes
+    """Bytes of the base's weights in memory; quantized ones keep their bits.
+
+    Embedding and head are quantized like the blocks in MLX's formats, and stay as they are in NF4.
+    """
+    blocks = model.num_layers * model.block_weights
+    if not model.quantized:
+        return (blocks + model.embedding_weights + model.norm_weights) * dtype_bytes
+    if model.quantization in QUANTIZED_IN_BLOCKS:
+        return int(blocks * model.bits / 8) + (model.embedding_weights + model.norm_weights) * dtype_bytes
+    return int((blocks + model.embedding_weights) * model.bits / 8) + model.norm_weights * dtype_bytes
 
 
 def _saved_activations(model: Architecture, train: TrainConfig, dtype_bytes: int) -> int:

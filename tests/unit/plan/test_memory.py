@@ -13,7 +13,7 @@ from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
 from snaketune.engines.mlx import inference
-from snaketune.plan import architecture, resources
+from snaketune.plan import architecture, plan, resources
 
 SMALL = {
     "hidden_size": 64,
@@ -110,11 +110,27 @@ def test_advice_names_the_smallest_change_first():
     assert after == total(replace(train, batch_size=4, gradient_accumulation_steps=4), BatchShape(4, 256, 512))
 
 
+LARGE = architecture.read({**SMALL, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 32000})
+
+
 @pytest.mark.parametrize(("quantized", "bytes_each"), [(False, 2.0), (True, 4.5 / 8)])
 def test_a_quantized_base_weighs_its_bits(quantized, bytes_each):
-    large = architecture.read({**SMALL, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 32000})
-    model = large.with_bits(4.5) if quantized else large
+    model = LARGE.with_bits(4.5) if quantized else LARGE
     assert resources.weight_bytes(model, 2) == pytest.approx(model.parameters * bytes_each, rel=0.01)
+
+
+def test_a_base_in_nf4_keeps_its_embedding_and_head_in_16_bits():
+    blocks = LARGE.num_layers * LARGE.block_weights * 4.5 / 8
+    expected = blocks + 2 * LARGE.embedding_weights
+    assert resources.weight_bytes(LARGE.with_bits(4.5, "nf4"), 2) == pytest.approx(expected, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("engine", "mode", "bits"), [("mlx", "affine", 4.5), ("torch", "affine", 16), ("torch", "nf4", 4.5)]
+)
+def test_a_base_that_the_engine_has_no_kernels_for_is_held_dequantized(engine, mode, bits, monkeypatch):
+    monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
+    assert plan.held(LARGE.with_bits(4.5, mode)).bits == bits
 
 
 def test_forecasts_count_with_as_many_completions_at_once_as_the_engine_generates():

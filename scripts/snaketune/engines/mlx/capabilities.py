@@ -83,6 +83,11 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
         )
 
 
+def keeps_quantized(mode: str) -> bool:
+    """Whether such a base stays as it is: MLX computes in all of its own modes, everywhere."""
+    return mode != "nf4"
+
+
 def describe_device() -> DeviceInfo:
     """The device that MLX computes on."""
     import mlx.core as mx

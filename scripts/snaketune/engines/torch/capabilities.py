@@ -32,6 +32,11 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
         )
 
 
+def keeps_quantized(mode: str) -> bool:
+    """Whether such a base stays as it is: PyTorch computes in NF4 alone, which runs need an NVIDIA card for."""
+    return mode == "nf4"
+
+
 def describe_device() -> DeviceInfo:
     """The device that PyTorch computes on."""
     import torch

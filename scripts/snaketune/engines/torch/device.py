@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,8 +36,24 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    if (found := re.search(r"VmHWM:\s*(\d+) kB", _text(STATUS))) is not None:
+        return int(found[1]) * 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let the peak begin anew, where the system can.
+
+    While weights are loaded their file is mapped into memory beside them. It counts as resident, though the system
+    takes it back whenever it needs the memory.
+    """
+    if device.type == "cpu" and CLEAR_REFS.is_file():
+        CLEAR_REFS.write_text("5", encoding="ascii")  # man 5 proc: resets VmHWM
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="ascii", errors="replace") if path.is_file() else ""
 
 
 def set_memory_limit(gigabytes: float | None, device: torch.device) -> None:

@@ -73,7 +73,7 @@ class _BaseWeights:
     def __init__(self, folder: Path) -> None:
         try:
             self.config = read_json(folder / "config.json")
-            self._files = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+            self._files = [safe_open(path, "pt", backend="pread") for path in sorted(folder.glob("*.safetensors"))]
             self._file_of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, ValueError) as error:
             raise ModelError(

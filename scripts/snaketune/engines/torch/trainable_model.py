@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from snaketune import files
 from snaketune.contracts.train import TrainingJob
 from snaketune.engines.torch import loading, lora
-from snaketune.engines.torch.device import best_device, peak_memory, set_memory_limit
+from snaketune.engines.torch.device import best_device, forget_peak, peak_memory, set_memory_limit
 from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
 from snaketune.engines.torch.process_group import TorchProcessGroup
@@ -34,6 +34,7 @@ class TorchTrainableModel:
         set_memory_limit(job.config.memory_limit, device)
         self.group, self.seed, self.on_cpu = group, job.seed, device.type == "cpu"
         self.model = loading.load(folder, dtype=job.dtype)
+        forget_peak(device)
         self.prefix = loading.adapter_prefix(folder)
         self.adapter_config = lora.add_adapter(self.model, job.config, job.seed)
         self.parameter_counts = lora.count_parameters(self.model)
