@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 11 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers new run import chat verify unpack version ui docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade new run import chat verify unpack version ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -21,6 +21,9 @@ setup-dev: ## the same, and what the tests need
 
 lock: ## write requirements*.lock anew from requirements*.txt
 	@bash setup/lock.sh
+
+upgrade: setup-dev ## try the newest versions apart, and raise the pins if everything holds; ONLY="mlx mlx-lm"
+	@$(PYTHON) setup/upgrade.py --only "$(ONLY)"
 
 test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"

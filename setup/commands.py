@@ -21,6 +21,9 @@ SECONDS_TO_END = 10.0
 
 NETWORK = ("name resolution", "name or service not known", "newconnectionerror", "connection refused", "unreachable")
 
+# the second one where a file of constraints names the package too
+NOT_FOUND = ("No matching distribution found", "ResolutionImpossible")
+
 
 class SetupError(Exception):
     """Says what is missing, why it matters, and what to do, in one or two sentences."""
@@ -38,27 +41,36 @@ class CommandFailed(SetupError):
         """Tell whether the program failed for want of a connection."""
         return any(words in self.output.lower() for words in NETWORK)
 
+    @property
+    def is_not_found(self) -> bool:
+        """Tell whether pip found no such version or build."""
+        return any(words in self.output for words in NOT_FOUND)
+
 
 def run(
     command: Sequence[str | Path],
     line: ProgressLine | None = None,
     watch: Callable[[str], str] = lambda _: "",
     env: dict[str, str] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> str:
     """Run a program and return what it said; `watch` turns a line of it into what the progress line shows.
 
-    `watch` is called twice a second with nothing while the program is silent.
+    `watch` is called twice a second with nothing while the program is silent. folder: another copy of the project to
+    run it in, which has a log of its own.
     """
-    VENDOR.mkdir(exist_ok=True)
+    path = folder / "vendor" / LOG.name if folder else LOG
+    path.parent.mkdir(exist_ok=True)
     said: list[str] = []
-    with open(LOG, "a", encoding="utf-8", buffering=1) as log:
+    with open(path, "a", encoding="utf-8", buffering=1) as log:
         log.write(f"$ {' '.join(map(str, command))}\n")
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            cwd=ROOT,
+            cwd=folder or ROOT,
             env={**os.environ, **(env or {})},
             encoding="utf-8",
             errors="replace",

@@ -103,6 +103,7 @@ def main(dev: bool, engine: str) -> None:
     for part in missing:
         line = ProgressLine(part.name)
         line.update("starting")
+        part.stamp_file.unlink(missing_ok=True)  # from now on it may be half made
         try:
             outcome, stamp = part.make(line)
         except BaseException:

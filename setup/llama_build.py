@@ -112,7 +112,7 @@ def _ready_made(line: ProgressLine) -> Path | None:
     try:
         pip("download", "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE, line=line)
     except CommandFailed as failure:
-        if "No matching distribution found" in failure.output and not failure.is_network:
+        if failure.is_not_found and not failure.is_network:
             return None
         raise
     return next(folder.glob("*.whl"))

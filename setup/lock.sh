@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# uv reads nothing of pip's configuration; of several indexes only the first has to have the files of all platforms
+index=$(python3 -m pip config get global.index-url 2>/dev/null || true)
+export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-${index:-https://pypi.org/simple}}}
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9
 

@@ -26,7 +26,6 @@ from progress_line import ProgressLine, size
 
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = ("--retries", "2", "--timeout", "15")  # where PyTorch's index is out of reach, pip's own index is next
-NOT_FOUND = "No matching distribution found"
 CUDA_PACKAGES = re.compile(r"^(nvidia|cuda|triton)\b", re.IGNORECASE)
 CUDA_DOWNLOAD = 2.6e9  # of torch 2.13.0, where the index does not tell
 CUDA_DISK_RATIO = 2.3  # unpacked to downloaded, as measured for 2.13.0
@@ -139,7 +138,7 @@ def _take(build: Build, line: ProgressLine) -> bool:
     try:
         pip("install", *build.options, *alone, build.requirement, line=line, watch=_what_pip_does)
     except CommandFailed as failure:
-        if failure.is_network or NOT_FOUND in failure.output:
+        if failure.is_network or failure.is_not_found:
             return False
         raise
     return True
@@ -157,7 +156,7 @@ def _dry_run(build: Build, *options: str) -> list[dict[str, Any]]:
         try:
             pip("install", "--dry-run", "--report", report, *build.options, *options, build.requirement)
         except CommandFailed as failure:
-            if failure.is_network or NOT_FOUND in failure.output:
+            if failure.is_network or failure.is_not_found:
                 return []
             raise
         found: list[dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))["install"]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import venv
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import llama_build
 import pytest
-from loopback import Handler, serving
+from loopback import serving
+from package_index import Index, wheel
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSION = re.search(r"^torch==(.+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]  # type: ignore[index]
@@ -40,43 +36,6 @@ print("origin:", llama_build.install_package(line, kind))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has two builds of torch")
 
 
-def wheel(folder: Path, name: str, version: str, requires: Sequence[str] = (), kilobytes: int = 1) -> None:
-    """Write a wheel that does nothing but stand for a package."""
-    stem = f"{name.replace('-', '_')}-{version}"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
-    contents = {
-        f"{name.replace('-', '_')}/__init__.py": f"VERSION = {version!r}\n".encode(),
-        f"{name.replace('-', '_')}/weights.bin": os.urandom(kilobytes * 1000),
-        f"{stem}.dist-info/METADATA": metadata.encode(),
-        f"{stem}.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip('=')},{len(content)}\n"
-        for path, content in contents.items()
-    )
-    contents[f"{stem}.dist-info/RECORD"] = f"{record}{stem}.dist-info/RECORD,,\n".encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
-        for path, content in contents.items():
-            archive.writestr(path, content)
-
-
-class Index(Handler):
-    """Serves folders of wheels as package indexes: /<index>/<package>/ lists what lies there."""
-
-    def do_GET(self) -> None:
-        self.server.told.append(self.path)  # type: ignore[attr-defined]
-        path = Path(self.server.told[0]) / unquote(self.path).strip("/")  # type: ignore[attr-defined]
-        if path.is_file():
-            self.answer(200, path.read_bytes())
-        elif path.is_dir():
-            links = "".join(f'<a href="{file.name}">{file.name}</a>\n' for file in sorted(path.iterdir()))
-            self.answer(200, f"<html><body>{links}</body></html>".encode(), {"Content-Type": "text/html"})
-        else:
-            self.answer(404)
-
-
 class Machine:
     """A machine with an environment of its own, whose pip knows an index on loopback."""
 
@@ -84,11 +43,13 @@ class Machine:
         self.folder = folder
         self.indexes = folder / "indexes"
         self.path = "/usr/bin:/bin"  # without a toolkit that this machine has
+        self.constraints = ""
         shutil.copytree(ROOT / "setup", folder / "setup")
         venv.EnvBuilder(with_pip=True, symlinks=True).create(folder / ".venv")
 
     def clear(self) -> None:
         shutil.rmtree(self.indexes, ignore_errors=True)
+        self.constraints = ""
         for found in self.folder.glob(".venv/lib/python3.*/site-packages/*"):
             if found.name.startswith(("torch", "nvidia", "llama_cpp_python")):
                 shutil.rmtree(found)
@@ -135,6 +96,9 @@ class Machine:
             env |= {"SNAKETUNE_PYTORCH_INDEX": f"{server.address}/pytorch" if pytorch else "http://127.0.0.1:9/"}
             env |= {"PATH": self.path, "no_proxy": "127.0.0.1"}
             env |= {"XDG_CACHE_HOME": str(self.folder / "cache"), "CUDA_HOME": str(self.folder / "no-cuda")}
+            if self.constraints:
+                env["PIP_CONSTRAINT"] = str(self.folder / "constraints.txt")
+                (self.folder / "constraints.txt").write_text(self.constraints)
             command = [sys.executable, "-c", code, *arguments]
             done = subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=300)
             self.asked = server.told[1:]
@@ -182,6 +146,12 @@ def test_where_there_is_no_other_the_cuda_build_is_installed_whole_and_its_size_
     assert "kind: cuda" in said
     assert machine.installed() == ["nvidia_cudnn_cu13-9.1", f"torch-{CUDA}"]
     assert re.search(r"no CPU build of torch .+ was found.+ 4 MB to download, about 9 MB on disk", said)
+
+
+def test_constraints_that_name_torch_change_nothing_about_which_build_is_looked_for(machine: Machine) -> None:
+    machine.offer("configured", CUDA)
+    machine.constraints = f"torch<={VERSION}\n"  # pip then says in other words that it finds none
+    assert "kind: cuda" in machine.set_up(pytorch=False)
 
 
 def test_a_build_without_cuda_that_does_not_call_itself_so_is_taken_in_silence(machine: Machine) -> None:

@@ -91,6 +91,20 @@ def test_a_part_is_done_only_with_its_product_and_a_stamp_that_counts(
     assert not part.is_done()
 
 
+def test_a_part_that_fails_is_not_done_although_it_was_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: ProgressLine) -> tuple[str, str]:
+        raise commands.SetupError("no such build")
+
+    old, new = (install.Part("torch", tmp_path, (stamp,), fail) for stamp in ("old", "new"))
+    for name, value in (("ENVIRONMENT", tmp_path), ("VENDOR", tmp_path), ("LOG", tmp_path / "log")):
+        monkeypatch.setattr(install, name, value)
+    monkeypatch.setattr(install, "parts", lambda *_: [new])
+    old.stamp_file.write_text("old")
+    with pytest.raises(commands.SetupError):
+        install.main(False, "")
+    assert not old.is_done()
+
+
 def test_the_cuda_build_counts_where_the_cpu_build_would_do_and_not_the_other_way() -> None:
     version = torch_build.pinned_version()
     stamps = {kind: install.torch_stamps(version, kind) for kind in ("cpu", "cuda", "plain")}
