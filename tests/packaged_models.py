@@ -56,11 +56,24 @@ class Chain:
 
 
 def make_chain(
-    folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16", **adapting: Any
+    folder: Path,
+    family: str,
+    *,
+    quantize: int | None = None,
+    dtype: str = "bfloat16",
+    template: str | None = None,
+    **adapting: Any,
 ) -> Chain:
-    """Build a base of a family, adapt (adapting: see `families.adapt`), fuse, convert and quantize it."""
+    """Build a base of a family, adapt (adapting: see `families.adapt`), fuse, convert and quantize it.
+
+    template: a chat template of the tests that takes the place of the family's own.
+    """
     chain = Chain(folder)
     families.build(chain.base, family, dtype=dtype, quantize=quantize)
+    if template:
+        config = files.read_json(chain.base / "tokenizer_config.json")
+        config["chat_template"] = families.TEMPLATES[template]
+        files.write_json(chain.base / "tokenizer_config.json", config)
     rows = families.conversations()
     files.write_jsonl(folder / "test.jsonl", rows)
     families.adapt(chain.base, folder / "adapter", rows=rows, **adapting)

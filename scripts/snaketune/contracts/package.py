@@ -188,19 +188,42 @@ class PromptDifference(Record, frozen=True, kw_only=True):
 
 
 class ServerPrompts(Record, frozen=True, kw_only=True):
-    """How many conversations a server feeds its model otherwise than trained; problem: why it could not be asked."""
+    """How many prompts a server feeds its model otherwise than trained; problem: why it could not be asked.
+
+    calls, different_calls: those of them with tools, and of these the ones fed otherwise.
+    """
 
     server: str
     prompts: int
     differences: int
     problem: str | None
     examples: list[PromptDifference]
+    calls: int = 0
+    different_calls: int = 0
+
+    @property
+    def conversations(self) -> int:
+        """Prompts without tools."""
+        return self.prompts - self.calls
+
+    @property
+    def different_conversations(self) -> int:
+        """Prompts without tools that are fed otherwise than trained."""
+        return self.differences - self.different_calls
 
 
 class ServedPrompts(Record, frozen=True, kw_only=True):
     """model/prompts.json: what each server that is here feeds its model; written by check_prompts."""
 
     servers: list[ServerPrompts]
+
+    def with_other_calls(self) -> list[ServerPrompts]:
+        """The servers that feed the model calls of tools otherwise than trained."""
+        return [one for one in self.servers if one.different_calls]
+
+    def with_calls_as_trained(self) -> list[ServerPrompts]:
+        """The servers that feed the model calls of tools as trained."""
+        return [one for one in self.servers if one.calls and not one.different_calls and not one.problem]
 
 
 class ServingLatency(Record, frozen=True, kw_only=True):

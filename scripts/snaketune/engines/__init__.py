@@ -53,6 +53,11 @@ def load_gguf(path: StrPath, options: LoadOptions) -> GGUFModel:
     return cast(GGUFModel, _part("llama_cpp", "load_gguf").load(path, options))
 
 
+def gguf_gpu_layers() -> int:
+    """How many layers of a GGUF file are computed on a card here, in the evaluation: all (-1) or none."""
+    return int(_part("llama_cpp", "gguf_gpu_layers").gpu_layers())
+
+
 def get_trainer(engine: str | None = None) -> Trainer:
     """The part that trains."""
     return cast(Trainer, _part(engine or selected_engine(), "get_trainer"))

@@ -26,6 +26,7 @@ from urllib.parse import urlparse
 from snaketune import files
 from snaketune.contracts.data import Message
 from snaketune.contracts.package import OllamaCheck, ServingCheck, ServingLatency, ServingTiming
+from snaketune.engines import gguf_gpu_layers
 from snaketune.errors import PackageError, ResourceError
 from snaketune.files import StrPath
 
@@ -168,7 +169,8 @@ def running(
     if not _is_free(chosen):
         raise ResourceError(f"port {chosen} is in use", where=HOST, fix="End what listens there, or name no port")
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--host", HOST, "--port", str(chosen)]
-    command += ["--n_ctx", str(context), "--interrupt_requests", "false"]
+    # on a card where the evaluation's answers come from one: the server's own default is the CPU
+    command += ["--n_ctx", str(context), "--interrupt_requests", "false", "--n_gpu_layers", str(gguf_gpu_layers())]
     start = time.monotonic()
     with server_process(command) as (process, output):
         _wait(process, chosen, start + timeout, output, gguf)

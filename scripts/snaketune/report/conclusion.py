@@ -13,7 +13,7 @@ from typing import Any
 from snaketune.config.products import GGUF, MLX, is_product, products_of
 from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair, MetricComparison, PairComparison, SetScores
-from snaketune.contracts.package import Fidelity
+from snaketune.contracts.package import Fidelity, ServedPrompts
 from snaketune.contracts.report import Command, Conclusion, PilotOutcome, ProductFile, RunFindings, Status
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
 from snaketune.evaluate.significance import ALPHA
@@ -301,6 +301,7 @@ def warnings(found: RunFindings) -> Iterable[str]:
     """What a reader must know beside the conclusion: gates that failed or were overridden, and other doubts."""
     yield from _of_pilot(found)
     yield from _of_fidelity(found.fidelity)
+    yield from _of_served_calls(found.model.prompts)
     yield from _of_leaks(found.data.leaks)
     yield from _of_prompt(found)
     yield from _of_time(found)
@@ -322,6 +323,17 @@ def _of_fidelity(fidelity: Fidelity | None) -> Iterable[str]:
     if fidelity and not fidelity.passed:
         failed = "; ".join(f"{check.variant}: {check.message}" for check in fidelity.checks if not check.passed)
         yield f"The files are not proven to be the model that was trained. {failed}."
+
+
+def _of_served_calls(prompts: ServedPrompts | None) -> Iterable[str]:
+    """A server that changes calls of tools before its model reads them."""
+    others = prompts.with_other_calls() if prompts else []
+    if prompts and others:
+        right = " or ".join(one.server for one in prompts.with_calls_as_trained())
+        yield (
+            f"{' and '.join(one.server for one in others)} feeds the model earlier calls of tools otherwise than they "
+            f"were trained; serve a model that calls tools with {right or 'another server'}."
+        )
 
 
 def _of_leaks(leaks: LeakReport | None) -> Iterable[str]:

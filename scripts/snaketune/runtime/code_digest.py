@@ -28,6 +28,7 @@ ENGINE_PARTS = {
     "load_model": "language_model",
     "load_reference_merge": "reference_merge",
     "load_gguf": "gguf_model",
+    "gguf_gpu_layers": "gguf_model",
     "get_trainer": "train",
     "get_exporter": "export",
     "get_quantizer": "export",

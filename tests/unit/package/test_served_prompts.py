@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaged_models import Chain
+from packaged_models import Chain, make_chain
 from snaketune import files
+from snaketune.contracts.package import ServedPrompts, ServerPrompts
 from snaketune.errors import PackageError
 from snaketune.package import served_prompts
 from snaketune.package.served_prompts import Products
@@ -56,6 +57,53 @@ def test_a_server_that_renders_otherwise_is_named_with_what_it_renders(chain: Ch
     assert found["mlx_lm.server"].examples[0].found.startswith("Q: ")
     with pytest.raises(PackageError, match=r"mlx_lm\.server: 12 of 12 prompts"):
         served_prompts.require_same(tmp_path / "prompts.json")
+
+
+TOOL_TEMPLATES = {"qwen25-tools": "qwen2", "llama31-tools": "llama-bpe", "mistral-tools": "mistral"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", TOOL_TEMPLATES)
+def test_real_servers_feed_calls_of_tools_as_trained_but_for_llama_cpp_pythons_arguments(
+    template: str, tmp_path: Path
+) -> None:
+    chain = make_chain(tmp_path / "chain", TOOL_TEMPLATES[template], template=template)
+    found = fed_by_servers(chain, tmp_path)
+    counts = {
+        name: (one.conversations, one.calls, one.different_conversations, one.problem) for name, one in found.items()
+    }
+    assert counts == dict.fromkeys(found, (12, 2, 0, None))
+    assert found["mlx_lm.server"].different_calls == 0
+    assert found["llama-cpp-python"].different_calls == 1
+    (example,) = found["llama-cpp-python"].examples
+    assert '": "{\\"place\\"' in example.found
+    assert '": {"place"' in example.expected
+    passed = served_prompts.require_same(tmp_path / "prompts.json")
+    assert passed == "prompts are as trained: llama-cpp-python (but for calls of tools), mlx_lm.server\n"
+
+
+def record(folder: Path, *different_calls: int) -> Path:
+    """The record of servers that feed twelve conversations as trained, and so many of two calls otherwise."""
+    servers = [
+        ServerPrompts(
+            server=f"server {number}",
+            prompts=14,
+            differences=different,
+            problem=None,
+            examples=[],
+            calls=2,
+            different_calls=different,
+        )
+        for number, different in enumerate(different_calls)
+    ]
+    files.write_json(folder / "prompts.json", ServedPrompts(servers=servers))
+    return folder / "prompts.json"
+
+
+def test_calls_that_no_server_feeds_as_trained_stop_the_run(tmp_path: Path) -> None:
+    assert "server 0 (but for calls of tools), server 1\n" in served_prompts.require_same(record(tmp_path, 1, 0))
+    with pytest.raises(PackageError, match="server 0: 1 of 14 prompts; server 1: 2 of 14 prompts"):
+        served_prompts.require_same(record(tmp_path, 1, 2))
 
 
 def with_tools(folder: Path) -> Renderer:

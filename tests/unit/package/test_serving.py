@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import loopback
+import psutil
 import pytest
 from loopback import Handler
 from packaged_models import Chain
@@ -55,6 +56,17 @@ def test_server_gives_the_evaluations_answers_in_sequence_and_eight_at_once(chai
     sequential = timing.sequential
     assert 0 < sequential.first_token_seconds <= sequential.p50_seconds <= sequential.p95_seconds
     assert timing.concurrent.tokens_per_second > 0
+
+
+@pytest.mark.parametrize(("is_built_for_a_card", "layers"), [(True, "-1"), (False, "0")])
+def test_server_computes_where_the_evaluation_does(
+    is_built_for_a_card: bool, layers: str, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("llama_cpp.llama_supports_gpu_offload", lambda: is_built_for_a_card)
+    with serving.running(chain.gguf("q8_0"), context=256, timeout=100) as (_, _, process):
+        options = psutil.Process(process.pid).cmdline()
+    assert options[options.index("--n_gpu_layers") + 1] == layers
 
 
 def test_serving_a_damaged_gguf_is_recorded_with_the_servers_last_lines(tmp_path: Path) -> None:

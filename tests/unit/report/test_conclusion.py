@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from run_copies import RunCopies, rescore
 from snaketune import files
 from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
+from snaketune.contracts.package import ServedPrompts, ServerPrompts
 from snaketune.evaluate.metrics import METRICS
-from snaketune.report import collect, conclusion, formatting
+from snaketune.report import collect, conclusion, formatting, page
 
 
 def entry(
@@ -137,3 +139,19 @@ def test_rows_that_the_time_did_not_allow_are_a_warning(run_copies: RunCopies, t
         files.write_json(folder / "plan.json", plan | {"rows": plan["rows"] | {"test": test_rows}})
         said = [text for text in collect.collect(folder).conclusion.warnings if "evaluate.max_hours (1.5)" in text]
         assert [text[:33] for text in said] == (["20 of 90 test rows were answered:"] if warned else [])
+
+
+def test_server_that_changes_calls_of_tools_is_a_warning_with_one_that_does_not(
+    run_copies: RunCopies, tmp_path: Path
+) -> None:
+    folder = run_copies.make(tmp_path / "tools", rows=20)
+    same = ServerPrompts(server="mlx_lm.server", prompts=14, differences=0, problem=None, examples=[], calls=2)
+    other = msgspec.structs.replace(same, server="llama-cpp-python", differences=1, different_calls=1)
+    for servers, warned in (([same], []), ([other, same], ["serve a model that calls tools with mlx_lm.server."])):
+        files.write_json(folder / "model/prompts.json", ServedPrompts(servers=servers))
+        said = [text for text in collect.collect(folder).conclusion.warnings if "calls of tools" in text]
+        assert [text.partition("; ")[2] for text in said] == warned
+    files.write_json(folder / "model/prompts.json", ServedPrompts(servers=[other, same]))
+    html = page.render(collect.collect(folder), collect.measurements(folder))
+    assert "12 of 12" in html
+    assert "1 of 2" in html
