@@ -47,7 +47,7 @@ rule dry_run_pilot:
             model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=untracked_train(PILOT)),
+        untracked=untracked(train=untracked_train(PILOT), **pick(CONFIG["package"], "gguf")),
         code=code("dry_run_pilot", "gguf"),
     script:
         scripts("dry_run_pilot")
@@ -170,7 +170,7 @@ rule decide_pilot:
             **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens", "max_hours"),
             general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
             variants=this_run.variants,
-            **pick(CONFIG["package"], "gguf", "mlx"),
+            **pick(CONFIG["package"], "gguf", "mlx", "fidelity"),
             threads=THREADS,
         ),
         code=code("decide_pilot", ENGINE),

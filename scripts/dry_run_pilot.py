@@ -1,5 +1,6 @@
 """Try the whole chain on ten rows before the pilot (snaketune.pilot.dry_run)."""
 
+import json
 from pathlib import Path
 
 from snaketune.runtime import step
@@ -9,4 +10,5 @@ with step.running(snakemake.log[0]):
     from snaketune.pilot import dry_run
 
     job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.report).parent / "dry_run")
-    dry_run.run(job, report=snakemake.output.report, threads=snakemake.threads)
+    gguf = json.loads(snakemake.params.untracked)["gguf"]
+    dry_run.run(job, report=snakemake.output.report, threads=snakemake.threads, gguf=gguf)

@@ -26,9 +26,15 @@ class DryRun(Record, frozen=True, kw_only=True):
 
 
 class DryRunTiming(Record, frozen=True, kw_only=True):
-    """pilot/dry_run/timing.json: what llama.cpp's converter took on next to nothing."""
+    """pilot/dry_run/timing.json: what packaging took on next to nothing.
+
+    converter_seconds: llama.cpp's converter; merged_per_second: weights that are read, merged and written in a second;
+    quantized_per_second: weights that one thread quantizes, by GGUF type.
+    """
 
     converter_seconds: float
+    merged_per_second: float
+    quantized_per_second: dict[str, float]
 
 
 class Criterion(Record, frozen=True):
@@ -74,8 +80,8 @@ class AnsweringSpeed(Record, frozen=True, kw_only=True):
 class PilotForecast(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What the full run would cost.
 
-    hours: with a range; seconds: by stage (train, other_experiments, package, evaluate); at_once: trainings or
-    evaluations side by side; answering: by which the evaluation takes no more rows than fit into its time;
+    hours: with a range; seconds: by stage (train, other_experiments, package, fidelity, evaluate); at_once: trainings
+    or evaluations side by side; answering: by which the evaluation takes no more rows than fit into its time;
     validation_loss: nats a target token, absent after a pilot that is too short for it.
     """
 

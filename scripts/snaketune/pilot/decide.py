@@ -63,7 +63,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         plan,
         TokenStore(files.train),
         pilot_forecast.PilotTimes.read(files.summary),
-        read_json(dry_run.timing(files.dry_run), type=DryRunTiming).converter_seconds,
+        read_json(dry_run.timing(files.dry_run), type=DryRunTiming),
         dataclasses.replace(found.timing, start_seconds=found.timing.start_seconds + start_seconds),
     )
     expected = pilot_forecast.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)

@@ -21,7 +21,8 @@ from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import gguf_conversion
-from snaketune.plan.duration import CONVERTER_SECONDS
+from snaketune.pilot import machine_speed
+from snaketune.plan.duration import CONVERTER_SECONDS, MERGED_PER_SECOND
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 from snaketune.train.batches import nested_subset
@@ -31,14 +32,14 @@ MAX_STEPS = 2
 TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
 
 
-def run(job: TrainingJob, *, report: StrPath, threads: int) -> DryRun:
+def run(job: TrainingJob, *, report: StrPath, threads: int, gguf: Sequence[str]) -> DryRun:
     """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
 
-    job: the full training, of which ten rows and two steps are made, in a folder that is removed again. What the
-    converter took goes into dry_run/timing.json beside the report.
+    job: the full training, of which ten rows and two steps are made, in a folder that is removed again; gguf: the
+    types to come. What packaging takes on this machine goes into dry_run/timing.json beside the report.
     """
     steps: list[DryRunStep] = []
-    converter = CONVERTER_SECONDS
+    converter, merged = CONVERTER_SECONDS, MERGED_PER_SECOND
     with scratch(report) as folder:
         short = msgspec.structs.replace(
             job,
@@ -57,10 +58,17 @@ def run(job: TrainingJob, *, report: StrPath, threads: int) -> DryRun:
                 model=job.model, adapter=adapter, peft=folder / "peft", lora=lora, threads=threads
             )
             converter = time.monotonic() - started
+            base = Path(read_json(job.model)["folder"]).expanduser()
+            merged = machine_speed.merged_per_second(base, Path(adapter).parent, folder / "merged")
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
             _say(steps, "convert", f"an adapter of method {job.config.method} is converted only once it is fused")
-    write_json(timing(report), DryRunTiming(converter_seconds=round(converter, 3)))
+    speeds = DryRunTiming(
+        converter_seconds=round(converter, 3),
+        merged_per_second=merged,
+        quantized_per_second=machine_speed.quantized_per_second(gguf),
+    )
+    write_json(timing(report), speeds)
     found = DryRun(rows=ROWS, steps=steps)
     write_json(report, found)
     return found

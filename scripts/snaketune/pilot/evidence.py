@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from snaketune.config.sections import ModelConfig, PilotConfig
+from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig
 from snaketune.contracts.evaluate import Prediction
 from snaketune.contracts.plan import SampledAnswer
 from snaketune.engines import load_model
@@ -59,6 +59,7 @@ class DecisionSettings(Record, frozen=True, kw_only=True):
     variants: list[str]
     gguf: list[str]
     mlx: list[str]
+    fidelity: FidelityConfig
     threads: int
 
 

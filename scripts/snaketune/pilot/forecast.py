@@ -18,6 +18,7 @@ import numpy as np
 
 from snaketune.contracts.plan import (
     AnsweringSpeed,
+    DryRunTiming,
     LearningCurve,
     LearningCurvePoint,
     PilotForecast,
@@ -26,6 +27,7 @@ from snaketune.contracts.plan import (
 )
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
+from snaketune.package.fidelity_probes import FEWEST_ROWS, ProbeLimits
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
 from snaketune.plan import answering, duration
@@ -33,6 +35,7 @@ from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
 
 HOUR = 3600.0
+FOLDERS_READ = 3  # by the proof: base with adapter, fused model, and the merge that it is compared with
 MIN_LOSSES = 12
 MOST_POWER = 2.0
 MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
@@ -62,12 +65,12 @@ def forecast(
     plan: Plan,
     rows: TokenStore,
     times: PilotTimes,
-    converter_seconds: float,
+    tried: DryRunTiming,
     sample: EvidenceTiming,
 ) -> PilotForecast:
     """Return the `forecast` of decision.json, without the validation loss.
 
-    rows: the training rows; converter_seconds: what llama.cpp's converter took in the dry run.
+    rows: the training rows; tried: what packaging took in the dry run.
     """
     speed = duration.measured(times.whole, times.steps, tokens_of_steps(settings, rows))
     piloted = plan.experiments[settings.experiment]
@@ -84,8 +87,9 @@ def forecast(
         "train": training(piloted),
         "other_experiments": sum(training(planned) for planned in others),
         "package": duration.packaging_seconds(
-            piloted.parameters, [*settings.gguf, *settings.mlx], start, converter_seconds
+            piloted.parameters, [*settings.gguf, *settings.mlx], start, tried, settings.threads
         ),
+        "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers),
         "evaluate": sum(
             answering.seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
             for variant in settings.variants
@@ -147,10 +151,26 @@ def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpe
     return min(rows, test_rows) + min(rows, others)
 
 
+def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringSpeed) -> float:
+    """Return the seconds of check_fidelity, should its first look at the model decide.
+
+    Base, adapter, fused model, the merge that it is compared with and every product read the rows. Adapter and products
+    complete the prompts, one after another, and so does the fused model if it is small.
+    """
+    wanted = settings.fidelity
+    limits = ProbeLimits(wanted.rows, wanted.num_prompts, wanted.max_new_tokens).first_look(parameters)
+    products = len({"f16", *settings.gguf}) + len(settings.mlx)
+    tokens = min(wanted.rows * speed.row_tokens, max(limits.tokens or 0, FEWEST_ROWS * speed.row_tokens))
+    each = min(wanted.max_new_tokens, speed.reference_tokens) * (speed.tuned_step + speed.tuned_token)
+    completed = (1 + products) * limits.prompts * each
+    loaded = FOLDERS_READ * speed.start + products * duration.START_SECONDS
+    return loaded + (1 + FOLDERS_READ + products) * tokens * speed.scored + completed
+
+
 def wall_clock_seconds(stages: dict[str, float], others: int, variants: int, at_once: int) -> float:
     """Return the seconds by the clock, with so many trainings or evaluations at once."""
     trainings = (stages["train"] + stages["other_experiments"]) / min(1 + others, at_once)
-    return trainings + stages["package"] + stages["evaluate"] / max(1, min(variants, at_once))
+    return trainings + stages["package"] + stages["fidelity"] + stages["evaluate"] / max(1, min(variants, at_once))
 
 
 def expected_loss(

@@ -1,8 +1,8 @@
 """How long the full run will take, from what the pilot measured on this machine.
 
 A training's time is its updates, each in proportion to the tokens it reads, and its validations; the pilot has both,
-made by the same code on the same kind of rows. Packaging is forecast from the model's size and what the converter took
-in the dry run, evaluation from the sample that was answered to decide. Ranges are the pilot's own unevenness, twice its
+made by the same code on the same kind of rows. Packaging is forecast from the model's size and the speeds that the dry
+run measured, evaluation from the sample that was answered to decide. Ranges are the pilot's own unevenness, twice its
 standard error, and what stays unknown (other programs, heat): ten percent.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.engines import get_capabilities
 
@@ -23,8 +24,8 @@ MIN_GAPS = 4
 TRIMMED_FRACTION = 0.1
 START_SECONDS = 0.7  # of a job, before and after what its own process can time
 CONVERTER_SECONDS = 8.0  # it imports torch and transformers; where the dry run could not measure it
-COPY_BYTES_PER_SECOND = 300e6  # reading, adding and writing a model
-QUANTIZE_BYTES_PER_SECOND = 60e6  # of 16-bit input, one core
+MERGED_PER_SECOND = 150e6  # weights that are read, merged and written; where the dry run could not measure it
+UNKNOWN_TYPE_PER_SECOND = 30e6  # weights that are quantized by one core to a type that the dry run did not try
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,19 @@ def training_seconds(speed: Speed, tokens: float, validations: int, size: float 
     return size * (tokens * speed.per_token + validations * speed.validation)
 
 
-def packaging_seconds(parameters: int, types: Sequence[str], start: float, converter: float) -> float:
+def packaging_seconds(parameters: int, types: Sequence[str], start: float, tried: DryRunTiming, threads: int) -> float:
     """Of fusing, converting and quantizing.
 
-    types: of package.gguf and package.mlx. start: seconds of a step that loads the model in MLX, as fusing does, before
-    its work; converting and quantizing load nothing of it. converter: of llama.cpp's converter on next to nothing.
+    types: of package.gguf and package.mlx. start: seconds of a step before its work; tried: what packaging took in the
+    dry run. Fusing and converting are a merge each; quantizing reads and writes about as much.
     """
-    size = parameters * 2
-    copies = 2 * size / COPY_BYTES_PER_SECOND
-    quantized = sum(START_SECONDS + size / QUANTIZE_BYTES_PER_SECOND for kind in types if kind != "f16")
-    return start + START_SECONDS + converter + copies + quantized
+    merge = parameters / tried.merged_per_second
+    quantized = sum(
+        START_SECONDS + merge + parameters / (tried.quantized_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) * threads)
+        for kind in types
+        if kind != "f16"
+    )
+    return start + START_SECONDS + tried.converter_seconds + 2 * merge + quantized
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from snaketune.contracts.report import ExperimentFindings, ForecastRow, Measurem
 
 STAGES = {
     "package": ("Packaging", ("fuse_adapter", "convert_gguf", "quantize_gguf")),
+    "fidelity": ("Proof of the files", ("check_fidelity",)),
     "evaluate": ("Answering the test rows", ("generate_answers",)),
 }
 

@@ -63,7 +63,9 @@ class Pilot:
         self.model = folder / "demo.config.json"
         files.write_json(self.model, manifest_of(base))
         self.tried = folder / "pilot/dry_run.json"
-        files.write_json(dry_run.timing(self.tried), {"converter_seconds": 4.0})
+        files.write_json(
+            dry_run.timing(self.tried), {"converter_seconds": 4.0, "merged_per_second": 1e8, "quantized_per_second": {}}
+        )
 
     def job(self, folder: Path) -> TrainingJob:
         return TrainingJob(
@@ -123,6 +125,7 @@ class Pilot:
                 variants=["base", "adapter"],
                 gguf=config.package.gguf,
                 mlx=config.package.mlx,
+                fidelity=config.package.fidelity,
                 threads=config.threads,
             ),
             self.folder / "decision.json",
@@ -181,7 +184,7 @@ def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monk
         lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF")),
     )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
-    found = dry_run.run(pilot.job(tmp_path / "pilot"), report=tmp_path / "pilot/dry_run.json", threads=1)
+    found = dry_run.run(pilot.job(tmp_path / "pilot"), report=tmp_path / "pilot/dry_run.json", threads=1, gguf=["q8_0"])
     assert [step.step for step in found.steps] == ["train", "save and load", "convert"]
     assert len(asked) == 1
     assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["dry_run", "dry_run.json"]

@@ -6,8 +6,16 @@ import os
 
 import pytest
 from snaketune import files
-from snaketune.config.sections import ModelConfig, PilotConfig, section
-from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast, PilotForecast, Plan, PlannedExperiment
+from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig, section
+from snaketune.contracts.plan import (
+    BatchShape,
+    DiskForecast,
+    DryRunTiming,
+    MemoryForecast,
+    PilotForecast,
+    Plan,
+    PlannedExperiment,
+)
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.pilot import forecast as pilot_forecast
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming, SampleTiming
@@ -24,6 +32,7 @@ SAMPLE = EvidenceTiming(
     pilot=SampleTiming((2.0, 10), (2.0, 100, 10), 40.0),
     reference_tokens=20.0,
 )
+TRIED = DryRunTiming(converter_seconds=6.0, merged_per_second=1e8, quantized_per_second={})
 
 
 def experiment(tokens: int, parameters: int = 1000) -> PlannedExperiment:
@@ -79,13 +88,14 @@ def forecast(tmp_path):
             variants=["base", "adapter"],
             gguf=["f16"],
             mlx=[],
+            fidelity=FidelityConfig(rows=6, num_prompts=2, max_new_tokens=8),
             threads=keys.pop("threads", 1),
         )
         disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0) | {"total": 5})
         machine = Machine("a machine", device, 100, 100, "the RAM")
         plan = Plan(machine=machine, rows={"test": 100}, experiments=experiments, disk=disk)
         times = pilot_forecast.PilotTimes.read(tmp_path / "summary.json")
-        return pilot_forecast.forecast(settings, plan, TokenStore(store), times, 6.0, SAMPLE)
+        return pilot_forecast.forecast(settings, plan, TokenStore(store), times, TRIED, SAMPLE)
 
     return made
 
@@ -121,6 +131,17 @@ def test_on_a_processor_experiments_run_side_by_side(forecast, monkeypatch):
 
 def test_packaging_has_the_converters_own_time(forecast):
     assert forecast({"main": experiment(1)}).seconds["package"] == pytest.approx(2 + 0.7 + 6, abs=0.1)
+
+
+def test_the_proof_reads_rows_with_every_form_and_completes_prompts_with_those_that_are_handed_over(forecast):
+    seconds = forecast({"main": experiment(1)}).seconds["fidelity"]
+    loaded, scored, completed = 3 * 2 + 0.7, 5 * 6 * 50 * 0.001, 2 * 2 * 8 * 0.2
+    assert seconds == pytest.approx(loaded + scored + completed, abs=0.2)
+
+
+def test_the_proof_of_a_large_model_costs_no_more_rows_than_that_of_a_small_one(forecast):
+    small, large = (forecast({"main": experiment(1, parameters=size)}).seconds for size in (10**9, 4 * 10**9))
+    assert large["fidelity"] < small["fidelity"]
 
 
 def test_answers_of_both_sets_are_as_long_as_the_sample_shows(forecast):

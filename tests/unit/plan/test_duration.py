@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.engines import get_capabilities
 from snaketune.plan import duration
@@ -58,9 +59,16 @@ def test_a_pilot_of_two_updates_tells_nothing_sure():
 
 
 def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_converter_takes():
-    few, more = (duration.packaging_seconds(8 * 10**9, kinds, 2, 9) for kinds in (["q8_0"], ["q8_0", "q4_k_m"]))
-    assert more > few > 3 * duration.packaging_seconds(10**8, ["q8_0"], 2, 9)
-    assert duration.packaging_seconds(10**6, ["f16"], 2, 30) == pytest.approx(2 + duration.START_SECONDS + 30, abs=0.1)
+    tried = DryRunTiming(converter_seconds=9, merged_per_second=1e8, quantized_per_second={"q8_0": 2e8, "q4_k_m": 2e7})
+
+    def packaging(parameters: int, kinds: list[str], threads: int = 1) -> float:
+        return duration.packaging_seconds(parameters, kinds, 2, tried, threads)
+
+    size = 8 * 10**9
+    few, more = packaging(size, ["q8_0"]), packaging(size, ["q8_0", "q4_k_m"])
+    assert more > few > 3 * packaging(10**8, ["q8_0"])
+    assert packaging(10**6, ["f16"]) == pytest.approx(2 + duration.START_SECONDS + 9, abs=0.1)
+    assert packaging(size, ["q4_k_m"]) - packaging(size, ["q4_k_m"], threads=2) == pytest.approx(size / 2e7 / 2)
 
 
 @given(step=st.floats(1e-4, 1), token=st.floats(0, 1), longest=st.integers(2, 60), others=st.integers(1, 40))

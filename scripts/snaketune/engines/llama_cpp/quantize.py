@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
+import numpy as np
 from llama_cpp._logger import llama_log_callback
 
 from snaketune.config.schema import did_you_mean
@@ -15,6 +17,7 @@ from snaketune.errors import ConfigError, PackageError
 from snaketune.files import StrPath, replacing
 from snaketune.runtime import progress
 
+GGML_TYPES = 43  # of ggml's enum ggml_type in the pinned version
 PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
 """Types that llama.cpp refuses to make without an importance matrix, which this workflow does not compute."""
@@ -73,6 +76,31 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
                 where=str(source),
                 fix=f"Delete {Path(source).name} and run snakemake again; it must be a whole 16-bit file",
             )
+
+
+TIMED_ROWS, TIMED_WIDTH = 128, 4096  # of the matrix whose quantization is timed
+
+
+def weights_per_second(type_name: str) -> float:
+    """How many weights a thread of this machine quantizes in a second, to the type that most of such a file has."""
+    library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
+    library.ggml_type_name.restype = ctypes.c_char_p
+    sizes = [ctypes.c_int64] * 3  # the first number, rows, their width
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *sizes, ctypes.c_void_p]
+    numbers = {(library.ggml_type_name(number) or b"").decode().lower(): number for number in range(GGML_TYPES)}
+    weights = np.random.default_rng(1).standard_normal((TIMED_ROWS, TIMED_WIDTH), dtype=np.float32)
+    quantized = np.empty(weights.nbytes, np.uint8)
+    source, target = weights.ctypes.data, quantized.ctypes.data
+    started = time.perf_counter()
+    library.ggml_quantize_chunk(_main_type(type_name, numbers), source, target, 0, TIMED_ROWS, TIMED_WIDTH, None)
+    return weights.size / (time.perf_counter() - started)
+
+
+def _main_type(type_name: str, numbers: dict[str, int]) -> int:
+    """ggml's number of the type that most tensors of such a file have: q4_k of q4_k_m, iq3_s of iq3_m."""
+    family = type_name.rpartition("_")[0]
+    named = [type_name, family, f"{family}_s"]
+    return next((numbers[name] for name in named if name in numbers), numbers["q8_0"])
 
 
 @contextlib.contextmanager
