@@ -179,6 +179,21 @@ class Page:
             text,
         )
 
+    def ask(self, question: str) -> None:
+        """Ask on the view of that name, and wait for the answers' end."""
+        self.write("question", question)
+        self.click("#send")
+        self.wait(lambda: question in self.text(".part-now .question"))
+        self.wait(lambda: self.js("return !!document.querySelector('.part-now .corrector')"), 300)
+
+    def correct(self, within: str, answer: str, told: str) -> None:
+        """Correct the first answer of a part, and wait until the page says what becomes of it."""
+        self.press("Correct", within)
+        self.wait(lambda: self.js(f"return !!document.querySelector('{within} textarea')"))
+        self.js(f"document.querySelector('{within} textarea').value = arguments[0]", answer)
+        self.press("Save the correction", within)
+        self.see(told, within)
+
     def send_file(self, identifier: str, path: Path) -> None:
         self.driver.find_element("id", identifier).send_keys(str(path))
 

@@ -1,7 +1,7 @@
 // Questions to several models side by side: the answers stream, names appear after the vote, and any answer can be corrected.
 
 import { follow, get, post } from "./api.js";
-import { button, command, el, fault, pager, say, table, words } from "./dom.js";
+import { button, command, el, fault, pager, say, table, tabs, words } from "./dom.js";
 import { corrector } from "./correct.js";
 
 const LETTERS = "ABCDEFGH";
@@ -20,7 +20,7 @@ export async function ask(place, run) {
   const question = el("textarea", { rows: 3, id: "question", required: true, dir: "auto" });
   const blind = el("input", { type: "checkbox" });
   blind.checked = true;
-  const greedy = el("input", { type: "checkbox" });
+  const greedy = el("input", { type: "checkbox", id: "greedy" });
   const send = button("Ask", () => put(), { class: "primary", id: "send" });
   let close = null;
 
@@ -61,7 +61,7 @@ export async function ask(place, run) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !send.disabled) put();
   });
   place.append(...[
-    el("header", { class: "top" }, el("h1", {}, `Ask ${run}`), el("p", { class: "lede" }, "Each model answers on its own, with the sampling of the file that is deployed. Their names appear after your vote.")),
+    el("header", { class: "top" }, el("h1", {}, `Ask ${run}`), tabs(run, "ask"), el("p", { class: "lede" }, "Each model answers on its own, with the sampling of the file that is deployed. Their names appear after your vote.")),
     about.models.length ? null : el("p", { class: "absent" }, "This run has no model yet: run its stage package."),
     el("section", { aria_label: "Question" },
       el("fieldset", { class: "models" }, el("legend", {}, "Models"), choices.map((one) => one.label)),

@@ -32,6 +32,16 @@ export const button = (text, onclick, given = {}) => el("button", { type: "butto
 
 export const link = (text, href, given = {}) => el("a", { href, ...given }, text);
 
+// What can be done with a run that has a report: a bar below its heading, on each of these views.
+export function tabs(run, current) {
+  const views = { run: "The run", ask: "Ask", judge: "Judge", improve: "Improve" };
+  const entry = ([view, title]) => el("li", {}, link(title, `#/${view}/${encodeURIComponent(run)}`, { aria_current: view === current ? "page" : undefined }));
+  return el("nav", { class: "tabs", aria_label: `Views of ${run}` }, el("ul", {}, Object.entries(views).map(entry)));
+}
+
+// Where the settings of a configuration are changed.
+export const settingsOf = (file) => `#/new/configuration/${encodeURIComponent(file)}`;
+
 export function command(text, label = "As a command") {
   if (!text) return null;
   const copy = button("Copy", async () => {

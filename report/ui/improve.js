@@ -1,7 +1,7 @@
 // What the run gets wrong, grouped, the worst first; corrections; answers from real use; and the next version.
 
 import { get, post, upload } from "./api.js";
-import { button, command, el, fault, pager, table, visible, words } from "./dom.js";
+import { button, command, el, fault, pager, table, tabs, visible, words } from "./dom.js";
 import { corrector } from "./correct.js";
 import { startForm } from "./start.js";
 
@@ -11,7 +11,7 @@ export async function improve(place, run) {
   const path = `/api/improve/${encodeURIComponent(run)}`;
   const parts = Object.fromEntries(["groups", "rows", "log", "feedback", "next"].map((key) => [key, el("div", { class: `part-${key}` })]));
   place.append(
-    el("header", { class: "top" }, el("h1", {}, `Improve ${run}`), el("p", { class: "lede" }, "Correct what is wrong, train the next version with it, and see whether it is better. A correction of a test question becomes a better reference and is never trained on; corrections of your own questions (Ask) and of logged answers are learned.")),
+    el("header", { class: "top" }, el("h1", {}, `Improve ${run}`), tabs(run, "improve"), el("p", { class: "lede" }, "Correct what is wrong, train the next version with it, and see whether it is better. A correction of a test question becomes a better reference and is never trained on; corrections of your own questions (Ask) and of logged answers are learned.")),
     parts.next, parts.groups, parts.rows, parts.log, parts.feedback,
   );
   const refresh = async () => {

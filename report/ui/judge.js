@@ -1,7 +1,7 @@
 // The blind form: two answers without names, or one to rate; each vote is saved as it is given.
 
 import { get, post } from "./api.js";
-import { button, command, el, fault, say, table, words } from "./dom.js";
+import { button, command, el, fault, say, table, tabs, words } from "./dom.js";
 
 const KEY = "snaketune-judge"; // only the name of the judge is kept in the browser
 const CHOICES = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", 1: "left", 2: "tie", 3: "right" };
@@ -26,7 +26,7 @@ export async function judge(place, run) {
   const tell = async () => result.replaceChildren(...told(await get(`${path}/result`)));
   name.addEventListener("change", begin);
   place.append(
-    el("header", { class: "top" }, el("h1", {}, `Judge ${run}`), el("p", { class: "lede" }, "Two models answered the same test questions. You see their answers without names and in a random order; each vote is saved as you give it.")),
+    el("header", { class: "top" }, el("h1", {}, `Judge ${run}`), tabs(run, "judge"), el("p", { class: "lede" }, "Two models answered the same test questions. You see their answers without names and in a random order; each vote is saved as you give it.")),
     el("div", { class: "controls" }, el("label", {}, "Your name or initials", name), button("Begin", begin), button("Show the result", tell, { id: "show-result" })),
     form, result,
   );

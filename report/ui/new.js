@@ -11,7 +11,7 @@ const ORDER = ["run", "model", "data", "train", "pilot", "evaluate", "package", 
 export async function fresh(place, kind = "", name = "") {
   const form = await get("/api/form");
   const parts = Object.fromEntries(["begin", "data", "fields", "result"].map((key) => [key, el("div", { class: `part-${key}` })]));
-  place.append(el("header", { class: "top" }, el("h1", {}, "New run")), el("div", { class: "new-run" }, el("div", {}, parts.begin, parts.data, parts.fields), parts.result));
+  place.append(el("header", { class: "top" }, el("h1", {}, kind === "configuration" ? `Settings of ${name}` : "New run")), el("div", { class: "new-run" }, el("div", {}, parts.begin, parts.data, parts.fields), parts.result));
   const fields = new Map(form.fields.map((field) => [field.path, makeField(field)]));
   const values = () => Object.fromEntries([...fields].map(([path, one]) => [path, one.read()]));
   const state = { rows: null, turn: 0, timer: 0, written: "", saved: el("div", { class: "part-saved" }) };

@@ -1,7 +1,7 @@
 // One run as it happens: stages as cards, curves, messages, logs; stop and go on.
 
 import { follow, get, post, text } from "./api.js";
-import { button, command, duration, el, fault, link, pager, say, size, table, visible } from "./dom.js";
+import { button, command, duration, el, fault, link, pager, say, settingsOf, size, table, tabs, visible } from "./dom.js";
 import { chart } from "./chart.js";
 import { startForm } from "./start.js";
 
@@ -15,8 +15,8 @@ const PAGES = { report: "The report", pilot: "The pilot", preview: "Rows as the 
 export async function run(place, name) {
   const path = `/api/runs/${encodeURIComponent(name)}`;
   let about = await get(path);
-  const parts = Object.fromEntries(["verdict", "controls", "stages", "curves", "messages", "experiments", "log"].map((key) => [key, el("div", { class: `part-${key}` })]));
-  place.append(el("header", { class: "top" }, el("h1", {}, name), parts.verdict), parts.controls, parts.stages, parts.curves, parts.messages, parts.experiments, parts.log);
+  const parts = Object.fromEntries(["tabs", "verdict", "controls", "stages", "curves", "messages", "experiments", "log"].map((key) => [key, el("div", { class: `part-${key}` })]));
+  place.append(el("header", { class: "top" }, el("h1", {}, name), parts.tabs, parts.verdict), parts.controls, parts.stages, parts.curves, parts.messages, parts.experiments, parts.log);
   let last = null;
   let before = "";
   const openLog = async (log) => {
@@ -30,6 +30,7 @@ export async function run(place, name) {
       if (before) say(`${name}: ${WORDS[state.state] ?? state.state}`);
       before = state.state;
       about = await get(path);
+      parts.tabs.replaceChildren(...(about.pages.includes("report") ? [tabs(name, "run")] : []));
       parts.controls.replaceChildren(...controls(about, state).filter(Boolean));
       parts.experiments.replaceChildren();
       if (about.experiments > 1) await experiments(parts.experiments, path, 0);
@@ -76,7 +77,7 @@ function controls(about, state) {
     }
   };
   const links = el("p", { class: "links" }, about.pages.map((page) => link(PAGES[page], `/pages/${encodeURIComponent(about.run)}/${page}`, { target: "_blank", rel: "noopener" })),
-    ["ask", "judge", "improve"].filter(() => about.pages.includes("report")).map((view) => link({ ask: "Ask it", judge: "Judge answers", improve: "Improve it" }[view], `#/${view}/${encodeURIComponent(about.run)}`)));
+    about.configuration ? link("Its settings", settingsOf(about.configuration)) : null);
   if (isAlive) return [links, state.state === "ending" ? null : el("div", { class: "filters" }, button("Stop", stop, { class: "stop" })), command(about.stop_command, "As a command (what Ctrl-C sends)"), place];
   if (about.configuration) return [links, startForm(about.configuration, { label: state.state === "none" ? "Start" : state.state === "finished" ? "Run again what is stale" : "Go on" })];
   return [links, el("p", { class: "note" }, "Its configuration is no longer in this folder."), command(state.command)];

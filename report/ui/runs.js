@@ -1,30 +1,54 @@
 // All runs with verdicts and scores, what was not run yet, and the versions compared.
 
 import { get } from "./api.js";
-import { button, command, el, fault, link, pager, table, visible } from "./dom.js";
+import { button, command, el, fault, link, pager, settingsOf, table, visible } from "./dom.js";
 import { startForm } from "./start.js";
 
+const AGAIN = 3000; // milliseconds until the list is looked at again: a run may begin and end on the terminal
 const STATES = { running: "running", finished: "finished", failed: "failed", stopped: "stopped", killed: "killed", none: "" };
 const VERDICTS = { better: "better", worse: "worse", mixed: "mixed", same: "no difference shown", unknown: "unknown", "no-go": "no-go" };
 
 export async function runs(place) {
-  const list = el("div");
-  const compared = el("section", { aria_label: "Versions compared" });
-  place.append(el("header", { class: "top" }, el("h1", {}, "Runs")), list, compared);
+  const parts = Object.fromEntries(["offline", "list", "fresh", "compared"].map((key) => [key, el("div", { class: `part-${key}` })]));
+  place.append(el("header", { class: "top" }, el("h1", {}, "Runs")), ...Object.values(parts));
+  const drawn = {};
+  const draw = (key, value, make) => {
+    const is = JSON.stringify(value);
+    if (drawn[key] === is) return; // what one is about to press stays where it is
+    drawn[key] = is;
+    parts[key].replaceChildren(...make().filter(Boolean));
+  };
+  let at = 0;
   const show = async (offset) => {
+    at = offset;
     const found = await get(`/api/runs?offset=${offset}&limit=50`);
-    list.replaceChildren(
-      ...[
-        found.total ? cards(found.runs) : el("p", { class: "absent" }, "Nothing was run here yet. The demo below needs nothing but this machine."),
-        pager(found.total, offset, 50, show),
-        Object.keys(found.new).length ? fresh(found.new) : null,
-      ].filter(Boolean),
-    );
-    if (found.runs.filter((one) => one.has_report).length > 1 && !compared.childElementCount) {
-      compared.append(el("h2", {}, "Versions compared"), button("Compare the latest runs", (event) => compare(event.target, compared)));
+    if (at !== offset) return;
+    draw("list", [found.runs, found.total, offset], () => [
+      found.total ? cards(found.runs) : el("p", { class: "absent" }, "Nothing was run here yet. The demo below needs nothing but this machine."),
+      pager(found.total, offset, 50, show),
+    ]);
+    draw("fresh", found.new, () => [Object.keys(found.new).length ? fresh(found.new) : null]);
+    draw("compared", found.runs.filter((one) => one.has_report).length > 1, () => [found.runs.filter((one) => one.has_report).length > 1 ? comparison() : null]);
+  };
+  const look = async () => {
+    if (document.hidden) return;
+    try {
+      await show(at);
+      parts.offline.replaceChildren();
+    } catch (error) {
+      if (!error.fault) throw error;
+      parts.offline.replaceChildren(fault(error.fault));
     }
   };
   await show(0);
+  const ticking = setInterval(look, AGAIN);
+  return () => clearInterval(ticking);
+}
+
+function comparison() {
+  const place = el("section", { aria_label: "Versions compared" }, el("h2", {}, "Versions compared"));
+  place.append(button("Compare the latest runs", (event) => compare(event.target, place)));
+  return place;
 }
 
 const cards = (found) => el("ul", { class: "cards" }, found.map(card));
@@ -47,7 +71,7 @@ function fresh(configurations) {
     "section",
     {},
     el("h2", {}, "Not run yet"),
-    el("ul", { class: "cards" }, Object.entries(configurations).map(([file, name]) => el("li", { class: "card" }, el("h3", {}, name || file), el("p", { class: "note" }, file), startForm(file)))),
+    el("ul", { class: "cards" }, Object.entries(configurations).map(([file, name]) => el("li", { class: "card", data_file: file }, el("h3", {}, name || file), el("p", { class: "note" }, link(file, settingsOf(file))), startForm(file)))),
   );
 }
 

@@ -15,9 +15,9 @@ import pytest
 from browser import until
 from project_copy import Project
 from run_copies import HOSTILE, RunCopies
-from snaketune.files import write_jsonl
+from snaketune.files import read_jsonl, write_jsonl
 from snaketune.report import page as report_page
-from snaketune.runtime.events import Event, EventFile
+from snaketune.runtime.events import Event, EventFile, Progress
 from tools import CHROMIUM
 from ui_server import Page, Server, opened, serving
 
@@ -177,6 +177,44 @@ document.getElementById('drop').dispatchEvent(new DragEvent('drop', given));
 """
 
 
+def test_a_run_that_begins_on_the_terminal_comes_into_the_list_by_itself(page: Page, project: Project) -> None:
+    show(page, "runs")
+    events = EventFile(project.folder / "results/begun-elsewhere/events.jsonl")
+    events.append(Event(time=time.time(), run="begun-elsewhere", state="started", steps={"fuse_adapter": 1}))
+    page.see("begun-elsewhere")
+    shutil.rmtree(project.folder / "results/begun-elsewhere")
+
+
+def test_settings_of_a_run_are_changed_and_saved_where_they_stand(page: Page, project: Project) -> None:
+    project.write("changed.yaml", "run: changed\nmodel: {base: demo}\ndata: {sources: [{path: data/sample.jsonl}]}\n")
+    page.go("new/configuration/changed.yaml", "Settings of changed.yaml")
+    page.see("run: changed", ".yaml")
+    page.write("field-train.rank", "8")
+    page.see("rank: 8", ".yaml")
+    page.click("#save")
+    page.press("Replace it", ".part-saved")
+    page.see("changed.yaml is written", ".part-saved")
+    assert "rank: 8" in (project.folder / "changed.yaml").read_text()
+    (project.folder / "changed.yaml").unlink()
+
+
+def test_answers_that_a_client_has_logged_are_marked_and_corrected(
+    page: Page, project: Project, tmp_path: Path
+) -> None:
+    asked = {"model": RUN, "messages": [{"role": "user", "content": f"two and two? {HOSTILE}"}]}
+    answered = {"choices": [{"message": {"role": "assistant", "content": f"five {HOSTILE}"}}]}
+    write_jsonl(tmp_path / "client.jsonl", [{"request": asked, "response": answered, "thumb": "down"}])
+    show(page, f"improve/{RUN}")
+    page.send_file("client-log", tmp_path / "client.jsonl")
+    page.see("1 marked answers are new", ".part-log")
+    page.correct(".part-feedback", "four", "the next version learns it")
+    page.see("1 to learn", "#feedback-count")
+    assert "owned" not in page.js("return document.title")
+    *_, row = read_jsonl(project.folder / f"data/feedback/{RUN}.jsonl")
+    assert (row["origin"], row["mark"], row["response"]) == ("log", "corrected", "four")
+    (project.folder / f"data/feedback/{RUN}.jsonl").unlink()
+
+
 def test_a_dropped_file_is_a_source_and_lies_in_data(page: Page, project: Project) -> None:
     show(page, "new")
     page.see("What differs from the defaults")
@@ -196,6 +234,31 @@ def test_an_update_reaches_the_page_within_a_second(page: Page, project: Project
         until(lambda text=text: text in page.text(".part-messages"), 10)
         took.append(time.monotonic() - began)
     assert sorted(took)[2] < 1
+
+
+def processor_seconds(server: Server) -> float:
+    times = psutil.Process(server.process.pid).cpu_times()
+    return times.user + times.system
+
+
+def test_the_first_page_is_there_within_two_seconds_of_a_processor(project: Project) -> None:
+    CHROMIUM.require()
+    with serving(project.folder) as server, opened(server) as page:
+        page.see(RUN)
+        assert processor_seconds(server) < 2
+
+
+def test_a_training_that_is_watched_costs_the_server_under_two_hundredths_of_a_core(
+    page: Page, server: Server, project: Project
+) -> None:
+    show(page, f"run/{RUN}")
+    events = EventFile(project.folder / "results" / RUN / "events.jsonl")
+    before, began = processor_seconds(server), time.monotonic()
+    for done in range(20):
+        seen = Progress(activity="", done=done, total=1000, unit="step", loss=1.0)
+        events.append(Event(time=time.time(), run=RUN, state="progress", step="train_adapter", progress=seen))
+        time.sleep(0.5)  # as often as a step writes one
+    assert (processor_seconds(server) - before) / (time.monotonic() - began) < 0.02
 
 
 def _snakemake(run: str) -> list[psutil.Process]:

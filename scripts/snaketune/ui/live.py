@@ -57,7 +57,7 @@ class CurveState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageState(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person should know: a warning, a failure, or the end of the run."""
+    """Something that a person should know: a warning, a failure, a stop with what was kept, or the end of the run."""
 
     time: float
     state: str
@@ -161,7 +161,7 @@ class LiveRun:
         elif not event.step:
             self.state, self.ended = event.state, event.time
             self.command = event.command or self.command
-        if event.state in ("warning", "failed") or (not event.step and event.message):
+        if event.state in ("warning", "failed") or (event.message and (event.state == "stopped" or not event.step)):
             self.messages.append(
                 MessageState(time=event.time, state=event.state, step=event.step, text=event.message, log=event.log)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,7 @@ class Project:
         found: dict[str, str] = {}
         for path in sorted(self.root.glob("*.y*ml")):
             if CONFIGURATION.fullmatch(path.name):
-                try:
-                    run = schema.read(path).get("run", "")
-                except UserError:
-                    run = ""
-                found[path.name] = run if isinstance(run, str) else ""
+                found[path.name] = _run_of(path, _changed(path))
         return found
 
     def configuration(self, name: str) -> Path:
@@ -96,6 +93,16 @@ def command_of(configuration: str, stage: str = "") -> list[str]:
     """The words of the command that makes a run, as a person would type them."""
     chosen = [] if configuration == DEMO else ["--configfile", configuration]
     return ["snakemake", *([stage] if stage else []), *chosen]
+
+
+@functools.lru_cache(maxsize=1000)
+def _run_of(path: Path, _changed_at: int) -> str:
+    """The run that a configuration names; read again when the file has changed, since a page asks every few seconds."""
+    try:
+        run = schema.read(path).get("run", "")
+    except UserError:
+        return ""
+    return run if isinstance(run, str) else ""
 
 
 def _changed(path: Path) -> int:

@@ -101,6 +101,14 @@ def test_a_failed_step_and_a_warning_are_messages_with_their_log(project: Projec
     assert state.stages[0].state == "failed"
 
 
+def test_a_stopped_step_says_what_was_kept(project: Project) -> None:
+    said = event(step="train_adapter", state="stopped", message="a checkpoint is saved")
+    live = follow(project, event(steps={"train_adapter": 1}), event(step="train_adapter"), said, event(state="stopped"))
+    assert [(one.state, one.text) for one in live.snapshot(begun=None).messages] == [
+        ("stopped", "a checkpoint is saved")
+    ]
+
+
 def test_ten_thousand_events_and_a_thousand_experiments_stay_small_and_fast(project: Project) -> None:
     lines = [event(steps={"train_adapter": 1000})]
     for number in range(1000):
