@@ -36,6 +36,7 @@ MANY_PROCESSES = (
     "it spreads one training over several GPUs; here train.workers does, and what it computes is the same but for the "
     "number of rows in a step, which is batch_size x gradient_accumulation_steps here for all workers together"
 )
+SHARE_OF_STEPS = "below 1 it is a share of all steps here, to the nearest whole step; theirs is rounded up"
 
 SPEED_AND_MEMORY = for_keys(
     "bf16 fp16 tf32 pure_bf16 bfloat16 float16 bf16_full_eval fp16_full_eval torch_dtype",
@@ -50,7 +51,7 @@ SPEED_AND_MEMORY = for_keys(
     "gradient_checkpointing_kwargs "
     "use_reentrant_gc group_by_length pad_to_sequence_len pad_to_multiple_of low_cpu_mem_usage device_map "
     "dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor preprocessing_num_workers "
-    "dataloader_drop_last dataset_processes dataset_num_proc dataset_keep_in_memory preprocessing_batch_size "
+    "dataset_processes dataset_num_proc dataset_keep_in_memory preprocessing_batch_size "
     "use_cpu no_cuda auto_find_batch_size activation_offloading torch_empty_cache_steps",
     unused(STILL_THE_SAME_ROWS),
 )
@@ -92,11 +93,12 @@ def _optimizer_rules(name: str, schedule: str) -> dict[str, KeyRule]:
         ),
         "max_grad_norm": taken("train.max_grad_norm", convert=_clip),
         "gradient_accumulation_steps": taken("train.gradient_accumulation_steps"),
-        "warmup_ratio": taken("train.warmup_steps", "below 1 it is a share of all steps here", convert=_warmup_ratio),
+        "warmup_ratio": taken("train.warmup_steps", SHARE_OF_STEPS, convert=_warmup_ratio),
         "warmup_steps": taken("train.warmup_steps", convert=_warmup_steps),
         "seed": taken("seed"),
         "data_seed": unused("one seed settles everything here"),
         "max_steps": taken("train.max_steps", "-1 means that the epochs decide", convert=_max_steps),
+        "dataloader_drop_last": unused("steps go on into the next epoch here, so none within a training is smaller"),
         "neftune_noise_alpha": refused("noise on the embeddings during training", "Train without it", (0,)),
         "label_smoothing_factor": refused("it changes the loss", "Train without it", (0,)),
         "adam_beta1": refused("the optimizer's first moment; here it is 0.9", "Train with 0.9", (0.9,)),
@@ -127,7 +129,7 @@ def _warmup_ratio(draft: Draft, key: str, value: object, theirs: Theirs) -> None
     if theirs.get("warmup_steps"):
         draft.leave_out(key, value, "warmup_steps is given too, and wins there as well")
         return
-    draft.take(key, value, "train.warmup_steps", whole(value), "below 1 it is a share of all steps here")
+    draft.take(key, value, "train.warmup_steps", whole(value), SHARE_OF_STEPS)
 
 
 def _warmup_steps(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
@@ -205,8 +207,25 @@ def take_number_of_rows(draft: Draft, key: str, rows: float, at_most: object = N
         )
 
 
+TRANSFORMERS_STEPS = (
+    (
+        "learning rate of a step",
+        "each comes one step later: the first step of a warm-up has the rate 0 and trains nothing",
+        "the first step trains here, and the last has the rate 0; the fewer steps, the more it matters",
+    ),
+    (
+        "last step of an epoch",
+        "it has the rows that are left",
+        "steps go on into the next epoch here, so only the last one of all may have fewer rows",
+    ),
+)
+"""What transformers' Trainer does with every training, and no key of ours can do: what, theirs, ours."""
+
+
 def finish_training(draft: Draft, theirs: Theirs) -> None:
     """Write out what these tools do without being told, where ours would do otherwise."""
+    for key, words, note in TRANSFORMERS_STEPS:
+        draft.write_out(key, words, "", note=note)
     if draft.get("train.lr_scheduler") != "constant" and not draft.is_set("train.min_lr_ratio"):
         draft.write_out(
             "min_lr_ratio", "the learning rate ends at 0", "train.min_lr_ratio", 0, "ours ends at 0.05 of the peak"

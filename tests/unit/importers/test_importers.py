@@ -88,6 +88,21 @@ def test_the_page_tells_all_that_the_import_knows(tool: str, case: Case) -> None
         assert one.fix.split("|")[0] in page
 
 
+@pytest.mark.parametrize(("keys", "is_named"), [(LF, True), (AX, True), (MLX, False)], ids=["lf", "axolotl", "mlx-lm"])
+def test_the_page_names_how_the_steps_of_transformers_differ_where_it_is_transformers_that_trains(
+    keys: dict, is_named: bool
+) -> None:
+    imported(keys)
+    page = Path("mine.import.md").read_text(encoding="utf-8")
+    assert ("the first step of a warm-up has the rate 0" in page) == is_named
+    assert ("steps go on into the next epoch here" in page) == is_named
+
+
+def test_a_share_of_warm_up_steps_is_said_to_be_rounded_otherwise() -> None:
+    (taken,) = (one for one in imported(LF | {"warmup_ratio": 0.1}).taken if one.key == "warmup_ratio")
+    assert "theirs is rounded up" in taken.note
+
+
 def test_the_imported_configuration_keeps_the_comments_of_ours_and_says_where_it_is_from() -> None:
     imported(AX)
     text = Path("mine.yaml").read_text(encoding="utf-8")
