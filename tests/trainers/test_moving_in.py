@@ -252,7 +252,7 @@ def test_its_learning_rates_are_ours_one_step_later_and_its_warm_up_is_rounded_u
     assert theirs == pytest.approx([0.0, *(ours(step) for step in range(1, steps))])
     page = (side.folder / "mine.import.md").read_text(encoding="utf-8")
     assert "the first step of a warm-up has the rate 0" in page
-    assert "theirs is rounded up" in page
+    assert "transformers rounds up" in page
 
 
 @pytest.mark.parametrize("side", [*LLAMA, *QWEN], indirect=True, ids=lambda one: "-".join(one))

@@ -355,6 +355,13 @@ def _defaults(theirs: Theirs, draft: Draft) -> None:
         draft.write_out("warmup_ratio", "0.03 of all steps, at most 100", "train.warmup_steps", 0.03)
     if theirs.get("gradient_accumulation_steps") is None and not theirs.get("batch_size"):
         draft.write_out("gradient_accumulation_steps", "1", "train.gradient_accumulation_steps", 1)
+    if draft.get("train.gradient_accumulation_steps") != 1:
+        draft.write_out(
+            "loss of a step",
+            "the mean over its micro-batches, each of which counts alike",
+            "",
+            note="the mean over its trained tokens here, so a micro-batch with more of them counts for more",
+        )
 
 
 DEFAULTS: dict[str, tuple[str, str, object]] = {

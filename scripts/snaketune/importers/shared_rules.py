@@ -36,7 +36,9 @@ MANY_PROCESSES = (
     "it spreads one training over several GPUs; here train.workers does, and what it computes is the same but for the "
     "number of rows in a step, which is batch_size x gradient_accumulation_steps here for all workers together"
 )
-SHARE_OF_STEPS = "below 1 it is a share of all steps here, to the nearest whole step; theirs is rounded up"
+SHARE_OF_STEPS = (
+    "below 1 it is a share of all steps here, to the nearest whole step; transformers rounds up, Axolotl down"
+)
 
 SPEED_AND_MEMORY = for_keys(
     "bf16 fp16 tf32 pure_bf16 bfloat16 float16 bf16_full_eval fp16_full_eval torch_dtype",

@@ -98,9 +98,17 @@ def test_the_page_names_how_the_steps_of_transformers_differ_where_it_is_transfo
     assert ("steps go on into the next epoch here" in page) == is_named
 
 
+@pytest.mark.parametrize(("accumulation", "is_named"), [(1, False), (4, True)])
+def test_the_page_says_how_axolotl_averages_the_loss_over_the_micro_batches_of_a_step(
+    accumulation: int, is_named: bool
+) -> None:
+    imported(AX | {"gradient_accumulation_steps": accumulation})
+    assert ("each of which counts alike" in Path("mine.import.md").read_text(encoding="utf-8")) == is_named
+
+
 def test_a_share_of_warm_up_steps_is_said_to_be_rounded_otherwise() -> None:
     (taken,) = (one for one in imported(LF | {"warmup_ratio": 0.1}).taken if one.key == "warmup_ratio")
-    assert "theirs is rounded up" in taken.note
+    assert "transformers rounds up" in taken.note
 
 
 def test_the_imported_configuration_keeps_the_comments_of_ours_and_says_where_it_is_from() -> None:
