@@ -128,13 +128,13 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
         else:
             model = llama(folder, threads, kind)
         ways: dict[str, Callable[[], Any]] = {
-            "llama-ours": lambda: batched(inference.generate, model, asked),
+            "llama-ours": lambda: batched(language_model.generate, model, asked),
             "llama-own": lambda: llama_cpp_python(model, asked),
-            "llama-score": lambda: list(inference.loglikelihoods(model, rows)),
+            "llama-score": lambda: list(language_model.loglikelihoods(model, rows)),
             "llama-eval": lambda: llama_eval(model, rows),
         }
     else:
-        from snaketune.engines.mlx import inference  # type: ignore[assignment]
+        from snaketune.engines.mlx import language_model  # type: ignore[assignment]
 
         if how == "unshared":
             from snaketune.engines import decoding
@@ -142,10 +142,10 @@ def main(side: str, folder: Path, threads: int) -> dict[str, Any]:
             decoding.MIN_SHARED_PREFIX = 10**9
         model = mlx(folder)
         ways = {
-            "ours": lambda: batched(inference.generate, model, asked),
-            "unshared": lambda: batched(inference.generate, model, asked),
+            "ours": lambda: batched(language_model.generate, model, asked),
+            "unshared": lambda: batched(language_model.generate, model, asked),
             "one-by-one": lambda: one_by_one(model, asked),
-            "score": lambda: list(inference.loglikelihoods(model, rows)),
+            "score": lambda: list(language_model.loglikelihoods(model, rows)),
             "whole": lambda: whole_logits(model, rows),
             "padded": lambda: padded_batches(model, rows),
         }

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
-from snaketune.engines.mlx import inference
+from snaketune.engines.mlx import language_model
 from snaketune.plan import architecture, plan, resources
 
 SMALL = {
@@ -134,4 +134,4 @@ def test_a_base_that_the_engine_has_no_kernels_for_is_held_dequantized(engine, m
 
 
 def test_forecasts_count_with_as_many_completions_at_once_as_the_engine_generates():
-    assert get_capabilities().COMPLETION_BATCH == inference.BATCH
+    assert get_capabilities().COMPLETION_BATCH == language_model.BATCH

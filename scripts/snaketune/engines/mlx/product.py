@@ -26,7 +26,7 @@ from mlx_lm.utils import compute_bits_per_weight, load_model, quantize_model, sa
 from snaketune.config.products import MLXType
 from snaketune.contracts.package import CalibrationResult
 from snaketune.engines.interface import CalibrationRows, LoglikelihoodRequest, MergeFolders, QuantizedWeights
-from snaketune.engines.mlx import inference, merging
+from snaketune.engines.mlx import language_model, merging
 from snaketune.errors import ConfigError
 from snaketune.files import StrPath
 
@@ -48,7 +48,7 @@ class Model(NamedTuple):
     def loss(self, rows: Sequence[LoglikelihoodRequest]) -> float:
         """Nats a target token."""
         targets = sum(sum(row.loss_mask[1:]) for row in rows)
-        return -sum(inference.loglikelihoods(self.module, rows)) / max(1, targets)
+        return -sum(language_model.loglikelihoods(self.module, rows)) / max(1, targets)
 
     def copied(self) -> Model:
         """A copy that can be changed, in float32."""

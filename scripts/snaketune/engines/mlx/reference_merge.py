@@ -14,10 +14,11 @@ from mlx_lm.models.switch_layers import SwitchLinear
 from snaketune.engines.interface import LoadOptions
 from snaketune.engines.mlx import language_model, loading
 from snaketune.engines.mlx.loading import dequantized_weight
+from snaketune.engines.mlx.streamed_model import StreamedModel
 from snaketune.files import StrPath
 
 
-def load(path: StrPath, options: LoadOptions, dtype: str) -> language_model.MLXModel | language_model.StreamedModel:
+def load(path: StrPath, options: LoadOptions, dtype: str) -> language_model.MLXModel | StreamedModel:
     """Load a model folder with the adapter of `options` merged and all weights rounded to `dtype`, in float32."""
     loaded = language_model.load(path, options)
     merge(loaded.model, dtype)

@@ -1,20 +1,28 @@
-"""A language model of PyTorch: the part `engines.interface.AdaptedModel`."""
+"""A language model of PyTorch: the part `engines.interface.AdaptedModel`.
+
+Rows and prompts of like length go through together. Completions are generated over transformers' caches; finished rows
+are taken out as they end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
 
-from snaketune.engines.decoding import Sampling
+from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.torch import inference, loading, lora
+from snaketune.engines.torch import loading, lora
+from snaketune.engines.torch.capabilities import COMPLETION_BATCH
+from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath
 
@@ -42,19 +50,19 @@ class TorchModel:
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """The log-probability of each row's masked tokens, in nats."""
         with _failures():
-            yield from inference.loglikelihoods(self.model, requests)
+            yield from loglikelihoods(self.model, requests)
 
     def generate(
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
     ) -> Iterator[Completion]:
         """Completions as they end."""
         with _failures():
-            yield from inference.generate(self.model, requests, stop_ids, sampling)
+            yield from generate(self.model, requests, stop_ids, sampling)
 
     def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
         """The tokens of one completion as they are drawn."""
         with _failures():
-            yield from inference.stream(self.model, request, stop_ids, sampling)
+            yield from stream(self.model, request, stop_ids, sampling)
 
     def next_token_logprobs(
         self, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
@@ -62,7 +70,7 @@ class TorchModel:
         """For each row, ln p(next token) after each of its positions."""
         with _failures():
             for ids, wanted in zip(rows, positions, strict=True):
-                yield inference.next_token_logprobs(self.model, ids, wanted)
+                yield next_token_logprobs(self.model, ids, wanted)
 
     def relative_update_norm(self) -> float | None:
         """The size of the adapter's update, relative to the weights that it changes."""
@@ -137,3 +145,181 @@ def _restore(block: nn.Module, *_: Any) -> None:
     for one, narrow in block._narrow.items():  # type: ignore[union-attr, operator]
         one.data = narrow
     del block._narrow
+
+
+WINDOW = 64  # rows that are sorted by length together
+MAX_POSITIONS = 2048  # of the rows that go through at once, padding included
+DISTRIBUTION_SLICE = 256  # positions whose whole distributions are made at once
+
+
+@torch.no_grad()
+def loglikelihoods(model: PreTrainedModel, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
+    """The loglikelihood of each row, in nats; see `engines.interface.LanguageModel.loglikelihood`.
+
+    Rows of like length go through together, padded on the right, which a causal model does not see.
+    """
+    head = ChunkedCrossEntropy(model)
+    for start in range(0, len(requests), WINDOW):
+        window = [_scored_part(request) for request in requests[start : start + WINDOW]]
+        sums: dict[int, float] = {}
+        for rows in _batches([len(ids) for ids, _ in window]):
+            found = _batch_loglikelihoods(head, [window[row] for row in rows])
+            sums |= dict(zip(rows, found, strict=True))
+        yield from (sums[row] for row in range(len(window)))
+
+
+def _scored_part(request: LoglikelihoodRequest) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a row up to its last masked token, and the positions that predict masked ones."""
+    ids, loss_mask = np.asarray(request.ids, np.int64), np.asarray(request.loss_mask, bool)
+    positions = np.flatnonzero(loss_mask[1:])
+    return ids[: positions[-1] + 2] if len(positions) else ids[:0], positions
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Rows of like length, the longest first; rows of length 0 come alone."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > MAX_POSITIONS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _batch_loglikelihoods(head: ChunkedCrossEntropy, rows: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """The loglikelihoods of some rows that go through together."""
+    if not any(len(positions) for _, positions in rows):
+        return [0.0] * len(rows)
+    width = max(len(ids) for ids, _ in rows) - 1
+    inputs = torch.zeros(len(rows), width, dtype=torch.long)
+    for row, (ids, _) in enumerate(rows):
+        inputs[row, : max(0, len(ids) - 1)] = torch.from_numpy(ids[:-1])
+    hidden = head.model.base_model(input_ids=inputs.to(head.device), use_cache=False).last_hidden_state
+    found = []
+    for row, (ids, positions) in enumerate(rows):
+        total = 0.0
+        for start in range(0, len(positions), head.slice_size):
+            part = positions[start : start + head.slice_size]
+            logits = head.logits(hidden[row, torch.from_numpy(part).to(head.device)]).float()
+            labels = torch.from_numpy(ids[part + 1]).to(head.device)
+            total -= float(functional.cross_entropy(logits, labels, reduction="sum"))
+        found.append(total)
+    return found
+
+
+@torch.no_grad()
+def next_token_logprobs(model: PreTrainedModel, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+    """ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
+
+    positions: ascending, in ids.
+    """
+    head = ChunkedCrossEntropy(model)
+    inputs = torch.tensor([list(ids[: positions[-1] + 1])], device=head.device)
+    hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0]
+    parts = []
+    for start in range(0, len(positions), DISTRIBUTION_SLICE):
+        part = torch.tensor(list(positions[start : start + DISTRIBUTION_SLICE]), device=head.device)
+        parts.append(torch.log_softmax(head.logits(hidden[part]).float(), -1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+@dataclass
+class _Row:
+    """A completion in the making."""
+
+    index: int
+    request: GenerationRequest
+    random: np.random.Generator
+    new_tokens: list[int] = field(default_factory=list)
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel, requests: Sequence[GenerationRequest], stop_ids: Set[int], sampling: Sampling
+) -> Iterator[Completion]:
+    """Completions as they end; see `engines.interface.LanguageModel.generate`."""
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens, i))
+    for start in range(0, len(order), COMPLETION_BATCH):
+        rows = [
+            _Row(index, requests[index], np.random.default_rng(requests[index].seed))
+            for index in order[start : start + COMPLETION_BATCH]
+        ]
+        yield from _generate_batch(model, rows, stop_ids, sampling)
+
+
+def _generate_batch(
+    model: PreTrainedModel, rows: list[_Row], stop_ids: Set[int], sampling: Sampling
+) -> Iterator[Completion]:
+    """The completions of one batch; prompts are padded on the left."""
+    width = max(len(row.request.prompt_ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        prompt = torch.tensor(list(row.request.prompt_ids))
+        ids[number, width - len(prompt) :], mask[number, width - len(prompt) :] = prompt, 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    cache = DynamicCache(config=model.config)
+    while rows:
+        logits = _next_logits(model, ids, mask, cache)
+        chosen = _choose(logits, rows, sampling)
+        kept = []
+        for number, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+            stopped = token in stop_ids
+            if not stopped:
+                row.new_tokens.append(token)
+            if stopped or len(row.new_tokens) == row.request.max_new_tokens:
+                yield Completion(row.index, row.new_tokens, stopped)
+            else:
+                kept.append(number)
+        if len(kept) < len(rows):
+            rows = [rows[number] for number in kept]
+            if not rows:
+                return
+            mask = mask[kept]
+            cache.batch_select_indices(torch.tensor(kept, device=model.device))
+        ids = torch.tensor([[chosen[number]] for number in kept], device=model.device)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+
+
+@torch.no_grad()
+def stream(model: PreTrainedModel, request: GenerationRequest, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
+    """The tokens of one completion as they are drawn; see `engines.interface.LanguageModel.stream`."""
+    row = _Row(0, request, np.random.default_rng(request.seed))
+    ids = torch.tensor([list(request.prompt_ids)], device=model.device)
+    mask = torch.ones_like(ids)
+    cache = DynamicCache(config=model.config)
+    while len(row.new_tokens) < request.max_new_tokens:
+        (token,) = _choose(_next_logits(model, ids, mask, cache), [row], sampling)
+        if token in stop_ids:
+            return
+        row.new_tokens.append(token)
+        yield token
+        ids = torch.tensor([[token]], device=model.device)
+        mask = torch.cat([mask, mask.new_ones(1, 1)], 1)
+
+
+def _next_logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    """The float32 logits (rows, vocabulary) after `ids`, whose positions count the unmasked ids alone."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    is_padded = bool((mask == 0).any())
+    output = model(
+        input_ids=ids,
+        attention_mask=mask if is_padded else None,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1].float()
+
+
+def _choose(logits: torch.Tensor, rows: list[_Row], sampling: Sampling) -> list[int]:
+    """The next token of each row."""
+    if sampling.temperature == 0 and sampling.repetition_penalty == 1:
+        return [int(token) for token in logits.argmax(-1).tolist()]
+    scores = logits.cpu().numpy()
+    return [
+        sample_token(one, [*row.request.prompt_ids, *row.new_tokens], sampling, row.random)
+        for one, row in zip(scores, rows, strict=True)
+    ]

@@ -27,7 +27,7 @@ def llama(stories_gguf):
 
 
 def test_the_perplexity_of_the_f16_file_is_within_a_percent_of_mlx_lms(rows, llama, stories):
-    from snaketune.engines.mlx import inference as mlx_scoring
+    from snaketune.engines.mlx import language_model as mlx_scoring
     from snaketune.engines.mlx import loading as mlx_loading
 
     model = mlx_loading.load(stories).model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest
-from snaketune.engines.mlx import inference, loading
+from snaketune.engines.mlx import language_model, loading
 
 GREEDY = Sampling()
 
@@ -31,7 +31,7 @@ def requests(prompts, limit=6, first_seed=0):
 
 
 def said(model, prompts, sampling=GREEDY, stop_ids=frozenset({3}), limit=6):
-    found = inference.generate(model, requests(prompts, limit), stop_ids, sampling)
+    found = language_model.generate(model, requests(prompts, limit), stop_ids, sampling)
     return {number: (new, stopped) for number, new, stopped in found}
 
 
@@ -71,9 +71,9 @@ def test_sampled_completion_depends_on_its_own_seed_alone(tiny):
     sampling = Sampling(temperature=1.0, top_p=0.9, top_k=40)
     together = said(model, prompts, sampling)
     assert together == said(model, prompts, sampling)
-    rest = inference.generate(model, requests(prompts[3:], first_seed=3), {3}, sampling)
+    rest = language_model.generate(model, requests(prompts[3:], first_seed=3), {3}, sampling)
     assert {number + 3: (new, stopped) for number, new, stopped in rest} == {i: together[i] for i in (3, 4, 5)}
-    again = inference.generate(model, requests(prompts, first_seed=10), {3}, sampling)
+    again = language_model.generate(model, requests(prompts, first_seed=10), {3}, sampling)
     assert {number: (new, stopped) for number, new, stopped in again} != together
 
 
@@ -88,14 +88,14 @@ def test_each_request_keeps_its_own_max_new_tokens(tiny):
     model, vocabulary = tiny("llama-bpe")
     prompts = prompts_of(vocabulary, count=5)
     asked = [GenerationRequest(prompt, limit) for limit, prompt in enumerate(prompts, 1)]
-    found = inference.generate(model, asked, set(), GREEDY)
+    found = language_model.generate(model, asked, set(), GREEDY)
     assert {number: (len(new), stopped) for number, new, stopped in found} == {i: (i + 1, False) for i in range(5)}
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_ragged_prefill_is_supported_by_every_family_but_gemma2(family, tiny):
     model, _ = tiny(family)
-    assert inference.supports_ragged_prefill(model) == (family != "gemma2")
+    assert language_model.supports_ragged_prefill(model) == (family != "gemma2")
 
 
 def test_ragged_prefill_is_refused_where_a_batch_is_masked_wrongly(tiny):
@@ -117,7 +117,7 @@ def test_ragged_prefill_is_refused_where_a_batch_is_masked_wrongly(tiny):
             found = model(ids, cache=cache)
             return mx.broadcast_to(found[:1], found.shape)
 
-    assert not inference.supports_ragged_prefill(FirstRowForAll())
+    assert not language_model.supports_ragged_prefill(FirstRowForAll())
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, top_k=20)])
@@ -126,8 +126,8 @@ def test_streamed_tokens_are_those_of_the_completion(tiny, sampling):
     prompts = prompts_of(vocabulary, count=3)
     whole = {}
     for number, request in enumerate(requests(prompts)):
-        (whole[number],) = inference.generate(model, [request], frozenset({3}), sampling)
-    streams = [inference.stream(model, request, frozenset({3}), sampling) for request in requests(prompts)]
+        (whole[number],) = language_model.generate(model, [request], frozenset({3}), sampling)
+    streams = [language_model.stream(model, request, frozenset({3}), sampling) for request in requests(prompts)]
     found = [[] for _ in streams]
     waiting = dict(enumerate(streams))
     while waiting:  # in turn, as answers side by side are shown

@@ -7,7 +7,7 @@ import families
 import numpy as np
 import pytest
 from snaketune.engines import decoding
-from snaketune.engines.mlx import inference, loading
+from snaketune.engines.mlx import language_model, loading
 from tools import STORIES, STORIES_MODEL
 
 TEXTS = (
@@ -36,7 +36,7 @@ def test_the_perplexity_of_a_real_model_equals_mlx_lms_own_called_directly():
     rows = [renderer.text(text) for text in TEXTS]
     theirs, _ = load(str(STORIES))
     expected = sum(direct(theirs, row.ids, row.loss_mask) for row in rows)
-    ours = sum(inference.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.loss_mask) for row in rows]))
+    ours = sum(language_model.loglikelihoods(loading.load(STORIES).model, [(row.ids, row.loss_mask) for row in rows]))
     count = sum(sum(row.loss_mask) for row in rows)
     assert math.exp(-ours / count) == pytest.approx(math.exp(-expected / count), rel=1e-4)
     assert 1 < math.exp(-ours / count) < 10
@@ -53,13 +53,13 @@ def test_loglikelihood_does_not_depend_on_chunks_or_a_shared_prefix(family, tmp_
         ids = beginning + rng.integers(5, vocabulary, length).tolist()
         rows.append((ids, [False] * 90 + (rng.random(length) < 0.7).tolist()))
     expected = [direct(model, *row) for row in rows]
-    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
-    monkeypatch.setattr(inference, "CHUNK", 32)
-    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(language_model.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    monkeypatch.setattr(language_model, "CHUNK", 32)
+    assert list(language_model.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
     monkeypatch.setattr(decoding, "MIN_SHARED_PREFIX", 10_000)
-    assert list(inference.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert list(language_model.loglikelihoods(model, rows)) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 def test_loglikelihood_of_a_row_without_masked_tokens_is_zero(tmp_path):
     model = loading.load(families.build(tmp_path / "m", "llama-bpe")).model
-    assert list(inference.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]
+    assert list(language_model.loglikelihoods(model, [([1, 2, 3], [False] * 3)])) == [0.0]
