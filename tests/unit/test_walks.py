@@ -35,7 +35,7 @@ from unit.data import data_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-LONGEST = {"A row": 16, "`train.rank`": 23, "A prediction": 13}
+LONGEST = {"A row": 16, "`train.rank`": 22, "A prediction": 13}
 MARK = "followed"  # stands in each text of the row that is followed
 ROW = (RawRow, RowKeys, SplitFields, Rendered, FilterResult, Batch)
 PREDICTION = (EvalRequest, GenerationRequest, LoglikelihoodRequest, Completion, contracts.Prediction)
