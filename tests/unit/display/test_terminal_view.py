@@ -178,7 +178,7 @@ def test_stage_without_a_result_says_how_many_steps_were_done(screen: Screen) ->
         play("started", step)
         play("finished", step)
     play.view.close(play.now)
-    shown = screen.wait(lambda lines: len(lines) == 2)
+    shown = screen.wait(lambda lines: len(lines) == 2 and "done" in lines[1])  # two lines stood there before
     assert [" ".join(line.split()[1:5]) for line in shown] == ["data 2 steps done", "model 1 step done"]
 
 
