@@ -7,10 +7,22 @@ import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snaketune.contracts.report import ForecastRow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "accuracy.md"
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "scripts")]
+
+
+def outcomes(run: Path) -> list[ForecastRow]:
+    """Forecast and outcome of each quantity that has both, as the page of a finished run shows them."""
+    from snaketune.report import collect, forecast_accuracy
+
+    rows = forecast_accuracy.forecast_accuracy(collect.collect(run), collect.measurements(run))
+    return [row for row in rows if row.forecast is not None and row.outcome is not None]
 
 
 def put(name: str, table: str, *, machine: bool = False, page: Path = PAGE) -> None:

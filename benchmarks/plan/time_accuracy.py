@@ -10,14 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import accuracy
 
 sys.path.insert(0, str(accuracy.ROOT / "tests"))
 
 from project_copy import SHARED, Project
-from snaketune.files import read_json
+from snaketune.contracts.report import ForecastRow
 
 STORIES = accuracy.ROOT / "tests/configs/stories_wikisql.yaml"
 
@@ -29,8 +28,8 @@ def configurations() -> Iterator[tuple[str, Path | None]]:
         yield "stories", STORIES
 
 
-def outcomes(configuration: Path | None) -> list[dict[str, Any]]:
-    """Forecast and outcome of each stage, as the report of a run tells them."""
+def outcomes(configuration: Path | None) -> list[ForecastRow]:
+    """Forecast and outcome of each stage's time."""
     with tempfile.TemporaryDirectory() as scratch:
         project = Project.copied(Path(scratch) / "project", configuration.name if configuration else None)
         (Path(scratch) / "shared").symlink_to(SHARED)
@@ -39,17 +38,19 @@ def outcomes(configuration: Path | None) -> list[dict[str, Any]]:
         done = project.snakemake()
         if done.returncode:
             raise SystemExit(done.stdout[-4000:])
-        report = next(project.folder.glob("results/*/report/report.json"))
-        return [one for one in read_json(report)["outcomes"] if one["unit"] == "seconds"]
+        run = next(project.folder.glob("results/*/report/report.json")).parents[1]
+        return [row for row in accuracy.outcomes(run) if row.unit == "seconds"]
 
 
 def table() -> str:
     lines = ["| run | stage | forecast, s | range, s | outcome, s | forecast / outcome |", "|---|---|---|---|---|---|"]
     for name, configuration in configurations():
         for one in outcomes(configuration):
+            assert one.forecast is not None
+            assert one.outcome
             lines.append(
-                f"| {name} | {one['what']} | {one['forecast']:.1f} | {one['low']:.1f} to {one['high']:.1f} "
-                f"| {one['outcome']:.1f} | {one['forecast'] / one['outcome']:.2f} |"
+                f"| {name} | {one.quantity} | {one.forecast:.1f} | {one.low:.1f} to {one.high:.1f} "
+                f"| {one.outcome:.1f} | {one.forecast / one.outcome:.2f} |"
             )
             print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)

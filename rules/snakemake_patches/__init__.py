@@ -15,7 +15,7 @@ import snakemake
 from snakemake.shell import shell
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snaketune.errors import COMMAND_VARIABLE, ResourceError, typed_command
-from snaketune.runtime.locks import OutputJournal
+from snaketune.runtime.locks import JOURNAL, OutputJournal
 
 TESTED_VERSION = "9.27.1"
 
@@ -32,7 +32,7 @@ def apply(workflow: Any, results: str, run: str) -> None:
         output_mtimes,
     )
 
-    journal = OutputJournal(Path(results, ".made", "outputs.jsonl"))
+    journal = OutputJournal(Path(results, JOURNAL))
     ancient_inputs.apply()
     output_mtimes.apply()
     metadata.apply(journal, Path(results, ".made", "metadata"))

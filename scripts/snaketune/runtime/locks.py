@@ -28,6 +28,8 @@ import msgspec
 from snaketune.errors import BusyError, ResourceError
 from snaketune.files import StrPath, dumps, sha256
 
+JOURNAL = Path(".made", "outputs.jsonl")
+"""The journal of the outputs below a folder of results."""
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # lies in every folder that is an output
 
 
@@ -91,6 +93,11 @@ class OutputJournal:
             return True
         self._touched[str(path)] = _entry(path, now, entry.sha256)
         return False
+
+    def digest(self, path: StrPath) -> str:
+        """Return the SHA-256 of a path, from here where nothing there has changed since."""
+        entry = self._recorded(path)
+        return entry.sha256 if entry and entry.state == stat_summary(path) else digest(path)
 
     def save_refreshed_mtimes(self) -> None:
         """Record the new times of files that were read and found the same; where that fails they are read again."""

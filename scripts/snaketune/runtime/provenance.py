@@ -16,6 +16,7 @@ from typing import Any
 
 from snaketune.config import schema as configuration
 from snaketune.files import Record, StrPath, read_json, sha256, write_json
+from snaketune.runtime.locks import JOURNAL, OutputJournal
 from snaketune.version import RELEASED, VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,21 +109,25 @@ class RunInputs(Record, frozen=True, kw_only=True):
 
 
 def write_run_record(inputs: RunInputs, record: StrPath) -> RunRecord:
-    """Write run.json and return it. Paths are recorded as given."""
+    """Write run.json and return it. Paths are recorded as given.
+
+    Products that the journal of the results knows are not read for their digests: they are as large as models.
+    """
+    journal = OutputJournal(Path(record).parents[1] / JOURNAL)
     config, manifest = read_json(inputs.config), read_json(inputs.model)
     found = RunRecord(
         run=config["run"],
         seed=config["seed"],
         config_sha256=hashlib.sha256(configuration.canonical(config).encode()).hexdigest(),
         code=code_state(),
-        sources=[file_digest(path) for path in inputs.sources],
+        sources=[file_digest(path, journal) for path in inputs.sources],
         model=ModelOrigin(
             base=manifest.get("base"),
             revision=manifest.get("revision"),
             files=manifest.get("files", {}),
             template_sha256=inputs.template_sha256,
         ),
-        products=[file_digest(path) for path in inputs.products],
+        products=[file_digest(path, journal) for path in inputs.products],
         llama_cpp=llama_cpp_build(),
         versions=versions(),
         platform=platform_info(),
@@ -133,8 +138,8 @@ def write_run_record(inputs: RunInputs, record: StrPath) -> RunRecord:
     return found
 
 
-def file_digest(path: StrPath) -> FileDigest:
-    return FileDigest(path=os.fspath(path), bytes=Path(path).stat().st_size, sha256=sha256(path))
+def file_digest(path: StrPath, journal: OutputJournal) -> FileDigest:
+    return FileDigest(path=os.fspath(path), bytes=Path(path).stat().st_size, sha256=journal.digest(path))
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from snaketune.config.schema import complete
 from snaketune.files import read_json, write_json, write_text
-from snaketune.runtime import provenance
+from snaketune.runtime import locks, provenance
 
 
 @pytest.fixture
@@ -38,6 +38,20 @@ def test_the_same_inputs_give_the_same_bytes(inputs: dict[str, Any], tmp_path: P
     recorded(inputs, tmp_path / "run.json")
     recorded(inputs, tmp_path / "again.json")
     assert (tmp_path / "run.json").read_bytes() == (tmp_path / "again.json").read_bytes()
+
+
+def test_a_product_that_the_journal_knows_is_read_again_only_if_it_has_changed_since(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    journal = locks.OutputJournal(tmp_path / locks.JOURNAL)
+    journal.add(inputs["products"])
+    monkeypatch.setattr(locks, "sha256", lambda path: read.append(Path(path).name) or "read")
+    found = recorded(inputs, tmp_path / "jessy-v1" / "run.json")
+    assert found.products[0].sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert read == ["rows.jsonl"]
+    write_text(tmp_path / "jessy-v1-q8_0.gguf", "other weights")
+    assert recorded(inputs, tmp_path / "jessy-v1" / "run.json").products[0].sha256 == "read"
 
 
 def test_every_input_and_product_is_named_with_its_hash(inputs: dict[str, Any], tmp_path: Path) -> None:
