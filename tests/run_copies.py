@@ -11,7 +11,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from typing import Any
 from project_copy import Project
 from snaketune.config import sections
 from snaketune.config.schema import canonical
+from snaketune.contracts.report import RunReport
 from snaketune.evaluate import compare, score, step_config
-from snaketune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from snaketune.files import StrPath, read_json, read_jsonl, write_json, write_jsonl, write_text
+from snaketune.report import page
 
 HOSTILE = (
     "<script>document.title='owned'</script> </style></script><img src=x onerror=\"document.title='owned'\"> "
@@ -75,6 +77,19 @@ class RunCopies:
         if hostile:
             _make_hostile(folder)
         return folder
+
+
+def write_report(run: Path, name: str = "report", declared: Iterable[StrPath] | None = None) -> RunReport:
+    """Write the page of a run and what lies beside it into its folder `name`, as the step write_report does."""
+    report = run / name
+    return page.run(
+        folder=run,
+        page=report / "index.html",
+        record=report / "report.json",
+        form=report / "human_eval.html",
+        table=report / "experiments.csv",
+        declared=declared,
+    )
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:

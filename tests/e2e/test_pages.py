@@ -9,7 +9,7 @@ from typing import Any
 
 import browser
 import pytest
-from run_copies import HOSTILE, RunCopies, repeat_experiment
+from run_copies import HOSTILE, RunCopies, repeat_experiment, write_report
 from snaketune.files import write_json
 from snaketune.report import collect, human_eval, page, run_comparison
 from tools import CHROMIUM
@@ -53,14 +53,7 @@ def contest(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _reported(run: Path) -> Path:
-    folder = run / "report"
-    page.run(
-        folder=run,
-        page=folder / "index.html",
-        record=folder / "report.json",
-        form=folder / "human_eval.html",
-        table=folder / "experiments.csv",
-    )
+    write_report(run)
     page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
     return run
 

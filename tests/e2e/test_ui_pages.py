@@ -14,9 +14,8 @@ import psutil
 import pytest
 from browser import until
 from project_copy import Project
-from run_copies import HOSTILE, RunCopies
+from run_copies import HOSTILE, RunCopies, write_report
 from snaketune.files import read_jsonl, write_jsonl
-from snaketune.report import page as report_page
 from snaketune.runtime.events import Event, EventFile, Progress
 from tools import CHROMIUM
 from ui_server import Page, Server, opened, serving
@@ -41,13 +40,7 @@ def project(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(run_copies.finished.folder / "tiny-base", project.folder / "tiny-base")
     for name in (RUN, "jessy-v2"):
         folder = run_copies.make(project.folder / "results" / name, rows=20, hostile=True)
-        report_page.run(
-            folder=folder,
-            page=folder / "report/index.html",
-            record=folder / "report/report.json",
-            form=folder / "report/human_eval.html",
-            table=folder / "report/experiments.csv",
-        )
+        write_report(folder)
         events = EventFile(folder / "events.jsonl")
         step = {"step": "fuse_adapter", "wildcards": {"experiment": HOSTILE}}
         for given in (

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_models
 import walks
+from run_copies import write_report
 from snaketune.config import schema, sections
 from snaketune.contracts import evaluate as contracts
 from snaketune.contracts.data import SPLITS
@@ -27,7 +28,6 @@ from snaketune.evaluate import compare, predict, score, step_config
 from snaketune.evaluate.requests import EvalRequest
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import write_json, write_jsonl
-from snaketune.report import page
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.tokenize import FilterResult, TokenizeConfig, tokenize_splits
 from snaketune.train.batches import Batch
@@ -161,14 +161,7 @@ def test_prediction_passes_the_files_that_its_walk_names(tmp_path: Path, base: P
             table=run / "evaluation/comparison.csv",
             config=step_config.comparison_config(config),
         )
-        report = run / "report"
-        page.run(
-            folder=run,
-            page=report / "index.html",
-            record=report / "report.json",
-            form=report / "human_eval.html",
-            table=report / "experiments.csv",
-        )
+        write_report(run)
     parts = {"tokens/chat_template.py", "engines/decoding.py", "evaluate/text_metrics.py", "evaluate/significance.py"}
     parts |= {"report/page.py"}  # which take ids, texts, numbers and the whole report
     assert set(passed) - BESIDE | parts == in_the_library("A prediction")

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from project_copy import Project
-from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore
+from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore, write_report
 from snaketune import files
 from snaketune.contracts.report import RunReport
 from snaketune.report import collect, formatting, outcome, page
@@ -30,18 +30,6 @@ def complete(run_copies: RunCopies, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def run(complete: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(complete, tmp_path / "jessy-v1"))
-
-
-def write_page(run: Path, name: str = "report", declared: list[Path] | None = None) -> RunReport:
-    folder = run / name
-    return page.run(
-        folder=run,
-        page=folder / "index.html",
-        record=folder / "report.json",
-        form=folder / "human_eval.html",
-        table=folder / "experiments.csv",
-        declared=declared,
-    )
 
 
 def render(run: Path) -> str:
@@ -82,19 +70,19 @@ def test_conclusion_is_the_first_heading_and_names_the_deployed_file(run: Path) 
 
 def test_the_same_files_give_the_same_bytes(run: Path) -> None:
     for name in ("one", "two"):
-        write_page(run, name)
+        write_report(run, name)
     for name in ("index.html", "report.json", "human_eval.html", "experiments.csv"):
         assert (run / "one" / name).read_bytes() == (run / "two" / name).read_bytes()
 
 
 def test_report_json_holds_nothing_that_the_moment_decides(run: Path) -> None:
-    write_page(run, "before")
+    write_report(run, "before")
     for path in run.rglob("timing.json"):
         edit(path, lambda timing: timing.update({key: 99.5 for key in timing if isinstance(timing[key], float)}))
     for path in (run / "benchmarks").glob("*.tsv"):
         files.write_text(path, path.read_text(encoding="utf-8").replace("\n0.", "\n77."))
     edit(run / "pilot/decision.json", lambda made: made["forecast"].update(hours=7.5, hours_low=7.0, hours_high=8.0))
-    write_page(run, "after")
+    write_report(run, "after")
     assert (run / "before/index.html").read_bytes() != (run / "after/index.html").read_bytes()
     for name in ("report.json", "experiments.csv", "human_eval.html"):
         assert (run / "before" / name).read_bytes() == (run / "after" / name).read_bytes()
@@ -149,7 +137,7 @@ def test_overridden_no_go_is_a_warning(run: Path) -> None:
 
 
 def test_report_of_other_settings_says_after_a_no_go_that_it_is_older(run: Path) -> None:
-    write_page(run)
+    write_report(run)
     before = (run / "report/index.html").read_text(encoding="utf-8")
     assert "older than the last pilot" not in before
     decide(run, decision="no-go", reasons=["loss fell: it did not"])
@@ -159,12 +147,12 @@ def test_report_of_other_settings_says_after_a_no_go_that_it_is_older(run: Path)
     assert older.index("This report is older") < older.index("<h1>")
     assert not (run / "report/index.html").exists()
     assert "report/index-older.html" in (run / "pilot/index.html").read_text(encoding="utf-8")
-    write_page(run)
+    write_report(run)
     assert "older than the last pilot" not in (run / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_report_stays_where_it_is_after_a_go_and_after_an_overridden_no_go(run: Path) -> None:
-    write_page(run)
+    write_report(run)
     for changes in ({"decision": "go"}, {"decision": "no-go", "overridden": True}):
         decide(run, **changes)
         page.pilot(folder=run, page=run / "pilot/index.html", base="tiny-base")
@@ -188,7 +176,7 @@ def test_lone_surrogate_in_an_answer_does_not_stop_the_report(run: Path) -> None
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["answer"] = "half \ud83d of a pair"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_page(run)
+    write_report(run)
     assert "half \ufffd of a pair" in (run / "report/index.html").read_text(encoding="utf-8")
 
 
@@ -203,7 +191,7 @@ def test_page_of_many_long_rows_stays_under_four_megabytes(run_copies: RunCopies
     path = run / "evaluation/gguf-q8_0/predictions.jsonl"
     lines = list(files.read_jsonl(path))
     files.write_jsonl(path, ({**line, "answer": f"<{HOSTILE}" * 30} for line in lines))
-    write_page(run)
+    write_report(run)
     assert 2_000_000 < (run / "report/index.html").stat().st_size < 4_000_000
 
 
@@ -288,7 +276,7 @@ def test_conclusion_claims_no_more_than_the_paired_test(
 
 
 def test_outcome_is_the_conclusion_the_file_and_the_command(run: Path) -> None:
-    report = write_page(run)
+    report = write_report(run)
     lines = outcome.outcome_lines(run)
     assert lines[0] == report.conclusion.sentence
     assert report.conclusion.quality in lines[1]
@@ -352,7 +340,7 @@ def test_run_that_compare_with_names_is_answered_under_the_conclusion(run_copies
 def test_experiments_stand_in_a_table_beside_the_page(run: Path) -> None:
     names = ["zeta", "alpha", "mid"]  # in the order of their ranking, not of the alphabet
     repeat_experiment(run, names)
-    write_page(run)
+    write_report(run)
     with open(run / "report/experiments.csv", encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     assert [row["experiment"] for row in rows] == names

@@ -12,21 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_copies import RunCopies, edit
+from run_copies import RunCopies, edit, write_report
 from snaketune import files
 from snaketune.contracts.report import DataChange, RunsReport
-from snaketune.report import page, run_comparison
+from snaketune.report import run_comparison
 
 
 def reported(run: Path) -> Path:
-    report = run / "report"
-    page.run(
-        folder=run,
-        page=report / "index.html",
-        record=report / "report.json",
-        form=report / "human_eval.html",
-        table=report / "experiments.csv",
-    )
+    write_report(run)
     return run
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_copies import HOSTILE, RunCopies
+from run_copies import HOSTILE, RunCopies, write_report
 from snaketune.files import read_json
-from snaketune.report import collect, human_eval, page
+from snaketune.report import collect, human_eval
 from snaketune.ui.answering import ModelName
 from snaketune.ui.client_log import read_log
 from snaketune.ui.conversations import ChatEntry, append_entry, read_chat, shown, tally
@@ -64,13 +64,7 @@ def test_a_model_that_is_not_there_cannot_be_asked(client: TestClient) -> None:
 @pytest.fixture
 def judged(run_copies: RunCopies, project: Project) -> str:
     folder = run_copies.make(project.results / "judged", rows=30)
-    page.run(
-        folder=folder,
-        page=folder / "report/index.html",
-        record=folder / "report/report.json",
-        form=folder / "report/human_eval.html",
-        table=folder / "report/experiments.csv",
-    )
+    write_report(folder)
     return "judged"
 
 
