@@ -36,7 +36,7 @@ STEP_BOUNDS = {
     "train_pilot": LOADED,
     "decide_pilot": LOADED,
     "train_adapter": LOADED,
-    "fuse_adapter": 1.8e9,
+    "fuse_adapter": 1.3e9,
     "convert_gguf": 2.9e9,
     "quantize_gguf": 3.0e9,
     "check_fidelity": LOADED,

@@ -20,6 +20,8 @@ from snaketune.files import StrPath
 from snaketune.train import peft_format
 from snaketune.train.checkpoints import validate_safetensors
 
+UNPACKED = 1 << 20  # weights that are unpacked at once
+
 
 def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, on the CPU; raises TrainingError for a broken one."""
@@ -74,13 +76,28 @@ def group_size(settings: Mapping[str, object], layer: str) -> int:
 
 
 def _unpacked(packed: torch.Tensor, scales: torch.Tensor, biases: torch.Tensor, group_size: int) -> torch.Tensor:
-    """One matrix: rows of bits, lowest first, in 32-bit words; each number is scale * q + bias of its group."""
+    """One matrix: rows of bits, lowest first, in 32-bit words; each number is scale * q + bias of its group.
+
+    Some rows at a time: the embedding of a large vocabulary would take twenty times its size on the way.
+    """
     columns = scales.shape[1] * group_size
     bits = packed.shape[1] * 32 // columns
+    found = torch.empty(packed.shape[0], columns, dtype=scales.dtype)
+    rows = max(1, UNPACKED // columns)
+    for start in range(0, packed.shape[0], rows):
+        some = slice(start, start + rows)
+        grouped = _numbers(packed[some], bits).reshape(-1, scales.shape[1], group_size)
+        floats = grouped * scales[some].float()[:, :, None] + biases[some].float()[:, :, None]
+        found[some] = floats.reshape(-1, columns)
+    return found
+
+
+def _numbers(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """The numbers in rows of 32-bit words, as float32."""
+    if 32 % bits == 0:
+        places = torch.arange(0, 32, bits, dtype=torch.int32)
+        mask = (1 << bits) - 1
+        return (packed.view(torch.int32)[:, :, None] >> places & mask).to(torch.float32)
     words = packed.view(torch.uint8).reshape(packed.shape[0], -1)
-    places = torch.arange(8, dtype=torch.uint8)
-    stream = (words[:, :, None] >> places & 1).reshape(packed.shape[0], columns, bits).to(torch.int32)
-    numbers = (stream << torch.arange(bits, dtype=torch.int32)).sum(-1).to(torch.float32)
-    grouped = numbers.reshape(packed.shape[0], -1, group_size)
-    floats = grouped * scales.float()[:, :, None] + biases.float()[:, :, None]
-    return floats.reshape(packed.shape[0], columns).to(scales.dtype)
+    stream = (words[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1).reshape(packed.shape[0], -1, bits)
+    return (stream.to(torch.int32) << torch.arange(bits, dtype=torch.int32)).sum(-1).to(torch.float32)
