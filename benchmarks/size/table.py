@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,7 @@ MERGE = ("base.json", "adapter")
 STAGES = (
     Stage("prepare", (), ("adapter", "test.jsonl", "train.jsonl"), shown=False),
     Stage("fetch", (), ("base.json",)),
-    Stage("tokenize", ("base.json", "train.jsonl"), ("tokens",)),
+    Stage("tokenize", ("base.json", "train.jsonl", "test.jsonl"), ("tokens",)),
     Stage("hand_fuse", ("adapter",), ("hand",), shown=False),
     Stage("fuse", MERGE, ("fused", "fused.json"), hand="hand_fuse"),
     Stage("hand_convert", ("fused",), ("hand-f16.gguf",), shown=False),
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--only-print", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the models are made (default: a temporary folder)")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the models go from the disk
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         for shape in [] if given.only_print else given.shapes or SHAPES:
             label = f"{shape}-{given.bits}-bits" if given.bits else shape
