@@ -3,8 +3,9 @@
 # needs    the chosen adapter and its base; the test rows
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
 #          <run>-lora.gguf, <run>-mlx-<type>/ and its manifest, fidelity.json, and fidelity.passed after the gate
-# steps    fuse_adapter, convert_gguf, quantize_gguf, quantize_mlx, export_adapter, write_modelfile, check_fidelity,
-#          pass_fidelity
+#          and, where types are rounded with one, imatrix.gguf and <run>-<type>.imatrix.json
+# steps    fuse_adapter, convert_gguf, quantize_gguf, collect_imatrix, quantize_gguf_imatrix, quantize_mlx,
+#          export_adapter, write_modelfile, check_fidelity, pass_fidelity
 # reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
 GGUF_TYPES = this_run.gguf_types
 F16_GGUF = ancient(this_run.gguf("f16"))  # an intermediate: made again where it is needed, which makes nothing stale
@@ -20,6 +21,7 @@ rule package:
         f"{RUN}/model/fidelity.json",
         f"{RUN}/model/fidelity.passed",
         [this_run.gguf(kind) for kind in GGUF_TYPES],
+        [this_run.imatrix_record(kind) for kind in this_run.imatrix_types],
         this_run.mlx_manifests,
         this_run.mlx_folders,
         [f"{RUN}/model/peft", f"{RUN}/model/{this_run.name}-lora.gguf"] if this_run.exports_adapter else [],
@@ -90,7 +92,7 @@ rule quantize_gguf:
     benchmark:
         benchmarks("quantize_gguf-{type}")
     wildcard_constraints:
-        type=one_of(set(GGUF_TYPES) - {"f16"}),
+        type=one_of(set(GGUF_TYPES) - {"f16", *this_run.imatrix_types}),
     conda:
         "../envs/gguf.yaml"
     threads: THREADS
@@ -102,6 +104,64 @@ rule quantize_gguf:
         converted=CONVERTER_CODE,
     script:
         scripts("quantize_gguf")
+
+
+rule collect_imatrix:
+    """Collect an importance matrix: how large the inputs of each weight matrix are on training rows."""
+    input:
+        model=CHOSEN_BASE,
+        manifest=rules.fuse_adapter.output.manifest,
+        gguf=F16_GGUF,
+        rows=rules.split_rows.output.train,
+    output:
+        imatrix=ensure(f"{RUN}/model/imatrix.gguf", non_empty=True),
+    log:
+        logs("collect_imatrix"),
+    benchmark:
+        benchmarks("collect_imatrix")
+    conda:
+        "../envs/gguf.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=model_memory,
+        runtime=evaluation_time,
+    params:
+        config=tracked(model=pick(PILOT.model, "chat_template")),
+        code=code("collect_imatrix", "gguf"),
+        converted=CONVERTER_CODE,
+    script:
+        scripts("collect_imatrix")
+
+
+rule quantize_gguf_imatrix:
+    """Quantize the 16-bit GGUF to a type that is rounded with the importance matrix, if that is better."""
+    input:
+        model=CHOSEN_BASE,
+        manifest=rules.fuse_adapter.output.manifest,
+        gguf=F16_GGUF,
+        imatrix=rules.collect_imatrix.output.imatrix,
+        rows=rules.split_rows.output.valid,
+    output:
+        gguf=ensure(this_run.gguf("{type}"), non_empty=True),
+        record=ensure(this_run.imatrix_record("{type}"), non_empty=True),
+    log:
+        logs("quantize_gguf_imatrix-{type}"),
+    benchmark:
+        benchmarks("quantize_gguf_imatrix-{type}")
+    wildcard_constraints:
+        type=one_of(this_run.imatrix_types),
+    conda:
+        "../envs/gguf.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=model_memory,
+        runtime=evaluation_time,
+    params:
+        config=tracked(model=pick(PILOT.model, "chat_template")),
+        code=code("quantize_gguf_imatrix", "gguf"),
+        converted=CONVERTER_CODE,
+    script:
+        scripts("quantize_gguf_imatrix")
 
 
 rule quantize_mlx:

@@ -95,6 +95,7 @@ rule write_report:
         expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
         expand(f"{RUN}/evaluation/{{variant}}/prompts.jsonl", variant=VARIANTS) if CONFIG["evaluate"]["prompts"] else [],
         [this_run.gguf(kind) for kind in GGUF_TYPES],
+        [this_run.imatrix_record(kind) for kind in this_run.imatrix_types],
         this_run.mlx_manifests,
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
         sorted(map(str, Path(RUN, "lm_eval").glob("results.json"))),

@@ -3,14 +3,14 @@
 import json
 
 from snaketune import files
-from snaketune.package import mlx_folder
+from snaketune.package import calibration_rows, mlx_folder
 from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     config, inputs = json.loads(snakemake.params.config), snakemake.input
     calibrated = inputs.get("train") is not None
     rows = (
-        mlx_folder.calibration_rows(
+        calibration_rows.calibration_rows(
             inputs.model,
             files.read_jsonl(inputs.train),
             files.read_jsonl(inputs.valid),

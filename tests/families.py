@@ -161,6 +161,73 @@ FAMILIES = {
             "</s>",
         ),
         Family(
+            "granite",
+            _shape(
+                "GraniteForCausalLM",
+                "granite",
+                tie_word_embeddings=True,
+                attention_multiplier=0.2,
+                embedding_multiplier=8.0,
+                residual_multiplier=0.4,
+                logits_scaling=4.0,
+            ),
+            _chatml("gpt-2", "chatml"),
+            "<|im_end|>",
+        ),
+        Family(
+            "smollm3",
+            _shape(
+                "SmolLM3ForCausalLM",
+                "smollm3",
+                num_hidden_layers=4,
+                no_rope_layer_interval=4,
+                no_rope_layers=[1, 1, 1, 0],
+                tie_word_embeddings=True,
+                use_sliding_window=False,
+            ),
+            _llama3,
+            "<|eot_id|>",
+        ),
+        Family("olmo2", _shape("Olmo2ForCausalLM", "olmo2"), _chatml("gpt-2", "chatml"), "<|im_end|>"),
+        Family(
+            "olmo3",
+            _shape("Olmo3ForCausalLM", "olmo3", num_hidden_layers=4, sliding_window=32),
+            _chatml("gpt-2", "chatml"),
+            "<|im_end|>",
+        ),
+        Family(
+            "lfm2",
+            _shape(
+                "Lfm2ForCausalLM",
+                "lfm2",
+                layer_types=["conv", "full_attention", "conv"],
+                num_hidden_layers=3,
+                norm_eps=1e-5,
+                conv_bias=False,
+                conv_L_cache=3,
+                block_dim=HIDDEN,
+                block_ff_dim=INNER,
+                block_multiple_of=32,
+                block_ffn_dim_multiplier=1.0,
+                block_auto_adjust_ff_dim=False,
+                tie_word_embeddings=True,
+            ),
+            _llama3,
+            "<|eot_id|>",
+        ),
+        Family(
+            "ernie4-5",
+            _shape("Ernie4_5ForCausalLM", "ernie4_5", use_bias=False, tie_word_embeddings=True),
+            _sentencepiece("llama2", special=[]),
+            "</s>",
+        ),
+        Family(
+            "seed-oss",
+            _shape("SeedOssForCausalLM", "seed_oss", attention_out_bias=False),
+            _chatml(tokenizers.QWEN2, "qwen2"),
+            "<|im_end|>",
+        ),
+        Family(
             "smollm",
             _shape("LlamaForCausalLM", "llama", tie_word_embeddings=True),
             _chatml("smollm", "chatml"),
@@ -170,8 +237,13 @@ FAMILIES = {
 }
 
 
-def build(folder: Path, name: str, *, dtype: str = "bfloat16", quantize: int | None = None, seed: int = 0) -> Path:
-    """Write a tiny random model of a family into `folder`; quantize: bits, as mlx-community's models are."""
+def build(
+    folder: Path, name: str, *, dtype: str = "bfloat16", quantize: int | None = None, seed: int = 0, **sizes: int
+) -> Path:
+    """Write a tiny random model of a family into `folder`.
+
+    quantize: bits, as mlx-community's models are; sizes: of config.json, instead of the family's own.
+    """
     import mlx.core as mx
     import mlx.nn as nn
     from mlx.utils import tree_flatten, tree_map
@@ -179,7 +251,7 @@ def build(folder: Path, name: str, *, dtype: str = "bfloat16", quantize: int | N
 
     family = FAMILIES[name]
     folder.mkdir(parents=True, exist_ok=True)
-    config = dict(family.config)
+    config = family.config | sizes
     size = (family.tokenizer(folder) + 31) // 32 * 32
     ids = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     named = {token["content"]: token["id"] for token in ids}

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from snaketune.config.experiments import Experiment, expand, methods
-from snaketune.config.products import MLXType
+from snaketune.config.products import MLXType, check_imatrix, takes_imatrix
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.contracts.data import SPLITS
 from snaketune.data import sources as data_sources
@@ -167,6 +167,15 @@ class RunDefinition:
         """The GGUF file of a type."""
         return f"{self.folder}/model/{self.name}-{kind}.gguf"
 
+    @property
+    def imatrix_types(self) -> list[str]:
+        """The types of package.gguf that are made with an importance matrix."""
+        return [kind for kind in self.gguf_types if takes_imatrix(kind, self.config.package.imatrix)]
+
+    def imatrix_record(self, kind: str) -> str:
+        """What the importance matrix came to in the GGUF of a type."""
+        return f"{self.folder}/model/{self.name}-{kind}.imatrix.json"
+
     def mlx_folder(self, kind: str) -> str:
         """The folder of a type of package.mlx; its manifest is the same with .json."""
         return f"{self.folder}/model/{self.name}-mlx-{kind}"
@@ -193,6 +202,7 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
     """The run that a complete configuration asks for; raises UserError for a mistake that can be seen in it."""
     run = msgspec.convert(config, RunConfig)
     evaluate_settings.check_metrics(run)
+    check_imatrix(run.package.gguf, run.package.imatrix)
     experiments = expand(run)
     for one in experiments.values():
         check_trainer(one.train, one.model, f"experiments.{one.name}" if run.experiments else "train")

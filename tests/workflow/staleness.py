@@ -50,6 +50,8 @@ CONSUMERS: dict[str, set[str]] = {
     | {"generate_answers:gguf-q8_0"},
     "quantize_mlx:8bit-g32": {"check_fidelity", "record_run", "write_report", "generate_answers:mlx-8bit-g32"},
     "quantize_gguf:q5_k_m": {"check_fidelity", "record_run", "write_report"},
+    "collect_imatrix": {"quantize_gguf_imatrix:q5_k_m"},
+    "quantize_gguf_imatrix:q5_k_m": {"check_fidelity", "record_run", "write_report"},
     "write_modelfile": {"write_report"},
     "check_fidelity": {"pass_fidelity", "write_card", "write_report"},
     "check_prompts": {"pass_serving", "write_report"},
@@ -64,7 +66,8 @@ for _variant in (*VARIANTS, "fused", "previous", "mlx-8bit-g32"):
 
 
 # which jobs need the 16-bit GGUF, which a finished run has no longer; nothing else runs because it is made again
-NEED_F16 = {"quantize_gguf:q8_0", "quantize_gguf:q5_k_m", "check_fidelity"}
+NEED_F16 = {"quantize_gguf:q8_0", "quantize_gguf:q5_k_m", "quantize_gguf_imatrix:q5_k_m", "collect_imatrix"}
+NEED_F16 |= {"check_fidelity"}
 
 
 def with_consumers(starts: Iterable[str]) -> set[str]:
@@ -177,6 +180,10 @@ RERUNS: dict[str, Row] = {
     "select.metric": ({"metric": "exact_match"}, {"score_experiment:main:validation"}),
     "select.tolerance": ({"tolerance": 0.01}, {"select_experiment"}),
     "package.gguf": ({"gguf": ["q8_0", "q5_k_m"]}, {"quantize_gguf:q5_k_m", *CARD}),
+    "package.imatrix": (
+        {"imatrix": True, "gguf": ["q8_0", "q5_k_m"]},  # q8_0 reads none, and stays
+        {"collect_imatrix", "quantize_gguf_imatrix:q5_k_m", *CARD},
+    ),
     "package.mlx": ({"mlx": ["8bit-g32"]}, {"quantize_mlx:8bit-g32", *CARD}),
     "package.adapter": ({"adapter": False}, set()),
     "package.bundle": ({"bundle": ["products"]}, set()),  # only on request

@@ -263,6 +263,7 @@ class PackageConfig(Section, frozen=True, kw_only=True):
     """The files that are made of the chosen adapter."""
 
     gguf: list[str]
+    imatrix: bool | str
     mlx: list[str]
     adapter: bool
     min_gain_retained: float

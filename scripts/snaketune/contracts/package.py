@@ -49,14 +49,16 @@ class FusedManifest(Record, frozen=True, kw_only=True):
 class CalibrationResult(Record, frozen=True, kw_only=True):
     """What calibrating a quantization came to, on validation rows; losses in nats a target token.
 
-    kept: whether it had a lower loss than the plain type, and is what the folder holds; merged_loss: before quantizing;
-    rows: of the training split that it was calibrated on.
+    method: one of package.mlx, or `imatrix` of a GGUF, whose record this is (`<run>-<type>.imatrix.json`, written by
+    quantize_gguf_imatrix); kept: whether it had a lower loss than the plain type, and is what the file holds;
+    plain_loss: null where the type is not made without; merged_loss: before quantizing; rows: of the training split
+    that it was calibrated on.
     """
 
     method: str
     kept: bool
     loss: float
-    plain_loss: float
+    plain_loss: float | None
     merged_loss: float
     rows: int
     validation_rows: int

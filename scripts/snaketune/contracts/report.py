@@ -111,7 +111,7 @@ class ModelFindings(Record, frozen=True, kw_only=True):
     lora: str | None
     """The adapter for llama.cpp, where it was exported; the one for PEFT lies in `peft` beside it."""
     calibrations: dict[str, CalibrationResult]
-    """Of each type of package.mlx that asks for one."""
+    """By the type: of package.mlx, those that ask for one; of package.gguf, those with an importance matrix."""
 
 
 class Answer(Record, frozen=True, kw_only=True):

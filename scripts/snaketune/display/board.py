@@ -17,7 +17,9 @@ STAGES: dict[str, tuple[str, ...]] = {
         "export_adapter",
         "fuse_adapter",
         "convert_gguf",
+        "collect_imatrix",
         "quantize_gguf",
+        "quantize_gguf_imatrix",
         "quantize_mlx",
         "write_modelfile",
         "check_fidelity",
@@ -40,7 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 SPEAKERS = {
     "data": ["pass_leaks"],
     "pilot": ["decide_pilot"],
-    "package": ["quantize_gguf", "quantize_mlx", "pass_fidelity"],
+    "package": ["quantize_gguf", "quantize_gguf_imatrix", "quantize_mlx", "pass_fidelity"],
 }
 """Whose results stand for the stage; where none is named here, the last step's that had any."""
 STAGE_OF = {step: stage for stage, steps in STAGES.items() for step in steps}

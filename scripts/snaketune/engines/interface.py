@@ -311,6 +311,16 @@ class Trainer(Protocol):
         ...
 
 
+class ModelLibrary(NamedTuple):
+    """The library that an engine's models come from: its name with its version, and what it knows.
+
+    model_types: as config.json names them.
+    """
+
+    name: str
+    model_types: frozenset[str]
+
+
 class Capabilities(Protocol):
     """The part `capabilities` of an engine: facts about it that a forecast needs, without loading a model."""
 
@@ -323,6 +333,10 @@ class Capabilities(Protocol):
 
     def check_fusable(self, config: dict[str, Any], folder: StrPath) -> None:
         """Raise ModelError if a model with this config.json (in `folder`) cannot be fused."""
+        ...
+
+    def model_library(self) -> ModelLibrary:
+        """The library that the engine's models come from."""
         ...
 
     def describe_device(self) -> DeviceInfo:

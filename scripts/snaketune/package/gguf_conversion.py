@@ -34,6 +34,7 @@ from snaketune.runtime.progress import watching
 OUTTYPES = {"float16": "f16", "bfloat16": "bf16"}
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+ALIGNMENT = 32  # of the data, where no key says otherwise
 TYPE_NAMES = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
     12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
@@ -59,6 +60,8 @@ class GGUFHeader:
 
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
+    data_offset: int = 0
+    """Where the data begin, in bytes from the file's beginning."""
 
     def tensor_types(self) -> dict[str, int]:
         """How many tensors of each type the file really holds, the commonest first."""
@@ -139,6 +142,7 @@ def _header(reader: _Reader) -> GGUFHeader:
         shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))
         number = reader.scalar("I")
         header.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
+    header.data_offset = -(-reader.offset // ALIGNMENT) * ALIGNMENT
     return header
 
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from snaketune import files
 from snaketune.config.products import MLXType
-from snaketune.contracts.data import DataRecord
 from snaketune.contracts.package import FileFacts, FusedManifest, MLXManifest
 from snaketune.engines import get_product_quantizer
-from snaketune.engines.interface import CalibrationRows, LoglikelihoodRequest, MergeFolders
+from snaketune.engines.interface import CalibrationRows, MergeFolders
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
-from snaketune.tokens.chat_template import Renderer
-
-CALIBRATION_ROWS, VALIDATION_ROWS = 512, 64
-MAX_TOKENS = 512  # of a row
 
 
 def quantize_mlx(
@@ -73,19 +67,3 @@ def _copy_settings(source: Path, target: Path, names: set[str], quantization: di
 
 def _facts(path: Path) -> FileFacts:
     return FileFacts(bytes=path.stat().st_size, sha256=files.sha256(path))
-
-
-def calibration_rows(
-    model: StrPath, train: Iterable[DataRecord], valid: Iterable[DataRecord], *, chat_template: str | None, seed: int
-) -> CalibrationRows:
-    """Training rows to calibrate on and validation rows to judge by, spread evenly over their splits."""
-    base = read_manifest(model)
-    renderer = Renderer(base.folder, base.read_as.chat_template if base.read_as else chat_template)
-    rendered = [renderer.record(row) for row in _spread(list(valid), VALIDATION_ROWS)]
-    judged = [LoglikelihoodRequest(row.ids[:MAX_TOKENS], row.loss_mask[:MAX_TOKENS]) for row in rendered]
-    ids = [renderer.record(row).ids[:MAX_TOKENS] for row in _spread(list(train), CALIBRATION_ROWS)]
-    return CalibrationRows(ids, [row for row in judged if any(row.loss_mask[1:])], seed)
-
-
-def _spread(rows: list[DataRecord], count: int) -> list[DataRecord]:
-    return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else rows

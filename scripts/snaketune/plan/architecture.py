@@ -7,12 +7,14 @@ by which `train.target_modules` picks them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from snaketune.errors import ModelError
 
 PLAIN_MLP = {"gpt_neox", "phi", "starcoder2", "stablelm_epoch", "nemotron", "gptneox", "gpt2"}
+CONVOLUTIONS = {"lfm2"}  # most blocks have a short convolution in the place of attention
 FUSED_PROJECTIONS = {"phi3", "phi3small"}
 GIVEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
@@ -108,14 +110,16 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
     model_type = text.get("model_type", "")
     experts = text.get("num_local_experts") or text.get("num_experts") or 1
     inner = text.get("moe_intermediate_size") if experts > 1 else None
-    inner = inner or text.get("intermediate_size") or 4 * hidden
+    inner = inner or text.get("intermediate_size") or text.get("block_ff_dim") or 4 * hidden
+    if text.get("block_auto_adjust_ff_dim"):
+        inner = _adjusted_width(inner, text.get("block_ffn_dim_multiplier") or 1.0, text.get("block_multiple_of") or 1)
     gated = model_type not in PLAIN_MLP
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     dtype = config.get("torch_dtype") or config.get("dtype") or text.get("torch_dtype")
     bits = 32.0 if dtype == "float32" else 16.0
     if quantization.get("bits"):
         bits = quantized_bits(quantization["bits"], quantization.get("group_size"), quantization.get("mode"))
-    # Gemma's config.json leaves out that its head is the embedding
+    # Gemma's config.json leaves out that its head is the embedding, as LFM2's does
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     return Architecture(
         model_type=model_type,
@@ -128,7 +132,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         active_intermediate_size=inner * (text.get("num_experts_per_tok") or 1 if experts > 1 else 1),
         gated=gated,
         vocab_size=text["vocab_size"],
-        tie_word_embeddings=bool(tied) if tied is not None else model_type.startswith("gemma"),
+        tie_word_embeddings=bool(tied) if tied is not None else model_type.startswith(("gemma", "lfm2")),
         linears=_linears(model_type, hidden, (heads * head_size, kv_heads * head_size), _MLP(inner, experts, gated)),
         bits=bits,
         quantization=(quantization.get("mode") or "affine") if quantization.get("bits") else None,
@@ -139,6 +143,11 @@ def quantized_bits(bits: int, group_size: int | None = None, mode: str | None = 
     """Return the bits of a quantized weight: 4.5 for 4-bit affine groups of 64, each with a 16-bit scale and bias."""
     per_group = 32 if (mode or "affine") in ("affine", "nf4") else 8
     return bits + per_group / (group_size or 64)
+
+
+def _adjusted_width(width: int, multiplier: float, multiple_of: int) -> int:
+    """The width of LFM2's MLP where config.json says that the one it gives is to be adjusted."""
+    return math.ceil(int(multiplier * int(2 * width / 3)) / multiple_of) * multiple_of
 
 
 class _MLP(NamedTuple):
@@ -154,6 +163,10 @@ def _linears(model_type: str, hidden: int, attention_widths: tuple[int, int], ml
         attention = [Linear("self_attn.qkv_proj", hidden, queries + 2 * keys)]
         fused = [Linear("mlp.gate_up_proj", hidden, 2 * inner), Linear("mlp.down_proj", inner, hidden)]
         return (*attention, Linear("self_attn.o_proj", queries, hidden), *fused)
+    if model_type in CONVOLUTIONS:
+        convolution = [Linear("conv.in_proj", hidden, 3 * hidden), Linear("conv.out_proj", hidden, hidden)]
+        widening = [Linear(f"feed_forward.{name}", hidden, inner) for name in ("w1", "w3")]
+        return (*convolution, *widening, Linear("feed_forward.w2", inner, hidden))
     attention = [
         Linear("self_attn.q_proj", hidden, queries),
         Linear("self_attn.k_proj", hidden, keys),

@@ -17,12 +17,13 @@ from snaketune.config.experiments import Experiment
 from snaketune.config.sections import ModelConfig, QuantizeConfig, TrainConfig
 from snaketune.contracts.plan import BatchShape, Plan, PlannedExperiment
 from snaketune.engines import get_capabilities
-from snaketune.engines.llama_cpp.convertible import check_convertible
+from snaketune.engines.llama_cpp.convertible import check_tokenizer
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
 from snaketune.plan import architecture, resources
 from snaketune.plan.architecture import Architecture
+from snaketune.plan.known_architectures import check_architecture
 from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import Machine, free_disk
 from snaketune.runtime.progress import format_bytes
@@ -129,14 +130,21 @@ def _cases(
     by_tokens = {Path(path).parent.name: Path(path) for path in stores}
     splits = {Path(path).parent.name: read_splits(path) for path in tokens}
     for folder in folders.values():
-        check_convertible(folder)
-        get_capabilities().check_fusable(read_json(folder / "config.json"), folder)
+        check_base(folder)
     cases = []
     for experiment in experiments:
         folder, key = folders[plain_key(experiment.model)], tokens_key(experiment.model)
         model = read_architecture(folder, experiment.model.quantize)
         cases.append(Case(experiment, folder, model, TokenStore(by_tokens[key]), splits[key]))
     return cases
+
+
+def check_base(folder: Path) -> None:
+    """Raise ModelError for a base that could not be trained, fused or made into a GGUF file."""
+    config = read_json(folder / "config.json")
+    check_architecture(config, folder, get_capabilities().model_library())
+    check_tokenizer(folder)
+    get_capabilities().check_fusable(config, folder)
 
 
 def read_splits(tokens: StrPath) -> dict[str, SplitCounts]:

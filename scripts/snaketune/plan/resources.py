@@ -52,12 +52,18 @@ GGUF_BITS = {
     "iq3_s": 3.46,
     "q3_k_s": 3.44,
     "iq3_xs": 3.29,
-    "iq3_xxs": 3.15,
     "q2_k": 2.92,
-    "iq2_m": 2.68,
+    "iq3_xxs": 2.9,
+    "q2_k_s": 2.71,
+    "iq2_m": 2.52,
     "q2_0": 2.41,
+    "iq2_s": 2.31,
     "tq2_0": 2.24,
+    "iq2_xs": 2.19,
+    "iq2_xxs": 1.95,
     "tq1_0": 1.88,
+    "iq1_m": 1.69,
+    "iq1_s": 1.53,
     "q1_0": 1.12,
 }
 HEAD_BITS = 6.56
@@ -190,7 +196,8 @@ def _largest_vector(model: Architecture, train: TrainConfig) -> int:
         widest = max(linear.num_params for linear in model.linears)
         largest = max(widest, model.vocab_size * model.hidden_size if whole else 0)
     else:
-        largest = max(train.rank * max(one.inputs, one.outputs) for one in model.targeted(train.target_modules))
+        widths = (train.rank * max(one.inputs, one.outputs) for one in model.targeted(train.target_modules))
+        largest = max(widths, default=0)
     return min(trainable(model, train), max(get_capabilities().FLAT_CHUNK, largest))
 
 

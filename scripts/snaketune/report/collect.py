@@ -19,7 +19,15 @@ from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, ModelManifest, Rejected, SplitReport, TokenReport
 from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
 from snaketune.contracts.lm_eval import HarnessResults
-from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest, ServedPrompts, ServingCheck, ServingTiming
+from snaketune.contracts.package import (
+    CalibrationResult,
+    Fidelity,
+    FusedManifest,
+    MLXManifest,
+    ServedPrompts,
+    ServingCheck,
+    ServingTiming,
+)
 from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.report import (
     Curves,
@@ -279,7 +287,7 @@ def _model(run: RunFiles) -> ModelFindings:
                 variant=f"{GGUF}{path.stem.removeprefix(f'{run.name}-')}",
                 bytes=path.stat().st_size,
             )
-            for path in run.glob("model/*.gguf")
+            for path in run.glob(f"model/{run.name}-*.gguf")
         ]
         + [ProductFile(file=one.folder, variant=f"{MLX}{one.type}", bytes=one.bytes) for one in folders],
         fused=run.record("model/fused.json", FusedManifest),
@@ -291,8 +299,18 @@ def _model(run: RunFiles) -> ModelFindings:
         base_folder=base.folder if base else None,
         adapter=adapter.parent.as_posix() if adapter else None,
         lora=lora[0].as_posix() if lora else None,
-        calibrations={one.type: one.calibration for one in folders if one.calibration},
+        calibrations={one.type: one.calibration for one in folders if one.calibration} | _imatrix_outcomes(run),
     )
+
+
+def _imatrix_outcomes(run: RunFiles) -> dict[str, CalibrationResult]:
+    """What the importance matrix came to, by the GGUF's type."""
+    suffix = ".imatrix.json"
+    read = {
+        path.name.removeprefix(f"{run.name}-").removesuffix(suffix): run.record(f"model/{path.name}", CalibrationResult)
+        for path in run.glob(f"model/{run.name}-*{suffix}")
+    }
+    return {kind: outcome for kind, outcome in read.items() if outcome}
 
 
 def _ollama_command(modelfile: Path) -> str | None:

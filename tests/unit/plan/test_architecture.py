@@ -48,6 +48,18 @@ QWEN3_30B_A3B = {
     "vocab_size": 151936,
     "tie_word_embeddings": False,
 }
+LFM2_1B = {
+    "model_type": "lfm2",
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "block_ff_dim": 12288,
+    "block_auto_adjust_ff_dim": True,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_multiple_of": 256,
+    "vocab_size": 65536,
+}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +68,13 @@ QWEN3_30B_A3B = {
 )
 def test_published_parameter_counts_come_out(config, billions):
     assert architecture.read(config).parameters / 1e9 == pytest.approx(billions, rel=0.005)
+
+
+def test_blocks_of_an_lfm2_are_counted_as_its_convolutions_which_most_of_them_are():
+    found = architecture.read(LFM2_1B)
+    assert found.intermediate_size == 8192
+    assert found.parameters / 1e9 == pytest.approx(1.17, rel=0.05)
+    assert {linear.name.split(".")[0] for linear in found.linears} == {"conv", "feed_forward"}
 
 
 def test_an_adapter_of_rank_16_on_all_layers_of_an_8b_llama_has_its_published_41_9_million_weights():

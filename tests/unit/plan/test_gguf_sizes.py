@@ -11,6 +11,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from real_shapes import SHAPES, tensors
+from snaketune.config.products import takes_imatrix
 from snaketune.config.schema_nodes import json_schema
 from snaketune.engines.llama_cpp import convertible, quantize
 from snaketune.plan import architecture, resources
@@ -63,9 +64,11 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def size_by_llama_cpp(source: Path, kind: str) -> float:
-    """The bytes of the tensors that the quantizer would write."""
+    """The bytes of the tensors that the quantizer would write, with an importance matrix where `auto` gives it one."""
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype, settings.dry_run = quantize.check_type(kind), True
+    if takes_imatrix(kind, "auto"):
+        settings.imatrix = quantize.imatrix_entries({"any tensor": np.ones(1, np.float32)})
     with quantize.keeping_words() as words:
         failed = llama_cpp.llama_model_quantize(str(source).encode(), b"never written", ctypes.byref(settings))
     assert not failed, words[-1]

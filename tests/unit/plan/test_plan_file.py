@@ -19,7 +19,7 @@ from snaketune.contracts.plan import BatchShape, Plan
 from snaketune.demo import task
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import read_json
-from snaketune.plan import architecture, resources
+from snaketune.plan import architecture, known_architectures, resources
 from snaketune.plan import plan as forecast
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered
@@ -166,14 +166,41 @@ def test_a_full_disk_is_refused(planned, monkeypatch):
         planned()
 
 
-def test_a_base_that_cannot_become_a_gguf_is_refused(planned, model):
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "who", "meant"),
+    [
+        ("LlamaForCausalLMs", "llama", ["llama.cpp's converter"], 'did you mean "LlamaForCausalLM"'),
+        ("HeliumForCausalLM", "helium", ["llama.cpp's converter"], ""),
+        ("BloomForCausalLM", "bloom", ["mlx-lm"], ""),
+        ("NewestForCausalLM", "newest", ["mlx-lm", "llama.cpp's converter"], ""),
+    ],
+)
+def test_an_architecture_that_one_of_the_two_does_not_know_is_refused_by_name_in_one_message(
+    architecture, model_type, who, meant, planned, model
+):
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLMs"]}))
+    changed = {**config, "architectures": [architecture], "model_type": model_type}
+    (model / "config.json").write_text(json.dumps(changed))
     try:
-        with pytest.raises(ModelError, match='did you mean "LlamaForCausalLM"'):
+        with pytest.raises(ModelError, match=f"not know the architecture {architecture}") as refused:
             planned()
     finally:
         (model / "config.json").write_text(json.dumps(config))
+    said = str(refused.value)
+    assert {name for name in ("mlx-lm", "llama.cpp's converter") if name in said.split(" not know ")[0]} == set(who)
+    assert meant in said
+    assert "make upgrade" in said
+
+
+def test_the_torch_engine_asks_transformers_whether_it_knows_a_model():
+    from snaketune.engines import get_capabilities
+
+    library = get_capabilities("torch").model_library()
+    assert library.name.startswith("transformers ")
+    assert "llama" in library.model_types
+    config = {"architectures": ["AfmoeForCausalLM"], "model_type": "newest"}
+    with pytest.raises(ModelError, match=r"transformers \S+ does not know the architecture AfmoeForCausalLM"):
+        known_architectures.check_architecture(config, "somewhere", library)
 
 
 def test_the_largest_batch_is_one_that_training_makes(planned):

@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.config.schema import did_you_mean
 from snaketune.errors import ModelError, ResourceError
 from snaketune.files import StrPath, read_json
 
@@ -26,22 +25,11 @@ LLAMA3 = CONTRACTIONS + r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL
 QWEN2 = CONTRACTIONS + r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
 
 
-def check_convertible(folder: StrPath) -> None:
-    """Raise ModelError if the pinned converter does not know the architecture or tokenizer of the model in `folder`.
+def check_tokenizer(folder: StrPath) -> None:
+    """Raise ModelError if the pinned converter does not know how the tokenizer of the model in `folder` splits text.
 
-    Reads config.json and the tokenizer only, without torch, so that a run can be refused before it trains.
+    Reads the tokenizer only, without torch, so that a run can be refused before it trains.
     """
-    config = read_json(Path(folder) / "config.json")
-    architectures = config.get("architectures") or ["none"]
-    known = architecture_names()
-    if architectures[0] not in known:
-        raise ModelError(
-            f"llama.cpp's converter does not know the architecture {architectures[0]}"
-            f"{did_you_mean(architectures[0], known)}",
-            where=str(folder),
-            why="The trained model could not be made into a GGUF file",
-            fix="Choose a base of another family: llama, qwen, gemma, mistral, phi or smollm",
-        )
     if _needs_hash(Path(folder)) and pretokenizer(folder) is None and _hash(Path(folder)) not in tokenizer_hashes():
         raise ModelError(
             "llama.cpp's converter does not know how this model's tokenizer splits text",

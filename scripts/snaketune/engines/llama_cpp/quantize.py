@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import llama_cpp
@@ -19,8 +19,6 @@ from snaketune.runtime import progress
 
 GGML_TYPES = 43  # of ggml's enum ggml_type in the pinned version
 PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
-NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
-"""Types that llama.cpp refuses to make without an importance matrix, which this workflow does not compute."""
 NOT_MADE = frozenset({"nvfp4"})
 """Types that the pinned llama.cpp names, and refuses to make at all."""
 
@@ -31,19 +29,13 @@ def types() -> dict[str, int]:
         key.removeprefix(prefix).lower(): number
         for prefix in PREFIXES
         for key, number in vars(llama_cpp).items()
-        if key.startswith(prefix) and key.removeprefix(prefix).lower() not in NEEDS_IMATRIX | NOT_MADE
+        if key.startswith(prefix) and key.removeprefix(prefix).lower() not in NOT_MADE
     }
 
 
 def check_type(name: str) -> int:
     """The number of a type; raises ConfigError with the nearest name if there is no such type."""
     known = types()
-    if name.lower() in NEEDS_IMATRIX:
-        raise ConfigError(
-            f'the type "{name}" needs an importance matrix, which is not computed here',
-            where="package.gguf",
-            fix=f"Use another type, such as {', '.join(sorted(set(known) & {'q4_k_m', 'q3_k_m', 'iq4_xs', 'q2_k'}))}",
-        )
     if name.lower() not in known:
         raise ConfigError(
             f'llama.cpp has no type "{name}"{did_you_mean(name.lower(), known)}',
@@ -53,8 +45,17 @@ def check_type(name: str) -> int:
     return known[name.lower()]
 
 
-def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) -> None:
+def quantize(
+    source: StrPath,
+    target: StrPath,
+    type_name: str,
+    *,
+    threads: int,
+    imatrix: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write `target`, the GGUF `source` in the type `type_name`; the same bytes for any number of threads.
+
+    imatrix: an importance matrix, the mean squares of the inputs by the tensors' names (`Importance.mean_squares`).
 
     Rows whose length the type cannot hold fall back to another one in silence: `GGUFHeader.tensor_types` of the result
     says what was used. Raises ConfigError for an unknown type and PackageError when llama.cpp refuses, for instance a
@@ -64,6 +65,8 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = number
     settings.nthread = threads
+    if imatrix is not None:
+        settings.imatrix = imatrix_entries(imatrix)
     with (
         replacing(target) as temporary,
         keeping_words() as words,
@@ -78,11 +81,23 @@ def quantize(source: StrPath, target: StrPath, type_name: str, *, threads: int) 
             )
 
 
+def imatrix_entries(imatrix: Mapping[str, np.ndarray]) -> ctypes.Array[llama_cpp.llama_model_imatrix_data]:
+    """The matrix as llama.cpp takes it: an entry for each tensor, and one without a name at the end."""
+    entries = (llama_cpp.llama_model_imatrix_data * (len(imatrix) + 1))()
+    for entry, (name, values) in zip(entries, imatrix.items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return entries
+
+
 TIMED_ROWS, TIMED_WIDTH = 128, 4096  # of the matrix whose quantization is timed
 
 
 def weights_per_second(type_name: str) -> float:
-    """How many weights a thread of this machine quantizes in a second, to the type that most of such a file has."""
+    """How many weights a thread of this machine quantizes in a second, to the type that most of such a file has.
+
+    All inputs count alike, for the types that are not made without an importance matrix.
+    """
     library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
     library.ggml_type_name.restype = ctypes.c_char_p
     sizes = [ctypes.c_int64] * 3  # the first number, rows, their width
@@ -90,9 +105,12 @@ def weights_per_second(type_name: str) -> float:
     numbers = {(library.ggml_type_name(number) or b"").decode().lower(): number for number in range(GGML_TYPES)}
     weights = np.random.default_rng(1).standard_normal((TIMED_ROWS, TIMED_WIDTH), dtype=np.float32)
     quantized = np.empty(weights.nbytes, np.uint8)
-    source, target = weights.ctypes.data, quantized.ctypes.data
+    alike = np.ones(TIMED_WIDTH, np.float32)
+    source, target, importance = weights.ctypes.data, quantized.ctypes.data, alike.ctypes.data
+    number = _main_type(type_name, numbers)
+    library.ggml_quantize_init(number)  # tables that are made once
     started = time.perf_counter()
-    library.ggml_quantize_chunk(_main_type(type_name, numbers), source, target, 0, TIMED_ROWS, TIMED_WIDTH, None)
+    library.ggml_quantize_chunk(number, source, target, 0, TIMED_ROWS, TIMED_WIDTH, importance)
     return weights.size / (time.perf_counter() - started)
 
 

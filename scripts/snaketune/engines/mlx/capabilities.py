@@ -9,14 +9,17 @@ builds one over scipy-openblas32 (setup/blas_shim.c); the system's libopenblas d
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import ctypes.util
 import functools
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from snaketune.engines.interface import ModelLibrary
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
@@ -86,6 +89,18 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
 def keeps_quantized(mode: str) -> bool:
     """Whether such a base stays as it is: MLX computes in all of its own modes, everywhere."""
     return mode != "nf4"
+
+
+def model_library() -> ModelLibrary:
+    """mlx-lm, its model types read from its source: importing it would import MLX."""
+    found = importlib.util.find_spec("mlx_lm")
+    assert found, "mlx-lm is not installed"
+    package = Path(str(found.origin)).parent
+    types = {path.stem for path in (package / "models").glob("*.py") if "class ModelArgs" in path.read_text("utf-8")}
+    for node in ast.parse((package / "utils.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MODEL_REMAPPING":
+            types |= set(ast.literal_eval(node.value))
+    return ModelLibrary(f"mlx-lm {version('mlx-lm')}", frozenset(types))
 
 
 def describe_device() -> DeviceInfo:

@@ -84,7 +84,9 @@ def merge(base: StrPath, adapter: StrPath, drop_prefix: str = "") -> Merged:
         name: value if name in changed or plain[name].dtype == mx.uint32 else plain[name]
         for name, value in loading.flatten(model.parameters()).items()
     }
-    tensors = {name.removeprefix(drop_prefix): value for name, value in unstack_experts(whole).items()}
+    tensors = {
+        name.removeprefix(drop_prefix): in_hub_layout(name, value) for name, value in unstack_experts(whole).items()
+    }
     return Merged(own, tensors, {name.removeprefix(drop_prefix): value for name, value in before.items()})
 
 
@@ -106,6 +108,12 @@ def _open(base: StrPath) -> tuple[nn.Module, str]:
         sizes[value.dtype] = sizes.get(value.dtype, 0) + value.size
     bfloat = sizes.get(mx.bfloat16, 0) > sizes.get(mx.float16, 0)
     return model, "bfloat16" if bfloat else "float16"
+
+
+def in_hub_layout(name: str, value: mx.array) -> mx.array:
+    """Turn a convolution over single channels (channels, width, 1), as mlx-lm holds it, into (channels, 1, width)."""
+    is_convolution = value.ndim == 3 and value.shape[-1] == 1 and name.endswith((".conv.weight", ".conv1d.weight"))
+    return value.moveaxis(2, 1) if is_convolution else value
 
 
 def unstack_experts(weights: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -6,8 +6,10 @@ The numbers stand here, and not where they are used, so that a forecast can read
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import Any
 
+from snaketune.engines.interface import ModelLibrary
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
@@ -35,6 +37,13 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
 def keeps_quantized(mode: str) -> bool:
     """Whether such a base stays as it is: PyTorch computes in NF4 alone, which runs need an NVIDIA card for."""
     return mode == "nf4"
+
+
+def model_library() -> ModelLibrary:
+    """Transformers, and the model types of which it has a causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return ModelLibrary(f"transformers {version('transformers')}", frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 
 
 def describe_device() -> DeviceInfo:

@@ -1,0 +1,25 @@
+"""Quantize the 16-bit GGUF file with an importance matrix, if that is better (snaketune.package.imatrix)."""
+
+import json
+
+from snaketune import files
+from snaketune.package import imatrix
+from snaketune.package.calibration_rows import validation_requests
+from snaketune.runtime import events, progress, step
+
+with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
+    config, inputs, outputs = json.loads(snakemake.params.config), snakemake.input, snakemake.output
+    outcome = imatrix.quantize_with_imatrix(
+        inputs.gguf,
+        inputs.imatrix,
+        outputs.gguf,
+        snakemake.wildcards.type,
+        valid=validation_requests(inputs.model, files.read_jsonl(inputs.rows), config["model"]["chat_template"]),
+        threads=snakemake.threads,
+    )
+    files.write_json(outputs.record, outcome)
+    rounded = "with" if outcome.kept else "without"
+    events.report_result(
+        f"{snakemake.wildcards.type} {rounded} an importance matrix, "
+        f"{progress.format_bytes(progress.size_of(outputs.gguf))}"
+    )
