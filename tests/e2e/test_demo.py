@@ -1,6 +1,7 @@
 """The demo, from nothing to its report, as `make` runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,15 @@ def test_the_report_names_the_tensor_types_really_used(demo: Project) -> None:
     types = fidelity["variants"]["gguf-q4_k_m"]["tensor_types"]
     assert "q5_0" in types  # rows of 128 are no multiple of 256
     assert "q5_0" in (demo.folder / "results/demo/report/index.html").read_text().lower()
+
+
+def test_the_report_draws_every_product_by_its_size(demo: Project) -> None:
+    html = (demo.folder / "results/demo/report/index.html").read_text()
+    picture = html[html.index('id="by-size"') :].partition("<svg")[2].partition("</svg>")[0]
+    texts = set(re.findall(r">([^<>]+)</text>", picture))
+    given = yaml.safe_load((demo.folder / "config.yaml").read_text())["package"]
+    assert {*given["gguf"], *given["mlx"], "GGUF", "MLX"} <= texts
+    assert any(text.endswith(" kB") for text in texts)
 
 
 def test_the_held_out_rows_are_in_no_training_file(demo: Project) -> None:

@@ -39,6 +39,7 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
 }
+SIZE_TICKS = (1, 2, 3, 5, 7)  # times a power of ten
 LEGEND_ROW = 0.2  # inches that a row of the legend takes
 LEGEND_CHARACTERS = 90  # that fit above the plot
 KEY_CHARACTERS = 6  # that a line's color and the space between columns take
@@ -117,6 +118,7 @@ class SizePoint(NamedTuple):
 
 def sizes(points: Sequence[SizePoint], name: str) -> str:
     """Share of the gain that each product keeps, by its size; GGUF and MLX in their own colors."""
+    from matplotlib.ticker import LogLocator
 
     def draw(axes: Any) -> None:
         for color, title, is_mlx in ((SERIES[0], "GGUF", False), (SERIES[1], "MLX", True)):
@@ -127,10 +129,15 @@ def sizes(points: Sequence[SizePoint], name: str) -> str:
             axes.plot(*at, color=color, linewidth=0.8, alpha=0.5, marker="o", markersize=6, label=title)
             for point in own:
                 place = (point.bytes, 100 * point.kept)
-                axes.annotate(point.label, place, (0, 7), textcoords="offset points", ha="center", color=color)
+                side, edge = (-7, "top") if is_mlx else (7, "bottom")  # names of two kinds that lie near stay apart
+                axes.annotate(
+                    point.label, place, (0, side), textcoords="offset points", ha="center", va=edge, color=color
+                )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=SIZE_TICKS))
         axes.xaxis.set_major_formatter(lambda value, _: format_size(value))
         axes.minorticks_off()
+        axes.ticklabel_format(axis="y", useOffset=False)  # products that differ by little stand at 99.9 and 100.1
         axes.margins(0.12, 0.2)
         axes.set_xlabel("size")
         axes.set_ylabel("gain kept, %")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.report.by_size import SizedProduct, better_for_its_size
@@ -53,3 +55,12 @@ def test_the_picture_names_every_product() -> None:
     points = [SizePoint("q8_0", 900, 0.99, is_mlx=False), SizePoint("4bit-dwq", 500, 0.9, is_mlx=True)]
     picture = sizes(points, "sizes")
     assert all(name in picture for name in ("q8_0", "4bit-dwq", "GGUF", "MLX"))
+
+
+def test_axes_of_products_that_differ_by_little_have_sizes_and_whole_percentages() -> None:
+    points = [SizePoint("q8_0", 765_000, 0.9999, is_mlx=False), SizePoint("4bit", 431_000, 1.0007, is_mlx=True)]
+    texts = re.findall(r">([^<>]+)</text>", sizes(points, "sizes"))
+    assert {"500 kB", "700 kB"} <= set(texts)
+    percentages = [float(text) for text in texts if re.fullmatch(r"[\d.]+", text)]
+    assert percentages
+    assert all(99.9 < one < 100.2 for one in percentages)
