@@ -26,6 +26,7 @@ from snaketune.run_definition import (
     config_manifest,
     define_run,
     manifest,
+    template_config,
     template_file,
     tracked_train,
     unquantized,

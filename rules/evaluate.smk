@@ -59,7 +59,7 @@ rule generate_answers:
         runtime=evaluation_time,
     params:
         config=lambda wildcards: configuration.canonical(
-            msgspec.to_builtins(evaluate_settings.prediction_config(this_run.config, PILOT.model, wildcards.variant))
+            msgspec.to_builtins(evaluate_settings.prediction_config(this_run.config, PILOT, wildcards.variant))
         ),
         code=code("generate_answers", "gguf"),
     script:

@@ -107,8 +107,8 @@ rule tokenize_rows:
         train=rules.split_rows.output.train,
         valid=rules.split_rows.output.valid,
         test=rules.split_rows.output.test,
-        model=lambda wildcards: config_manifest(this_run.tokenizations[wildcards.tokens]),
-        template=lambda wildcards: template_file(this_run.tokenizations[wildcards.tokens]),
+        model=lambda wildcards: config_manifest(this_run.tokenizations[wildcards.tokens].model),
+        template=lambda wildcards: template_file(this_run.tokenizations[wildcards.tokens].model),
     output:
         train=f"{RUN}/data/tokens/{{tokens}}/train.safetensors",
         valid=f"{RUN}/data/tokens/{{tokens}}/valid.safetensors",
@@ -124,7 +124,7 @@ rule tokenize_rows:
         "../envs/mlx.yaml"
     params:
         config=tracked(
-            model=lambda wildcards: pick(this_run.tokenizations[wildcards.tokens], "chat_template"),
+            model=lambda wildcards: template_config(this_run.tokenizations[wildcards.tokens]),
             data=pick(CONFIG["data"], "max_length", "on_too_long"),
         ),
         code=code("tokenize_rows", "mlx"),
@@ -165,7 +165,7 @@ rule preview_rows:
     params:
         config=tracked(
             run=this_run.name,
-            model=pick(this_run.pilot_experiment.model, "chat_template"),
+            model=template_config(this_run.pilot_experiment),
             data=pick(CONFIG["data"], "max_length", "on_too_long"),
         ),
         code=code("preview_rows", "mlx"),

@@ -9,7 +9,7 @@
 #
 # The full training takes `go` as ancient(): it is a permission. Other pilot settings never train again.
 PILOT = this_run.pilot_experiment
-PILOT_TOKENS = this_run.token_stores(PILOT.model)
+PILOT_TOKENS = this_run.token_stores(PILOT)
 SUBSETS = [fraction for fraction in CONFIG["pilot"]["learning_curve"] or [] if fraction < 1]  # 1 is the pilot itself
 
 

@@ -16,7 +16,7 @@ rule forecast_run:
     """Forecast memory, disk and length of every experiment; stop if one does not fit or cannot be converted."""
     input:
         model=[config_manifest(model) for model in this_run.unquantized_bases.values()],
-        stores=[this_run.token_stores(model)["train"] for model in this_run.tokenizations.values()],
+        stores=[this_run.token_stores(one)["train"] for one in this_run.tokenizations.values()],
         tokens=expand(rules.tokenize_rows.output.report, tokens=this_run.tokenizations),
     output:
         plan=ensure(f"{RUN}/plan.json", non_empty=True),

@@ -26,8 +26,8 @@ rule train:
 rule train_adapter:
     """Train the adapter of one experiment on all training rows."""
     input:
-        train=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["train"],
-        valid=lambda wildcards: this_run.token_stores(experiment_of(wildcards).model)["valid"],
+        train=lambda wildcards: this_run.token_stores(experiment_of(wildcards))["train"],
+        valid=lambda wildcards: this_run.token_stores(experiment_of(wildcards))["valid"],
         model=lambda wildcards: manifest(experiment_of(wildcards).model),
         go=permission(rules.pass_pilot.output.go),
     output:
@@ -89,7 +89,7 @@ rule score_experiment:
     params:
         config=tracked(
             predict=lambda wildcards: evaluate_settings.prediction_config(
-                this_run.config, experiment_of(wildcards).model, "adapter"
+                this_run.config, experiment_of(wildcards), "adapter"
             ),
             score=evaluate_settings.scoring_config(this_run.config),
         ),

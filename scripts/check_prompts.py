@@ -5,14 +5,13 @@ import json
 from snaketune.model.manifest import read_manifest
 from snaketune.package import served_prompts
 from snaketune.runtime import events, step
+from snaketune.tokens.chat_template import renderer_of
 
 with step.running(snakemake.log[0]):
     config = json.loads(snakemake.params.config)
-    base = read_manifest(snakemake.input.model)
     found = served_prompts.check(
         served_prompts.Products(snakemake.input.gguf, served_prompts.folder_of(snakemake.input.manifest)),
-        base.folder,
-        base.read_as.chat_template if base.read_as else config["model"]["chat_template"],
+        renderer_of(read_manifest(snakemake.input.model), config["model"]["chat_template"]),
         snakemake.output.prompts,
         timeout=config["package"]["serve_timeout"],
     )

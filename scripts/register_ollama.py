@@ -5,6 +5,7 @@ import json
 from snaketune.model.manifest import read_manifest
 from snaketune.package import served_prompts, serving
 from snaketune.runtime import step
+from snaketune.tokens.chat_template import renderer_of
 
 with step.running(snakemake.log[0]):
     config = json.loads(snakemake.params.config)
@@ -19,8 +20,5 @@ with step.running(snakemake.log[0]):
         ),
         snakemake.output.registered,
     )
-    base = read_manifest(snakemake.input.model)
-    template = base.read_as.chat_template if base.read_as else config["model"]["chat_template"]
-    served_prompts.compare_ollama(
-        snakemake.output.registered, base.folder, template, config["package"]["serve_timeout"]
-    )
+    renderer = renderer_of(read_manifest(snakemake.input.model), config["model"]["chat_template"])
+    served_prompts.compare_ollama(snakemake.output.registered, renderer, config["package"]["serve_timeout"])

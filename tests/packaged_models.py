@@ -10,9 +10,16 @@ import families
 from snaketune import files
 from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import Fidelity
+from snaketune.contracts.train import TrainingJob, TrainingOutputs
+from snaketune.engines import get_trainer
 from snaketune.engines.llama_cpp import quantize as quantizing
 from snaketune.model.manifest import write_manifest
 from snaketune.package import fidelity, fused_model, gguf_conversion
+from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.token_store import write_store
+from tiny_models import train_config
+
+VIRTUAL_TOKENS = 4
 
 
 @dataclass
@@ -69,16 +76,58 @@ def make_chain(
     template: a chat template of the tests that takes the place of the family's own.
     """
     chain = Chain(folder)
+    rows = _base(chain, family, quantize=quantize, dtype=dtype, template=template)
+    families.adapt(chain.base, folder / "adapter", rows=rows, **adapting)
+    return _packaged(chain)
+
+
+def make_prompt_chain(folder: Path, family: str, *, quantize: int | None = None, dtype: str = "bfloat16") -> Chain:
+    """The same by prompt tuning, with the engine that SNAKETUNE_ENGINE names."""
+    chain = Chain(folder)
+    rows = _base(chain, family, quantize=quantize, dtype=dtype)
+    manifest = folder / "base.json"
+    read_as = {"chat_template": chain.template, "dtype": "auto", "num_virtual_tokens": VIRTUAL_TOKENS}
+    files.write_json(manifest, files.read_json(manifest) | {"read_as": read_as})
+    renderer = Renderer(chain.base, chain.template, VIRTUAL_TOKENS)
+    stores = {name: folder / f"{name}.safetensors" for name in ("train", "valid")}
+    for store in stores.values():
+        write_store(store, [(renderer.record(row), 1.0) for row in rows], renderer.virtual_ids)
+    (folder / "adapter").mkdir()
+    job = TrainingJob(
+        train_tokens=str(stores["train"]),
+        valid_tokens=str(stores["valid"]),
+        model=str(manifest),
+        config=train_config(
+            method="prompt", num_virtual_tokens=VIRTUAL_TOKENS, learning_rate=0.1, max_steps=50, eval_steps=10
+        ),
+        dtype="float32",
+        seed=1,
+        outputs=TrainingOutputs.in_folder(folder / "adapter"),
+    )
+    get_trainer().train(job)
+    return _packaged(chain)
+
+
+def _base(
+    chain: Chain, family: str, *, quantize: int | None, dtype: str, template: str | None = None
+) -> list[dict[str, Any]]:
+    """Build the base of a chain; returns its rows."""
     families.build(chain.base, family, dtype=dtype, quantize=quantize)
     if template:
         config = files.read_json(chain.base / "tokenizer_config.json")
         config["chat_template"] = families.TEMPLATES[template]
         files.write_json(chain.base / "tokenizer_config.json", config)
     rows = families.conversations()
-    files.write_jsonl(folder / "test.jsonl", rows)
-    families.adapt(chain.base, folder / "adapter", rows=rows, **adapting)
+    files.write_jsonl(chain.folder / "test.jsonl", rows)
     settings = BaseConfig(base=str(chain.base), revision="main")
-    write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.model", "*.safetensors"))
+    patterns = ("*.json", "*.model", "*.safetensors")
+    write_manifest(chain.folder / "base.json", settings, str(chain.base), patterns=patterns)
+    return rows
+
+
+def _packaged(chain: Chain) -> Chain:
+    """Fuse, convert and quantize."""
+    folder = chain.folder
     fused_model.fuse_model(
         folder / "base.json",
         folder / "adapter" / "adapters.safetensors",

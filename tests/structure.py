@@ -50,8 +50,8 @@ def counts() -> list[Count]:
     patches = sorted(path.name for path in PATCHES.glob("*.py") if path.name not in NO_PATCHES)
     circles = import_circles()
     return [
-        Count("dict[str, Any] slots in signatures", slots, 40, 40, untyped),
-        Count("modules", len(modules), 238, 238, []),
+        Count("dict[str, Any] slots in signatures", slots, 37, 37, untyped),
+        Count("modules", len(modules), 242, 242, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),
         Count(f"functions with over {MAX_PARAMETERS} parameters", len(wide), 0, 0, wide),

@@ -122,15 +122,16 @@ class RunDefinition:
         return {base_models.plain_key(model): unquantized(model) for model in models}
 
     @cached_property
-    def tokenizations(self) -> dict[str, ModelConfig]:
-        """One `model` section for each pair of tokenizer and chat template, by the name of its folder of tokens."""
-        return {base_models.tokens_key(one.model): one.model for one in self.experiments.values()}
+    def tokenizations(self) -> dict[str, Experiment]:
+        """One experiment for each way to make tokens of the rows, by the name of its folder of tokens."""
+        return {tokens_key(one): one for one in self.experiments.values()}
 
     @cached_property
     def shared_base(self) -> str | None:
-        """The manifest of the base, where all experiments train the same one in the same way."""
+        """The manifest of the base, where all experiments train the same one and read it in the same way."""
         first, *others = (one.model for one in self.experiments.values())
-        return manifest(first) if all(other == first for other in others) else None
+        virtual = any(one.train.virtual_tokens for one in self.experiments.values())
+        return manifest(first) if not virtual and all(other == first for other in others) else None
 
     def base_files(self, key: str, *, weights: bool) -> list[str]:
         """The files on this machine that an unquantized base is read from; none for the demo's and those of the hub."""
@@ -140,9 +141,9 @@ class RunDefinition:
         files = base_models.local_files(base)
         return [file for file in files if weights or not file.endswith(".safetensors")]
 
-    def token_stores(self, model: ModelConfig) -> dict[str, str]:
-        """The token store of each split, for the tokenizer and template of a `model` section."""
-        folder = f"{self.folder}/data/tokens/{base_models.tokens_key(model)}"
+    def token_stores(self, experiment: Experiment) -> dict[str, str]:
+        """The token store of each split, as an experiment reads the rows."""
+        folder = f"{self.folder}/data/tokens/{tokens_key(experiment)}"
         return {split: f"{folder}/{split}.safetensors" for split in SPLITS}
 
     @cached_property
@@ -226,6 +227,16 @@ def tracked_train(experiment: Experiment) -> dict[str, object]:
 def untracked_train(experiment: Experiment) -> dict[str, object]:
     """The keys of `train` that leave the adapter as it is, such as memory_limit; changing them trains nothing."""
     return {key: value for key, value in msgspec.to_builtins(experiment.train).items() if key in RESULT_NEUTRAL_KEYS}
+
+
+def tokens_key(experiment: Experiment) -> str:
+    """The name of the folder of an experiment's tokens."""
+    return base_models.tokens_key(experiment.model, experiment.train.virtual_tokens)
+
+
+def template_config(experiment: Experiment) -> dict[str, object]:
+    """What an experiment's tokens depend on, as config.sections.TemplateConfig has it."""
+    return {"chat_template": experiment.model.chat_template, "num_virtual_tokens": experiment.train.virtual_tokens}
 
 
 def unquantized(model: ModelConfig) -> ModelConfig:

@@ -7,6 +7,7 @@ import pytest
 from project_copy import Project, tiny
 
 pytestmark = pytest.mark.e2e
+PROMPT = "method: prompt\n  num_virtual_tokens: 4\n  learning_rate: 5e-2"
 
 
 def test_a_run_accounts_for_every_row_and_leaves_no_file_that_nobody_wanted(finished: Project) -> None:
@@ -36,6 +37,37 @@ def test_the_chain_ends_in_its_report_with_the_torch_engine(tmp_path: Path) -> N
     )
     assert after["metrics"]["perplexity"]["value"] < before["metrics"]["perplexity"]["value"]
     assert (folder / "report/index.html").is_file()
+
+
+def test_prompt_tuning_is_deployed_as_tokens_that_the_chat_template_writes(tmp_path: Path) -> None:
+    """The base is measured without them, every product with them, and llama.cpp answers as the trained model does."""
+    project = tiny(tmp_path / "prompt")
+    project.replace("tiny.yaml", "rank: 4\n  alpha: 8\n  learning_rate: 1e-2", PROMPT)
+    project.replace("tiny.yaml", "max_steps: 12", "max_steps: 60")
+    project.replace("tiny.yaml", "gguf: [q8_0]", "gguf: [q8_0], mlx: [8bit-g32]")
+    project.replace("tiny.yaml", "evaluate: {", "evaluate: {models: [base, adapter, fused, gguf, mlx], ")
+    done = project.snakemake(OMP_WAIT_POLICY="PASSIVE")
+    assert done.returncode == 0, done.stdout
+    folder = project.folder / "results/tiny"
+    summary = json.loads((folder / "train/main/summary.json").read_text())
+    assert summary["best_validation_loss"] < summary["base_validation_loss"]
+    fidelity = json.loads((folder / "model/fidelity.json").read_text())
+    assert fidelity["passed"]
+    assert fidelity["variants"]["gguf-q8_0"]["tokens"]["differences"] == 0
+    assert fidelity["variants"]["gguf-q8_0"]["modelfile"] == 0
+    scores = {
+        name: json.loads((folder / f"evaluation/{name}/scores.json").read_text())["metrics"]["perplexity"]["value"]
+        for name in ("base", "adapter", "fused", "gguf-q8_0", "mlx-8bit-g32")
+    }
+    assert all(scores[name] < 0.9 * scores["base"] for name in scores if name != "base"), scores
+    answers = {
+        name: [json.loads(line)["answer"] for line in (folder / f"evaluation/{name}/predictions.jsonl").open()]
+        for name in ("base", "adapter", "gguf-q8_0")
+    }
+    assert answers["gguf-q8_0"] == answers["adapter"]
+    assert answers["base"] != answers["adapter"]
+    assert "<|virtual_3|>" in (folder / "model/Modelfile").read_text()
+    assert "prompt tuning" in (folder / "model/README.md").read_text()
 
 
 @pytest.mark.slow

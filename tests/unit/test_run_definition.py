@@ -16,6 +16,7 @@ from snaketune.run_definition import (
     config_manifest,
     define_run,
     manifest,
+    template_config,
     template_file,
     tracked_train,
     untracked_train,
@@ -76,8 +77,8 @@ def test_one_base_with_two_templates_is_one_model_and_two_tokenizations() -> Non
     assert len(run.base_models) == 1
     assert len(run.tokenizations) == 3
     assert run.shared_base is None
-    assert [model.chat_template for model in run.tokenizations.values()] == ["chatml", "alpaca", None]
-    stores = [run.token_stores(one.model)["train"] for one in run.experiments.values()]
+    assert [one.model.chat_template for one in run.tokenizations.values()] == ["chatml", "alpaca", None]
+    stores = [run.token_stores(one)["train"] for one in run.experiments.values()]
     assert len(set(stores)) == 3
 
 
@@ -94,6 +95,18 @@ def test_quantized_base_is_fetched_once_beside_the_plain_one() -> None:
 def test_experiments_that_read_one_base_alike_share_its_manifest() -> None:
     run = defined(experiments={"b": {"rank": 3}, "a": {"rank": 4}})
     assert run.shared_base == manifest(run.pilot_experiment.model)
+
+
+def test_prompt_tuning_has_tokens_of_its_own_and_says_in_its_base_how_it_is_read() -> None:
+    tuned = {"method": "prompt", "num_virtual_tokens": 8}
+    run = defined(experiments={"lora": {}, "dora": {"method": "dora"}, "prompt": tuned})
+    assert len(run.base_models) == 1
+    assert [template_config(one)["num_virtual_tokens"] for one in run.tokenizations.values()] == [0, 8]
+    assert run.token_stores(run.experiments["lora"]) == run.token_stores(run.experiments["dora"])
+    assert run.token_stores(run.experiments["lora"]) != run.token_stores(run.experiments["prompt"])
+    assert run.shared_base is None
+    assert defined(train=tuned).shared_base is None
+    assert not run.exports_adapter
 
 
 def test_adapter_is_exported_only_where_all_experiments_train_lora() -> None:

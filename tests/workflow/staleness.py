@@ -136,6 +136,10 @@ RERUNS: dict[str, Row] = {
     "pilot.learning_curve": ({"learning_curve": [0.5, 1.0]}, {"train_subset:0.5"}),
     "pilot.sample": ({"sample": 5}, {"decide_pilot"}),
     "train.method": ({"method": "dora"}, TRAINING),
+    "train.num_virtual_tokens": (
+        {"method": "prompt", "num_virtual_tokens": 4, "rank": 16, "alpha": 32},  # a rank of one's own would be refused
+        {"tokenize_rows", "fuse_adapter", *FIDELITY, *ANSWERS} | TRAINING,
+    ),
     "train.rank": ({"rank": 5}, TRAINING),
     "train.alpha": ({"alpha": 9}, TRAINING),
     "train.rslora": ({"rslora": True}, TRAINING),
@@ -226,7 +230,11 @@ RERUNS: dict[str, Row] = {
     "evaluate.on_missed_threshold": ({"on_missed_threshold": "stop"}, {"pass_thresholds"}),
 }
 # key: jobs that are no longer wanted after the change
-NO_LONGER_WANTED = {"train.method": {"export_adapter"}, "grid": {"train_adapter:main"}}
+NO_LONGER_WANTED = {
+    "train.method": {"export_adapter"},
+    "train.num_virtual_tokens": {"export_adapter"},
+    "grid": {"train_adapter:main"},
+}
 
 # file: jobs that read it only with other settings or data, so that the traced run could not see it
 NOT_TRACED: dict[str, set[str]] = {

@@ -77,6 +77,8 @@ def host_list(hosts: Hosts) -> list[str]:
 
 MAIN = "main"
 SECTIONS = {"train": TrainConfig, "model": ModelConfig}
+LORA_KEYS = ("rank", "alpha", "rslora", "dropout", "target_modules", "num_layers")
+"""Keys of `train` that an adapter of layers has. Experiments may take them from `train`, where others need them."""
 SEED = "seed"
 """The one key of an override that stands in no section; it is of the training alone: rows and answers stay the same."""
 LONGEST_NAME = 60
@@ -108,6 +110,10 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     validate = _validator()
     check_hosts(config.train.workers, config.train.hosts)
     base = Experiment(name=MAIN, train=config.train, model=config.model, seed=config.seed)
+    if not config.experiments and not config.grid:
+        defaults = configuration.validate_value({}, "train", "train")
+        own = msgspec.to_builtins(config.train)
+        _check_method(config.train, [key for key in own if own[key] != defaults[key]], "train")
     found: dict[str, Experiment] = {}
     used_names: set[str] = set()
     for name, where, override in _overrides(config, validate):
@@ -205,7 +211,29 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
         seed=msgspec.convert(sections[""][SEED], int),
     )
     check_hosts(overridden.train.workers, overridden.train.hosts, where)
+    _check_method(overridden.train, override, where)
     return overridden
+
+
+def _check_method(train: TrainConfig, given: Iterable[str], where: str) -> None:
+    """Raise ConfigError for settings that a training's method does not have; given: the keys that were set for it."""
+    if train.method == "prompt":
+        meaningless, fix = sorted(set(given) & set(LORA_KEYS)), "Leave it out, or set method: lora"
+        if train.train_on_prompts:
+            raise ConfigError(
+                "prompt tuning cannot train on prompts",
+                where=f"{where}.train_on_prompts",
+                why="The virtual tokens stand in the prompt, and the model has no output for them",
+                fix="Set it to false",
+            )
+    else:
+        meaningless, fix = [key for key in given if key == "num_virtual_tokens"], "Leave it out, or set method: prompt"
+    if meaningless:
+        raise ConfigError(
+            f"{meaningless[0]} means nothing to the method {train.method}",
+            where=f"{where}.{meaningless[0]}",
+            fix=fix,
+        )
 
 
 def grid_point_name(point: Override) -> str:

@@ -131,9 +131,10 @@ class LeakageConfig(Section, frozen=True, kw_only=True):
 
 
 class TemplateConfig(Section, frozen=True, kw_only=True):
-    """The part of `model` that the tokens of a row depend on."""
+    """What the tokens of a row depend on: a key of `model`, and `TrainConfig.virtual_tokens`."""
 
     chat_template: str | None
+    num_virtual_tokens: int
 
 
 class FilterConfig(Section, frozen=True, kw_only=True):
@@ -168,7 +169,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """One training."""
 
     trainer: Literal["builtin", "unsloth", "llama-factory", "axolotl", "trl", "mlx-lm"]
-    method: Literal["lora", "dora", "full"]
+    method: Literal["lora", "dora", "full", "prompt"]
+    num_virtual_tokens: int
     rank: int
     alpha: float
     rslora: bool
@@ -201,6 +203,11 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     worker_timeout: float
     report_to: Literal["tensorboard", "wandb"] | None
     notify: NotifyConfig
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many virtual tokens stand in every conversation: none but for prompt tuning."""
+        return self.num_virtual_tokens if self.method == "prompt" else 0
 
     @property
     def rows_per_step(self) -> int:

@@ -257,10 +257,11 @@ class QuantizeRecord(Record, frozen=True, kw_only=True):
 
 
 class ReadAs(Record, frozen=True, kw_only=True):
-    """The chat template and number format of the experiment that was chosen."""
+    """The chat template, number format and virtual tokens of the experiment that was chosen."""
 
     chat_template: str | None
     dtype: str
+    num_virtual_tokens: int = 0
 
 
 class ModelManifest(Record, frozen=True, kw_only=True, omit_defaults=True):

@@ -214,9 +214,24 @@ class LoraParameters(Record, frozen=True, kw_only=True, omit_defaults=True):
     keys: list[str] | None = None
 
 
-class AdapterConfig(Record, frozen=True, kw_only=True):
-    """adapter_config.json in mlx-lm's own format; num_layers: -1 for all, otherwise so many of the last ones."""
+class PromptParameters(Record, frozen=True, kw_only=True):
+    """What prompt tuning learned: the vectors of so many tokens, whose ids follow one another from the first one on."""
+
+    num_virtual_tokens: int
+    first_id: int
+
+    @property
+    def ids(self) -> range:
+        return range(self.first_id, self.first_id + self.num_virtual_tokens)
+
+
+class AdapterConfig(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """adapter_config.json in mlx-lm's own format; num_layers: -1 for all, otherwise so many of the last ones.
+
+    prompt_parameters: of the method `prompt` alone, which mlx-lm does not have.
+    """
 
     fine_tune_type: str
     num_layers: int
     lora_parameters: LoraParameters
+    prompt_parameters: PromptParameters | None = None

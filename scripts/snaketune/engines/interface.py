@@ -133,7 +133,8 @@ class AdaptedModel(LanguageModel, Protocol):
     def without_adapter(self) -> AbstractContextManager[bool]:
         """The same model as its base, within a `with` block; False where it is not: then the base must be loaded.
 
-        So it is for a full fine-tune, which has changed the weights themselves.
+        So it is for a full fine-tune, which has changed the weights themselves. After prompt tuning the model is its
+        base wherever no virtual token occurs, so rows must have none.
         """
         ...
 
@@ -182,7 +183,7 @@ class FusedWeights:
     """The weights that `Exporter.fuse` wrote: their 16-bit format, the files' names and the number of parameters.
 
     digests: hex SHA-256 of the files that were hashed while they were written; rounding: what each 16-bit format would
-    lose of the merged weights, where it was measured.
+    lose of the merged weights, where it was measured; config: what config.json must say otherwise than the base's.
     """
 
     dtype: str
@@ -190,6 +191,7 @@ class FusedWeights:
     parameters: int
     digests: dict[str, str] = field(default_factory=dict)
     rounding: dict[str, Rounding] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
 
 
 class MergedTensor(NamedTuple):

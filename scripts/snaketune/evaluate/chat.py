@@ -13,7 +13,7 @@ from typing import Any
 
 from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.engines.decoding import Sampling, context_length, truncate_left
-from snaketune.engines.interface import GenerationRequest
+from snaketune.engines.interface import GenerationRequest, LanguageModel
 from snaketune.errors import EvaluationError, UserError
 from snaketune.evaluate.variants import ModelVariant
 from snaketune.files import read_json
@@ -50,18 +50,23 @@ def asker(run: Path, config: dict[str, Any]) -> tuple[Callable[[str], list[str]]
     configured = ReadAs(chat_template=config["model"]["chat_template"], dtype=config["model"]["dtype"])
     chosen = read_as(read_json(model, ModelManifest), configured)
     both = [ModelVariant("base", model=model), ModelVariant(f"gguf-{kind}", model=model, gguf=gguf)]
-    renderer = Renderer(both[0].folder, chosen.chat_template)
-    context = context_length(both[0].folder)
+    base = both[0].folder
+    rendered_as = [one.read_as(chosen) for one in both]
+    renderers = [Renderer(base, one.chat_template, one.num_virtual_tokens) for one in rendered_as]
+    context = context_length(base)
     models = [one.load(dtype=chosen.dtype, context_length=context, threads=os.cpu_count() or 1) for one in both]
     sampling = Sampling(**config["evaluate"]["generation"])
     system = [{"role": "system", "content": config["data"]["system"]}] if config["data"]["system"] else []
 
-    def ask(question: str) -> list[str]:
+    def answer(model: LanguageModel, renderer: Renderer, question: str) -> str:
         prompt_ids = renderer.prompt_ids([*system, {"role": "user", "content": question}])
         prompt = truncate_left(prompt_ids, context, config["evaluate"]["max_new_tokens"])
         request = GenerationRequest(prompt.prompt_ids, prompt.max_new_tokens, config["seed"])
-        answers = [next(m.generate([request], stop_ids=renderer.stop_ids, sampling=sampling)) for m in models]
-        return [renderer.decode(answer.ids) for answer in answers]
+        (found,) = model.generate([request], stop_ids=renderer.stop_ids, sampling=sampling)
+        return renderer.decode(found.ids)
+
+    def ask(question: str) -> list[str]:
+        return [answer(model, renderer, question) for model, renderer in zip(models, renderers, strict=True)]
 
     return ask, [one.name for one in both]
 

@@ -56,9 +56,15 @@ metadata:
 """
 
 
-def export_task(rows: StrPath, base: StrPath, template: str | None, folder: StrPath, *, max_new_tokens: int) -> int:
+def export_task(rows: StrPath, renderer: Renderer, folder: StrPath, *, max_new_tokens: int) -> int:
     """Write the task and its rows into `folder`; returns how many rows have a prompt and a reference."""
-    renderer = Renderer(Path(base), template)
+    if renderer.virtual_ids:
+        raise EvaluationError(
+            "lm-eval cannot compare base and fused model after prompt tuning",
+            where="train.method",
+            why="It asks both the same texts, and the base knows no virtual tokens",
+            fix="Leave lm_eval out; the evaluation here gives each model its own text",
+        )
     target = Path(folder)
     exported = []
     for row in files.read_jsonl(rows):

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from snaketune.config.schema import canonical
 from snaketune.contracts.data import DataRecord, ModelManifest, ReadAs
@@ -79,10 +79,12 @@ def run(
 
     What is done so far is kept in unfinished.jsonl in the folder of the predictions, and a killed step continues there.
     """
-    configured = ReadAs(chat_template=config.chat_template, dtype=config.dtype)
-    chosen = read_as(read_json(variant.model, ModelManifest), configured)
-    config = replace(config, chat_template=chosen.chat_template, dtype=chosen.dtype)
-    renderer = Renderer(variant.folder, None if variant.name == "previous" else config.chat_template)
+    configured = ReadAs(
+        chat_template=config.chat_template, dtype=config.dtype, num_virtual_tokens=config.num_virtual_tokens
+    )
+    chosen = variant.read_as(read_as(read_json(variant.model, ModelManifest), configured))
+    config = replace(config, **asdict(chosen))
+    renderer = Renderer(variant.folder, chosen.chat_template, chosen.num_virtual_tokens)
     context = context_length(variant.folder)
     by_file = _build_requests(renderer, context, inputs, outputs, config)
     requests = {f"{path.name}/{name}": one for path, found in by_file.items() for name, one in found.items()}

@@ -24,6 +24,13 @@ VALIDATION_LOSS = SelectionMetric(name="validation_loss", label="validation loss
 MAX_NAMED = 6  # experiments in one sentence
 
 
+class StatedMethod(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a candidate's `train` section."""
+
+    method: str
+    num_virtual_tokens: int
+
+
 @dataclass(frozen=True)
 class SelectionOutputs:
     """The files to write: selection.json, and the chosen adapter and base where packaging looks for them."""
@@ -54,7 +61,9 @@ def run(config: SelectionConfig, outputs: SelectionOutputs) -> Selection:
 def _hand_on(chosen: Candidate, outputs: SelectionOutputs) -> None:
     copy(chosen.adapter, outputs.adapter)
     copy(chosen.adapter_config, outputs.adapter_config)
+    train = msgspec.convert(chosen.train, StatedMethod)
     read_as = {key: chosen.model[key] for key in ("chat_template", "dtype")}
+    read_as |= {"num_virtual_tokens": train.num_virtual_tokens} if train.method == "prompt" else {}
     write_json(outputs.model, read_json(chosen.manifest) | {"read_as": read_as})
 
 

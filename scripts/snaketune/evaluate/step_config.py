@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from snaketune.config.experiments import Experiment
 from snaketune.config.products import is_product, products_of
 from snaketune.config.schema import did_you_mean
-from snaketune.config.sections import FewShotConfig, ForgettingConfig, GenerationConfig, ModelConfig, RunConfig, Section
+from snaketune.config.sections import FewShotConfig, ForgettingConfig, GenerationConfig, RunConfig, Section
 from snaketune.contracts.evaluate import SelectionMetric
 from snaketune.errors import ConfigError
 from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
@@ -15,6 +16,8 @@ from snaketune.evaluate.thresholds import checked_names, usable_metric
 from snaketune.files import sha256
 
 LOSS = "validation_loss"  # what select.metric names by default; it needs no answers
+UNTRAINED = ("base", "prompted")
+"""Variants that no training has changed."""
 
 
 def variants(config: RunConfig) -> list[str]:
@@ -118,12 +121,13 @@ class PredictionConfig(Section, frozen=True, kw_only=True):
     prompts: list[str]
     few_shot: FewShotConfig | None
     chat_template: str | None
+    num_virtual_tokens: int
     dtype: str
     seed: int
 
 
-def prediction_config(config: RunConfig, model: ModelConfig, variant: str) -> PredictionConfig:
-    """The settings of a variant's predictions; model: of the base that it is made from."""
+def prediction_config(config: RunConfig, experiment: Experiment, variant: str) -> PredictionConfig:
+    """The settings of a variant's predictions; experiment: that it is made from, where its manifest says nothing."""
     evaluate = config.evaluate
     return PredictionConfig(
         max_rows=evaluate.max_rows,
@@ -133,8 +137,9 @@ def prediction_config(config: RunConfig, model: ModelConfig, variant: str) -> Pr
         generation=evaluate.generation,
         prompts=evaluate.prompts,
         few_shot=evaluate.few_shot if variant == "prompted" else None,
-        chat_template=model.chat_template,
-        dtype=model.dtype,
+        chat_template=experiment.model.chat_template,
+        num_virtual_tokens=0 if variant in UNTRAINED else experiment.train.virtual_tokens,
+        dtype=experiment.model.dtype,
         seed=config.seed,
     )
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from snaketune.config.products import MLX
+from snaketune.contracts.data import ReadAs
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.interface import LanguageModel, LoadOptions
 from snaketune.errors import EvaluationError
+from snaketune.evaluate.step_config import UNTRAINED
 from snaketune.files import StrPath, read_json, sha256
 
 
@@ -41,6 +45,15 @@ class ModelVariant:
         All variants of a run share those of its base, so that they see the same ids; another run's model has its own.
         """
         return _folder(self.fused if self.name == "previous" and self.fused else self.model)
+
+    def read_as(self, chosen: ReadAs) -> ReadAs:
+        """How its rows are rendered: as the experiment was trained, without virtual tokens where nothing was trained.
+
+        Another run's model is rendered by what is in its own folder.
+        """
+        if self.name == "previous":
+            return ReadAs(chat_template=None, dtype=chosen.dtype)
+        return msgspec.structs.replace(chosen, num_virtual_tokens=0) if self.name in UNTRAINED else chosen
 
     def fingerprint(self) -> list[Any]:
         """What distinguishes this variant from another one of its name.

@@ -49,15 +49,16 @@ def quantize_suffix(quantize: QuantizeConfig | None) -> str:
     return f"-{quantize.mode}-{quantize.bits}bit-g{quantize.group_size}"
 
 
-def tokens_key(model: ModelConfig) -> str:
+def tokens_key(model: ModelConfig, num_virtual_tokens: int = 0) -> str:
     """The name of what this base's tokenizer and template make of the rows; quantizing changes neither."""
     template = model.chat_template
+    virtual = f"-prompt{num_virtual_tokens}" if num_virtual_tokens else ""
     if not template:
-        return plain_key(model)
+        return plain_key(model) + virtual
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(template).stem)
     is_file = Path(template).name != template or Path(template).suffix
     digest = f"-{hashlib.sha256(template.encode()).hexdigest()[:8]}" if is_file else ""  # many files may have one stem
-    return f"{plain_key(model)}-{stem}{digest}"
+    return f"{plain_key(model)}-{stem}{digest}{virtual}"
 
 
 def is_local(base: str) -> bool:
@@ -113,7 +114,7 @@ def write_manifest(
 
 
 def read_as(manifest: ModelManifest, otherwise: ReadAs) -> ReadAs:
-    """The template and dtype to read a base with: those that its experiment was chosen with, else `otherwise`."""
+    """What to read a base with: as its experiment was chosen with it, else `otherwise`."""
     return manifest.read_as or otherwise
 
 

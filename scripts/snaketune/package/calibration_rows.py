@@ -11,7 +11,7 @@ from snaketune.contracts.data import DataRecord
 from snaketune.engines.interface import CalibrationRows, LoglikelihoodRequest
 from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
-from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.chat_template import Renderer, renderer_of
 
 CALIBRATION_ROWS, VALIDATION_ROWS = 512, 64
 MAX_TOKENS = 512  # of a row
@@ -43,8 +43,7 @@ def validation_requests(
 
 
 def _renderer(model: StrPath, chat_template: str | None) -> Renderer:
-    base = read_manifest(model)
-    return Renderer(base.folder, base.read_as.chat_template if base.read_as else chat_template)
+    return renderer_of(read_manifest(model), chat_template)
 
 
 def _spread(rows: list[DataRecord], count: int) -> list[DataRecord]:

@@ -81,13 +81,14 @@ def _upload(repository: str, private: bool, token: str, paths: Sequence[Path]) -
     return [name for name, _ in found]
 
 
-METHODS = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning"}
+METHODS = {"lora": "a LoRA adapter", "dora": "a DoRA adapter", "full": "full fine-tuning", "prompt": "prompt tuning"}
 
 
 class StatedTraining(Section, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """The keys of `train` that the card states; it is decoded from all that change the adapter."""
 
-    method: Literal["lora", "dora", "full"]
+    method: Literal["lora", "dora", "full", "prompt"]
+    num_virtual_tokens: int
     rank: int
     alpha: float
     learning_rate: float
@@ -147,7 +148,7 @@ def write(inputs: CardInputs, config: CardConfig, card: StrPath) -> None:
     fidelity = files.read_json(inputs.fidelity, Fidelity)
     split = files.read_json(inputs.split, SplitReport)
     parts = [
-        _metadata(fused, config.package),
+        _metadata(fused, trained.train, config.package),
         f"# {config.run}\n\n{_about(fused, trained.train, config.package)}",
         "## Files\n\n" + _files(fidelity),
         "## Training\n\n" + _training(summary, split, trained.train, config.data.sources),
@@ -159,12 +160,12 @@ def write(inputs: CardInputs, config: CardConfig, card: StrPath) -> None:
     files.write_text(card, "\n\n".join(parts) + "\n")
 
 
-def _metadata(fused: FusedManifest, package: CardPackage) -> str:
+def _metadata(fused: FusedManifest, train: StatedTraining, package: CardPackage) -> str:
     """The block that the hub reads. A base on the own disk has no page to link to, so it is left out."""
     facts: dict[str, str | list[str]] = {
         "library_name": "mlx",
         "pipeline_tag": "text-generation",
-        "tags": ["mlx", "gguf", "lora"],
+        "tags": ["mlx", "gguf", *(["lora"] if train.method in ("lora", "dora") else [])],
     }
     if fused.revision:
         facts["base_model"] = fused.base
@@ -211,7 +212,9 @@ def _training(summary: TrainingSummary, split: SplitReport, train: StatedTrainin
         ["validation loss", f"{before} to {after}"],
         ["learning rate", f"{train.learning_rate:g}, {train.lr_scheduler}"],
     ]
-    if train.method != "full":
+    if train.method == "prompt":
+        rows.append(["virtual tokens", f"{train.num_virtual_tokens}"])
+    elif train.method != "full":
         rows.append(["rank, alpha", f"{train.rank}, {train.alpha:g}"])
     return _table(["", ""], rows)
 

@@ -34,7 +34,7 @@ from snaketune.package import (
 from snaketune.package.fidelity_checks import Gain
 from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
 from snaketune.runtime.machine import this_machine
-from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.chat_template import Renderer, renderer_of
 
 SIXTEEN_BIT = ("f32", "f16", "bf16")
 MAX_MEMORY_SHARE = 0.8  # of the usable memory: what a float32 copy of the model may take
@@ -141,8 +141,7 @@ def gguf_type(path: StrPath) -> str:
 
 
 def _renderer(inputs: FidelityInputs, settings: FidelitySettings) -> Renderer:
-    base = read_manifest(inputs.model)
-    return Renderer(base.folder, base.read_as.chat_template if base.read_as else settings.chat_template)
+    return renderer_of(read_manifest(inputs.model), settings.chat_template)
 
 
 def _fits_in_memory(parameters: int) -> bool:
@@ -192,18 +191,18 @@ def _over_base(inputs: FidelityInputs, probes: ProbeSet) -> LoadOptions:
 def _probe_base_and_adapter(
     folder: StrPath, over_base: LoadOptions, probes: ProbeSet
 ) -> tuple[ProbeResult, ProbeResult]:
-    """Both from one reading of the base, where the adapter can be taken off."""
+    """Both from one reading of the base, where the adapter can be taken off; the base reads no virtual tokens."""
     in_memory = probes.limits.in_memory
     model = load_model(folder, over_base)
     try:
         adapter = fidelity_probes.run_probes(model, probes, generate=in_memory, keep_top_logprobs=True)
         with model.without_adapter() as is_base:
             if is_base:
-                return fidelity_probes.run_probes(model, probes, generate=False), adapter
+                return fidelity_probes.run_probes(model, probes.of_base(), generate=False), adapter
     finally:
         model.close()
     alone = load_model(folder, dataclasses.replace(over_base, adapter=None))
-    return _probe_and_close(alone, probes, generate=False), adapter
+    return _probe_and_close(alone, probes.of_base(), generate=False), adapter
 
 
 def _probe_rounded(folder: StrPath, over_base: LoadOptions, dtype: str, probes: ProbeSet) -> ProbeResult:

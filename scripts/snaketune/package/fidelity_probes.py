@@ -22,6 +22,7 @@ from snaketune.package.fidelity_checks import ERRORS, MOST_POSITIONS
 from snaketune.package.modelfile import uses_tools
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.virtual_tokens import kept_positions
 
 MAX_TOKENS = 512  # of a row that are read
 MAX_BYTES = 256 << 20  # of distributions kept to compare with
@@ -72,6 +73,24 @@ class ProbeSet:
     stop_ids: frozenset[int]
     limits: ProbeLimits
     uses_tools: bool = False
+    virtual_ids: range = range(0)
+
+    @property
+    def words(self) -> int | None:
+        """How many tokens of a distribution are compared: those before the virtual ones, which are never to be said."""
+        return self.virtual_ids.start if self.virtual_ids else None
+
+    def of_base(self) -> ProbeSet:
+        """The same rows as the base reads them: without the virtual tokens of prompt tuning, compared with nothing."""
+        if not self.virtual_ids:
+            return self
+        rows, targets = [], []
+        for row, wanted in zip(self.rows, self.target_positions, strict=True):
+            kept = kept_positions(row, self.virtual_ids)
+            moved = {position: new for new, position in enumerate(kept)}
+            rows.append([row[position] for position in kept])
+            targets.append([moved[position] for position in wanted])
+        return replace(self, rows=rows, target_positions=targets, compared_positions=[[] for _ in rows])
 
     def positions(self, row: int) -> list[int]:
         """The positions of a row at which a distribution is wanted, for its response or to compare; ascending."""
@@ -129,6 +148,7 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
         stop_ids=frozenset(renderer.stop_ids),
         limits=limits,
         uses_tools=any(map(uses_tools, chats)),
+        virtual_ids=renderer.virtual_ids,
     )
 
 
@@ -200,7 +220,8 @@ def run_probes(
         totals.append(
             float(sum(logprobs[index[target - 1], ids[target]] for target in probes.target_positions[number]))
         )
-        distributions.append(logprobs[[index[position] for position in probes.compared_positions[number]]])
+        compared = logprobs[[index[position] for position in probes.compared_positions[number]]]
+        distributions.append(compared[:, : probes.words])
     completions = greedy_completions(model, probes) if generate else []
     top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]
     return ProbeResult(np.concatenate(distributions), totals, completions, top)

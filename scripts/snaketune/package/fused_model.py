@@ -10,8 +10,8 @@ from snaketune.contracts.package import FileFacts, FusedManifest, Rounding
 from snaketune.engines import get_exporter
 from snaketune.files import StrPath
 from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, read_as, text_config
-from snaketune.package.tokenizer_files import write_model_files
-from snaketune.tokens.chat_template import Renderer
+from snaketune.package.tokenizer_files import RenderedBy, write_model_files
+from snaketune.tokens.chat_template import renderer_of
 
 
 def fuse_model(
@@ -24,7 +24,7 @@ def fuse_model(
     """
     base = files.read_json(model, ModelManifest)
     chosen = read_as(base, ReadAs(chat_template=chat_template, dtype=dtype))
-    renderer = Renderer(base.folder, chosen.chat_template)
+    renderer = renderer_of(base, chat_template)
     target = Path(folder)
     config = files.read_json(Path(base.folder) / "config.json")
     prefix = WRAPPER_PREFIX if is_wrapped(config) else ""
@@ -39,10 +39,9 @@ def fuse_model(
         names = written.files + write_model_files(
             base.folder,
             temporary,
-            config=text_config(config),
+            config=text_config(config) | written.config,
             dtype=written.dtype,
-            template=renderer.template,
-            stop_ids=renderer.stop_ids,
+            written=RenderedBy(renderer.template, renderer.stop_ids, renderer.virtual_ids),
         )
     record = FusedManifest(
         base=base.base,

@@ -95,14 +95,11 @@ class Products:
     folder: StrPath
 
 
-def check(
-    products: Products, base: str | Path, template: str | None, target: StrPath, *, timeout: float
-) -> ServedPrompts:
+def check(products: Products, renderer: Renderer, target: StrPath, *, timeout: float) -> ServedPrompts:
     """Ask every server that is here, and write what was found; a difference does not raise, so that it can be shown.
 
-    base, template: the base model's folder and the chat template in use, of which the expected ids come.
+    renderer: gives the expected ids.
     """
-    renderer = Renderer(base, template)
     found = ServedPrompts(servers=[])
     if renderer.template:
         prompts = conversations(renderer)
@@ -112,9 +109,9 @@ def check(
     return found
 
 
-def compare_ollama(registered: StrPath, base: str | Path, template: str | None, timeout: float) -> None:
+def compare_ollama(registered: StrPath, renderer: Renderer, timeout: float) -> None:
     """Add to the record of a model that was created in Ollama what Ollama feeds it."""
-    record, renderer = files.read_json(registered, OllamaCheck), Renderer(base, template)
+    record = files.read_json(registered, OllamaCheck)
     name = record.model
     if name is None or not renderer.template:
         return

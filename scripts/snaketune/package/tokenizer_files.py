@@ -13,11 +13,14 @@ of the first merge that makes it. So tokenizer.model is made again from tokenize
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, write_json
+from snaketune.tokens.virtual_tokens import SETTINGS, in_tokenizer_json, names
 
 COPIED = (
     "tokenizer.json",
@@ -36,13 +39,26 @@ BPE = 2  # sentencepiece_model.proto: TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # ModelProto.SentencePiece.Type
 
 
+@dataclass(frozen=True)
+class RenderedBy:
+    """How conversations become tokens: the Jinja text in use, or None; where answers end; prompt tuning's tokens."""
+
+    template: str | None
+    stop_ids: Collection[int]
+    virtual_ids: range = range(0)
+
+
 def write_model_files(
-    base: StrPath, target: StrPath, *, config: dict[str, Any], dtype: str, template: str | None, stop_ids: Iterable[int]
+    base: StrPath,
+    target: StrPath,
+    *,
+    config: Mapping[str, object],
+    dtype: str,
+    written: RenderedBy,
 ) -> list[str]:
     """Write config.json, the tokenizer and generation_config.json into `target`; returns the files' names.
 
-    config: the base's config.json; dtype: of the weights that were written; template: the Jinja text in use, or None;
-    stop_ids: the ids at which an answer ends.
+    config: the base's config.json; dtype: of the weights that were written.
     """
     source, folder = Path(base), Path(target)
     names = [name for name in COPIED if (source / name).is_file()]
@@ -52,15 +68,29 @@ def write_model_files(
     if tokenizer_json and "tokenizer.model" not in names and is_sentencepiece(tokenizer_json):
         (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer_json))
         names.append("tokenizer.model")
+    if written.virtual_ids:
+        tokenizer_json = _with_virtual_tokens(tokenizer_json, written.virtual_ids, source)
+        write_json(folder / "tokenizer.json", tokenizer_json)
     write_json(folder / "config.json", _plain_config(config, dtype))
     added = tokenizer_json.get("added_tokens", []) if tokenizer_json else None
-    write_json(folder / "tokenizer_config.json", tokenizer_config(source, template, added))
-    write_json(folder / "generation_config.json", _generation(source, sorted(stop_ids)))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(source, written, added))
+    write_json(folder / "generation_config.json", _generation(source, sorted(written.stop_ids)))
     return [*names, "config.json", "tokenizer_config.json", "generation_config.json"]
 
 
+def _with_virtual_tokens(tokenizer_json: Any, ids: range, source: Path) -> Any:
+    """A tokenizer.json with the tokens of prompt tuning, which every reader of such a folder looks at."""
+    if tokenizer_json is None:
+        raise ModelError(
+            "it has no tokenizer.json, to which the virtual tokens of prompt tuning could be added",
+            where=str(source),
+            fix="Add one (transformers' save_pretrained writes it), or set train.method to lora",
+        )
+    return in_tokenizer_json(tokenizer_json, ids)
+
+
 def tokenizer_config(
-    base: StrPath, template: str | None, added_tokens: Sequence[Mapping[str, object]] | None
+    base: StrPath, written: RenderedBy, added_tokens: Sequence[Mapping[str, object]] | None
 ) -> dict[str, Any]:
     """The base's tokenizer_config.json, readable by transformers 4 and 5, with the template in it.
 
@@ -74,17 +104,19 @@ def tokenizer_config(
             config["added_tokens_decoder"] = {
                 str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added_tokens
             }
+        for number, name in zip(written.virtual_ids, names(len(written.virtual_ids)), strict=True):
+            config["added_tokens_decoder"][str(number)] = {"content": name} | SETTINGS
         # the class that takes tokenizer.json as it is, as tokens/chat_template.py does
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in LOADER_ONLY:
         config.pop(key, None)
     config.pop("chat_template", None)
-    if template:
-        config["chat_template"] = template
+    if written.template:
+        config["chat_template"] = written.template
     return config
 
 
-def _plain_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+def _plain_config(config: Mapping[str, object], dtype: str) -> dict[str, object]:
     """The configuration of a model that is not quantized."""
     plain = {key: value for key, value in config.items() if key not in QUANTIZED}
     key = "dtype" if "dtype" in plain else "torch_dtype"

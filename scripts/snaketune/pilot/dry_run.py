@@ -84,7 +84,7 @@ def _rows(store: StrPath, target: Path, seed: int) -> Path:
     rows = TokenStore(store)
     chosen = nested_subset(rows, ROWS, seed)
     pairs = (rows.row(int(row)) for row in chosen)
-    write_store(target, [(Rendered(ids.tolist(), trained.tolist()), 1.0) for ids, trained in pairs])
+    write_store(target, [(Rendered(ids.tolist(), trained.tolist()), 1.0) for ids, trained in pairs], rows.virtual_ids)
     return target
 
 

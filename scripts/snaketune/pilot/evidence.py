@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +31,7 @@ from snaketune.evaluate.metrics import METRICS
 from snaketune.files import Record, StrPath, read_json
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import TokenStore
+from snaketune.tokens.virtual_tokens import kept_positions
 from snaketune.train.batches import nested_subset
 
 T = TypeVar("T")
@@ -136,6 +137,20 @@ class _Rows:
     max_new_tokens: int
     renderer: Renderer
 
+    def of_base(self, virtual_ids: range) -> _Rows:
+        """The same rows as the base reads them, without the virtual tokens of prompt tuning."""
+        if not virtual_ids:
+            return self
+        requests = []
+        for ids, loss_mask in self.requests:
+            kept = kept_positions(ids, virtual_ids)
+            requests.append(LoglikelihoodRequest([ids[i] for i in kept], [loss_mask[i] for i in kept]))
+        exchanges = [
+            Exchange(prompt[kept_positions(prompt.tolist(), virtual_ids)], response)
+            for prompt, response in self.exchanges
+        ]
+        return replace(self, requests=requests, exchanges=exchanges)
+
 
 @dataclass(frozen=True)
 class _BaseResult:
@@ -157,7 +172,7 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
         settings.max_new_tokens,
         Renderer(folder, settings.model.chat_template),
     )
-    base, pilot = _run_base_and_load_pilot(folder, settings.model.dtype, adapter, rows)
+    base, pilot = _run_base_and_load_pilot(folder, settings.model.dtype, adapter, rows.of_base(valid.virtual_ids))
     loglikelihoods = list(pilot.loglikelihood(rows.requests))
     own = _own_loglikelihoods(pilot, swaps, rows.requests, loglikelihoods)
     other = list(pilot.loglikelihood([swap.other_prompt for swap in swaps]))

@@ -21,7 +21,7 @@ from snaketune.engines.llama_cpp.convertible import check_tokenizer
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
-from snaketune.plan import architecture, resources
+from snaketune.plan import architecture, prompt_tuning, resources
 from snaketune.plan.architecture import Architecture
 from snaketune.plan.known_architectures import check_architecture
 from snaketune.runtime.engine import EngineChoice
@@ -104,12 +104,14 @@ def run(
     for case in cases:
         planned = plan_experiment(case, machine, settings.seed)
         notes = warnings(planned, case.splits, settings.max_length)
+        notes += prompt_tuning.notes(case.model, case.experiment.train, settings.gguf)
         experiments[case.experiment.name] = msgspec.structs.replace(planned, warnings=notes)
         if settings.adapter and case.experiment.train.method == "lora":
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)
     _check_memory(cases, experiments, machine)
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
-    largest = max((case.model for case in cases), key=_parameters)
+    deployed = (prompt_tuning.deployed(case.model, case.experiment.train.virtual_tokens) for case in cases)
+    largest = max(deployed, key=_parameters)
     stages = resources.forecast_disk(bases, settings.gguf, largest, settings.mlx)
     resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
     if settings.engine:
@@ -133,8 +135,11 @@ def _cases(
         check_base(folder)
     cases = []
     for experiment in experiments:
-        folder, key = folders[plain_key(experiment.model)], tokens_key(experiment.model)
+        folder = folders[plain_key(experiment.model)]
+        key = tokens_key(experiment.model, experiment.train.virtual_tokens)
         model = read_architecture(folder, experiment.model.quantize)
+        if experiment.train.method == "prompt":
+            prompt_tuning.check(model, folder)
         cases.append(Case(experiment, folder, model, TokenStore(by_tokens[key]), splits[key]))
     return cases
 

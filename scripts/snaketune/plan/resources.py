@@ -106,11 +106,14 @@ def forecast_memory(model: Architecture, train: TrainConfig, batch: BatchShape, 
 
 def trained_layers(model: Architecture, train: TrainConfig) -> int:
     """How many blocks, counted from the last, have something to train; the others keep nothing for a backward pass."""
-    return min(model.num_layers, train.num_layers or model.num_layers)
+    wanted = None if train.method == "prompt" else train.num_layers
+    return min(model.num_layers, wanted or model.num_layers)
 
 
 def trainable(model: Architecture, train: TrainConfig) -> int:
     """How many weights are trained."""
+    if train.method == "prompt":
+        return train.num_virtual_tokens * model.hidden_size
     layers = trained_layers(model, train)
     if train.method == "full":
         return (
@@ -146,7 +149,7 @@ def _saved_activations(model: Architecture, train: TrainConfig, dtype_bytes: int
     kept = dtype_bytes * (
         4 * model.hidden_size + 2 * queries + 2 * keys + (5 if model.gated else 2) * model.active_intermediate_size
     )
-    if train.method == "full":
+    if train.method in ("full", "prompt"):
         return kept
     for linear in model.targeted(train.target_modules):
         width = (
@@ -195,6 +198,8 @@ def _largest_vector(model: Architecture, train: TrainConfig) -> int:
         whole = trained_layers(model, train) == model.num_layers
         widest = max(linear.num_params for linear in model.linears)
         largest = max(widest, model.vocab_size * model.hidden_size if whole else 0)
+    elif train.method == "prompt":
+        largest = trainable(model, train)
     else:
         widths = (train.rank * max(one.inputs, one.outputs) for one in model.targeted(train.target_modules))
         largest = max(widths, default=0)

@@ -36,7 +36,8 @@ def run(train: StrPath, manifest: StrPath, config: PreviewConfig, record: StrPat
     limit = config.data.max_length
     limit = min(limit, declared_context_length(folder) or limit)
     token_filter = TokenFilter(
-        Renderer(folder, config.model.chat_template), msgspec.structs.replace(config.data, max_length=limit)
+        Renderer(folder, config.model.chat_template, config.model.num_virtual_tokens),
+        msgspec.structs.replace(config.data, max_length=limit),
     )
     rows = read_jsonl(train)
     shown = [_preview(row, token_filter) for row in itertools.islice(rows, NUM_ROWS)]

@@ -19,6 +19,7 @@ from snaketune.contracts.data import DataRecord, Message, ModelManifest
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 from snaketune.model import untrusted_files
+from snaketune.tokens import virtual_tokens
 
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
@@ -44,15 +45,18 @@ class Rendered:
 class Renderer:
     """A base model's tokenizer and chat template.
 
-    folder: the model in Hugging Face format; template: None for the model's own, a name of `NAMED`, or a Jinja file.
+    folder: the model in Hugging Face format; template: None for the model's own, a name of `NAMED`, or a Jinja file;
+    num_virtual_tokens: of prompt tuning, which stand at the beginning of every conversation; virtual_ids: their ids.
     """
 
-    def __init__(self, folder: str | Path, template: str | None = None) -> None:
+    def __init__(self, folder: str | Path, template: str | None = None, num_virtual_tokens: int = 0) -> None:
         self.folder = Path(folder)
         self.tokenizer = _tokenizer(self.folder)
+        self.virtual_ids = virtual_tokens.add_to_tokenizer(self.tokenizer, num_virtual_tokens, folder)
         self.named = template
         self.template = settled(template_text(template) or _own_template(self.tokenizer))
         if self.template:
+            self.template = virtual_tokens.in_template(self.template, num_virtual_tokens)
             self.tokenizer.chat_template = self.template
         self.special_tokens: dict[str, int] = {
             token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
@@ -304,6 +308,13 @@ class Renderer:
             if no_end
             else "Use another chat template",
         )
+
+
+def renderer_of(base: ModelManifest, configured: str | None) -> Renderer:
+    """The renderer of a base as the chosen experiment read it; configured: `model.chat_template`, where none was."""
+    if base.read_as is None:
+        return Renderer(base.folder, configured)
+    return Renderer(base.folder, base.read_as.chat_template, base.read_as.num_virtual_tokens)
 
 
 def is_trained(message: Mapping[str, object]) -> bool:

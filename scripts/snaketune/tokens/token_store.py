@@ -1,7 +1,8 @@
 """Rows as token ids on disk, read through a memory map: tokenised once, read by every training.
 
 A store is one safetensors file: `ids` (all rows one after another, int32), `loss_mask` (uint8, 1 where the id is a
-target), `ends` (int64, where each row ends) and `weights` (float64, how often a row is seen per epoch).
+target), `ends` (int64, where each row ends) and `weights` (float64, how often a row is seen per epoch); for prompt
+tuning also `virtual_ids` (int32, the ids of its virtual tokens).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ALIGNED = 8  # bytes, of a safetensors header
 BLOCK = 1 << 20  # tokens that are looked at together
 
 
-def write_store(path: StrPath, rows: Iterable[tuple[Rendered, float]]) -> int:
+def write_store(path: StrPath, rows: Iterable[tuple[Rendered, float]], virtual_ids: range = range(0)) -> int:
     """Write rows and their weights; returns how many. What memory holds of a row is its end and its weight."""
     ends, weights, end = array("q"), array("d"), 0
     target = Path(path)
@@ -41,18 +42,12 @@ def write_store(path: StrPath, rows: Iterable[tuple[Rendered, float]]) -> int:
                 weights.append(weight)
         with open(temporary, "wb") as out:
             # what is read in eights first, so that everything lies where it can be mapped
-            out.write(
-                _header(
-                    {
-                        "ends": ("I64", len(ends)),
-                        "weights": ("F64", len(ends)),
-                        "ids": ("I32", end),
-                        "loss_mask": ("U8", end),
-                    }
-                )
-            )
+            described = {"ends": ("I64", len(ends)), "weights": ("F64", len(ends))}
+            described |= {"virtual_ids": ("I32", len(virtual_ids))} if virtual_ids else {}
+            out.write(_header(described | {"ids": ("I32", end), "loss_mask": ("U8", end)}))
             out.write(ends)
             out.write(weights)
+            out.write(array("i", virtual_ids))
             for part in parts:
                 with open(part, "rb") as content:
                     shutil.copyfileobj(content, out, 1 << 20)
@@ -72,12 +67,16 @@ def _header(tensors: dict[str, tuple[str, int]]) -> bytes:
 
 
 class TokenStore:
-    """The rows of one split. `lengths` and `num_target_tokens` are int64 arrays of one entry a row."""
+    """The rows of one split. `lengths` and `num_target_tokens` are int64 arrays of one entry a row.
+
+    virtual_ids: of the virtual tokens of prompt tuning in its rows; empty for other methods.
+    """
 
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         tensors = _mapped(self.path)
         self._ids, self._loss_mask = tensors["ids"], tensors["loss_mask"]
+        self.virtual_ids = virtual_ids_of(self.path)
         self._ends: np.ndarray = np.concatenate([[0], tensors["ends"]])
         self.weights: np.ndarray = tensors["weights"]
         self.lengths: np.ndarray = np.diff(self._ends)
@@ -102,6 +101,28 @@ class TokenStore:
         """The ids (int32) and the loss mask (bool) of a row, both of its length."""
         start, end = self._ends[number], self._ends[number + 1]
         return self._ids[start:end], self._loss_mask[start:end].astype(bool)
+
+
+class BaseRows(TokenStore):
+    """The rows of a store without their virtual tokens: what the base reads in the place of a prompt-tuned model."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self.path, self.store, self.virtual_ids = store.path, store, range(0)
+        self.weights, self.num_target_tokens = store.weights, store.num_target_tokens
+        self.lengths = np.array([len(self.row(number)[0]) for number in range(len(store))], np.int64)
+
+    def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids and the loss mask of a row, virtual tokens left out."""
+        ids, loss_mask = self.store.row(number)
+        virtual = self.store.virtual_ids
+        kept = (ids < virtual.start) | (ids >= virtual.stop)
+        return ids[kept], loss_mask[kept]
+
+
+def virtual_ids_of(path: StrPath) -> range:
+    """The ids of the virtual tokens of prompt tuning in a store's rows, which are not read for that."""
+    ids = _mapped(Path(path)).get("virtual_ids")
+    return range(0) if ids is None else range(int(ids[0]), int(ids[-1]) + 1)
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:

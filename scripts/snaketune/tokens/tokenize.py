@@ -32,6 +32,7 @@ FILTER_REASONS = {
 }
 
 
+TEXT_HAS_NO_TEMPLATE = "prompt tuning needs rows with messages, into which the chat template puts its virtual tokens"
 STRESS_TEXTS = [f"{run * 2000}{end}" for run in ("a", " ", "1", "!", "aA", "a ", "\n") for end in ("", "!", "\u00e9")]
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
@@ -65,6 +66,8 @@ class TokenFilter:
         """Render one record and decide."""
         import jinja2
 
+        if self.renderer.virtual_ids and "text" in record:
+            return FilterResult("drop", 0, reason="not-rendered", detail=TEXT_HAS_NO_TEMPLATE)
         injected = self._injected_special_token(record)
         if injected and "text" not in record:
             return FilterResult("drop", 0, reason="special-token", detail=f"it contains {injected}")
@@ -173,12 +176,13 @@ def tokenize_splits(
     template, limit = config.model.chat_template, config.data.max_length
     filtering = msgspec.structs.replace(config.data, max_length=min(limit, declared_context_length(folder) or limit))
     probe_tokenizer(folder, template)
-    token_filter = TokenFilter(Renderer(folder, template), filtering)
+    renderer = Renderer(folder, template, config.model.num_virtual_tokens)
+    token_filter = TokenFilter(renderer, filtering)
     splits: dict[str, SplitTokens] = {}
     flagged: list[FilteredRow] = []
     for split, path in rows.items():
         of_split = _SplitFilter(token_filter)
-        write_store(stores[split], of_split.rows(path))
+        write_store(stores[split], of_split.rows(path), renderer.virtual_ids)
         splits[split] = of_split.report()
         flagged += of_split.flagged
     written = TokenReport(max_length=filtering.max_length, splits=splits, verdicts=flagged)

@@ -12,7 +12,7 @@ import numpy as np
 
 from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import TrainConfig
-from snaketune.contracts.train import AdapterConfig, LoraParameters
+from snaketune.contracts.train import AdapterConfig, LoraParameters, PromptParameters
 from snaketune.errors import ConfigError
 
 
@@ -27,6 +27,26 @@ def describe(config: TrainConfig, keys: list[str] | None) -> AdapterConfig:
     if keys is not None:
         parameters = LoraParameters(rank=config.rank, scale=lora_scale(config), dropout=config.dropout, keys=keys)
     return AdapterConfig(fine_tune_type=config.method, num_layers=config.num_layers or -1, lora_parameters=parameters)
+
+
+def describe_prompt(virtual_ids: range) -> AdapterConfig:
+    """The adapter_config.json of prompt tuning, whose virtual tokens have these ids."""
+    return AdapterConfig(
+        fine_tune_type="prompt",
+        num_layers=-1,
+        lora_parameters=LoraParameters(),
+        prompt_parameters=PromptParameters(num_virtual_tokens=len(virtual_ids), first_id=virtual_ids[0]),
+    )
+
+
+def draw_words(vocabulary: int, seed: int, virtual_ids: range) -> np.ndarray:
+    """The ids of the tokens whose vectors prompt tuning begins with, as PEFT's SAMPLE_VOCAB; int64.
+
+    vocabulary: rows of the embedding, of which those beyond the tokenizer's own tokens are nothing.
+    """
+    digest = hashlib.sha256(f"{seed}:virtual tokens".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    return random.integers(0, min(vocabulary, virtual_ids[0]), len(virtual_ids))
 
 
 def draw_lora_a(shape: tuple[int, ...], seed: int, block: int, path: str) -> np.ndarray:

@@ -16,7 +16,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from snaketune import files
-from snaketune.contracts.train import AdapterConfig, LoraParameters
+from snaketune.contracts.train import AdapterConfig, LoraParameters, PromptParameters
 from snaketune.errors import PackageError, TrainingError
 from snaketune.files import Record, StrPath
 from snaketune.train.checkpoints import validate_safetensors
@@ -157,8 +157,16 @@ def read_adapter(folder: StrPath) -> Adapter:
         fine_tune_type=described.get("fine_tune_type", "lora"),
         num_layers=described.get("num_layers", -1),
         lora_parameters=msgspec.convert(known, LoraParameters),
+        prompt_parameters=prompt_parameters(folder),
     )
     return Adapter(read_tensors(validate_safetensors(folder / "adapters.safetensors")), config)
+
+
+def prompt_parameters(folder: StrPath) -> PromptParameters | None:
+    """What prompt tuning learned, where the adapter in a folder is of that method."""
+    path = Path(folder) / "adapter_config.json"
+    described = files.read_json(path) if path.is_file() else {}
+    return msgspec.convert(described.get("prompt_parameters"), PromptParameters | None)
 
 
 def export_peft(folder: StrPath) -> tuple[dict[str, np.ndarray], dict[str, object]]:

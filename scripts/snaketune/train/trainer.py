@@ -20,7 +20,7 @@ from snaketune.contracts.train import AdapterConfig, TrainingJob, TrainingSummar
 from snaketune.errors import TrainingError
 from snaketune.runtime import stopping
 from snaketune.runtime.events import report_warning
-from snaketune.tokens.token_store import TokenStore
+from snaketune.tokens.token_store import BaseRows, TokenStore
 from snaketune.train.batches import Batch, EpochSampler, collate, micro_batching_from, nested_subset, schedule_from
 from snaketune.train.checkpoints import (
     Checkpoints,
@@ -212,17 +212,23 @@ class Trainer:
     def evaluate(self) -> None:
         """Measure the mean loss per target token over all validation rows; keep the weights if it is the lowest."""
         self.model.synchronize()
-        total, num_target_tokens = self.model.validation_losses(self._validation_batches())
-        loss = self.group.broadcast_object(total / num_target_tokens, float)
+        loss = self._validation_loss(self.valid_rows)
         if self.state.base_loss is None:
-            if not math.isfinite(loss):
+            # a soft prompt is something from the start: the base is the model that reads none
+            base_loss = self._validation_loss(BaseRows(self.valid_rows)) if self.valid_rows.virtual_ids else loss
+            if not math.isfinite(base_loss):
                 raise base_loss_error(self.job.dtype)
-            self.state.base_loss = loss
+            self.state.base_loss = base_loss
         self.logger.log_validation(loss)
         self.state.validated_step = self.state.step
         if self.early_stopping.update(self.state.step, loss) and self.group.is_main:
             self.model.save_adapter(self.best_adapter_path())
         self.logger.show_best()
+
+    def _validation_loss(self, store: TokenStore) -> float:
+        """The mean loss per target token over all rows of a store."""
+        total, num_target_tokens = self.model.validation_losses(self._validation_batches(store))
+        return self.group.broadcast_object(total / num_target_tokens, float)
 
     def _stop_between_batches(self) -> None:
         """End a validation for a signal; it starts over from a checkpoint. Several processes finish it together."""
@@ -356,9 +362,9 @@ class Trainer:
             )
         )
 
-    def _validation_batches(self) -> Iterator[Batch]:
+    def _validation_batches(self, store: TokenStore) -> Iterator[Batch]:
         """This process's part of the validation rows, sorted by length."""
-        lengths, unpacked = self.valid_rows.lengths, dataclasses.replace(self.batching, packed=False)
+        lengths, unpacked = store.lengths, dataclasses.replace(self.batching, packed=False)
         order = np.argsort(lengths, kind="stable")
         done = 0
         for start in range(0, len(order), VALIDATION_WINDOW):
@@ -366,7 +372,7 @@ class Trainer:
             for part in self.group.shard(unpacked.split(window, lengths)):
                 self._stop_between_batches()
                 self.logger.report_validation(done, len(order))
-                yield collate(self.valid_rows, part, unpacked)
+                yield collate(store, part, unpacked)
                 done += len(part)
             done = start + len(window)
 

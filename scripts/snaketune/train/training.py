@@ -173,6 +173,7 @@ def memory_saving_changes(config: TrainConfig, max_row_length: int) -> list[str]
         changes.append("train.method lora")
     changes.append("model.quantize {bits: 4} if the base is not quantized yet")
     changes.append(f"data.max_length {max_row_length // 2} (the longest rows are left out)")
-    changes.append("train.num_layers 8 (only the last layers)")
+    if config.method != "prompt":
+        changes.append("train.num_layers 8 (only the last layers)")
     changes.append("a smaller model.base")
     return changes

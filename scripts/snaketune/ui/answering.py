@@ -84,7 +84,8 @@ class Answerers:
         )
         gguf = None if name.variant in BASES else gguf_of(run, name)
         variant = ModelVariant("base" if gguf is None else name.variant, model=manifest, gguf=gguf)
-        renderer, context = Renderer(variant.folder, chosen.chat_template), context_length(variant.folder)
+        chosen, context = variant.read_as(chosen), context_length(variant.folder)
+        renderer = Renderer(variant.folder, chosen.chat_template, chosen.num_virtual_tokens)
         twin = next((self._loaded.get(ModelName(name.run, one)) for one in BASES if one != name.variant), None)
         if gguf is None and twin is not None:
             model = twin.model

@@ -95,7 +95,13 @@ def _exact(
     project: Project, config: RunConfig, experiment: Experiment, base: _Base, machine: Machine
 ) -> Forecast | None:
     """The forecast from the tokens of this run's rows, if they are there and of these settings."""
-    folder = project.results / config.run / "data" / "tokens" / base_models.tokens_key(experiment.model)
+    folder = (
+        project.results
+        / config.run
+        / "data"
+        / "tokens"
+        / base_models.tokens_key(experiment.model, experiment.train.virtual_tokens)
+    )
     report, store = folder / "tokens.json", folder / "train.safetensors"
     written = project.results / config.run / "config.json"
     if not (report.is_file() and store.is_file() and written.is_file()):

@@ -167,3 +167,25 @@ def test_an_experiment_without_a_seed_has_that_of_the_run():
 def test_a_seed_that_is_no_number_is_refused_where_it_stands():
     assert "grid.seed" in refused(grid={"seed": ["one"]})
     assert "experiments.a.seed" in refused(experiments={"a": {"seed": -1}})
+
+
+@pytest.mark.parametrize(
+    ("given_keys", "said"),
+    [
+        ({"train": {"method": "prompt", "rank": 8}}, "train.rank: rank means nothing to the method prompt"),
+        ({"experiments": {"a": {"method": "prompt", "num_layers": 2}}}, "experiments.a.num_layers: num_layers means"),
+        (
+            {"experiments": {"a": {"num_virtual_tokens": 2}}},
+            "num_virtual_tokens means nothing",
+        ),
+        ({"train": {"method": "prompt", "train_on_prompts": True}}, "prompt tuning cannot train on prompts"),
+    ],
+)
+def test_settings_that_a_method_does_not_have_are_refused(given_keys, said):
+    assert said in refused(**given_keys)
+
+
+def test_prompt_tuning_beside_others_leaves_their_settings_alone():
+    found = expanded(train={"rank": 8, "num_layers": 2}, experiments={"lora": {}, "prompt": {"method": "prompt"}})
+    assert found["prompt"].train.virtual_tokens == 20
+    assert found["lora"].train.virtual_tokens == 0

@@ -22,7 +22,7 @@ def exported(folder: Path, rows: list[object]) -> Path:
     files.write_jsonl(folder / "test.jsonl", rows)
     task = folder / "results" / "my-run.2" / "lm_eval" / "task"
     task.parent.mkdir(parents=True)
-    lm_eval.export_task(folder / "test.jsonl", folder / "base", None, task, max_new_tokens=8)
+    lm_eval.export_task(folder / "test.jsonl", Renderer(folder / "base"), task, max_new_tokens=8)
     return task
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import families
 import pytest
 from snaketune.config import sections
+from snaketune.config.experiments import expand
 from snaketune.config.sections import FewShotConfig
 from snaketune.engines.mlx import loading
 from snaketune.errors import DataError, EvaluationError
@@ -41,7 +42,7 @@ def conversation(number, turns=1, words=3):
 
 def prediction_config(variant="base", **evaluate):
     config = sections.load({"run": "x", "evaluate": {"max_new_tokens": 6} | evaluate})
-    return step_config.prediction_config(config, config.model, variant)
+    return step_config.prediction_config(config, expand(config)["main"], variant)
 
 
 def run(folder, manifest, rows, name="base", files=None, **evaluate):

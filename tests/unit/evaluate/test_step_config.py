@@ -2,6 +2,7 @@
 
 import pytest
 from snaketune.config import sections
+from snaketune.config.experiments import expand
 from snaketune.errors import ConfigError
 from snaketune.evaluate import metrics, step_config
 
@@ -11,7 +12,7 @@ def config(**given):
 
 
 def predicting(given, variant):
-    return step_config.prediction_config(given, given.model, variant)
+    return step_config.prediction_config(given, expand(given)["main"], variant)
 
 
 def scoring(given):
@@ -36,8 +37,9 @@ def test_what_the_prompted_base_is_given_changes_its_answers_alone():
 
 
 def test_every_setting_belongs_to_a_step():
+    of_training = {"chat_template", "num_virtual_tokens", "dtype", "seed"}
     known = {
-        *(set(step_config.PredictionConfig.__struct_fields__) - {"chat_template", "dtype", "seed"}),
+        *(set(step_config.PredictionConfig.__struct_fields__) - of_training),
         *metrics.MetricSettings.__struct_fields__,
         *(set(step_config.ComparisonConfig.__struct_fields__) - {"settings", "seed"}),
         "experiments",

@@ -65,7 +65,7 @@ def plan_of(settings: dict[str, Any], base: Path) -> plan.Plan:
     tokens.mkdir(parents=True)
     stores = {split: str(tokens / f"{split}.safetensors") for split in SPLITS}
     config = {
-        "model": {"chat_template": experiment.model.chat_template},
+        "model": {"chat_template": experiment.model.chat_template, "num_virtual_tokens": 0},
         "data": {key: settings["data"][key] for key in ("max_length", "on_too_long")},
     }
     rows = {split: str(folder / f"{split}.jsonl") for split in SPLITS}

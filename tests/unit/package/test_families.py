@@ -6,11 +6,12 @@ from pathlib import Path
 
 import families
 import pytest
-from packaged_models import Chain, make_chain
+from packaged_models import VIRTUAL_TOKENS, Chain, make_chain, make_prompt_chain
 from snaketune import files
 from snaketune.config.sections import OllamaConfig
 from snaketune.model.manifest import is_mixture
 from snaketune.package import gguf_conversion, modelfile
+from snaketune.plan import prompt_tuning
 
 QUICK = ("llama-bpe", "gemma2")
 CASES = [(name, bits) for name in families.FAMILIES for bits in (None, 4)]
@@ -89,6 +90,39 @@ def test_fused_family_has_the_same_distributions_in_transformers(family: str, tm
     )
     assert np.abs(ours.max(-1) - json.loads(said.stdout.splitlines()[-1])).max() < 0.02
     assert record.passed
+
+
+def assert_prompt_tuned_as_trained(family: str, folder: Path) -> None:
+    """Ids, template and Modelfile with the virtual tokens, and the probabilities of all other tokens."""
+    chain = make_prompt_chain(folder, family)
+    record = chain.check(folder / "fidelity.json")
+    assert record.passed, [check.message for check in record.checks if not check.passed]
+    for kind in ("f16", "q8_0"):
+        facts = record.variants[f"gguf-{kind}"]
+        assert (facts.tokens.differences, facts.template, facts.modelfile) == (0, 0, 0)
+    assert record.variants["gguf-f16"].most_dlogp <= 0.05
+    header = gguf_conversion.read(chain.gguf("q8_0"))
+    assert f"<|virtual_{VIRTUAL_TOKENS - 1}|>" in header.metadata["tokenizer.ggml.tokens"]
+    assert "output.weight" in {tensor.name for tensor in header.tensors}
+
+
+def test_a_prompt_tuned_llama_with_a_tied_head_is_the_same_model_in_every_file(tmp_path: Path) -> None:
+    assert_prompt_tuned_as_trained("llama-sentencepiece", tmp_path)
+
+
+def test_torch_hands_over_a_prompt_tuned_model_without_a_begin_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNAKETUNE_ENGINE", "torch")
+    assert_prompt_tuned_as_trained("smollm", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family", [name for name, one in families.FAMILIES.items() if one.config["model_type"] in prompt_tuning.PROVEN]
+)
+def test_a_prompt_tuned_family_is_the_same_model_in_every_file(family: str, tmp_path: Path) -> None:
+    assert_prompt_tuned_as_trained(family, tmp_path)
 
 
 def test_rows_that_a_type_cannot_hold_are_reported_with_the_type_really_used(chain: Chain) -> None:

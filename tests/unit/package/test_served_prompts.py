@@ -27,7 +27,7 @@ TIMEOUT = 300.0
 def fed_by_servers(chain: Chain, folder: Path, products: Products | None = None) -> dict[str, Any]:
     """The record of what each server feeds, by the server's name."""
     own = products or Products(chain.gguf("q8_0"), chain.folder / "fused")
-    found = served_prompts.check(own, chain.base, chain.template, folder / "prompts.json", timeout=TIMEOUT)
+    found = served_prompts.check(own, Renderer(chain.base, chain.template), folder / "prompts.json", timeout=TIMEOUT)
     return {one.server: one for one in found.servers}
 
 

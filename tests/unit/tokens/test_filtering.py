@@ -75,7 +75,7 @@ def test_a_conversation_that_the_template_does_not_show_is_dropped(renderer: Ren
 
 def test_a_text_without_a_target_is_dropped(renderer: Renderer) -> None:
     class Silent:
-        special_tokens = ()
+        special_tokens, virtual_ids = (), range(0)
 
         def record(self, record: dict) -> object:
             whole = renderer.record(record)

@@ -8,6 +8,7 @@ quantized copy of a base that QLoRA trains over.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 from pathlib import Path
@@ -89,7 +90,8 @@ def fuse(
     merged = merging.merge(base, adapter, drop_prefix)
     kind = dtype if dtype in sixteen_bit.FORMATS else merged.dtype
     shapes = {name: value.shape for name, value in merged.tensors.items()}
-    return sixteen_bit.write(Path(target), kind, shapes, lambda name: merged.numbers(name, kind), shard)
+    written = sixteen_bit.write(Path(target), kind, shapes, lambda name: merged.numbers(name, kind), shard)
+    return dataclasses.replace(written, config=merged.config)
 
 
 def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:

@@ -22,7 +22,7 @@ from mlx_lm.sample_utils import apply_top_k, apply_top_p, make_logits_processors
 
 from snaketune.engines.decoding import Sampling, shared_prefix
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.mlx import loading
+from snaketune.engines.mlx import loading, prompt_embedding
 from snaketune.engines.mlx.loading import dequantized_weight
 from snaketune.engines.mlx.streamed_model import StreamedModel
 from snaketune.files import StrPath
@@ -75,12 +75,15 @@ class MLXModel:
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[bool]:
-        """Take the adapter's layers off for the duration of the block, where it has layers of its own."""
+        """Take the adapter's layers off for the duration of the block, where it has layers of its own.
+
+        Without virtual tokens, a model after prompt tuning is its base as it stands.
+        """
         adapted = {name: module for name, module in self.model.named_modules() if "lora_a" in module}
         plain = {name: module.get("linear", module.get("embedding")) for name, module in adapted.items()}
         self.model.update_modules(tree_unflatten(list(plain.items())))
         try:
-            yield bool(adapted)
+            yield bool(adapted) or prompt_embedding.is_tuned(self.model)
         finally:
             self.model.update_modules(tree_unflatten(list(adapted.items())))
 

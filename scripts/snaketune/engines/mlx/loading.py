@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model
 
+from snaketune.engines.mlx import prompt_embedding
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.train import peft_format
@@ -94,6 +95,10 @@ def open_lazily(
 def apply_adapter(model: nn.Module, adapter: StrPath) -> nn.Module:
     """The model with an adapter over it, from a folder in mlx-lm's format or in PEFT's."""
     folder = Path(adapter)
+    tuned = peft_format.prompt_parameters(folder)
+    if tuned:
+        prompt_embedding.insert(model, tuned)
+        return model.load_weights(str(folder / "adapters.safetensors"), strict=False)
     if (folder / "adapters.safetensors").is_file() or not (folder / "adapter_model.safetensors").is_file():
         return load_adapters(model, str(folder))
     with tempfile.TemporaryDirectory() as scratch:

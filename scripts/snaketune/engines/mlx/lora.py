@@ -1,4 +1,4 @@
-"""LoRA and DoRA adapters, or the model's own weights: what is trained, and its files in mlx-lm's format."""
+"""What is trained: LoRA and DoRA adapters, the model's own weights, or a soft prompt; its files in mlx-lm's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.train import AdapterConfig
-from snaketune.engines.mlx import loading
+from snaketune.engines.mlx import loading, prompt_embedding
 from snaketune.errors import ConfigError
 from snaketune.train import adapter_init
 from snaketune.train.checkpoints import ParameterCounts
@@ -19,11 +19,21 @@ LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding, QuantizedSwitchLinear)
 
 
-def add_adapter(model: nn.Module, config: TrainConfig, seed: int) -> AdapterConfig:
+def add_adapter(model: nn.Module, config: TrainConfig, seed: int, virtual_ids: range = range(0)) -> AdapterConfig:
     """Freeze the model but for what is trained, and return the adapter_config.json that `load_adapters` needs.
 
-    New matrices are drawn from `seed`.
+    New matrices are drawn from `seed`. virtual_ids: of the tokens of prompt tuning, whose vectors begin as those of
+    words.
     """
+    if config.method == "prompt":
+        model.freeze()
+        described = adapter_init.describe_prompt(virtual_ids)
+        assert described.prompt_parameters is not None
+        layer = prompt_embedding.insert(model, described.prompt_parameters)
+        words = loading.dequantized_weight(layer.embedding)
+        drawn = adapter_init.draw_words(words.shape[0], seed, virtual_ids)
+        layer.prompt = words[mx.array(drawn)].astype(mx.float32)
+        return described
     if config.method == "full":
         described = adapter_init.describe(config, None)
         _unfreeze(model, described.num_layers)

@@ -24,6 +24,7 @@ import numpy as np
 
 from snaketune.engines.mlx import loading
 from snaketune.engines.mlx.capabilities import LOSS_SLICE_BYTES
+from snaketune.engines.mlx.prompt_embedding import PromptEmbedding
 from snaketune.train.batches import Batch
 
 
@@ -66,10 +67,11 @@ class ChunkedCrossEntropy:
         self.chunk_size = 0  # positions, known once the vocabulary is
         self.model = model
         self.owner, self.backbone = _find_backbone(model)
-        blocks = (loading.flatten(layer.trainable_parameters()) for layer in model.layers)
-        in_blocks = {id(tensor) for block in blocks for tensor in block.values()}
+        elsewhere = [*model.layers, *(part for _, part in model.named_modules() if isinstance(part, PromptEmbedding))]
+        found = (loading.flatten(part.trainable_parameters()) for part in elsewhere)
+        not_of_head = {id(tensor) for part in found for tensor in part.values()}
         trained = loading.flatten(model.trainable_parameters()).values()
-        self.head_is_trained = any(id(tensor) not in in_blocks for tensor in trained)
+        self.head_is_trained = any(id(tensor) not in not_of_head for tensor in trained)
 
     def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
         """(what to differentiate, the loss). They differ where the gradient at the hidden states is taken at once:

@@ -6,7 +6,7 @@ quantized base is dequantized and never quantized again here: requantizing would
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model
 
-from snaketune.engines.mlx import loading
+from snaketune.engines.mlx import loading, prompt_embedding
 from snaketune.engines.sixteen_bit import SAMPLED_ROWS, MergedNumbers, Sample
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
+from snaketune.train import peft_format
 
 EXPERT_STACK = ".switch_mlp."
 MIXTRAL_NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
@@ -34,11 +35,13 @@ class Merged:
 
     dtype: the 16-bit format that most of the base has (float16 for one in float32). tensors: float32 where they were
     changed or dequantized, else as they are in the base. before: what the adapter's matrices were without it.
+    config: what config.json must say otherwise than the base's.
     """
 
     dtype: str
     tensors: dict[str, mx.array]
     before: dict[str, mx.array]
+    config: dict[str, object] = field(default_factory=dict)
 
     def take(self, name: str) -> tuple[mx.array, Sample]:
         """Compute a tensor and forget it here; the sample is some rows of it, with and without the adapter."""
@@ -67,8 +70,10 @@ def merge(base: StrPath, adapter: StrPath, drop_prefix: str = "") -> Merged:
     plain = loading.flatten(model.parameters())
     try:
         model.set_dtype(mx.float32)
-        model = load_adapters(model, str(adapter))
-        changed = set(loading.load_safetensors(Path(adapter) / "adapters.safetensors"))
+        vectors = loading.load_safetensors(Path(adapter) / "adapters.safetensors")
+        tuned = peft_format.prompt_parameters(adapter)
+        model = model if tuned else load_adapters(model, str(adapter))
+        changed = set(vectors)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the adapter does not fit its base ({str(error).splitlines()[0]})",
@@ -84,10 +89,13 @@ def merge(base: StrPath, adapter: StrPath, drop_prefix: str = "") -> Merged:
         name: value if name in changed or plain[name].dtype == mx.uint32 else plain[name]
         for name, value in loading.flatten(model.parameters()).items()
     }
+    described: dict[str, object] = {}
+    if tuned:
+        whole, described = prompt_embedding.merged_tensors(whole, vectors, tuned)
     tensors = {
         name.removeprefix(drop_prefix): in_hub_layout(name, value) for name, value in unstack_experts(whole).items()
     }
-    return Merged(own, tensors, {name.removeprefix(drop_prefix): value for name, value in before.items()})
+    return Merged(own, tensors, {name.removeprefix(drop_prefix): one for name, one in before.items()}, described)
 
 
 def _inner_weight(module: nn.Module) -> mx.array:

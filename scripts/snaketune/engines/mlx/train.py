@@ -24,6 +24,7 @@ from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
 from snaketune.engines.mlx.process_group import MLXProcessGroup
 from snaketune.runtime.code_digest import code_digest
+from snaketune.tokens.token_store import virtual_ids_of
 from snaketune.train import launcher, training
 from snaketune.train.batches import Batch
 from snaketune.train.metrics_log import TrainingCallback
@@ -83,7 +84,7 @@ class MLXTrainableModel:
         self.group = group if isinstance(group, MLXProcessGroup) else MLXProcessGroup()
         self.on_cpu = mx.default_device() == mx.cpu
         self.model = loading.load(folder, dtype=job.dtype).model
-        self.adapter_config = lora.add_adapter(self.model, config, job.seed)
+        self.adapter_config = lora.add_adapter(self.model, config, job.seed, virtual_ids_of(job.train_tokens))
         self.parameter_counts = lora.count_parameters(self.model)
         self.dropout_seeds = memory.DropoutSeeds(job.seed, group.rank)
         memory.wrap_blocks(self.model, self.dropout_seeds, recompute=config.gradient_checkpointing)

@@ -6,6 +6,7 @@ A quantized base is dequantized and not quantized again: that would round small 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from snaketune.contracts.train import AdapterConfig
 from snaketune.engines import sixteen_bit
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
 from snaketune.engines.sixteen_bit import SAMPLED_ROWS, SHARD, MergedNumbers, Sample
-from snaketune.engines.torch import nf4
+from snaketune.engines.torch import nf4, prompt_embedding
 from snaketune.engines.torch.nf4 import quantize_base as quantize_base
 from snaketune.engines.torch.weights import dequantized, group_size, read_adapter
 from snaketune.errors import ModelError, TrainingError
@@ -37,9 +39,12 @@ def fuse(
     """
     merged = _merger(base, adapter)
     kind = dtype if dtype in sixteen_bit.FORMATS else merged.weights.sixteen_bit_format()
-    names = [name for name in merged.weights.names() if name.startswith(drop_prefix)]
-    shapes = {name.removeprefix(drop_prefix): merged.weights.shape(name) for name in names}
-    return sixteen_bit.write(Path(target), kind, shapes, lambda name: merged.numbers(drop_prefix + name, kind), shard)
+    names = [name for name in merged.names() if name.startswith(drop_prefix)]
+    shapes = {name.removeprefix(drop_prefix): merged.shape(name) for name in names}
+    written = sixteen_bit.write(
+        Path(target), kind, shapes, lambda name: merged.numbers(drop_prefix + name, kind), shard
+    )
+    return dataclasses.replace(written, config=merged.config())
 
 
 def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str, MergedTensor]:
@@ -47,10 +52,10 @@ def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str
     merged = _merger(base, adapter)
     return {
         name.removeprefix(drop_prefix): MergedTensor(
-            merged.weights.shape(name),
+            merged.shape(name),
             lambda name=name: merged(name).numpy(),  # type: ignore[misc]
         )
-        for name in merged.weights.names()
+        for name in merged.names()
         if name.startswith(drop_prefix)
     }
 
@@ -58,7 +63,10 @@ def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str
 def _merger(base: StrPath, adapter: StrPath) -> _Merger:
     weights = _BaseWeights(Path(base))
     try:
-        return _Merger(weights, adapter)
+        tensors, described = read_adapter(adapter)
+        if described.prompt_parameters:
+            return _PromptMerger(weights, tensors, described, described.prompt_parameters.first_id)
+        return _Merger(weights, tensors, described)
     except (OSError, ValueError, KeyError, TrainingError) as error:
         raise ModelError(
             f"the adapter does not fit its base ({str(error).splitlines()[0]})",
@@ -91,10 +99,6 @@ class _BaseWeights:
         parts += [f"{name}.{part}" for part in nf4.PARTS] if self._is_nf4(name) else []
         tensors = {part: self._file_of[part].get_tensor(part) for part in parts}
         return dequantized(tensors, self.config)[name]
-
-    def size(self, name: str) -> int:
-        """The number of weights in a tensor."""
-        return math.prod(self.shape(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight; of a quantized one that of the numbers it stands for."""
@@ -130,15 +134,26 @@ class _BaseWeights:
 class _Merger:
     """Gives the base's weights with an adapter merged in, in float32."""
 
-    def __init__(self, weights: _BaseWeights, adapter: StrPath) -> None:
-        self.weights = weights
-        self._tensors, self._config = read_adapter(adapter)
+    def __init__(self, weights: _BaseWeights, tensors: dict[str, torch.Tensor], described: AdapterConfig) -> None:
+        self.weights, self._tensors, self._config = weights, tensors, described
         self._full = self._config.fine_tune_type == "full"
         self._scale = self._config.lora_parameters.scale or 0.0
         known = set(weights.names())
         owners = {name if self._full else _weight_of(name) for name in self._tensors}
         if owners - known:
             raise ValueError(f"{min(owners - known)} is not in the base")
+
+    def names(self) -> list[str]:
+        """The names of the merged weights."""
+        return self.weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a merged weight."""
+        return self.weights.shape(name)
+
+    def config(self) -> dict[str, object]:
+        """What the merged model's config.json says otherwise than the base's."""
+        return {}
 
     def numbers(self, name: str, dtype: str) -> MergedNumbers:
         """A merged weight for writing in a 16-bit format, and a sample of it with and without the adapter."""
@@ -147,10 +162,7 @@ class _Merger:
         merged = self._merged(name, before) if changed else before
         rows = slice(None, None, max(1, before.shape[0] // SAMPLED_ROWS))
         unchanged = before[rows].float().numpy() if f"{name.removesuffix('.weight')}.lora_a" in self._tensors else None
-        sample = Sample(merged[rows].float().numpy(), unchanged)
-        kept = merged.dtype == SIXTEEN_BIT[dtype]
-        flat = merged.contiguous().view(-1)
-        return MergedNumbers(flat.view(torch.int16).numpy().view(np.uint16) if kept else flat.float().numpy(), sample)
+        return _numbers(merged, Sample(merged[rows].float().numpy(), unchanged), dtype)
 
     def __call__(self, name: str) -> torch.Tensor:
         """A merged weight in float32."""
@@ -171,6 +183,52 @@ class _Merger:
         if lengths is not None:  # DoRA
             weight *= (lengths.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
         return weight
+
+
+class _PromptMerger(_Merger):
+    """Gives the base's weights with the vectors of prompt tuning as rows of the embedding, and a head of its own."""
+
+    def __init__(
+        self, weights: _BaseWeights, tensors: dict[str, torch.Tensor], described: AdapterConfig, first_id: int
+    ) -> None:
+        super().__init__(weights, tensors, described)
+        ((name, self._vectors),) = tensors.items()
+        self._embedding, self._first = _weight_of(name), first_id
+        self._head = self._embedding.replace(prompt_embedding.EMBEDDING, prompt_embedding.HEAD)
+
+    def names(self) -> list[str]:
+        return sorted({*self.weights.names(), self._head})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in (self._embedding, self._head):
+            return self.weights.shape(name)
+        rows, width = self.weights.shape(self._embedding)
+        return max(rows, self._first + len(self._vectors)), width
+
+    def config(self) -> dict[str, object]:
+        return {"vocab_size": self.shape(self._embedding)[0], "tie_word_embeddings": False}
+
+    def numbers(self, name: str, dtype: str) -> MergedNumbers:
+        merged = self(name) if name in (self._embedding, self._head) else self.weights.read(name)
+        rows = slice(None, None, max(1, merged.shape[0] // SAMPLED_ROWS))
+        return _numbers(merged, Sample(merged[rows].float().numpy(), None), dtype)
+
+    def __call__(self, name: str) -> torch.Tensor:
+        if name not in (self._embedding, self._head):
+            return self.weights.read(name).float()
+        source = name if name in self.weights.names() else self._embedding
+        weight = self.weights.read(source).float()
+        if name == self._embedding:
+            return prompt_embedding.with_rows(weight, self._vectors.float(), self._first)
+        silent = prompt_embedding.silent_rows(weight, len(self._vectors))
+        return prompt_embedding.with_rows(weight, silent, self._first)
+
+
+def _numbers(merged: torch.Tensor, sample: Sample, dtype: str) -> MergedNumbers:
+    """A weight for writing in a 16-bit format; one that is in it already is not rounded."""
+    kept = merged.dtype == SIXTEEN_BIT[dtype]
+    flat = merged.contiguous().view(-1)
+    return MergedNumbers(flat.view(torch.int16).numpy().view(np.uint16) if kept else flat.float().numpy(), sample)
 
 
 def _weight_of(name: str) -> str:

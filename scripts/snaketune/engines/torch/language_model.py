@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.torch import loading, lora
+from snaketune.engines.torch import loading, lora, prompt_embedding
 from snaketune.engines.torch.capabilities import COMPLETION_BATCH
 from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.errors import EvaluationError
@@ -78,12 +78,15 @@ class TorchModel:
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[bool]:
-        """Leave the adapter's layers out for the duration of the block, where it has layers of its own."""
+        """Leave the adapter's layers out for the duration of the block, where it has layers of its own.
+
+        Without virtual tokens, a model after prompt tuning is its base as it stands.
+        """
         layers = list(lora.adapter_layers(self.model).values())
         for layer in layers:
             layer.enabled = False
         try:
-            yield bool(layers)
+            yield bool(layers) or prompt_embedding.is_tuned(self.model)
         finally:
             for layer in layers:
                 layer.enabled = True

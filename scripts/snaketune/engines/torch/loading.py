@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from snaketune.engines.torch import attention, lora, nf4
+from snaketune.engines.torch import attention, lora, nf4, prompt_embedding
 from snaketune.engines.torch.device import best_device, load_dtype
 from snaketune.engines.torch.weights import dequantized, is_quantized, read_adapter, without_quantization
 from snaketune.errors import ModelError, ResourceError, TrainingError
@@ -117,7 +117,9 @@ def apply_adapter(model: PreTrainedModel, folder: StrPath, prefix: str = "") -> 
     """
     try:
         tensors, described = read_adapter(folder)
-        if described.fine_tune_type != "full":
+        if described.prompt_parameters:
+            prompt_embedding.insert(model, described.prompt_parameters)
+        elif described.fine_tune_type != "full":
             lora.insert_layers(model, described)
         _assign(model, {name.removeprefix(prefix): one for name, one in tensors.items()})
     except (OSError, ValueError, KeyError, AttributeError, TrainingError) as error:

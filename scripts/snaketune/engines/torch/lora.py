@@ -1,4 +1,4 @@
-"""LoRA and DoRA layers over transformers' linear layers, or the model's own weights: what is trained.
+"""What is trained: LoRA and DoRA layers over transformers' linear layers, the model's own weights, or a soft prompt.
 
 Names and shapes are mlx-lm's: `lora_a` (inputs, rank), `lora_b` (rank, outputs), and for DoRA `m` (outputs). So an
 adapter of one engine is an adapter of the other.
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.train import AdapterConfig
+from snaketune.engines.torch import prompt_embedding
 from snaketune.errors import ConfigError
 from snaketune.train import adapter_init
 from snaketune.train.checkpoints import ParameterCounts
@@ -148,11 +149,19 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     return cast(nn.ModuleList, model.base_model.layers)
 
 
-def add_adapter(model: PreTrainedModel, config: TrainConfig, seed: int) -> AdapterConfig:
+def add_adapter(model: PreTrainedModel, config: TrainConfig, seed: int, virtual_ids: range = range(0)) -> AdapterConfig:
     """Prepare what is trained and return the adapter_config.json that describes it.
 
-    New matrices are drawn from `seed`, the same ones as in every engine.
+    New matrices are drawn from `seed`, the same ones as in every engine. virtual_ids: of the tokens of prompt tuning,
+    whose vectors begin as those of words.
     """
+    if config.method == "prompt":
+        described = adapter_init.describe_prompt(virtual_ids)
+        assert described.prompt_parameters is not None
+        prompt = prompt_embedding.insert(model, described.prompt_parameters)
+        words = adapter_init.draw_words(len(prompt.weight), seed, virtual_ids)
+        prompt.prompt.data.copy_(prompt.weight.data[torch.from_numpy(words).to(prompt.weight.device)])
+        return described
     if config.method == "full":
         described = adapter_init.describe(config, None)
         _unfreeze(model, described.num_layers)

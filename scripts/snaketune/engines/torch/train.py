@@ -27,6 +27,7 @@ from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
 from snaketune.engines.torch.process_group import TorchProcessGroup
 from snaketune.engines.torch.weights import load_safetensors
 from snaketune.runtime.code_digest import code_digest
+from snaketune.tokens.token_store import virtual_ids_of
 from snaketune.train import launcher, training
 from snaketune.train.batches import Batch
 from snaketune.train.metrics_log import TrainingCallback
@@ -104,7 +105,7 @@ class TorchTrainableModel:
         self.model = loading.load(folder, dtype=job.dtype)
         forget_peak(device)
         self.prefix = loading.adapter_prefix(folder)
-        self.adapter_config = lora.add_adapter(self.model, job.config, job.seed)
+        self.adapter_config = lora.add_adapter(self.model, job.config, job.seed, virtual_ids_of(job.train_tokens))
         self.parameter_counts = lora.count_parameters(self.model)
         if job.config.gradient_checkpointing:
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
