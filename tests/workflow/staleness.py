@@ -168,6 +168,7 @@ RERUNS: dict[str, Row] = {
     "train.max_nonfinite_steps": ({"max_nonfinite_steps": 11}, TRAINING),
     "train.workers": ({"workers": 2}, TRAINING),
     "train.hosts": ({"workers": 1, "hosts": ["127.0.0.1"]}, set()),
+    "train.fsdp": ({"workers": 2, "fsdp": True}, TRAINING),
     "train.worker_timeout": ({"worker_timeout": 60}, set()),
     "train.memory_limit": ({"memory_limit": 4}, {"forecast_run"}),
     "train.save_total_limit": ({"save_total_limit": 3}, set()),

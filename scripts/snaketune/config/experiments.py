@@ -217,6 +217,12 @@ def _overridden(base: Experiment, name: str, override: Override, where: str, val
 
 def _check_method(train: TrainConfig, given: Iterable[str], where: str) -> None:
     """Raise ConfigError for settings that a training's method does not have; given: the keys that were set for it."""
+    if train.fsdp and (train.workers == 1 or train.method == "full"):
+        raise ConfigError(
+            "FSDP has nothing to spread: " + ("there is one worker" if train.workers == 1 else "no weight is frozen"),
+            where=f"{where}.fsdp",
+            fix="Set train.workers to 2 or more, with method: lora, dora or prompt; or set fsdp: false",
+        )
     if train.method == "prompt":
         meaningless, fix = sorted(set(given) & set(LORA_KEYS)), "Leave it out, or set method: lora"
         if train.train_on_prompts:

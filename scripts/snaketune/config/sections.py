@@ -200,6 +200,7 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     max_nonfinite_steps: int
     workers: int
     hosts: str | list[str] | None
+    fsdp: bool
     worker_timeout: float
     report_to: Literal["tensorboard", "wandb"] | None
     notify: NotifyConfig

@@ -341,6 +341,10 @@ class Capabilities(Protocol):
         """The library that the engine's models come from."""
         ...
 
+    def check_shardable(self, quantized: bool) -> None:
+        """Raise ConfigError if the engine cannot spread a base's weights over workers; quantized: whether it is."""
+        ...
+
     def describe_device(self) -> DeviceInfo:
         """The device that the engine computes on."""
         ...

@@ -140,6 +140,8 @@ def _cases(
         model = read_architecture(folder, experiment.model.quantize)
         if experiment.train.method == "prompt":
             prompt_tuning.check(model, folder)
+        if experiment.train.fsdp:
+            get_capabilities().check_shardable(model.quantized)
         cases.append(Case(experiment, folder, model, TokenStore(by_tokens[key]), splits[key]))
     return cases
 

@@ -85,7 +85,7 @@ def forecast_memory(model: Architecture, train: TrainConfig, batch: BatchShape, 
     trained = trainable(model, train) * each
     moments = MOMENTS.get(train.optimizer, 1) * trained
     always = {
-        "weights": weight_bytes(model, dtype_bytes) - (trained if full else 0),
+        "weights": _held_weight_bytes(model, train, dtype_bytes) - (trained if full else 0),
         "adapter": trained,
         "optimizer": moments,
     }
@@ -136,6 +136,15 @@ def weight_bytes(model: Architecture, dtype_bytes: int) -> int:
     if model.quantization in QUANTIZED_IN_BLOCKS:
         return int(blocks * model.bits / 8) + (model.embedding_weights + model.norm_weights) * dtype_bytes
     return int((blocks + model.embedding_weights) * model.bits / 8) + model.norm_weights * dtype_bytes
+
+
+def _held_weight_bytes(model: Architecture, train: TrainConfig, dtype_bytes: int) -> int:
+    """The same of one worker: where they are spread, its part of all blocks and the one that it computes."""
+    whole = weight_bytes(model, dtype_bytes)
+    if not train.fsdp:
+        return whole
+    block = model.block_weights * dtype_bytes
+    return whole - model.num_layers * block + model.num_layers * block // train.workers + block
 
 
 def _saved_activations(model: Architecture, train: TrainConfig, dtype_bytes: int) -> int:

@@ -179,6 +179,8 @@ def test_a_seed_that_is_no_number_is_refused_where_it_stands():
             "num_virtual_tokens means nothing",
         ),
         ({"train": {"method": "prompt", "train_on_prompts": True}}, "prompt tuning cannot train on prompts"),
+        ({"train": {"fsdp": True}}, "there is one worker"),
+        ({"train": {"fsdp": True, "workers": 2, "method": "full"}}, "no weight is frozen"),
     ],
 )
 def test_settings_that_a_method_does_not_have_are_refused(given_keys, said):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.engines.interface import ModelLibrary
-from snaketune.errors import ModelError
+from snaketune.errors import ConfigError, ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
@@ -101,6 +101,16 @@ def model_library() -> ModelLibrary:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MODEL_REMAPPING":
             types |= set(ast.literal_eval(node.value))
     return ModelLibrary(f"mlx-lm {version('mlx-lm')}", frozenset(types))
+
+
+def check_shardable(quantized: bool) -> None:
+    """Raise ConfigError: MLX has no such thing."""
+    raise ConfigError(
+        "the MLX engine does not spread a base over workers",
+        where="train.fsdp",
+        why="Each of its processes holds the whole base" + (", here in few bits" if quantized else ""),
+        fix="Set engine: torch, or quantize the base (model.quantize), or set train.fsdp: false",
+    )
 
 
 def describe_device() -> DeviceInfo:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from snaketune.engines.interface import ModelLibrary
-from snaketune.errors import ModelError
+from snaketune.errors import ConfigError, ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
@@ -44,6 +44,17 @@ def model_library() -> ModelLibrary:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return ModelLibrary(f"transformers {version('transformers')}", frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+
+
+def check_shardable(quantized: bool) -> None:
+    """Raise ConfigError for a quantized base, whose packed weights are no tensors that FSDP could spread."""
+    if quantized:
+        raise ConfigError(
+            "a quantized base is not spread over workers",
+            where="train.fsdp",
+            why="It is held packed, or made floats again when it is loaded",
+            fix="Name the base that is not quantized, or set train.fsdp: false",
+        )
 
 
 def describe_device() -> DeviceInfo:

@@ -23,8 +23,8 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def load(folder: StrPath, *, dtype: str = "auto") -> PreTrainedModel:
-    """Load a model in evaluation mode, without gradients.
+def load(folder: StrPath, *, dtype: str = "auto", to_device: bool = True) -> PreTrainedModel:
+    """Load a model in evaluation mode, without gradients; not `to_device`, it stays in the machine's memory.
 
     dtype `auto` is float32 on a CPU and the model's own elsewhere. A base in NF4 stays so on an NVIDIA card, unless
     float32 or the stored format are asked for. Any other quantized base is dequantized, since PyTorch has no kernels
@@ -36,7 +36,8 @@ def load(folder: StrPath, *, dtype: str = "auto") -> PreTrainedModel:
             model = _read_nf4(folder, device)
         else:
             model = _read(Path(folder), load_dtype(dtype, device))
-            model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
+            if to_device:
+                model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
     attention.use_fastest(model)
     model.eval()
     return model.requires_grad_(False)

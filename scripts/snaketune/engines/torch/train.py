@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from snaketune import files
 from snaketune.config import experiments
 from snaketune.contracts.train import TrainingJob, TrainingSummary
-from snaketune.engines.torch import loading, lora
+from snaketune.engines.torch import loading, lora, sharding
 from snaketune.engines.torch.device import best_device, forget_peak, peak_memory, set_memory_limit
 from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
@@ -102,13 +102,16 @@ class TorchTrainableModel:
         device = best_device()
         set_memory_limit(job.config.memory_limit, device)
         self.group, self.seed, self.on_cpu = group, job.seed, device.type == "cpu"
-        self.model = loading.load(folder, dtype=job.dtype)
+        self.sharded = job.config.fsdp and group.world_size > 1
+        self.model = loading.load(folder, dtype=job.dtype, to_device=not self.sharded)
         forget_peak(device)
         self.prefix = loading.adapter_prefix(folder)
         self.adapter_config = lora.add_adapter(self.model, job.config, job.seed, virtual_ids_of(job.train_tokens))
         self.parameter_counts = lora.count_parameters(self.model)
         if job.config.gradient_checkpointing:
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        if self.sharded:
+            sharding.shard(self.model, group, device)
         trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         self.parameters = FlatParameters(trained, job.config.optimizer)
         self.optimizer = Optimizer(job.config, self.parameters)
@@ -137,7 +140,7 @@ class TorchTrainableModel:
             self.model.train()
         self.parameters.zero_gradients()
         loss = torch.zeros((), device=self.model.device)
-        for batch in batches:
+        for batch in self._in_step(iter(batches)):
             loss += self.loss.backward(batch, num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             for gradient in self.parameters.gradients().values():
@@ -156,13 +159,17 @@ class TorchTrainableModel:
         """The loss over all processes' validation rows, and the number of their labels."""
         self.model.eval()
         total, num_target_tokens = torch.zeros((), dtype=torch.float64), 0
-        for batch in batches:
+        for batch in self._in_step(batches):
             total += float(self.loss.value(batch))
             num_target_tokens += len(batch.labels)
         (num_target_tokens,) = self.group.all_reduce_counts(num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             self.group.all_reduce_(total)
         return float(total), num_target_tokens
+
+    def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """This process's batches; where weights are spread, all processes have equally many."""
+        return sharding.in_step(batches, self.group) if self.sharded else batches
 
     def save_adapter(self, path: Path) -> None:
         """Write what is trained, by mlx-lm's names."""

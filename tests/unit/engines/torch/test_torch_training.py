@@ -1,6 +1,8 @@
 """The torch engine trains what MLX trains, resumes, spreads over processes, and refuses what it cannot do."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +81,48 @@ def test_training_on_two_processes_equals_that_on_one(tmp_path):
     assert one.keys() == two.keys()
     for name, weights in one.items():
         np.testing.assert_allclose(two[name], weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("changed", [{}, {"method": "dora"}, {"gradient_checkpointing": True}], ids=str)
+def test_training_with_spread_weights_equals_that_on_one_process(tmp_path, changed):
+    """23 rows over two processes: their numbers of micro-batches differ, in steps and in validations."""
+    folder = tiny_models.TrainingFolder(tmp_path, train=23)
+    options = {"epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 3e-3} | EXACT | changed
+    one = torch_train.train(folder.job("one", **options))
+    two = torch_train.train(folder.job("two", workers=2, fsdp=True, **options))
+    assert two.best_validation_loss == pytest.approx(one.best_validation_loss, abs=1e-5)
+    assert (two.trainable_parameters, two.total_parameters) == (one.trainable_parameters, one.total_parameters)
+    alone, spread = folder.adapter("one"), folder.adapter("two")
+    assert alone.keys() == spread.keys()
+    for name, weights in alone.items():
+        np.testing.assert_allclose(spread[name], weights, atol=1e-5, rtol=0)
+
+
+HELD = """
+import sys
+from torch.distributed import destroy_process_group
+from snaketune.engines.torch import loading, lora, sharding
+from snaketune.engines.torch.device import best_device
+from snaketune.engines.torch.process_group import TorchProcessGroup
+group = TorchProcessGroup(best_device())
+model = loading.load(sys.argv[1], dtype="float32", to_device=False)
+sharding.shard(model, group, best_device())
+blocks = [one for block in lora.blocks(model) for one in block.parameters()]
+if group.is_main:
+    print(sum(one.to_local().numel() for one in blocks), sum(one.numel() for one in blocks))
+destroy_process_group()
+"""
+
+
+def test_a_process_holds_its_part_of_the_spread_weights(tmp_path):
+    base = tiny_models.write_model(tmp_path / "model").with_suffix("")
+    program = tmp_path / "held.py"
+    program.write_text(HELD)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program), str(base)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr[-2000:]
+    held, whole = map(int, said.stdout.split())
+    assert held == pytest.approx(whole / 2, rel=0.01)
 
 
 def test_error_in_a_torch_worker_is_the_error_of_the_training(tmp_path):
