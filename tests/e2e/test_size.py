@@ -22,7 +22,7 @@ BOUNDS = {
     "fetch": 0.2e9,
     "tokenize": 0.5e9,
     "fuse": 1.3e9,
-    "convert": 2.9e9,
+    "convert": 2.4e9,
     "quantize_q8_0": 3.0e9,
     "quantize_q4_k_m": 3.0e9,
 }
@@ -37,7 +37,7 @@ STEP_BOUNDS = {
     "decide_pilot": LOADED,
     "train_adapter": LOADED,
     "fuse_adapter": 1.3e9,
-    "convert_gguf": 2.9e9,
+    "convert_gguf": 2.4e9,
     "quantize_gguf": 3.0e9,
     "check_fidelity": LOADED,
     "generate_answers": LOADED,
