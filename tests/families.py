@@ -184,6 +184,7 @@ FAMILIES = {
                 no_rope_layers=[1, 1, 1, 0],
                 tie_word_embeddings=True,
                 use_sliding_window=False,
+                pad_token_id=0,
             ),
             _llama3,
             "<|eot_id|>",
@@ -191,7 +192,7 @@ FAMILIES = {
         Family("olmo2", _shape("Olmo2ForCausalLM", "olmo2"), _chatml("gpt-2", "chatml"), "<|im_end|>"),
         Family(
             "olmo3",
-            _shape("Olmo3ForCausalLM", "olmo3", num_hidden_layers=4, sliding_window=32),
+            _shape("Olmo3ForCausalLM", "olmo3", num_hidden_layers=4, sliding_window=32, rope_theta=500000.0),
             _chatml("gpt-2", "chatml"),
             "<|im_end|>",
         ),
