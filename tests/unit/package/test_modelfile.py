@@ -94,7 +94,7 @@ def test_go_renders_every_template_as_jinja_does(tmp_path: Path) -> None:
     made["alpaca"] = renderer(tmp_path / "alpaca", "alpaca", "llama-sentencepiece", named="alpaca")
     cases, expected = [], []
     for name, one in made.items():
-        found = modelfile.infer_format(one.prompt_text)
+        found = modelfile.infer_format(one.rendered_prompt)
         assert found is not None, name
         for messages in modelfile.probe_conversations():
             cases.append((found.to_go_template(), messages))
