@@ -112,7 +112,7 @@ def check_packaged_without_training(project: Project, run: Path, base: Path, con
         said = project.snakemake("plan", timeout=HOURS)
         assert said.returncode == 0, said.stdout[-2000:]
     sized_chain.put_adapter(run, base, project.folder / "made")
-    said = project.snakemake("package", "--allowed-rules", *sized_chain.WITHOUT_TRAINING, timeout=4 * HOURS)
+    said = project.snakemake("package", "--allowed-rules", *sized_chain.rules_without_training(), timeout=4 * HOURS)
     assert said.returncode == 0, said.stdout[-4000:]
     assert not (run / "train").exists()
     assert files.read_json(run / "model" / "fidelity.json")["passed"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sized_chain import rules_without_training
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -86,3 +87,8 @@ def test_table_of_presets_is_what_the_plan_says_today() -> None:
     paths = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=paths, capture_output=True, text=True, check=True)
     assert made.stdout in (ROOT / "docs/presets.md").read_text(encoding="utf-8"), "run make docs"
+
+
+def test_the_command_that_packages_an_adapter_from_elsewhere_allows_every_rule_of_packaging() -> None:
+    rules = re.findall(r"^rule (\w+):", (ROOT / "rules" / "package.smk").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(rules) <= set(rules_without_training())

@@ -12,7 +12,10 @@ import msgspec
 from snaketune.contracts.report import ExperimentFindings, ForecastRow, Measurements, RunFindings
 
 STAGES = {
-    "package": ("Packaging", ("fuse_adapter", "convert_gguf", "quantize_gguf")),
+    "package": (
+        "Packaging",
+        ("fuse_adapter", "convert_gguf", "quantize_gguf", "collect_imatrix", "quantize_gguf_imatrix", "quantize_mlx"),
+    ),
     "fidelity": ("Proof of the files", ("check_fidelity",)),
     "evaluate": ("Answering the test rows", ("generate_answers",)),
 }
