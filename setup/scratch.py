@@ -22,7 +22,7 @@ from commands import CommandFailed, SetupError, run
 from pins import Change
 from progress_line import ProgressLine
 
-KEPT = (".venv", "vendor", ".trainers")
+KEPT = (".venv", "vendor", ".trainers", ".mypy_cache")
 MAX_FAILURES = 40  # of one check
 LLAMA_ARCHIVE = "vendor/llama-build"
 
