@@ -26,6 +26,7 @@ TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
 ENDING_WITH_EOS = ("alpaca", "zephyr")  # templates that end an answer with whatever the model's end token is
 PROBE = "snaketune-probe"
+EXCHANGE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
 RENDERING_SECONDS = 10  # a conversation takes milliseconds
 DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
 NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
@@ -54,9 +55,9 @@ class Renderer:
         self.tokenizer = _tokenizer(self.folder)
         self.virtual_ids = virtual_tokens.add_to_tokenizer(self.tokenizer, num_virtual_tokens, folder)
         self.named = template
-        self.template = settled(template_text(template) or _own_template(self.tokenizer))
+        plain = settled(template_text(template) or _own_template(self.tokenizer))
+        self.template = virtual_tokens.in_template(plain, num_virtual_tokens) if plain else None
         if self.template:
-            self.template = virtual_tokens.in_template(self.template, num_virtual_tokens)
             self.tokenizer.chat_template = self.template
         self.special_tokens: dict[str, int] = {
             token.content: number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
@@ -67,6 +68,8 @@ class Renderer:
         )
         self.folds_system = bool(self.template) and not self._has_system_role()
         self.stop_ids: frozenset[int] = frozenset(self._stop_ids())
+        if plain and self.virtual_ids:
+            self._check_virtual_tokens(plain)
 
     def record(self, record: Mapping[str, object]) -> Rendered:
         """A row of records.jsonl, whichever kind it is."""
@@ -265,9 +268,8 @@ class Renderer:
         if self.tokenizer.eos_token_id is not None:
             found.add(self.tokenizer.eos_token_id)
         if self.template:
-            exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}]
             try:
-                shown = self.conversation(exchange)
+                shown = self.conversation(EXCHANGE)
             except jinja2.TemplateError as error:
                 raise self._unusable_template(error) from None
             last = max((i for i, one in enumerate(shown.loss_mask) if one), default=-1)
@@ -275,6 +277,18 @@ class Renderer:
                 raise self._no_end_of_turn(shown.ids)
             found.add(shown.ids[last])
         return found
+
+    def _check_virtual_tokens(self, plain: str) -> None:
+        """Raise ModelError where the template writes more than the virtual tokens into what `plain` renders."""
+        text = self.conversation_text(EXCHANGE, template=plain)
+        expected = virtual_tokens.in_text(text, self.tokenizer.bos_token, len(self.virtual_ids))
+        if self.conversation_text(EXCHANGE) != expected:
+            raise ModelError(
+                "the chat template renders a conversation otherwise once virtual tokens stand before it",
+                where="model.chat_template",
+                why="The tuned model would not be the base with learned tokens and nothing else",
+                fix="Use another chat template, or train.method: lora",
+            )
 
     def _no_end_of_turn(self, ids: list[int]) -> ModelError:
         """The message for a template whose answers end with nothing that the model could learn to stop at."""

@@ -7,6 +7,7 @@ conversation, right after the begin token where there is one. A model in which n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -51,9 +52,17 @@ def in_template(template: str, count: int) -> str:
     """A chat template that writes the virtual tokens at the beginning of what it renders, after the begin token."""
     if not count:
         return template
-    inner = template.removesuffix("\n")  # which Jinja leaves out at the end of a template, as a newline after a block
-    inner = f"\n{inner}" if inner.startswith("\n") else inner
-    return TEMPLATE.replace("TOKENS", "".join(names(count))).replace("TEMPLATE", inner)
+    inner = re.sub(r"\r\n?", "\n", template).removesuffix("\n")  # as Jinja reads a template's lines
+    if re.search(r"\n[^\S\n]+\Z", inner):
+        inner += "{{ '' }}"  # else these spaces would be the indent of the block after them, which is left out
+    # The newline is left out, as any after a block; so the first line stays one, whose indent is left out.
+    return TEMPLATE.replace("TOKENS", "".join(names(count))).replace("TEMPLATE", f"\n{inner}")
+
+
+def in_text(text: str, begin: str | None, count: int) -> str:
+    """A conversation of the base with the virtual tokens after its begin token: what `in_template` is to render."""
+    start = len(begin) if begin and text.startswith(begin) else 0
+    return text[:start] + "".join(names(count)) + text[start:]
 
 
 def in_tokenizer_json(tokenizer_json: Mapping[str, object], ids: range) -> dict[str, object]:

@@ -82,7 +82,18 @@ def test_a_base_that_was_prompt_tuned_is_not_tuned_again_in_this_way(base: Path,
 
 
 @pytest.mark.parametrize(
-    "template", ["a\n", "\nb", "{{ bos_token }}c", "{% if bos_token %}{{ bos_token }}{% endif %}d"]
+    "template",
+    [
+        "a\n",
+        "\nb",
+        "{{ bos_token }}c",
+        "{% if bos_token %}{{ bos_token }}{% endif %}d",
+        "  {% if bos_token %}{{ bos_token }}{% endif %}e",
+        "\r\n\t{%- if bos_token %}{{ bos_token }}{% endif %}f\r\n",
+        "g{% if bos_token %}\n  {% endif %}\n  ",
+        "h{% if bos_token -%}\n{% endif -%}\n  \n\n",
+        "  i\n\n  {# why #}\n",
+    ],
 )
 def test_a_template_writes_the_same_text_around_the_virtual_tokens(template: str) -> None:
     import jinja2
@@ -92,6 +103,28 @@ def test_a_template_writes_the_same_text_around_the_virtual_tokens(template: str
     names = "".join(virtual_tokens.names(2))
     found = environment.from_string(virtual_tokens.in_template(template, 2)).render(bos_token="<s>")
     assert found == ("<s>" + names + text[3:] if text.startswith("<s>") else names + text)
+
+
+def test_a_template_that_begins_with_an_indented_block_has_one_begin_token_and_then_the_virtual_tokens(
+    tmp_path: Path,
+) -> None:
+    families.FAMILIES["llama-bpe"].tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    indented = tmp_path / "indented.jinja"
+    indented.write_text(f"  {{% if true %}}{Renderer(tmp_path).template}{{% endif %}}\n")
+    plain, tuned = Renderer(tmp_path, str(indented)), Renderer(tmp_path, str(indented), COUNT)
+    before, after = plain.conversation(CONVERSATION).ids, tuned.conversation(CONVERSATION).ids
+    assert before[0] == plain.tokenizer.bos_token_id
+    assert after == [before[0], *tuned.virtual_ids, *before[1:]]
+
+
+def test_a_template_that_renders_otherwise_with_virtual_tokens_is_refused(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(virtual_tokens, "TEMPLATE", "other text" + virtual_tokens.TEMPLATE)
+    assert Renderer(base).template
+    with pytest.raises(ModelError, match="renders a conversation otherwise"):
+        Renderer(base, None, COUNT)
 
 
 def test_a_text_is_not_trained_on_and_is_read_as_the_base_reads_it(base: Path) -> None:
