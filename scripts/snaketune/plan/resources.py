@@ -20,6 +20,7 @@ from snaketune.config.sections import TrainConfig
 from snaketune.contracts.plan import BatchShape, DiskForecast, MemoryForecast
 from snaketune.engines import get_capabilities
 from snaketune.errors import ResourceError
+from snaketune.plan import fsdp
 from snaketune.plan.architecture import Architecture
 
 FLOAT32_BYTES = 4  # bytes: adapters, their gradients and moments, and the loss are float32
@@ -84,8 +85,11 @@ def forecast_memory(model: Architecture, train: TrainConfig, batch: BatchShape, 
     each = dtype_bytes if full else FLOAT32_BYTES
     trained = trainable(model, train) * each
     moments = MOMENTS.get(train.optimizer, 1) * trained
+    weights = weight_bytes(model, dtype_bytes)
+    if train.fsdp:
+        weights = fsdp.held_weight_bytes(model, train, dtype_bytes, weights)
     always = {
-        "weights": _held_weight_bytes(model, train, dtype_bytes) - (trained if full else 0),
+        "weights": weights - (trained if full else 0),
         "adapter": trained,
         "optimizer": moments,
     }
@@ -136,15 +140,6 @@ def weight_bytes(model: Architecture, dtype_bytes: int) -> int:
     if model.quantization in QUANTIZED_IN_BLOCKS:
         return int(blocks * model.bits / 8) + (model.embedding_weights + model.norm_weights) * dtype_bytes
     return int((blocks + model.embedding_weights) * model.bits / 8) + model.norm_weights * dtype_bytes
-
-
-def _held_weight_bytes(model: Architecture, train: TrainConfig, dtype_bytes: int) -> int:
-    """The same of one worker: where they are spread, its part of all blocks and the one that it computes."""
-    whole = weight_bytes(model, dtype_bytes)
-    if not train.fsdp:
-        return whole
-    block = model.block_weights * dtype_bytes
-    return whole - model.num_layers * block + model.num_layers * block // train.workers + block
 
 
 def _saved_activations(model: Architecture, train: TrainConfig, dtype_bytes: int) -> int:
@@ -283,9 +278,10 @@ def advice(
 
     A change that saves nothing is left out.
 
-    First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then what costs length,
-    then what costs the base's precision. The last entry fits, or nothing here does. batches: the largest micro-batches
-    of the rows under a `train` section, cut at a length if one is given; dtype_bytes: of an unquantized weight.
+    First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then a base that is
+    spread over the workers, then what costs length, then what costs the base's precision. The last entry fits, or
+    nothing here does. batches: the largest micro-batches of the rows under a `train` section, cut at a length if one is
+    given; dtype_bytes: of an unquantized weight.
     """
     changes: list[tuple[str, int]] = []
     candidate = Candidate(model, train)
@@ -328,9 +324,12 @@ def _changes(
         yield "train.gradient_checkpointing true", training(gradient_checkpointing=True)
     if train.method == "full":
         yield "train.method lora", training(method="lora")
+    spreads = fsdp.can_be_advised(model, train)
+    if spreads:
+        yield "train.fsdp true", lambda candidate: replace(candidate, train=fsdp.spread(candidate.train))
     for length in LENGTHS:
         if length < longest:
             yield f"data.max_length {length} (longer rows are cut)", cut(length)
-    if not model.quantized:
+    if not (model.quantized or train.fsdp or spreads):  # a quantized base is not spread
         words = "a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's"
         yield words, lambda candidate: replace(candidate, model=candidate.model.with_bits(QUANTIZED_BITS))

@@ -125,6 +125,47 @@ def test_a_base_in_nf4_keeps_its_embedding_and_head_in_16_bits():
     assert resources.weight_bytes(LARGE.with_bits(4.5, "nf4"), 2) == pytest.approx(expected, rel=0.001)
 
 
+HUGE = architecture.read(
+    {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    | {"vocab_size": 128256, "intermediate_size": 28672}
+)
+SPREAD = replace(TRAIN, workers=8, fsdp=True, batch_size=1)
+
+
+def test_a_worker_holds_its_part_of_a_spread_base_two_blocks_and_what_is_not_spread():
+    blocks, rest = 80 * 2 * HUGE.block_weights, 2 * (HUGE.embedding_weights + HUGE.norm_weights)
+    found = resources.forecast_memory(HUGE, SPREAD, BatchShape(1, 512, 256), 2).weights
+    assert found == blocks // 8 + 2 * 2 * HUGE.block_weights + rest
+
+
+def test_no_quantized_base_is_advised_where_the_base_is_spread(monkeypatch):
+    monkeypatch.setenv("SNAKETUNE_ENGINE", "torch")
+    steps = resources.advice(HUGE, SPREAD, even(2048), 2, 20 * 10**9)
+    assert steps
+    assert not [words for words, _ in steps if "4-bit" in words]
+    assert all(after > 0 for _, after in steps)
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers", "method", "advised"),
+    [
+        ("torch", 8, "lora", True),
+        ("torch", 8, "full", True),
+        ("torch", 1, "lora", False),
+        ("mlx", 8, "lora", False),
+    ],
+)
+def test_spreading_the_base_is_advised_where_there_are_workers_and_the_engine_can(
+    engine, workers, method, advised, monkeypatch
+):
+    monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
+    train = replace(SPREAD, workers=workers, fsdp=False, method=method)
+    steps = dict(resources.advice(HUGE, train, even(512), 2, 40 * 10**9))
+    assert ("train.fsdp true" in steps) is advised
+    if advised:
+        assert steps["train.fsdp true"] < 40 * 10**9
+
+
 @pytest.mark.parametrize(
     ("engine", "mode", "bits"), [("mlx", "affine", 4.5), ("torch", "affine", 16), ("torch", "nf4", 4.5)]
 )

@@ -1,8 +1,9 @@
 """FSDP: the frozen weights of the blocks spread over the processes, each of which fetches a block while it computes it.
 
-Adapters stay whole in every process, and so do embedding, head and norms outside the blocks: the training itself is
-that of `train.workers` without it. Fetching is collective, so all processes pass the same number of micro-batches
-through the model; one that has fewer rows makes up for it with batches of no row.
+Adapters stay whole in every process, and so do embedding, head and norms outside the blocks. The next block is fetched
+while one is computed, so two are held whole. The training itself is that of `train.workers` without it. Fetching is
+collective, so all processes pass the same number of micro-batches through the model; one that has fewer rows makes up
+for it with batches of no row.
 """
 
 from __future__ import annotations
