@@ -45,9 +45,8 @@ class SelectionConfig(Record, frozen=True, kw_only=True):
 class ExperimentResult(Record, frozen=True, kw_only=True):
     """One experiment in selection.json. Losses are in nats per target token.
 
-    total_nll: validation loss times validation tokens; best_step: 0 where no step was better than the base; score: what
-    decided, total_nll or the value of the metric, None where it is not finite; settings: those in which the experiments
-    differ.
+    total_nll: validation loss times validation tokens; best_step: as in the training's summary; score: what decided,
+    total_nll or the value of the metric, None where it is not finite; settings: those in which the experiments differ.
     """
 
     experiment: str

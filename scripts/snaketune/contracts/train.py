@@ -112,7 +112,8 @@ class TrainingSummary(Record, frozen=True, kw_only=True):
 
     Losses are in nats per target token; null where one was not finite. `rows` are the training's distinct rows,
     `rows_seen` counts their visits. `validation_tokens` are the target tokens of the validation split.
-    `positions_per_token` is 1 without padding. `best_step` is 0 where no step was better than the base model.
+    `positions_per_token` is 1 without padding. `best_step` is 0 where no step was better than
+    what the training began with: the base model, or the untrained vectors of prompt tuning.
     """
 
     steps: int
@@ -135,6 +136,12 @@ class TrainingSummary(Record, frozen=True, kw_only=True):
     method: str
     seed: int
     trainer: TrainerRecord | None = None
+
+    @property
+    def beat_base(self) -> bool:
+        """Whether the best step is better than the base, which `best_step` does not say of prompt tuning."""
+        best, base = self.best_validation_loss, self.base_validation_loss
+        return best is not None and (base is None or best < base)
 
 
 class StepMetrics(Record, frozen=True, kw_only=True):

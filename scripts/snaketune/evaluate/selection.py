@@ -97,6 +97,8 @@ def select(
     winner = min(equal, key=_size)
     ranked = sorted(results, key=lambda one: (one.experiment not in costs, costs.get(one.experiment, 0.0)))
     reasons = _reasons(winner, best, equal, metric, tolerance) if len(results) > 1 else []
+    if reasons and not summaries[winner.experiment].beat_base:
+        reasons.append("no step of it was better than its base")
     return Selection(
         experiment=winner.experiment,
         metric=metric.name,
@@ -160,6 +162,4 @@ def _reasons(
         others = [one.experiment for one in equal if one is not winner]
         more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
         reasons.append(f"as good within {tolerance:.1%}: {', '.join(others[:MAX_NAMED])}{more}")
-    if winner.best_step == 0:
-        reasons.append("no step of it was better than its base")
     return reasons

@@ -161,16 +161,24 @@ def time(hours: float, high: float, most: float) -> Criterion:
     return Criterion("time", hours, most, "pass" if hours <= most else "fail", message)
 
 
-def likely_cause(found: Sequence[Criterion], best_step: int) -> str | None:
-    """What most probably stands behind the failures, as one sentence with what to try; None after a go."""
+def likely_cause(found: Sequence[Criterion], best_step: int, *, beat_base: bool) -> str | None:
+    """What most probably stands behind the failures, as one sentence with what to try; None after a go.
+
+    best_step and beat_base: of the pilot's summary.
+    """
     failed = {criterion.name for criterion in found if criterion.result == "fail"}
     if "finite" in failed:
         return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
     if "adapter norm ratio" in failed:
         return "train.learning_rate is too high, and has broken the model: try a tenth of it"
-    if best_step == 0 and failed & {"validation better than base"}:
+    if not beat_base and failed & {"validation better than base"}:
         if "loss fell" in failed:
             return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"
+        if best_step:  # of vectors that began worse than the base
+            return (
+                "what prompt tuning learnt is not as good as the base yet: train.learning_rate is too low, "
+                "or the pilot too short"
+            )
         return "training made validation worse: train.learning_rate is too high, or the pilot's rows are too few"
     if "prompt dependence" in failed:
         return (

@@ -74,7 +74,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         decision="no-go" if failed else "go",
         piloted=PilotedExperiment(experiment=settings.experiment, of=len(plan.experiments)),
         reasons=[f"{criterion.name}: {criterion.message}" for criterion in failed],
-        likely_cause=criteria.likely_cause(results, summary.best_step),
+        likely_cause=criteria.likely_cause(results, summary.best_step, beat_base=summary.beat_base),
         criteria=results,
         forecast=forecast,
         learning_curve=_learning_curve([*files.subsets, files.summary]) if files.subsets else None,

@@ -102,7 +102,7 @@ def summary_sentence(summary: TrainingSummary) -> str:
     losses = [summary.base_validation_loss, summary.best_validation_loss]
     before, best = (f"{loss:.3f}" if loss is not None else "not finite" for loss in losses)
     planned = "" if summary.steps == summary.planned_steps else f" of {summary.planned_steps:,}"
-    at = f"at step {summary.best_step:,}, which is kept" if summary.best_step else "at best: no step beat the base"
+    at = f"at step {summary.best_step:,}, which is kept" if summary.beat_base else "at best: no step beat the base"
     return f"{summary.steps:,}{planned} steps: validation loss {before} before, {best} {at}"
 
 

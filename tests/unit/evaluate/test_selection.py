@@ -107,6 +107,13 @@ def test_an_experiment_that_never_beat_its_base_says_so():
     )
 
 
+@pytest.mark.parametrize(("loss", "best_step", "said"), [(5.5, 10, True), (4.0, 0, False)])
+def test_prompt_tuning_is_held_against_its_base_and_not_against_the_vectors_it_began_with(loss, best_step, said):
+    tuned = summary(loss, best_step=best_step, method="prompt")
+    reasons = selection.select({"a": tuned, "b": summary(6.0)}, 0.001).reasons
+    assert ("no step of it was better than its base" in reasons) is said
+
+
 def test_reasons_name_only_some_of_many_equal_experiments():
     reasons = selection.select({f"point-{number}": summary(1.0) for number in range(1000)}, 0.01).reasons
     assert reasons[1].endswith("and 993 more")

@@ -138,21 +138,28 @@ def test_memory_and_time_are_held_against_their_limits():
 )
 def test_the_likely_cause_is_that_of_the_failures_together(failed, best_step, words):
     found = [criteria.Criterion(name, 0.0, 0.0, "fail", "") for name in failed]
-    assert words in criteria.likely_cause(found, best_step)
+    assert words in criteria.likely_cause(found, best_step, beat_base=best_step > 0)
 
 
+def test_prompt_tuning_that_gained_but_not_up_to_its_base_is_told_to_learn_faster_or_longer():
+    failure = criteria.Criterion("validation better than base", -1.0, 0.0, "fail", "")
+    assert "learning_rate is too low" in criteria.likely_cause([failure], 10, beat_base=False)
+    assert "larger than chance" in criteria.likely_cause([failure], 0, beat_base=True)
+
+
+@pytest.mark.parametrize("beat_base", [False, True])
 @pytest.mark.parametrize("best_step", [0, 10])
-def test_every_criterion_that_fails_alone_has_a_likely_cause(best_step):
+def test_every_criterion_that_fails_alone_has_a_likely_cause(best_step, beat_base):
     decided = ast.parse(inspect.getsource(decide.evaluate_criteria))
     functions = [node.func.attr for node in ast.walk(decided) if isinstance(node, ast.Call)]
     assert {"finite", "memory"} < set(functions)
     for function in functions:
         failure = criteria.Criterion(function.replace("_", " "), 0.0, 0.0, "fail", "")
-        assert criteria.likely_cause([failure], best_step), function
+        assert criteria.likely_cause([failure], best_step, beat_base=beat_base), function
 
 
 def test_a_go_has_no_cause():
-    assert criteria.likely_cause([criteria.memory(1, 2)], 5) is None
+    assert criteria.likely_cause([criteria.memory(1, 2)], 5, beat_base=True) is None
 
 
 def test_the_table_has_a_line_for_each_criterion():

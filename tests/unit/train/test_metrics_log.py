@@ -2,7 +2,7 @@
 
 import pytest
 from snaketune import files
-from snaketune.contracts.train import StepMetrics, ValidationMetrics
+from snaketune.contracts.train import StepMetrics, TrainingSummary, ValidationMetrics, VisitCounts
 from snaketune.train import metrics_log
 
 
@@ -48,3 +48,37 @@ def test_loss_plot_is_the_same_bytes_for_the_same_metrics(tmp_path, num_steps):
     assert picture == (tmp_path / "b.svg").read_bytes()
     assert b"2.0000" in picture
     assert b"<dc:date>" not in picture
+
+
+@pytest.mark.parametrize(
+    ("base", "best", "best_step", "words"),
+    [
+        (3.0, 2.0, 40, "validation loss 3.000 before, 2.000 at step 40, which is kept"),
+        (3.0, 3.0, 0, "3.000 at best: no step beat the base"),
+        (3.0, 4.0, 40, "4.000 at best: no step beat the base"),  # prompt tuning may begin worse than its base
+        (3.0, 2.5, 0, "2.500 at step 0, which is kept"),  # or better
+    ],
+)
+def test_a_training_is_held_against_its_base_whatever_it_began_with(base, best, best_step, words):
+    summary = TrainingSummary(
+        steps=40,
+        planned_steps=40,
+        epochs=1.0,
+        rows=8,
+        rows_seen=8,
+        times_each_row_was_seen=VisitCounts(least=1, most=1, mean=1.0),
+        num_target_tokens=80,
+        positions_per_token=1.0,
+        base_validation_loss=base,
+        best_validation_loss=best,
+        best_step=best_step,
+        skipped_steps=0,
+        stop_reason="all steps done",
+        trainable_parameters=10,
+        total_parameters=100,
+        validation_rows=4,
+        validation_tokens=40,
+        method="prompt",
+        seed=1,
+    )
+    assert metrics_log.summary_sentence(summary).endswith(words)
