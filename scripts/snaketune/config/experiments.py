@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -110,16 +110,19 @@ def expand(config: RunConfig) -> dict[str, Experiment]:
     validate = _validator()
     check_hosts(config.train.workers, config.train.hosts)
     base = Experiment(name=MAIN, train=config.train, model=config.model, seed=config.seed)
-    if not config.experiments and not config.grid:
-        defaults = configuration.validate_value({}, "train", "train")
-        own = msgspec.to_builtins(config.train)
-        _check_method(config.train, [key for key in own if own[key] != defaults[key]], "train")
     found: dict[str, Experiment] = {}
     used_names: set[str] = set()
     for name, where, override in _overrides(config, validate):
         _check_name(name, where, used_names)
         found[name] = _overridden(base, name, override, where, validate)
     _check_distinct(found.values())
+    defaults = configuration.validate_value({}, "train", "train")
+    own = msgspec.to_builtins(config.train)
+    changed = [key for key in own if own[key] != defaults[key]]
+    if found:
+        _check_keys({one.train.method for one in found.values()}, changed, "train")
+    else:
+        _check_method(config.train, changed, "train")
     return found or {MAIN: base}
 
 
@@ -223,22 +226,27 @@ def _check_method(train: TrainConfig, given: Iterable[str], where: str) -> None:
             where=f"{where}.fsdp",
             fix="Set train.workers to 2 or more, with method: lora, dora or prompt; or set fsdp: false",
         )
-    if train.method == "prompt":
-        meaningless, fix = sorted(set(given) & set(LORA_KEYS)), "Leave it out, or set method: lora"
-        if train.train_on_prompts:
-            raise ConfigError(
-                "prompt tuning cannot train on prompts",
-                where=f"{where}.train_on_prompts",
-                why="The virtual tokens stand in the prompt, and the model has no output for them",
-                fix="Set it to false",
-            )
-    else:
-        meaningless, fix = [key for key in given if key == "num_virtual_tokens"], "Leave it out, or set method: prompt"
-    if meaningless:
+    if train.method == "prompt" and train.train_on_prompts:
         raise ConfigError(
-            f"{meaningless[0]} means nothing to the method {train.method}",
-            where=f"{where}.{meaningless[0]}",
-            fix=fix,
+            "prompt tuning cannot train on prompts",
+            where=f"{where}.train_on_prompts",
+            why="The virtual tokens stand in the prompt, and the model has no output for them",
+            fix="Set it to false",
+        )
+    _check_keys({train.method}, given, where)
+
+
+def _check_keys(used: Collection[str], given: Iterable[str], where: str) -> None:
+    """Raise ConfigError for a key that means something to none of the methods that are used."""
+    other, meaningless = "prompt", set(given) & {"num_virtual_tokens"}
+    if "prompt" in used:
+        other, meaningless = "lora", set(given) & set(LORA_KEYS) if len(used) == 1 else set()
+    if meaningless:
+        key = min(meaningless)
+        raise ConfigError(
+            f"{key} means nothing to the method {' or '.join(sorted(used))}",
+            where=f"{where}.{key}",
+            fix=f"Leave it out, or set method: {other}",
         )
 
 

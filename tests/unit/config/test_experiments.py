@@ -178,6 +178,14 @@ def test_a_seed_that_is_no_number_is_refused_where_it_stands():
             {"experiments": {"a": {"num_virtual_tokens": 2}}},
             "num_virtual_tokens means nothing",
         ),
+        (
+            {"train": {"method": "prompt", "rank": 8}, "grid": {"num_virtual_tokens": [4, 8]}},
+            "train.rank: rank means nothing to the method prompt",
+        ),
+        (
+            {"train": {"num_virtual_tokens": 8}, "grid": {"method": ["lora", "dora"]}},
+            "train.num_virtual_tokens: num_virtual_tokens means nothing to the method dora or lora",
+        ),
         ({"train": {"method": "prompt", "train_on_prompts": True}}, "prompt tuning cannot train on prompts"),
         ({"train": {"fsdp": True}}, "there is one worker"),
         ({"train": {"fsdp": True, "workers": 2, "method": "full"}}, "no weight is frozen"),
@@ -188,6 +196,7 @@ def test_settings_that_a_method_does_not_have_are_refused(given_keys, said):
 
 
 def test_prompt_tuning_beside_others_leaves_their_settings_alone():
-    found = expanded(train={"rank": 8, "num_layers": 2}, experiments={"lora": {}, "prompt": {"method": "prompt"}})
+    own = {"rank": 8, "num_layers": 2, "num_virtual_tokens": 20}
+    found = expanded(train=own, experiments={"lora": {}, "prompt": {"method": "prompt"}})
     assert found["prompt"].train.virtual_tokens == 20
     assert found["lora"].train.virtual_tokens == 0
