@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import sys
@@ -49,7 +50,8 @@ def forget_peak(device: torch.device) -> None:
     takes it back whenever it needs the memory.
     """
     if device.type == "cpu" and CLEAR_REFS.is_file():
-        CLEAR_REFS.write_text("5", encoding="ascii")  # man 5 proc: resets VmHWM
+        with contextlib.suppress(OSError):  # a container may refuse it; the peak is then that of loading, too
+            CLEAR_REFS.write_text("5", encoding="ascii")  # man 5 proc: resets VmHWM
 
 
 def _text(path: Path) -> str:
