@@ -101,9 +101,7 @@ def merge(base: StrPath, adapter: StrPath, *, drop_prefix: str = "") -> dict[str
     def load(name: str) -> np.ndarray:
         value = merged.take(name)[0].astype(mx.float32)
         mx.eval(value)
-        if (
-            value.nbytes > merging.KEPT_BYTES
-        ):  # else what it was made from is kept beside it, for no tensor of that size
+        if value.nbytes > merging.KEPT_BYTES:  # what it was made from would be kept, for no other tensor of that size
             mx.clear_cache()
         return np.array(value, copy=False)
 
