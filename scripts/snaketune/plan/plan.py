@@ -21,11 +21,11 @@ from snaketune.engines.llama_cpp.convertible import check_tokenizer
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
-from snaketune.plan import architecture, prompt_tuning, resources
+from snaketune.plan import architecture, fsdp, prompt_tuning, resources
 from snaketune.plan.architecture import Architecture
 from snaketune.plan.known_architectures import check_architecture
 from snaketune.runtime.engine import EngineChoice
-from snaketune.runtime.machine import Machine, free_disk
+from snaketune.runtime.machine import SHARE_OF_RAM, Machine, free_disk, ram_bytes
 from snaketune.runtime.progress import format_bytes
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, micro_batching_from
@@ -109,6 +109,7 @@ def run(
         if settings.adapter and case.experiment.train.method == "lora":
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)
     _check_memory(cases, experiments, machine)
+    _check_host_memory(cases, experiments, machine)
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
     deployed = (prompt_tuning.deployed(case.model, case.experiment.train.virtual_tokens) for case in cases)
     largest = max(deployed, key=_parameters)
@@ -322,6 +323,17 @@ def _check_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperimen
         why=f"It would end with the memory full, perhaps after hours. Its parts:{table}\n",
         fix=f"Smallest changes, each on top of the ones before:{changes}{ending}",
     )
+
+
+def _check_host_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperiment], machine: Machine) -> None:
+    """Check the memory that workers need to load a base that they spread, unless another machine is to train."""
+    for case in cases:
+        train, dtype = case.experiment.train, case.experiment.model.dtype
+        if not train.fsdp or train.memory_limit is not None:
+            continue
+        if fsdp.is_converted(read_json(case.folder / "config.json"), dtype, machine.device):
+            base_bytes = resources.weight_bytes(case.model, experiments[case.experiment.name].dtype_bytes)
+            fsdp.check_host_memory(train, base_bytes, int(ram_bytes() * SHARE_OF_RAM))
 
 
 def _key(path: StrPath, ending: str) -> str:

@@ -39,7 +39,7 @@ def this_machine(device: DeviceInfo) -> Machine:
 
     On a Mac it is MLX's recommended working set, on an NVIDIA GPU its memory, else the RAM that this process may have.
     """
-    ram = _ram()
+    ram = ram_bytes()
     if device.working_set:
         memory, usable, source = ram, device.working_set, "MLX's recommended working set of the unified memory"
     elif device.memory:
@@ -50,7 +50,7 @@ def this_machine(device: DeviceInfo) -> Machine:
     return Machine(f"{platform.system()} {platform.machine()}, {name}", device.device, memory, usable, source)
 
 
-def _ram() -> int:
+def ram_bytes() -> int:
     """Return the RAM in bytes, or a container's smaller limit."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in CGROUP_LIMITS:

@@ -290,3 +290,30 @@ def test_a_mixture_of_experts_is_planned_without_an_adapter_of_its_own(model, pl
         assert planned(train={"target_modules": ["q_proj", "v_proj"]}).experiments
     finally:
         (model / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "fits"),
+    [("cpu", "auto", False), ("cuda", "auto", True), ("cuda", "float32", False)],
+)
+def test_workers_that_each_convert_a_base_are_refused_where_the_machine_cannot_hold_them(
+    model, planned, monkeypatch, device, dtype, fits
+):
+    """Loaded as it is stored, a base stays a mapped file, which the workers share."""
+    monkeypatch.setenv("SNAKETUNE_ENGINE", "torch")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16", "dtype": "bfloat16"}))
+    base = resources.weight_bytes(architecture.read(config), 4)
+    monkeypatch.setattr(forecast, "ram_bytes", lambda: 3 * base)
+    keys = {"machine": msgspec.structs.replace(MACHINE, device=device), "model": {"dtype": dtype}}
+    try:
+        assert planned(**keys, train={"workers": 2, "fsdp": True}).experiments
+        four = {"workers": 4, "fsdp": True}
+        if fits:
+            assert planned(**keys, train=four).experiments
+        else:
+            with pytest.raises(ResourceError, match=r"train\.fsdp: loading the base takes .* each of 4 workers"):
+                planned(**keys, train=four)
+            assert planned(**keys, train=four | {"memory_limit": 9.0}).experiments
+    finally:
+        (model / "config.json").write_text(json.dumps(config))
