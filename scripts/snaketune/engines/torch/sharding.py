@@ -9,16 +9,18 @@ for it with batches of no row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from snaketune.engines.torch import lora
 from snaketune.train.batches import Batch
-from snaketune.train.process_group import ProcessGroup
+from snaketune.train.process_group import PeerLostError, ProcessGroup
 
 NO_ROW = Batch(np.zeros((1, 1), np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32), 0)
 
@@ -37,6 +39,23 @@ def shard(model: PreTrainedModel, group: ProcessGroup, device: torch.device) -> 
         if id(part) not in inside:
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
                 tensor.data = tensor.data.to(device)
+
+
+@contextmanager
+def fetching(group: ProcessGroup) -> Iterator[None]:
+    """Run a sharded model, which waits for the other processes; raises PeerLostError when one of them is gone.
+
+    A collective operation inside the model fails as a DistBackendError from NCCL, and as a bare RuntimeError from gloo.
+    """
+    group.is_waiting = True
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise PeerLostError(str(error)) from error
+        raise
+    finally:
+        group.is_waiting = False
 
 
 def in_step(batches: Iterator[Batch], group: ProcessGroup) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ Several processes are started by torchrun, on this machine or, over ssh, on othe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shlex
@@ -115,15 +116,17 @@ class TorchTrainableModel:
         trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         self.parameters = FlatParameters(trained, job.config.optimizer)
         self.optimizer = Optimizer(job.config, self.parameters)
-        self.loss = ChunkedCrossEntropy(self.model)
+        with self._fetching():
+            self.loss = ChunkedCrossEntropy(self.model)
 
     def probe(self, batch: Batch) -> None:
         """Nothing is left to see: the head was measured when the loss was made."""
 
     def supports_packing(self, packed: Batch, unpacked: Sequence[Batch]) -> bool:
         """Whether packed rows have the loss that they have one by one; prints why not to stderr."""
-        expected = sum(float(self.loss.value(batch)) for batch in unpacked)
-        loss = float(self.loss.value(packed))
+        with self._fetching():
+            expected = sum(float(self.loss.value(batch)) for batch in unpacked)
+            loss = float(self.loss.value(packed))
         exact = self.model.dtype == torch.float32
         if abs(loss - expected) <= (PACKED_TOLERANCE if exact else TOLERANCE_16_BIT) * abs(expected):
             return True
@@ -141,7 +144,8 @@ class TorchTrainableModel:
         self.parameters.zero_gradients()
         loss = torch.zeros((), device=self.model.device)
         for batch in self._in_step(iter(batches)):
-            loss += self.loss.backward(batch, num_target_tokens)
+            with self._fetching():
+                loss += self.loss.backward(batch, num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             for gradient in self.parameters.gradients().values():
                 self.group.all_reduce_(gradient)
@@ -160,12 +164,17 @@ class TorchTrainableModel:
         self.model.eval()
         total, num_target_tokens = torch.zeros((), dtype=torch.float64), 0
         for batch in self._in_step(batches):
-            total += float(self.loss.value(batch))
+            with self._fetching():
+                total += float(self.loss.value(batch))
             num_target_tokens += len(batch.labels)
         (num_target_tokens,) = self.group.all_reduce_counts(num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             self.group.all_reduce_(total)
         return float(total), num_target_tokens
+
+    def _fetching(self) -> contextlib.AbstractContextManager[None]:
+        """What the model runs in: where weights are spread, running it waits for the other processes."""
+        return sharding.fetching(self.group) if self.sharded else contextlib.nullcontext()
 
     def _in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """This process's batches; where weights are spread, all processes have equally many."""

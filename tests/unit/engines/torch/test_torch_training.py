@@ -1,6 +1,8 @@
 """The torch engine trains what MLX trains, resumes, spreads over processes, and refuses what it cannot do."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import tiny_models
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
 from snaketune.errors import ConfigError, ModelError, TrainingError
+from snaketune.train import launcher
 from snaketune.train.metrics_log import TrainingCallback
 
 EXACT = {"dropout": 0.0, "gradient_checkpointing": False}
@@ -155,3 +158,51 @@ def test_base_with_weights_of_other_names_is_refused_with_its_folder(tmp_path):
     with pytest.raises(ModelError, match="the model cannot be loaded") as error:
         torch_train.train(folder.job())
     assert error.value.where == str(tmp_path / "model")
+
+
+LOST = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+import tiny_models
+from snaketune.engines.torch import train
+from snaketune.engines.torch.device import best_device
+from snaketune.engines.torch.process_group import TorchProcessGroup
+from snaketune.train.batches import Batch
+from snaketune.train.process_group import PeerLostError
+group = TorchProcessGroup(best_device())
+folder = tiny_models.TrainingFolder.reopen(Path(sys.argv[1]))
+model = train.TorchTrainableModel(folder.job(workers=2, fsdp=True), folder.folder / "model", group)
+if not group.is_main:
+    setattr(model.loss, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+batch = Batch(np.ones((1, 5), np.int32), np.arange(1, 5, dtype=np.int32), np.ones(4, np.int32), 4)
+try:
+    if sys.argv[2] == "backward":
+        model.train_step(1, [batch], 4, 1e-3)
+    else:
+        model.validation_losses(iter([batch]))
+except PeerLostError:
+    print("lost", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("within", ["backward", "value"])
+def test_a_process_that_dies_while_the_others_fetch_from_it_is_lost_and_no_defect_of_theirs(tmp_path, within):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    program = tmp_path / "lost.py"
+    program.write_text(LOST)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launcher.free_ports(1)), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(folder.folder), within],
+            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    (said, errors), _ = (one.communicate(timeout=120) for one in processes)
+    assert processes[1].returncode == -signal.SIGKILL
+    assert said == "lost\n", errors[-2000:]
