@@ -22,13 +22,23 @@ export async function ask(place, run) {
   blind.checked = true;
   const greedy = el("input", { type: "checkbox", id: "greedy" });
   const send = button("Ask", () => put(), { class: "primary", id: "send" });
+  const thread = el("div", { class: "part-thread" });
+  const models = el("fieldset", { class: "models" }, el("legend", {}, "Models"), choices.map((one) => one.label));
   let close = null;
+  let after = null; // the question that the next one goes on after, to the same models
+
+  const followUp = (one) => {
+    after = one;
+    models.disabled = Boolean(one);
+    thread.replaceChildren(...(one ? [el("p", { class: "hint" }, `Goes on after “${one.question}”, with the same models. `, button("Begin anew", () => followUp(null), { class: "small" }))] : []));
+    if (one) question.focus();
+  };
 
   async function put() {
-    const models = choices.filter((one) => one.box.checked).map((one) => ({ run: one.model.run, variant: one.model.variant }));
+    const chosen = choices.filter((one) => one.box.checked).map((one) => ({ run: one.model.run, variant: one.model.variant }));
     send.disabled = true;
     try {
-      const begun = await post(path, { question: question.value, models, blind: blind.checked && models.length > 1 });
+      const begun = await post(path, after ? { question: question.value, after: after.id } : { question: question.value, models: chosen, blind: blind.checked && chosen.length > 1 });
       const cards = answerCards(begun.count, { question: question.value });
       now.replaceChildren(cards.box);
       close = follow(`${path}/${begun.id}?greedy=${greedy.checked}`, async (part) => {
@@ -39,7 +49,9 @@ export async function ask(place, run) {
           send.disabled = false;
           say("All answers are there");
           const found = (await get(`${path}?limit=1`)).questions[0];
-          if (found?.id === begun.id) now.replaceChildren(shown(run, path, found, refresh));
+          if (found?.id !== begun.id) return;
+          now.replaceChildren(shown(run, path, found, { refresh, followUp }));
+          if (after) followUp(found);
         }
       });
     } catch (error) {
@@ -53,7 +65,7 @@ export async function ask(place, run) {
     const found = await get(`${path}?offset=${offset}&limit=10`);
     tally.replaceChildren(...tallied(found.tally));
     before.replaceChildren(
-      ...(found.total ? [el("h2", {}, "Asked before"), ...found.questions.map((one) => shown(run, path, one, refresh)), pager(found.total, offset, 10, refresh)] : []).filter(Boolean),
+      ...(found.total ? [el("h2", {}, "Asked before"), ...found.questions.map((one) => shown(run, path, one, { refresh, followUp })), pager(found.total, offset, 10, refresh)] : []).filter(Boolean),
     );
   }
 
@@ -64,7 +76,7 @@ export async function ask(place, run) {
     el("header", { class: "top" }, el("h1", {}, `Ask ${run}`), tabs(run, "ask"), el("p", { class: "lede" }, "Each model answers on its own, with the sampling of the file that is deployed. Their names appear after your vote.")),
     about.models.length ? null : el("p", { class: "absent" }, "This run has no model yet: run its stage package."),
     el("section", { aria_label: "Question" },
-      el("fieldset", { class: "models" }, el("legend", {}, "Models"), choices.map((one) => one.label)),
+      models, thread,
       el("label", { class: "comment" }, "Question", question),
       el("div", { class: "filters" }, el("label", { class: "check" }, blind, " blind"), el("label", { class: "check" }, greedy, " always the likeliest token"), send),
       command(about.command)),
@@ -92,11 +104,11 @@ function answerCards(count, { question }) {
   };
 }
 
-function shown(run, path, one, refresh) {
+function shown(run, path, one, { refresh, followUp }) {
   const votable = one.answers.length > 1 && one.vote === null;
   const vote = async (choice) => {
     const voted = await post(`${path}/vote`, { id: one.id, choice });
-    place.replaceWith(shown(run, path, voted, refresh));
+    place.replaceWith(shown(run, path, voted, { refresh, followUp }));
     say("Saved");
     await refresh();
   };
@@ -107,11 +119,13 @@ function shown(run, path, one, refresh) {
       corrector({ run, origin: "chat", id: one.id, place: at, answer })),
   );
   const place = el("article", { class: "answer asked", data_id: one.id },
+    one.after ? el("p", { class: "note" }, "A later turn of a conversation") : null,
     words(one.question, { class: "said question" }),
     el("div", { class: "columns" }, columns),
     votable
       ? el("div", { class: "choices", role: "group", aria_label: "Which answer is best?" }, one.answers.map((_, at) => button(`${LETTERS[at]} is better`, () => vote(at))), button("Equally good", () => vote("tie")))
-      : one.vote !== null ? el("p", { class: "note" }, one.vote === "tie" ? "Equally good." : `Your vote: ${one.names[one.vote]}.`) : null);
+      : one.vote !== null ? el("p", { class: "note" }, one.vote === "tie" ? "Equally good." : `Your vote: ${one.names[one.vote]}.`) : null,
+    button("Ask on", () => followUp(one), { class: "small" }));
   return place;
 }
 

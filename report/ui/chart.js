@@ -2,7 +2,7 @@
 
 import { el, svg } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [640, 220, 46, 24, 8];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [640, 220, 56, 24, 8];
 
 export function chart(curve) {
   const all = [...curve.loss, ...curve.validation].filter(([, value]) => Number.isFinite(value));
@@ -17,6 +17,7 @@ export function chart(curve) {
   const y = (value) => TOP + (1 - (Math.min(value, high) - low) / Math.max(1e-9, high - low)) * (HEIGHT - TOP - BOTTOM);
   const line = (points, style) =>
     svg("polyline", { points: points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" "), class: style });
+  const short = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(0) : value.toPrecision(3));
   const label = (text, at, height, anchor) => {
     const made = svg("text", { x: at, y: height, "text-anchor": anchor });
     made.textContent = text;
@@ -30,8 +31,8 @@ export function chart(curve) {
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Loss of ${curve.name}: ${latest.join(", ")}`, class: "chart" },
     svg("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH - 8, y2: HEIGHT - BOTTOM, class: "axis" }),
-    label(high.toPrecision(3), LEFT - 6, TOP + 10, "end"),
-    label(low.toPrecision(3), LEFT - 6, HEIGHT - BOTTOM, "end"),
+    label(short(high), LEFT - 6, TOP + 10, "end"),
+    label(short(low), LEFT - 6, HEIGHT - BOTTOM, "end"),
     label(start.toLocaleString("en"), LEFT, HEIGHT - 6, "start"),
     label(`step ${end.toLocaleString("en")}`, WIDTH - 8, HEIGHT - 6, "end"),
     line(curve.loss, "loss"),

@@ -28,6 +28,9 @@ export const visible = (text) =>
 // Text of rows and models: its own direction, its own lines.
 export const words = (text, given = {}) => el("div", { class: "said", dir: "auto", ...given }, visible(text));
 
+// A text of the schemas, in which backticks mark what is typed.
+export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
+
 export const button = (text, onclick, given = {}) => el("button", { type: "button", onclick, ...given }, text);
 
 export const link = (text, href, given = {}) => el("a", { href, ...given }, text);

@@ -1,7 +1,7 @@
 // A new run: where it starts from, its fields with their mistakes beside them, its rows, its forecast, and the YAML.
 
 import { get, post, upload } from "./api.js";
-import { button, command, duration, el, fault, link, say, size, visible } from "./dom.js";
+import { button, command, duration, el, fault, link, prose, say, size, visible } from "./dom.js";
 import { rowsOf } from "./rows.js";
 import { startForm } from "./start.js";
 
@@ -150,7 +150,7 @@ function sections(form, fields, changed) {
     const isFirst = ["run", "model", "data", "train"].includes(section.name);
     const boxes = inside.map((field) => fields.get(field.path));
     for (const one of boxes) one.input.addEventListener("input", changed);
-    return el("details", { open: isFirst, class: "section" }, el("summary", {}, el("h2", {}, section.name === "run" ? "the run" : section.name), " ", section.help), boxes.map((one) => one.box));
+    return el("details", { open: isFirst, class: "section" }, el("summary", {}, el("h2", {}, section.name === "run" ? "the run" : section.name), " ", prose(section.help)), boxes.map((one) => one.box));
   });
 }
 
@@ -167,7 +167,7 @@ function makeField(field) {
   const name = field.path.includes(".") ? field.path.slice(field.path.indexOf(".") + 1) : field.path;
   const box = el("div", { class: "field", data_path: field.path },
     el("label", { for: id }, name, field.unit ? el("small", {}, ` ${field.unit}`) : null), input,
-    el("p", { class: "note", id: described }, `${field.help}`, field.default ? ` Default: ${field.default.length < 60 ? field.default : "see docs/configuration.md"}.` : ""), wrong);
+    el("p", { class: "note", id: described }, prose(field.help), field.default ? ` Default: ${field.default.length < 60 ? field.default : "see docs/configuration.md"}.` : ""), wrong);
   return {
     box,
     input,

@@ -111,6 +111,7 @@ function settings(found) {
 }
 
 function shortened(value) {
+  if (Array.isArray(value) && value.length && value.every((one) => one?.path || one?.hub)) return value.map((one) => one.path ?? one.hub).join(", "); // sources of rows
   const text = value === null || value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }

@@ -31,7 +31,7 @@ export function startForm(file, { label = "Start", onstart = null, stage: only =
     el(
       "div",
       { class: "filters" },
-      el("label", {}, "How far", stage),
+      only ? null : el("label", {}, "How far", stage),
       el("label", { class: "check" }, tied, " stop it when this server ends"),
       button(label, start, { class: "primary" }),
     ),

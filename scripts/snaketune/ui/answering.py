@@ -42,12 +42,12 @@ class Answerer:
     context: int
     prefix: list[Message]
 
-    def answer(self, question: str, *, greedy: bool, seed: int) -> Iterator[str]:
-        """The answer as it grows: all of it each time."""
+    def answer(self, conversation: list[Message], *, greedy: bool, seed: int) -> Iterator[str]:
+        """The answer to the last turn as it grows: all of it each time."""
         system: list[Message] = []
         if self.config.data.system:
             system = [{"role": "system", "content": self.config.data.system}]
-        messages = with_prefix(self.prefix, [*system, {"role": "user", "content": question}])
+        messages = with_prefix(self.prefix, [*system, *conversation])
         prompt_ids = self.renderer.prompt_ids(messages)
         prompt = truncate_left(prompt_ids, self.context, self.config.evaluate.max_new_tokens)
         request = GenerationRequest(prompt.prompt_ids, prompt.max_new_tokens, seed)

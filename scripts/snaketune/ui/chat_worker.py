@@ -13,6 +13,7 @@ from typing import IO
 
 import msgspec
 
+from snaketune.contracts.data import Message
 from snaketune.errors import UserError
 from snaketune.run_definition import RESULTS
 from snaketune.runtime.step import block_torch
@@ -20,10 +21,10 @@ from snaketune.ui.answering import Answerers, ModelName
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A question to some models."""
+    """A question to some models. messages: for each of them, its conversation with the question at the end."""
 
     id: str
-    text: str
+    messages: list[list[Message]]
     models: list[ModelName]
     greedy: bool
     seed: int
@@ -57,7 +58,8 @@ def answer(answerers: Answerers, question: Question) -> Iterator[AnswerPart]:
     last: dict[int, str] = {}
     for place, name in enumerate(question.models):
         try:
-            writing[place] = answerers.get(name).answer(question.text, greedy=question.greedy, seed=question.seed)
+            messages = question.messages[place]
+            writing[place] = answerers.get(name).answer(messages, greedy=question.greedy, seed=question.seed)
         except (UserError, OSError) as error:
             yield AnswerPart(id=question.id, place=place, end=True, error=str(error))
     while writing:

@@ -9,7 +9,7 @@ import random
 import secrets
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import msgspec
 
 from snaketune.config.experiments import expand
 from snaketune.config.sections import load
+from snaketune.contracts.data import Message
 from snaketune.errors import BusyError, ConfigError, EvaluationError
 from snaketune.files import read_json
 from snaketune.runtime.engine import choose_engine
@@ -28,12 +29,16 @@ FILE = "chat.jsonl"
 IDLE = 600.0  # seconds after which the models leave the memory
 MAX_MODELS = 4
 MAX_QUESTION = 20_000  # characters
+MAX_FOLLOWED = 50  # questions of one conversation
 LONGEST_LINE = 16 << 20  # bytes of an answer from the worker
 TIE = "tie"
 
 
 class ChatEntry(msgspec.Struct, kw_only=True):
-    """A question with its answers in the order in which they are shown. vote: the place of the best one, or `tie`."""
+    """A question with its answers in the order in which they are shown. vote: the place of the best one, or `tie`.
+
+    after: the question that it follows in one conversation, where each model goes on with its own answers.
+    """
 
     id: str
     question: str
@@ -41,6 +46,7 @@ class ChatEntry(msgspec.Struct, kw_only=True):
     answers: list[str]
     blind: bool = True
     vote: int | str | None = None
+    after: str = ""
 
 
 class ShownQuestion(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +57,7 @@ class ShownQuestion(msgspec.Struct, frozen=True, kw_only=True):
     answers: list[str]
     names: list[str] | None
     vote: int | str | None
+    after: str
 
 
 class AnswerUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +105,20 @@ def shown(one: ChatEntry) -> ShownQuestion:
     """A question without what a judge must not know yet."""
     is_open = not one.blind or one.vote is not None
     names = [name_of(model) for model in one.models] if is_open else None
-    return ShownQuestion(id=one.id, question=one.question, answers=one.answers, names=names, vote=one.vote)
+    return ShownQuestion(
+        id=one.id, question=one.question, answers=one.answers, names=names, vote=one.vote, after=one.after
+    )
+
+
+def turns_before(known: Mapping[str, ChatEntry], one: ChatEntry, place: int) -> list[Message]:
+    """The conversation that a question goes on with, as the model at a place has it."""
+    turns: list[Message] = []
+    earlier = known.get(one.after)
+    while earlier is not None and len(turns) < 2 * MAX_FOLLOWED:
+        answer: Message = {"role": "assistant", "content": earlier.answers[place]}
+        turns[:0] = [{"role": "user", "content": earlier.question}, answer]
+        earlier = known.get(earlier.after)
+    return turns
 
 
 def tally(entries: list[ChatEntry]) -> list[Tally]:
@@ -126,15 +146,27 @@ class Conversations:
 
     def prepare(self, question: str, models: list[ModelName], *, blind: bool) -> ChatEntry:
         """Note a question; blind: the models are shown in an order that only this process knows."""
-        if not question.strip() or len(question) > MAX_QUESTION:
-            raise ConfigError("a question has between 1 and 20,000 characters", where="question")
         if not 1 <= len(models) <= MAX_MODELS:
             raise ConfigError(f"choose 1 to {MAX_MODELS} models", where="models")
         for model in models:
             self.project.run_folder(model.run)
-        ordered = random.sample(models, len(models)) if blind else models
+        return self._note(question, random.sample(models, len(models)) if blind else models, blind=blind)
+
+    def follow(self, question: str, earlier: ChatEntry) -> ChatEntry:
+        """Note a question that goes on after an earlier one, to the same models in the same places."""
+        is_blind = earlier.blind and earlier.vote is None  # the names are known after a vote
+        return self._note(question, earlier.models, blind=is_blind, after=earlier.id)
+
+    def _note(self, question: str, models: list[ModelName], *, blind: bool, after: str = "") -> ChatEntry:
+        if not question.strip() or len(question) > MAX_QUESTION:
+            raise ConfigError("a question has between 1 and 20,000 characters", where="question")
         one = ChatEntry(
-            id=secrets.token_hex(8), question=question, models=ordered, answers=[""] * len(models), blind=blind
+            id=secrets.token_hex(8),
+            question=question,
+            models=models,
+            answers=[""] * len(models),
+            blind=blind,
+            after=after,
         )
         self.waiting[one.id] = one
         return one
@@ -149,8 +181,14 @@ class Conversations:
         async with self._lock:
             worker = await self._started(run)
             assert worker.stdin
+            known = {entry.id: entry for entry in read_chat(self.project.run_folder(run))}
+            prompt: Message = {"role": "user", "content": one.question}
             question = Question(
-                id=one.id, text=one.question, models=one.models, greedy=greedy, seed=secrets.randbelow(2**31)
+                id=one.id,
+                messages=[[*turns_before(known, one, place), prompt] for place in range(len(one.models))],
+                models=one.models,
+                greedy=greedy,
+                seed=secrets.randbelow(2**31),
             )
             worker.stdin.write(msgspec.json.encode(question) + b"\n")
             try:

@@ -135,11 +135,16 @@ class LiveRun:
         self.run = run
         self.reader = EventReader(project.run_folder(run) / "events.jsonl")
         self.version = 0
+        self.board = Board()
+        self.earlier: dict[str, StageState] = {}
         self._begin(None)
         self.trainings: dict[JobKey, _Training] = {}
 
     def _begin(self, event: Event | None) -> None:
-        """Begin the board of a call of snakemake anew."""
+        """Begin the board of a call of snakemake anew; stages that earlier calls have done stay to be seen."""
+        now = event.time if event else 0.0
+        stages = [self._stage(stage, now) for stage in self.board.stages.values() if stage.is_done]
+        self.earlier |= {stage.name: stage for stage in stages if stage.state == "done"}
         self.board = Board()
         self.messages: list[MessageState] = []
         self.logs: dict[JobKey, str] = {}
@@ -185,7 +190,10 @@ class LiveRun:
             ended=self.ended,
             planned=self.board.planned,
             finished=self.board.finished,
-            stages=[self._stage(stage, now) for stage in self.board.stages.values()],
+            stages=[
+                *(stage for name, stage in self.earlier.items() if name not in self.board.stages),
+                *(self._stage(stage, now) for stage in self.board.stages.values()),
+            ],
             curves=[
                 CurveState(name=_name(key), loss=one.loss.shown(), validation=one.validation.shown())
                 for key, one in list(drawn.items())[-MAX_CURVES:]

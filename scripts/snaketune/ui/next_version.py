@@ -175,8 +175,9 @@ def _question(row: FeedbackRow) -> int:
 
 
 def _learned_record(row: FeedbackRow, number: int) -> DataRecord:
-    """A correction as a record of the data stage."""
-    messages = [*row.messages, {"role": "assistant", "content": row.right_answer}]
+    """A correction as a record of the data stage; nobody has said that the answers before it are right."""
+    before = [turn | {"trained": False} if turn["role"] == "assistant" else turn for turn in row.messages]
+    messages = [*before, {"role": "assistant", "content": row.right_answer}]
     record: dict[str, object] = {"id": f"feedback-{number}", "messages": messages, "source": "feedback", "line": number}
     return msgspec.convert(record | ({"category": row.category} if row.category else {}), DataRecord)
 

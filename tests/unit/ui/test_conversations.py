@@ -14,7 +14,7 @@ from snaketune.files import read_json
 from snaketune.report import collect, human_eval
 from snaketune.ui.answering import ModelName
 from snaketune.ui.client_log import read_log
-from snaketune.ui.conversations import ChatEntry, append_entry, read_chat, shown, tally
+from snaketune.ui.conversations import ChatEntry, Conversations, append_entry, read_chat, shown, tally, turns_before
 from snaketune.ui.project import Project
 from starlette.testclient import TestClient
 from ui_rows import record
@@ -45,6 +45,23 @@ def test_votes_count_for_the_model_behind_the_place(votes: list[tuple[bool, int 
         assert found["v1: base"].compared == len(given_votes)
     else:
         assert found == {}
+
+
+def test_a_later_question_goes_on_with_each_models_own_answers(project: Project) -> None:
+    first, second = entry(1, [A, B], None), entry(2, [A, B], None)
+    second.after, second.question, second.answers = "1", "and then?", ["xx", "yy"]
+    third = Conversations(project).follow("why?", second)
+    assert (third.models, third.after, third.blind) == ([A, B], "2", True)
+    known = {one.id: one for one in (first, second)}
+    for place, answers in enumerate((["x", "xx"], ["y", "yy"])):
+        turns = turns_before(known, third, place)
+        assert [turn["content"] for turn in turns] == ["?", answers[0], "and then?", answers[1]]
+    second.vote = 1
+    assert not Conversations(project).follow("why?", second).blind
+
+
+def test_a_question_after_one_that_is_not_there_is_refused(client: TestClient) -> None:
+    assert client.post("/api/ask/jessy-v1", json={"question": "?", "after": "none"}).status_code == 422
 
 
 def test_of_two_lines_about_a_question_the_last_counts_and_a_torn_one_is_left_out(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ from ui_rows import record
 RUN = "jessy-v1"
 
 
-def chat(project: Project, question: str, answer: str = "a wrong answer") -> str:
+def chat(project: Project, question: str, answer: str = "a wrong answer", after: str = "") -> str:
     entry = ChatEntry(
         id=f"chat{abs(hash(question)) % 10**8}",
         question=question,
         models=[ModelName(RUN, "gguf-q8_0")],
         answers=[answer],
         blind=False,
+        after=after,
     )
     append_entry(project.results / RUN, entry)
     return entry.id
@@ -138,6 +139,23 @@ def test_of_two_corrections_of_one_answer_the_later_counts(client: TestClient, p
     made(client)
     (row,) = read_jsonl(project.root / "data/feedback/jessy-v2.train.jsonl")
     assert row["messages"][-1]["content"] == "Twelve."
+
+
+def test_a_corrected_later_answer_is_learned_with_its_conversation_and_the_answers_before_it_are_not(
+    client: TestClient, project: Project
+) -> None:
+    first = chat(project, "Is the paper blue?", "It is a lantern.")
+    second = chat(project, "And the lantern?", "It is paper.", after=first)
+    mark(client, origin="chat", id=second, response="It is copper.")
+    made(client)
+    (row,) = read_jsonl(project.root / "data/feedback/jessy-v2.train.jsonl")
+    said = [(turn["content"], turn.get("weight")) for turn in row["messages"]]
+    assert said == [
+        ("Is the paper blue?", None),
+        ("It is a lantern.", 0),
+        ("And the lantern?", None),
+        ("It is copper.", None),
+    ]
 
 
 def test_answers_marked_right_are_learned_only_where_wanted(client: TestClient, project: Project) -> None:

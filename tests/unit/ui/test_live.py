@@ -89,6 +89,14 @@ def test_a_second_call_begins_the_stages_anew_and_keeps_the_curve(project: Proje
     assert not state.messages
 
 
+def test_stages_that_an_earlier_call_has_done_stay_to_be_seen(project: Project) -> None:
+    step, other = {"step": "train_adapter", "wildcards": {"experiment": "main"}}, {"step": "fuse_adapter"}
+    first = [event(steps={"train_adapter": 1, "fuse_adapter": 1}), event(**step), event(**step, state="finished")]
+    live = follow(project, *first, event(state="stopped"), event(steps={"fuse_adapter": 1}), event(**other))
+    stages = [(stage.name, stage.state) for stage in live.snapshot(begun=NOW + 20).stages]
+    assert stages == [("train", "done"), ("package", "running")]
+
+
 def test_a_failed_step_and_a_warning_are_messages_with_their_log(project: Project) -> None:
     failed = event(
         step="fuse_adapter", state="failed", message="it does not fit", log="results/jessy/logs/fuse_adapter.log"

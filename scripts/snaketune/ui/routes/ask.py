@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -15,7 +16,7 @@ from snaketune.errors import ConfigError, UserError
 from snaketune.ui import conversations
 from snaketune.ui.answering import ModelName, known_models
 from snaketune.ui.context import Context
-from snaketune.ui.conversations import AnswerUpdate, Conversations, ShownQuestion, Tally, name_of
+from snaketune.ui.conversations import AnswerUpdate, ChatEntry, Conversations, ShownQuestion, Tally, name_of
 from snaketune.ui.replies import body, explaining, page_of, reply
 
 
@@ -36,9 +37,12 @@ class AskReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """after: the question that this one goes on after; its models answer then."""
+
     question: str
-    models: list[ModelName]
+    models: list[ModelName] = msgspec.field(default_factory=list)
     blind: bool = True
+    after: str = ""
 
 
 class BegunReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +90,11 @@ class AskRoutes:
 
     async def ask(self, request: Request) -> Response:
         run = request.path_params["run"]
-        self.project.run_folder(run)
+        folder = self.project.run_folder(run)
         wanted = await body(request, AskRequest)
+        if wanted.after:
+            one = self.conversations.follow(wanted.question, _entry(folder, wanted.after))
+            return reply(BegunReply(id=one.id, count=len(one.models)))
         known = known_models(self.project.results, run)
         for model in wanted.models:
             if model not in known:
@@ -113,12 +120,17 @@ class AskRoutes:
     async def vote(self, request: Request) -> Response:
         folder = self.project.run_folder(request.path_params["run"])
         wanted = await body(request, VoteRequest)
-        one = next((one for one in conversations.read_chat(folder) if one.id == wanted.id), None)
-        if one is None:
-            raise ConfigError("there is no such question", fix="Reload the page")
+        one = _entry(folder, wanted.id)
         is_place = isinstance(wanted.choice, int) and 0 <= wanted.choice < len(one.models)
         if not is_place and wanted.choice != conversations.TIE:
             raise ConfigError("this is no choice", where="choice")
         one.vote = wanted.choice
         conversations.append_entry(folder, one)
         return reply(conversations.shown(one))
+
+
+def _entry(folder: Path, identifier: str) -> ChatEntry:
+    one = next((one for one in conversations.read_chat(folder) if one.id == identifier), None)
+    if one is None:
+        raise ConfigError("there is no such question", fix="Reload the page")
+    return one

@@ -205,11 +205,12 @@ class ImproveRoutes:
         )
 
     def _of_chat(self, run: str, wanted: MarkRequest) -> tuple[list[Message], str, str, str]:
-        entries = conversations.read_chat(self.project.run_folder(run))
-        one = next((one for one in entries if one.id == wanted.id), None)
+        known = {one.id: one for one in conversations.read_chat(self.project.run_folder(run))}
+        one = known.get(wanted.id)
         if one is None or not 0 <= wanted.place < len(one.models):
             raise ConfigError("there is no such answer", fix="Reload the page")
-        messages: list[Message] = [{"role": "user", "content": one.question}]
+        question: Message = {"role": "user", "content": one.question}
+        messages = [*conversations.turns_before(known, one, wanted.place), question]
         return messages, one.answers[wanted.place], conversations.name_of(one.models[wanted.place]), ""
 
     def _of_test(self, run: str, wanted: MarkRequest) -> tuple[list[Message], str, str, str]:
