@@ -204,7 +204,7 @@ class Page:
         """Save what is seen, where pictures are wanted; selector: what is scrolled to."""
         if self.pictures is None:
             return
-        self.js("(arguments[0] ? document.querySelector(arguments[0]) : document.body).scrollIntoView()", selector)
+        self.js("document.querySelector(arguments[0]).scrollIntoView({behavior: 'instant'})", selector or "body")
         time.sleep(0.3)
         self.driver.save_screenshot(str(self.pictures / f"{name}.png"))
 
