@@ -126,7 +126,10 @@ rule collect_imatrix:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=tracked(model=pick(PILOT.model, "chat_template")),
+        config=tracked(
+            model=pick(PILOT.model, "chat_template"),
+            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+        ),
         code=code("collect_imatrix", "gguf"),
         converted=CONVERTER_CODE,
     script:
@@ -157,7 +160,10 @@ rule quantize_gguf_imatrix:
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:
-        config=tracked(model=pick(PILOT.model, "chat_template")),
+        config=tracked(
+            model=pick(PILOT.model, "chat_template"),
+            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+        ),
         code=code("quantize_gguf_imatrix", "gguf"),
         converted=CONVERTER_CODE,
     script:
@@ -189,7 +195,11 @@ rule quantize_mlx:
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
-        config=tracked(model=pick(PILOT.model, "chat_template"), seed=CONFIG["seed"]),
+        config=tracked(
+            model=pick(PILOT.model, "chat_template"),
+            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            seed=CONFIG["seed"],
+        ),
         code=code("quantize_mlx", "mlx"),
     script:
         scripts("quantize_mlx")

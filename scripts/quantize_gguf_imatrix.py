@@ -2,19 +2,23 @@
 
 import json
 
+import msgspec
 from snaketune import files
+from snaketune.config.sections import FilterConfig
 from snaketune.package import imatrix
-from snaketune.package.calibration_rows import validation_requests
+from snaketune.package.calibration_rows import RowReader
 from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     config, inputs, outputs = json.loads(snakemake.params.config), snakemake.input, snakemake.output
+    filtering = msgspec.convert(config["data"], FilterConfig)
+    reader = RowReader(inputs.model, config["model"]["chat_template"], filtering)
     outcome = imatrix.quantize_with_imatrix(
         inputs.gguf,
         inputs.imatrix,
         outputs.gguf,
         snakemake.wildcards.type,
-        valid=validation_requests(inputs.model, files.read_jsonl(inputs.rows), config["model"]["chat_template"]),
+        valid=reader.validation_requests(files.read_jsonl(inputs.rows)),
         threads=snakemake.threads,
     )
     files.write_json(outputs.record, outcome)

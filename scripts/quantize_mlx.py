@@ -2,24 +2,21 @@
 
 import json
 
+import msgspec
 from snaketune import files
-from snaketune.package import calibration_rows, mlx_folder
+from snaketune.config.sections import FilterConfig
+from snaketune.package import mlx_folder
+from snaketune.package.calibration_rows import RowReader
 from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     config, inputs = json.loads(snakemake.params.config), snakemake.input
-    calibrated = inputs.get("train") is not None
-    rows = (
-        calibration_rows.calibration_rows(
-            inputs.model,
-            files.read_jsonl(inputs.train),
-            files.read_jsonl(inputs.valid),
-            chat_template=config["model"]["chat_template"],
-            seed=config["seed"],
-        )
-        if calibrated
-        else None
-    )
+    rows = None
+    if inputs.get("train") is not None:
+        filtering = msgspec.convert(config["data"], FilterConfig)
+        reader = RowReader(inputs.model, config["model"]["chat_template"], filtering)
+        splits = (files.read_jsonl(inputs.train), files.read_jsonl(inputs.valid))
+        rows = reader.calibration_rows(*splits, seed=config["seed"])
     kind = snakemake.wildcards.mlx
     made = mlx_folder.quantize_mlx(
         inputs.manifest, inputs.model, inputs.adapter, snakemake.output.manifest, name=kind, rows=rows

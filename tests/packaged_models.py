@@ -8,13 +8,14 @@ from typing import Any
 
 import families
 from snaketune import files
-from snaketune.config.sections import BaseConfig
+from snaketune.config.sections import BaseConfig, FilterConfig
 from snaketune.contracts.package import Fidelity
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
 from snaketune.engines import get_trainer
 from snaketune.engines.llama_cpp import quantize as quantizing
 from snaketune.model.manifest import write_manifest
 from snaketune.package import fidelity, fused_model, gguf_conversion
+from snaketune.package.calibration_rows import RowReader
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import write_store
 from tiny_models import train_config
@@ -60,6 +61,11 @@ class Chain:
         record = fidelity.run(inputs, self.settings, target)
         assert files.read_json(target, Fidelity) == record
         return record
+
+
+def row_reader(folder: Path, max_length: int = 2048) -> RowReader:
+    """Renders rows as the base of a chain in this folder reads them."""
+    return RowReader(folder / "base.json", None, FilterConfig(max_length=max_length, on_too_long="truncate"))
 
 
 def make_chain(

@@ -31,6 +31,7 @@ from snaketune.errors import EvaluationError
 from snaketune.evaluate.requests import (
     EvalRequest,
     Messages,
+    answerable,
     as_plain_text,
     clusters,
     few_shot_messages,
@@ -125,14 +126,14 @@ def _build_requests(
 def _requests_of(
     records: list[DataRecord], source: StrPath, renderer: Renderer, prefix: Messages, config: PredictionConfig
 ) -> Requests:
-    if not records:
+    rows = answerable(sample_rows(records, config.max_rows, config.seed), renderer)
+    if not rows:
         raise EvaluationError(
             "there is no row to answer",
             where=str(source),
             why="Without one nothing can be measured",
             fix="Give data.split a larger test share, or add rows",
         )
-    rows = sample_rows(records, config.max_rows, config.seed)
     shared = clusters(rows)
     found = (request for record in rows for request in row_requests(record, renderer, prefix, config.turns))
     return {request.id: dataclasses.replace(request, cluster=shared.get(request.row)) for request in found}

@@ -17,7 +17,9 @@ from snaketune.data.readers.raw_row import Rejection
 from snaketune.data.records import Layout, parse_fields
 from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
+from snaketune.runtime.events import report_warning
 from snaketune.tokens.chat_template import Renderer, is_trained
+from snaketune.tokens.row_samples import render
 
 Messages = list[Message]
 MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the answer
@@ -49,6 +51,15 @@ def sample_rows(records: Sequence[DataRecord], count: int, seed: int) -> list[Da
     if len(records) <= count:
         return list(records)
     return [records[i] for i in sorted(random.Random(seed).sample(range(len(records)), len(records))[:count])]
+
+
+def answerable(records: Sequence[DataRecord], renderer: Renderer) -> list[DataRecord]:
+    """The rows that the chat template renders; the others were left out of training too, and a warning counts them."""
+    found = [record for record in records if not isinstance(render(renderer, record), str)]
+    refused = len(records) - len(found)
+    if refused:
+        report_warning(f"{refused} of {len(records)} rows are not asked: the chat template refuses them")
+    return found
 
 
 def clusters(records: Sequence[DataRecord]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -21,7 +22,8 @@ from snaketune.engines.interface import GenerationRequest, LanguageModel
 from snaketune.package.fidelity_checks import ERRORS, MOST_POSITIONS
 from snaketune.package.modelfile import uses_tools
 from snaketune.runtime.progress import progress
-from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.chat_template import Rendered, Renderer
+from snaketune.tokens.row_samples import cut_around_answer, render, spread
 from snaketune.tokens.virtual_tokens import kept_positions
 
 MAX_TOKENS = 512  # of a row that are read
@@ -125,22 +127,21 @@ class ProbeResult:
 
 
 def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLimits, *, vocab_size: int) -> ProbeSet:
-    """Take rows evenly from the test rows, at most MAX_TOKENS of each, and their prompts."""
+    """Take rows evenly from the test rows that can be rendered, at most MAX_TOKENS of each, and their prompts."""
     if not limits.in_memory:
         limits = replace(limits, rows=min(limits.rows, STREAMED_ROWS), prompts=0)
     max_tokens = MAX_TOKENS if limits.in_memory else STREAMED_TOKENS
-    count = limits.rows
-    chosen = [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
-    rendered = [renderer.record(row) for row in chosen]
+    taken = spread(rows, limits.rows, partial(_rendered, renderer, max_tokens))
+    chosen, rendered = [row for row, _ in taken], [row for _, row in taken]
     if limits.tokens is not None:
-        enough = _enough_rows([min(len(row.ids), max_tokens) for row in rendered], limits.tokens)
+        enough = _enough_rows([len(row.ids) for row in rendered], limits.tokens)
         chosen, rendered = chosen[:enough], rendered[:enough]
-    ids = [row.ids[:max_tokens] for row in rendered]
+    ids = [row.ids for row in rendered]
     chats = [row for row in chosen if "messages" in row]
     texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
     return ProbeSet(
         rows=ids,
-        target_positions=[[i for i, hit in enumerate(row.loss_mask[:max_tokens]) if hit and i] for row in rendered],
+        target_positions=[[i for i, hit in enumerate(row.loss_mask) if hit and i] for row in rendered],
         compared_positions=compared_positions(ids, vocab_size),
         prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
         texts=texts + [row["text"] for row in chosen if "text" in row],
@@ -150,6 +151,12 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
         uses_tools=any(map(uses_tools, chats)),
         virtual_ids=renderer.virtual_ids,
     )
+
+
+def _rendered(renderer: Renderer, max_tokens: int, row: DataRecord) -> tuple[DataRecord, Rendered] | None:
+    """A row and what is read of it; None for one that the chat template refuses, on which nothing was trained."""
+    found = render(renderer, row)
+    return None if isinstance(found, str) else (row, cut_around_answer(found, max_tokens, renderer.virtual_ids))
 
 
 def _enough_rows(lengths: list[int], tokens: int) -> int:

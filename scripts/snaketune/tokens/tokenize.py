@@ -21,6 +21,7 @@ from snaketune.model.manifest import declared_context_length, read_manifest
 from snaketune.runtime.events import report_warning
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
+from snaketune.tokens.row_samples import render
 from snaketune.tokens.token_store import write_store
 
 FILTER_REASONS = {
@@ -64,17 +65,14 @@ class TokenFilter:
 
     def filter(self, record: DataRecord) -> FilterResult:
         """Render one record and decide."""
-        import jinja2
-
         if self.renderer.virtual_ids and "text" in record:
             return FilterResult("drop", 0, reason="not-rendered", detail=TEXT_HAS_NO_TEMPLATE)
         injected = self._injected_special_token(record)
         if injected and "text" not in record:
             return FilterResult("drop", 0, reason="special-token", detail=f"it contains {injected}")
-        try:
-            rendered = self.renderer.record(record)
-        except (DataError, jinja2.TemplateError) as error:
-            return FilterResult("drop", 0, reason="not-rendered", detail=str(error).splitlines()[0])
+        rendered = render(self.renderer, record)
+        if isinstance(rendered, str):
+            return FilterResult("drop", 0, reason="not-rendered", detail=rendered)
         tokens = len(rendered.ids)
         # The first token is predicted from nothing, so it is never a target.
         if not any(rendered.loss_mask[1:]):
@@ -103,6 +101,12 @@ class TokenFilter:
                 if found:
                     return found[0]
         return ""
+
+
+def token_filter_of(renderer: Renderer, config: FilterConfig) -> TokenFilter:
+    """The filter of the rows of a base; its own context is the limit where max_length is longer."""
+    limit = min(config.max_length, declared_context_length(renderer.folder) or config.max_length)
+    return TokenFilter(renderer, msgspec.structs.replace(config, max_length=limit))
 
 
 class _SplitFilter:
@@ -173,11 +177,10 @@ def tokenize_splits(
     nothing is left to train on.
     """
     folder = Path(read_manifest(manifest).folder).expanduser()
-    template, limit = config.model.chat_template, config.data.max_length
-    filtering = msgspec.structs.replace(config.data, max_length=min(limit, declared_context_length(folder) or limit))
+    template = config.model.chat_template
     probe_tokenizer(folder, template)
     renderer = Renderer(folder, template, config.model.num_virtual_tokens)
-    token_filter = TokenFilter(renderer, filtering)
+    token_filter = token_filter_of(renderer, config.data)
     splits: dict[str, SplitTokens] = {}
     flagged: list[FilteredRow] = []
     for split, path in rows.items():
@@ -185,7 +188,7 @@ def tokenize_splits(
         write_store(stores[split], of_split.rows(path), renderer.virtual_ids)
         splits[split] = of_split.report()
         flagged += of_split.flagged
-    written = TokenReport(max_length=filtering.max_length, splits=splits, verdicts=flagged)
+    written = TokenReport(max_length=token_filter.max_length, splits=splits, verdicts=flagged)
     write_json(report, written)
     _check_train(written, rows["train"], report)
     return written

@@ -265,6 +265,27 @@ def test_damaged_weights_are_an_error_and_not_a_score(tmp_path, manifest, monkey
         run(tmp_path, manifest, [conversation(0)])
 
 
+def test_a_row_that_the_template_refuses_is_not_asked_and_the_log_says_so(tmp_path, manifest, capsys):
+    refusing = tmp_path / "alternating.jinja"
+    refusing.write_text(families.TEMPLATES["alternating"], encoding="utf-8")
+    refused = conversation(0)
+    refused["messages"].insert(0, {"role": "user", "content": "hello"})
+    rows_path = tmp_path / "rows.jsonl"
+    config = sections.load({"run": "x", "model": {"chat_template": str(refusing)}, "evaluate": {"max_new_tokens": 6}})
+    settings = step_config.prediction_config(config, expand(config)["main"], "base")
+
+    def answered(rows):
+        write_jsonl(rows_path, rows)
+        outputs = PredictionOutputs(tmp_path / "base" / "predictions.jsonl")
+        predict.run(ModelVariant("base", model=manifest), PredictionInputs(rows=rows_path), outputs, settings)
+        return [one["id"] for one in read_jsonl(outputs.predictions)]
+
+    assert answered([refused, conversation(1), conversation(2)]) == ["row-1", "row-2"]
+    assert "1 of 3 rows are not asked: the chat template refuses them" in capsys.readouterr().err
+    with pytest.raises(EvaluationError, match="no row to answer"):
+        answered([refused])
+
+
 def test_no_rows_is_an_error_with_its_file(tmp_path, manifest):
     with pytest.raises(EvaluationError, match=r"rows\.jsonl: there is no row to answer"):
         run(tmp_path, manifest, [])

@@ -9,7 +9,7 @@ import families
 import numpy as np
 import pytest
 from made_once import made_once
-from packaged_models import Chain, make_chain
+from packaged_models import Chain, make_chain, row_reader
 from snaketune.config.products import NEEDS_IMATRIX, READS_IMATRIX, check_imatrix, takes_imatrix
 from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import CalibrationResult
@@ -21,7 +21,6 @@ from snaketune.engines.llama_cpp.importance import Importance
 from snaketune.errors import ConfigError, PackageError
 from snaketune.model.manifest import write_manifest
 from snaketune.package import gguf_conversion, imatrix, imatrix_file
-from snaketune.package.calibration_rows import training_ids, validation_requests
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 
@@ -44,7 +43,7 @@ def wide_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         settings = BaseConfig(base=str(chain.base), revision="main")
         write_manifest(folder / "base.json", settings, str(chain.base), patterns=("*.json", "*.safetensors"))
         gguf_conversion.convert(chain.base, chain.gguf("f16"), name="wide")
-        rows = training_ids(folder / "base.json", families.conversations(), None)
+        rows = row_reader(folder).training_ids(families.conversations())
         imatrix.collect_imatrix(chain.gguf("f16"), rows, folder / "imatrix.gguf", threads=1)
 
     return Chain(made_once(tmp_path_factory, "wide", make))
@@ -52,7 +51,7 @@ def wide_chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture
 def token_rows(chain: Chain) -> list[list[int]]:
-    return training_ids(chain.folder / "base.json", families.conversations(), None)
+    return row_reader(chain.folder).training_ids(families.conversations())
 
 
 def means(path: Path) -> dict[str, np.ndarray]:
@@ -108,7 +107,7 @@ def test_what_is_collected_is_what_another_engine_multiplies_each_matrix_with(
 
 def test_each_expert_of_a_mixture_has_the_inputs_of_the_tokens_that_were_sent_to_it(tmp_path: Path) -> None:
     mixture = make_chain(tmp_path, "mixtral")
-    rows = training_ids(tmp_path / "base.json", families.conversations(), None)
+    rows = row_reader(tmp_path).training_ids(families.conversations())
     found = importance.collect(mixture.gguf("f16"), rows, threads=1)
     tokens = sum(map(len, rows))
     for block in (0, 1):
@@ -153,7 +152,7 @@ def test_rows_beyond_the_bound_of_tokens_are_left_out_evenly(
 
 
 def test_the_same_rows_give_the_same_bytes_with_any_number_of_threads(wide_chain: Chain, tmp_path: Path) -> None:
-    rows = training_ids(wide_chain.folder / "base.json", families.conversations(), None)
+    rows = row_reader(wide_chain.folder).training_ids(families.conversations())
     imatrix.collect_imatrix(wide_chain.gguf("f16"), rows, tmp_path / "imatrix.gguf", threads=2)
     assert (tmp_path / "imatrix.gguf").read_bytes() == (wide_chain.folder / "imatrix.gguf").read_bytes()
     matrix = means(tmp_path / "imatrix.gguf")
@@ -179,7 +178,7 @@ def test_the_types_that_need_or_read_a_matrix_are_those_that_llama_cpp_makes_so(
 
 def validation_rows(chain: Chain) -> list[LoglikelihoodRequest]:
     """Other questions than those of the matrix, with the model's own answers: a file that is further from it loses."""
-    asked = validation_requests(chain.folder / "base.json", families.conversations(24, seed=5), None)
+    asked = row_reader(chain.folder).validation_requests(families.conversations(24, seed=5))
     prompts = [list(row.ids[: row.loss_mask.index(True)]) for row in asked]
     model = load_gguf(chain.gguf("f16"), LoadOptions(context_length=128, exact=True))
     greedy = Sampling(temperature=0.0)

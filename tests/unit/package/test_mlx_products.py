@@ -9,13 +9,13 @@ from pathlib import Path
 import families
 import msgspec
 import pytest
-from packaged_models import Chain
+from packaged_models import Chain, row_reader
 from snaketune import files
 from snaketune.contracts.package import Fidelity, FusedManifest, MLXManifest
 from snaketune.engines.interface import CalibrationRows
 from snaketune.errors import PackageError
 from snaketune.evaluate.variants import ModelVariant
-from snaketune.package import calibration_rows, fidelity, mlx_folder
+from snaketune.package import fidelity, mlx_folder
 
 
 def quantized(chain: Chain, folder: Path, kind: str, rows: CalibrationRows | None = None) -> MLXManifest:
@@ -125,9 +125,7 @@ def test_a_type_that_fits_no_layer_is_refused_and_leaves_nothing(tmp_path: Path,
 @pytest.mark.parametrize("method", ["dwq", "awq", "dynamic"])
 def test_a_calibration_is_kept_only_with_a_lower_validation_loss(method: str, chain: Chain, tmp_path: Path) -> None:
     rows = families.conversations()
-    calibration = calibration_rows.calibration_rows(
-        chain.folder / "base.json", rows[:8], rows[8:], chat_template=None, seed=1
-    )
+    calibration = row_reader(chain.folder).calibration_rows(rows[:8], rows[8:], seed=1)
     plain = quantized(chain, tmp_path / "plain", "4bit-g32")
     made = quantized(chain, tmp_path / method, f"4bit-g32-{method}", calibration)
     outcome = made.calibration
@@ -144,9 +142,7 @@ def test_a_calibration_is_kept_only_with_a_lower_validation_loss(method: str, ch
 
 def test_calibration_rows_are_training_rows_and_judges_are_validation_rows(chain: Chain) -> None:
     rows = families.conversations()
-    found = calibration_rows.calibration_rows(
-        chain.folder / "base.json", rows[:5], rows[5:9], chat_template=None, seed=1
-    )
+    found = row_reader(chain.folder).calibration_rows(rows[:5], rows[5:9], seed=1)
     assert len(found.train) == 5
     assert len(found.valid) == 4
     assert all(any(row.loss_mask) for row in found.valid)
