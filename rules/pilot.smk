@@ -170,7 +170,7 @@ rule decide_pilot:
             **pick(CONFIG["evaluate"], "max_rows", "max_new_tokens", "max_hours"),
             general_rows=CONFIG["evaluate"]["forgetting"]["rows"],
             variants=this_run.variants,
-            **pick(CONFIG["package"], "gguf", "mlx", "fidelity"),
+            **pick(CONFIG["package"], "gguf", "imatrix", "mlx", "fidelity"),
             threads=THREADS,
         ),
         code=code("decide_pilot", ENGINE),

@@ -43,7 +43,7 @@ rule forecast_run:
         ),
         untracked=untracked(
             train={one.name: untracked_train(one) for one in this_run.experiments.values()},
-            **pick(CONFIG["package"], "gguf", "mlx", "adapter"),
+            **pick(CONFIG["package"], "gguf", "imatrix", "mlx", "adapter"),
             engine=this_run.engine,  # with the reason, which is told and changes nothing
         ),
         code=code("forecast_run", ENGINE),

@@ -15,7 +15,7 @@ with step.running(snakemake.log[0]):
     for experiment in config["experiments"]:
         experiment["train"] |= untracked["train"][experiment["name"]]
     check_installed(experiment["train"]["trainer"] for experiment in config["experiments"])
-    settings = config | {key: untracked[key] for key in ("gguf", "mlx", "adapter", "engine")}
+    settings = config | {key: untracked[key] for key in ("gguf", "imatrix", "mlx", "adapter", "engine")}
     found = plan.run(
         msgspec.convert(settings, plan.PlanSettings),
         models=snakemake.input.model,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from snaketune.config.experiments import Experiment, expand, methods
-from snaketune.config.products import MLXType, check_imatrix, takes_imatrix
+from snaketune.config.products import MLXType, check_imatrix, types_with_imatrix
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfig
 from snaketune.contracts.data import SPLITS
 from snaketune.data import sources as data_sources
@@ -171,7 +171,7 @@ class RunDefinition:
     @property
     def imatrix_types(self) -> list[str]:
         """The types of package.gguf that are made with an importance matrix."""
-        return [kind for kind in self.gguf_types if takes_imatrix(kind, self.config.package.imatrix)]
+        return types_with_imatrix(self.gguf_types, self.config.package.imatrix)
 
     def imatrix_record(self, kind: str) -> str:
         """What the importance matrix came to in the GGUF of a type."""

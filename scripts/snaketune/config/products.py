@@ -62,6 +62,16 @@ def takes_imatrix(kind: str, imatrix: bool | str) -> bool:
     return kind in READS_IMATRIX and (imatrix is True or (imatrix == "auto" and kind.startswith(FEW_BITS)))
 
 
+def types_with_imatrix(gguf: Iterable[str], imatrix: bool | str) -> list[str]:
+    """The types of package.gguf that are made with an importance matrix."""
+    return [kind for kind in gguf if takes_imatrix(kind, imatrix)]
+
+
+def types_made_twice(gguf: Iterable[str], imatrix: bool | str) -> list[str]:
+    """Those of them that are made without it too, to be compared with."""
+    return [kind for kind in types_with_imatrix(gguf, imatrix) if kind not in NEEDS_IMATRIX]
+
+
 def check_imatrix(gguf: Iterable[str], imatrix: bool | str) -> None:
     """Raise ConfigError for a GGUF type that cannot be made without the importance matrix that is switched off."""
     refused = [kind for kind in gguf if kind in NEEDS_IMATRIX and not takes_imatrix(kind, imatrix)]

@@ -20,6 +20,7 @@ from snaketune.tokens.tokenize import token_filter_of
 
 CALIBRATION_ROWS, VALIDATION_ROWS = 512, 64
 MAX_TOKENS = 512  # of a row
+COLLECTED_TOKENS = 32_768  # of all rows that an importance matrix reads; its mean squares settle long before
 
 
 class RowReader:

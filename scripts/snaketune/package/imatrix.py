@@ -16,17 +16,16 @@ from snaketune.engines.llama_cpp import importance
 from snaketune.engines.llama_cpp.quantize import quantize
 from snaketune.files import StrPath
 from snaketune.package import imatrix_file
+from snaketune.package.calibration_rows import COLLECTED_TOKENS
 from snaketune.package.imatrix_file import ImportanceMatrix
-
-TOKENS = 32_768  # of all rows that are read; the mean squares settle long before
 
 
 def collect_imatrix(gguf: StrPath, rows: Sequence[Sequence[int]], target: StrPath, *, threads: int) -> int:
     """Write the importance matrix of the model in `gguf` (16 bits) on `rows` of token ids; returns the rows read.
 
-    Where the rows hold more than TOKENS tokens, every second, third, ... is read.
+    Where the rows hold more than COLLECTED_TOKENS tokens, every second, third, ... is read.
     """
-    step = max(1, math.ceil(sum(map(len, rows)) / TOKENS))
+    step = max(1, math.ceil(sum(map(len, rows)) / COLLECTED_TOKENS))
     read = [row for row in rows[::step] if row]
     found = importance.collect(gguf, read, threads=threads)
     imatrix_file.write(target, ImportanceMatrix(found, rows=len(read), longest=max(map(len, read))))

@@ -62,6 +62,7 @@ class DecisionSettings(Record, frozen=True, kw_only=True):
     mlx: list[str]
     fidelity: FidelityConfig
     threads: int
+    imatrix: bool | str = "auto"
 
 
 class Exchange(NamedTuple):

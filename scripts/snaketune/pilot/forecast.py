@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from snaketune.config.products import types_made_twice, types_with_imatrix
 from snaketune.contracts.plan import (
     AnsweringSpeed,
     DryRunTiming,
@@ -27,6 +28,7 @@ from snaketune.contracts.plan import (
 )
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.files import StrPath, read_json, read_jsonl
+from snaketune.package.calibration_rows import CALIBRATION_ROWS, COLLECTED_TOKENS, MAX_TOKENS, VALIDATION_ROWS
 from snaketune.package.fidelity_probes import FEWEST_ROWS, ProbeLimits
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
 from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
@@ -87,8 +89,13 @@ def forecast(
         "train": training(piloted),
         "other_experiments": sum(training(planned) for planned in others),
         "package": duration.packaging_seconds(
-            piloted.parameters, [*settings.gguf, *settings.mlx], start, tried, settings.threads
-        ),
+            piloted.parameters,
+            [*settings.gguf, *types_made_twice(settings.gguf, settings.imatrix), *settings.mlx],
+            start,
+            tried,
+            settings.threads,
+        )
+        + imatrix_seconds(settings, plan.rows, speed_of_answers),
         "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers),
         "evaluate": sum(
             answering.seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
@@ -165,6 +172,22 @@ def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringS
     completed = (1 + products) * limits.prompts * each
     loaded = FOLDERS_READ * speed.start + products * duration.START_SECONDS
     return loaded + (1 + FOLDERS_READ + products) * tokens * speed.scored + completed
+
+
+def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: AnsweringSpeed) -> float:
+    """Return the seconds of collecting an importance matrix and of judging by it, beside quantizing.
+
+    Training rows are read once. Of each type the validation rows are scored with the matrix, without it if it can be
+    made so, and in 16 bits. rows: of each split.
+    """
+    types = types_with_imatrix(settings.gguf, settings.imatrix)
+    if not types:
+        return 0.0
+    each = min(MAX_TOKENS, speed.row_tokens)
+    collected = min(COLLECTED_TOKENS, each * min(CALIBRATION_ROWS, rows["train"]))
+    judged = each * min(VALIDATION_ROWS, rows["valid"])
+    scorings = 2 * len(types) + len(types_made_twice(settings.gguf, settings.imatrix))
+    return duration.START_SECONDS + (collected + scorings * judged) * speed.scored
 
 
 def wall_clock_seconds(stages: dict[str, float], others: int, variants: int, at_once: int) -> float:

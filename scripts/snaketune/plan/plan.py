@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from snaketune.config.experiments import Experiment
+from snaketune.config.products import types_made_twice
 from snaketune.config.sections import ModelConfig, QuantizeConfig, TrainConfig
 from snaketune.contracts.plan import BatchShape, Plan, PlannedExperiment
 from snaketune.engines import get_capabilities
@@ -36,7 +37,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class PlanSettings(Record, frozen=True, kw_only=True):
-    """The settings that a plan depends on. gguf, mlx and adapter: of the `package` section."""
+    """The settings that a plan depends on. gguf, imatrix, mlx and adapter: of the `package` section."""
 
     experiments: list[Experiment]
     max_length: int
@@ -46,6 +47,7 @@ class PlanSettings(Record, frozen=True, kw_only=True):
     adapter: bool
     engine: EngineChoice | None = None
     mlx: list[str] = msgspec.field(default_factory=list)
+    imatrix: bool | str = "auto"
 
 
 class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +115,9 @@ def run(
     bases = [(case.model, case.experiment.train, not any(case.folder.glob("*.safetensors"))) for case in cases]
     deployed = (prompt_tuning.deployed(case.model, case.experiment.train.virtual_tokens) for case in cases)
     largest = max(deployed, key=_parameters)
-    stages = resources.forecast_disk(bases, settings.gguf, largest, settings.mlx)
+    stages = resources.forecast_disk(
+        bases, settings.gguf, largest, settings.mlx, types_made_twice(settings.gguf, settings.imatrix)
+    )
     resources.check_disk(stages, free_disk(plan), str(Path(plan).parent))
     if settings.engine:
         print(f"snaketune: the engine is {settings.engine.name}: {settings.engine.reason}", file=sys.stderr)

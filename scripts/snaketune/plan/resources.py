@@ -215,16 +215,19 @@ def forecast_disk(
     gguf: Sequence[str],
     selected: Architecture,
     mlx: Sequence[str] = (),
+    made_twice: Sequence[str] = (),
 ) -> DiskForecast:
     """Return the bytes that each stage writes.
 
     models: for each experiment its architecture, its train section, and whether its base must still be downloaded
-    or built; gguf, mlx: the types to make of the `selected` one.
+    or built; gguf, mlx: the types to make of the `selected` one; made_twice: those that lie there with and
+    without an importance matrix until the better is kept, one type at a time.
     """
     downloads = {id(model): int(model.parameters * model.bits / 8) for model, _, absent in models if absent}
     trained = sum(trainable(model, train) * FLOAT32_BYTES * (1 + 3 * CHECKPOINTS) for model, train, _ in models)
     fused = selected.parameters * 2
     products = sum(gguf_bytes(selected, kind) for kind in gguf if kind != "f16")
+    products += max((gguf_bytes(selected, kind) for kind in made_twice), default=0)
     folders = sum(int(selected.parameters * MLXType.named(kind).bits_per_weight() / 8) for kind in mlx)
     stages = {"base": sum(downloads.values()), "train": trained, "fused": fused, "f16": fused, "gguf": products}
     stages |= {"mlx": folders}

@@ -147,7 +147,7 @@ def test_a_model_is_no_importance_matrix(chain: Chain) -> None:
 def test_rows_beyond_the_bound_of_tokens_are_left_out_evenly(
     chain: Chain, tmp_path: Path, token_rows: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imatrix, "TOKENS", sum(map(len, token_rows)) // 3)
+    monkeypatch.setattr(imatrix, "COLLECTED_TOKENS", sum(map(len, token_rows)) // 3)
     assert imatrix.collect_imatrix(chain.gguf("f16"), token_rows, tmp_path / "imatrix.gguf", threads=1) <= 4
 
 

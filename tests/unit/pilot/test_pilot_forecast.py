@@ -86,14 +86,15 @@ def forecast(tmp_path):
             max_hours=keys.pop("max_hours", None),
             general_rows=str(general),
             variants=["base", "adapter"],
-            gguf=["f16"],
+            gguf=keys.pop("gguf", ["f16"]),
+            imatrix=keys.pop("imatrix", "auto"),
             mlx=[],
             fidelity=FidelityConfig(rows=6, num_prompts=2, max_new_tokens=8),
             threads=keys.pop("threads", 1),
         )
         disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0) | {"total": 5})
         machine = Machine("a machine", device, 100, 100, "the RAM")
-        plan = Plan(machine=machine, rows={"test": 100}, experiments=experiments, disk=disk)
+        plan = Plan(machine=machine, rows={"train": 40, "valid": 10, "test": 100}, experiments=experiments, disk=disk)
         times = pilot_forecast.PilotTimes.read(tmp_path / "summary.json")
         return pilot_forecast.forecast(settings, plan, TokenStore(store), times, TRIED, SAMPLE)
 
@@ -155,3 +156,14 @@ def test_evaluation_is_forecast_for_the_rows_that_its_time_allows(forecast):
     whole, cut = (forecast({"main": experiment(1)}, max_hours=hours) for hours in (None, 5 / 3600))
     assert cut.seconds["evaluate"] < whole.seconds["evaluate"]
     assert cut.answering == whole.answering
+
+
+def test_a_type_with_an_importance_matrix_is_quantized_and_scored_once_more_and_its_rows_are_read(forecast):
+    main = {"main": experiment(100_000)}
+    plain, compared, needed = (
+        forecast(main, gguf=[kind], imatrix=setting).seconds["package"]
+        for kind, setting in (("q2_k", False), ("q2_k", "auto"), ("iq2_xs", "auto"))
+    )
+    row, start = SAMPLE.row_tokens * 1e-3, duration.START_SECONDS
+    assert needed - plain == pytest.approx(start + (40 + 2 * 10) * row, abs=0.1)
+    assert compared - needed == pytest.approx(start + 10 * row, abs=0.1)

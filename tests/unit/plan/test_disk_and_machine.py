@@ -39,6 +39,15 @@ def test_every_gguf_type_that_is_asked_for_is_counted_and_f16_once():
     assert resources.forecast_disk([(MODEL, TRAIN, False)], ["f16"], MODEL).gguf == 0
 
 
+def test_of_the_types_with_an_importance_matrix_the_largest_lies_there_twice_for_a_while():
+    kinds = ["q8_0", "q2_k", "q3_k_m"]
+    once, twice = (
+        resources.forecast_disk([(MODEL, TRAIN, False)], kinds, MODEL, made_twice=types).gguf
+        for types in ([], ["q2_k", "q3_k_m"])
+    )
+    assert twice - once == resources.gguf_bytes(MODEL, "q3_k_m")
+
+
 def test_a_full_disk_is_told_before_anything_is_written():
     stages = resources.forecast_disk([(MODEL, TRAIN, True)], ["q8_0"], MODEL)
     resources.check_disk(stages, 2 * stages.total, "results/a")
