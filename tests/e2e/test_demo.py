@@ -128,7 +128,7 @@ def test_the_torch_engine_learns_the_task_as_well(tmp_path: Path) -> None:
 def test_nothing_of_the_training_path_imports_torch() -> None:
     code = (
         "from snaketune.runtime.step import block_torch; block_torch()\n"
-        "import sys, snaketune.engines.mlx.train, snaketune.engines.mlx.inference, snaketune.evaluate.predict\n"
+        "import sys, snaketune.engines.mlx.train, snaketune.engines.mlx.language_model, snaketune.evaluate.predict\n"
         "assert not sys.modules.get('torch'), 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True, timeout=120)

@@ -16,6 +16,7 @@ import tiny_models
 import walks
 from run_copies import write_report
 from snaketune.config import schema, sections
+from snaketune.config.experiments import expand
 from snaketune.contracts import evaluate as contracts
 from snaketune.contracts.data import SPLITS
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
@@ -107,7 +108,8 @@ def is_row(value: Any) -> bool:
 
 def test_row_passes_the_files_that_its_walk_names(tmp_path: Path, base: Path) -> None:
     data = data_steps.settings(data_steps.write(tmp_path / "rows.jsonl", *map(conversation, range(30))))
-    tokens = {"model": {"chat_template": None}, "data": {"max_length": 128, "on_too_long": "drop"}}
+    model = {"chat_template": None, "num_virtual_tokens": 0}
+    tokens = {"model": model, "data": {"max_length": 128, "on_too_long": "drop"}}
     stores = {split: str(tmp_path / f"{split}.safetensors") for split in SPLITS}
     with walks.following(is_row) as passed:
         data_steps.validated(tmp_path, data)
@@ -150,7 +152,7 @@ def test_prediction_passes_the_files_that_its_walk_names(tmp_path: Path, base: P
                 ModelVariant(name, model=base, adapter=weights),
                 predict.PredictionInputs(rows=tmp_path / "rows.jsonl"),
                 predict.PredictionOutputs(path),
-                step_config.prediction_config(config, config.model, name),
+                step_config.prediction_config(config, expand(config)["main"], name),
             )
         for path, scored in zip(predictions, scores, strict=True):
             score.run(predictions=path, scores=scored, config=step_config.scoring_config(config))

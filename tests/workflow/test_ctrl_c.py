@@ -83,7 +83,7 @@ SLOWED = {
         "evaluation/base/predictions.jsonl",
         "generate_answers",
         file="scripts/snaketune/evaluate/predict.py",
-        after='self.log.add(f"answer:{names[index]}", entry)',
+        after="self._keep()",
         kept="answers and scores so far are kept",
     ),
     "report": Slowed("report/index.html", "write_report", call=NUMPY),

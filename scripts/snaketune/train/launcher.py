@@ -29,6 +29,9 @@ from snaketune.errors import StoppedError, TrainingError, UserError
 from snaketune.train.checkpoints import DeferredSignals
 from snaketune.train.metrics_log import TrainingCallback, WorkerProgress
 
+FIRST_PORT, LAST_PORT = 20_000, 32_000  # below those that systems give to outgoing connections
+PORTS_APART = 16  # of two processes whose numbers are neighbors
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="message"):
     """Base of the messages; rank: the worker's."""
@@ -127,8 +130,12 @@ def train(job: TrainingJob, callback: TrainingCallback, command: list[str], find
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` consecutive ports that are free here, so that several trainings can run at once."""
-    for first in range(32323, 60000, count):
+    """The first of `count` consecutive ports that are free here, so that several trainings can run at once.
+
+    Each process begins its search elsewhere: two that look at one moment would find the same ports free.
+    """
+    begin = FIRST_PORT + os.getpid() * PORTS_APART % (LAST_PORT - FIRST_PORT)
+    for first in (*range(begin, LAST_PORT, count), *range(FIRST_PORT, begin, count)):
         with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 opened.enter_context(socket.socket()).bind(("", port))
