@@ -19,7 +19,6 @@ from snaketune.errors import DataError, EvaluationError
 from snaketune.files import StrPath, read_jsonl
 from snaketune.runtime.events import report_warning
 from snaketune.tokens.chat_template import Renderer, is_trained
-from snaketune.tokens.row_samples import render
 
 Messages = list[Message]
 MAX_FEW_SHOT_SHARE = 1 / 2  # of the context; the rest is for the prompt and the answer
@@ -55,7 +54,7 @@ def sample_rows(records: Sequence[DataRecord], count: int, seed: int) -> list[Da
 
 def answerable(records: Sequence[DataRecord], renderer: Renderer) -> list[DataRecord]:
     """The rows that the chat template renders; the others were left out of training too, and a warning counts them."""
-    found = [record for record in records if not isinstance(render(renderer, record), str)]
+    found = [record for record in records if not isinstance(renderer.record_or_reason(record), str)]
     refused = len(records) - len(found)
     if refused:
         report_warning(f"{refused} of {len(records)} rows are not asked: the chat template refuses them")

@@ -23,7 +23,7 @@ from snaketune.package.fidelity_checks import ERRORS, MOST_POSITIONS
 from snaketune.package.modelfile import uses_tools
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
-from snaketune.tokens.row_samples import cut_around_answer, render, spread
+from snaketune.tokens.row_samples import cut_around_answer, spread
 from snaketune.tokens.virtual_tokens import kept_positions
 
 MAX_TOKENS = 512  # of a row that are read
@@ -155,7 +155,7 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
 
 def _rendered(renderer: Renderer, max_tokens: int, row: DataRecord) -> tuple[DataRecord, Rendered] | None:
     """A row and what is read of it; None for one that the chat template refuses, on which nothing was trained."""
-    found = render(renderer, row)
+    found = renderer.record_or_reason(row)
     return None if isinstance(found, str) else (row, cut_around_answer(found, max_tokens, renderer.virtual_ids))
 
 

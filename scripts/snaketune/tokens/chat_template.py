@@ -80,6 +80,15 @@ class Renderer:
             return self.text(row["text"])
         return self.conversation(row["messages"], row.get("tools"))
 
+    def record_or_reason(self, record: Mapping[str, object]) -> Rendered | str:
+        """A row, or in words why it has no rendering: the chat template refuses it, or shows it otherwise."""
+        import jinja2
+
+        try:
+            return self.record(record)
+        except (DataError, jinja2.TemplateError) as error:
+            return (str(error).splitlines() or [type(error).__name__])[0]
+
     def text(self, text: str) -> Rendered:
         """Plain text between the model's own begin and end tokens; every token but the first is a target."""
         ids = self._encoded(text)["input_ids"]

@@ -6,20 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from snaketune.contracts.data import DataRecord
-from snaketune.errors import DataError
-from snaketune.tokens.chat_template import Rendered, Renderer
+from snaketune.tokens.chat_template import Rendered
 
 Taken = TypeVar("Taken")
-
-
-def render(renderer: Renderer, record: DataRecord) -> Rendered | str:
-    """A row as the model reads it, or in words why it cannot: the chat template refuses it, or shows it otherwise."""
-    import jinja2
-
-    try:
-        return renderer.record(record)
-    except (DataError, jinja2.TemplateError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def spread(rows: Sequence[DataRecord], count: int, take: Callable[[DataRecord], Taken | None]) -> list[Taken]:

@@ -21,7 +21,6 @@ from snaketune.model.manifest import declared_context_length, read_manifest
 from snaketune.runtime.events import report_warning
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
-from snaketune.tokens.row_samples import render
 from snaketune.tokens.token_store import write_store
 
 FILTER_REASONS = {
@@ -70,7 +69,7 @@ class TokenFilter:
         injected = self._injected_special_token(record)
         if injected and "text" not in record:
             return FilterResult("drop", 0, reason="special-token", detail=f"it contains {injected}")
-        rendered = render(self.renderer, record)
+        rendered = self.renderer.record_or_reason(record)
         if isinstance(rendered, str):
             return FilterResult("drop", 0, reason="not-rendered", detail=rendered)
         tokens = len(rendered.ids)

@@ -77,7 +77,7 @@ def test_a_text_without_a_target_is_dropped(renderer: Renderer) -> None:
     class Silent:
         special_tokens, virtual_ids = (), range(0)
 
-        def record(self, record: dict) -> object:
+        def record_or_reason(self, record: dict) -> object:
             whole = renderer.record(record)
             return type(whole)(whole.ids, [True] + [False] * (len(whole.ids) - 1))
 
