@@ -25,6 +25,10 @@ RESAMPLES = 2000
 MIN_ROWS = 8  # a bootstrap over fewer says nothing
 MIN_LOSSES = 6
 MAX_ADAPTER_RATIO = 3.0
+NO_UPDATE = {
+    "full": "all weights are trained, so there is no adapter to measure",
+    "prompt": "prompt tuning changes no weight of the base, so there is no update to measure",
+}
 HOUR = 3600.0
 GO = "go\n"
 REPORT, OLDER_REPORT = "report/index.html", "report/index-older.html"
@@ -96,7 +100,7 @@ def validation_better_than_base(base: np.ndarray, pilot: np.ndarray, targets: np
     return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", message)
 
 
-def adapter_norm_ratio(size: float | None) -> Criterion:
+def adapter_norm_ratio(size: float | None, method: str) -> Criterion:
     """Check that the adapter is not far larger than the weights it changes: else it replaces what the model knew.
 
     Catches a learning rate that destroys the model even while its loss falls: it then gives the same answer to every
@@ -104,7 +108,7 @@ def adapter_norm_ratio(size: float | None) -> Criterion:
     """
     name = "adapter norm ratio"
     if size is None:
-        return Criterion(name, None, None, "unknown", "all weights are trained, so there is no adapter to measure")
+        return Criterion(name, None, None, "unknown", NO_UPDATE[method])
     if not math.isfinite(size):
         return Criterion(name, None, MAX_ADAPTER_RATIO, "fail", "the adapter is not finite")
     message = f"its change has {size:.2g} times the norm of the weights it changes"

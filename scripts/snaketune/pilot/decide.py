@@ -68,7 +68,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
     )
     expected = pilot_forecast.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)
     forecast = msgspec.structs.replace(forecast, **expected or {})
-    results = evaluate_criteria(settings, metrics, found, forecast, planned)
+    results = evaluate_criteria(settings, metrics, found, forecast, planned, method=summary.method)
     failed = [criterion for criterion in results if criterion.result == "fail"]
     result = PilotDecision(
         decision="no-go" if failed else "go",
@@ -95,6 +95,8 @@ def evaluate_criteria(
     found: Evidence,
     forecast: PilotForecast,
     planned: PlannedExperiment,
+    *,
+    method: str,
 ) -> list[Criterion]:
     """Return all criteria in the order of the page."""
     seed = settings.seed
@@ -102,7 +104,7 @@ def evaluate_criteria(
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
         criteria.validation_better_than_base(found.base, found.pilot, found.num_target_tokens, seed),
-        criteria.adapter_norm_ratio(found.update_norm),
+        criteria.adapter_norm_ratio(found.update_norm, method),
         criteria.prompt_dependence(found.own, found.other, found.swapped_targets, seed),
         criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
         criteria.memory(forecast.memory_bytes, planned.usable_memory),

@@ -104,10 +104,16 @@ def test_a_loss_or_norm_that_was_not_a_number_fails():
 
 
 def test_an_adapter_many_times_larger_than_its_model_fails():
-    assert criteria.adapter_norm_ratio(0.2).result == "pass"
-    assert criteria.adapter_norm_ratio(30.0).result == "fail"
-    assert criteria.adapter_norm_ratio(float("nan")).result == "fail"
-    assert criteria.adapter_norm_ratio(None).result == "unknown"
+    assert criteria.adapter_norm_ratio(0.2, "lora").result == "pass"
+    assert criteria.adapter_norm_ratio(30.0, "dora").result == "fail"
+    assert criteria.adapter_norm_ratio(float("nan"), "lora").result == "fail"
+
+
+@pytest.mark.parametrize(("method", "said"), [("full", "all weights are trained"), ("prompt", "changes no weight")])
+def test_a_method_without_an_adapter_s_update_says_why_there_is_no_norm(method, said):
+    found = criteria.adapter_norm_ratio(None, method)
+    assert found.result == "unknown"
+    assert said in found.message
 
 
 def test_answers_are_worse_only_beyond_chance():
