@@ -7,7 +7,7 @@
 # steps    open_test_rows where they are sealed, generate_answers, score_answers, compare_scores, pass_thresholds;
 #          compare_experiments; on request export_lm_eval, run_lm_eval (target lm_eval)
 # reads    CHOSEN_ADAPTER, rules.train_adapter, rules.score_experiment (train.smk), rules.split_rows (data.smk), rules.fuse_adapter (package.smk),
-#          GENERAL_SET, variant_inputs, answer_files (evaluate_inputs.smk), PILOT (pilot.smk)
+#          GENERAL_SET, variant_inputs, answer_files, lm_eval_rows (evaluate_inputs.smk), PILOT (pilot.smk)
 VARIANTS = this_run.variants
 ZERO_LINES = [variant for variant in VARIANTS if variant in ("base", "prompted")]  # no training has changed them
 BAKE_OFF = [f"{RUN}/evaluation/experiments.json"] if CONFIG["evaluate"]["experiments"] else []
@@ -149,7 +149,7 @@ rule lm_eval:
 rule export_lm_eval:
     """Export the test rows as a task of lm-evaluation-harness."""
     input:
-        rows=rules.split_rows.output.test,
+        rows=lm_eval_rows,
         model=CHOSEN_BASE,
         opened=ancient(f"{RUN}/evaluation/opened.json") if CONFIG["data"]["split"]["sealed"] else [],
     output:

@@ -1,7 +1,7 @@
 # What goes into and out of the rule that answers the test rows, by variant; apart from evaluate.smk because
 # `snakemake --lint` wants rules and functions in files of their own.
 #
-# gives    GENERAL_SET, variant_inputs, answer_files
+# gives    GENERAL_SET, variant_inputs, answer_files, lm_eval_rows
 # reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT, rules.pass_pilot, rules.decide_pilot,
 #          rules.train_pilot (pilot.smk), rules.fuse_adapter (package.smk), rules.split_rows (data.smk)
 GENERAL_SET = CONFIG["evaluate"]["forgetting"]["rows"]
@@ -43,3 +43,9 @@ def answer_files(folder):
     if CONFIG["evaluate"]["prompts"]:
         outputs["prompts"] = f"{folder}/prompts.jsonl"
     return outputs
+
+
+def lm_eval_rows(wildcards):
+    """The test rows; a run that lm-evaluation-harness cannot compare is refused before it is trained."""
+    exit_on_user_error(this_run.check_lm_eval)
+    return rules.split_rows.output.test

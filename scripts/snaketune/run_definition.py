@@ -19,6 +19,7 @@ from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfi
 from snaketune.contracts.data import SPLITS
 from snaketune.data import sources as data_sources
 from snaketune.errors import ModelError
+from snaketune.evaluate import lm_eval
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.files import read_json
 from snaketune.model import manifest as base_models
@@ -158,6 +159,13 @@ class RunDefinition:
         others = [self.config.evaluate.forgetting.rows, self.similarity_model]
         return sorted({*self.sources, *self.template_files, *bases, *filter(None, others)})
 
+    # evaluation
+
+    def check_lm_eval(self) -> None:
+        """Raise EvaluationError where lm-evaluation-harness could compare none of the experiments with its base."""
+        if all(one.train.method == "prompt" for one in self.experiments.values()):
+            raise lm_eval.prompt_tuning_error()
+
     # packaging
 
     @property
@@ -207,7 +215,7 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
     experiments = expand(run)
     for one in experiments.values():
         check_trainer(one.train, one.model, f"experiments.{one.name}" if run.experiments else "train")
-    return RunDefinition(
+    defined = RunDefinition(
         config=run,
         sources=tuple(data_sources.files(run.data.sources)),
         experiments=experiments,
@@ -215,6 +223,9 @@ def define_run(config: dict[str, Any]) -> RunDefinition:
         similarity_model=evaluate_settings.similarity_model(run),
         engine=choose_engine(run, [one.model for one in experiments.values()]),
     )
+    if run.evaluate.lm_eval_tasks:
+        defined.check_lm_eval()
+    return defined
 
 
 def tracked_train(experiment: Experiment) -> dict[str, object]:

@@ -109,6 +109,15 @@ def test_prompt_tuning_has_tokens_of_its_own_and_says_in_its_base_how_it_is_read
     assert not run.exports_adapter
 
 
+def test_lm_eval_is_refused_before_the_training_where_every_experiment_is_prompt_tuning() -> None:
+    tuned = {"method": "prompt"}
+    with pytest.raises(UserError, match="lm-eval cannot compare"):
+        defined(train=tuned, evaluate={"lm_eval_tasks": ["arc_easy"]})
+    with pytest.raises(UserError, match="lm-eval cannot compare"):
+        defined(train=tuned).check_lm_eval()
+    defined(experiments={"lora": {}, "prompt": tuned}, evaluate={"lm_eval_tasks": ["arc_easy"]}).check_lm_eval()
+
+
 def test_adapter_is_exported_only_where_all_experiments_train_lora() -> None:
     assert defined().exports_adapter
     assert not defined(package={"adapter": False}).exports_adapter

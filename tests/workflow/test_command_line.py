@@ -147,6 +147,15 @@ def test_a_key_that_stands_twice_is_refused_also_by_snakemakes_own_command(proje
     assert 'twice.yaml:5: "rank" stands twice, first in line 3.' in done.stdout
 
 
+def test_lm_eval_after_prompt_tuning_is_refused_before_anything_runs(project: Project) -> None:
+    project.write("prompt.yaml", "run: x\ntrain: {method: prompt}\n")
+    done = Project(project.folder).snakemake("lm_eval", "-n", "--configfile", "prompt.yaml")
+    assert done.returncode == 1
+    assert "snaketune: " in done.stdout
+    assert "lm-eval cannot compare base and fused model after prompt tuning" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 @pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1, 0.3, 0.6, 0.9])
 def test_ctrl_c_while_snakemake_starts_leaves_no_traceback(command: Path, project: Project, seconds: float) -> None:
     started = subprocess.Popen(

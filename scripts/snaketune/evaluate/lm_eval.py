@@ -59,12 +59,7 @@ metadata:
 def export_task(rows: StrPath, renderer: Renderer, folder: StrPath, *, max_new_tokens: int) -> int:
     """Write the task and its rows into `folder`; returns how many rows have a prompt and a reference."""
     if renderer.virtual_ids:
-        raise EvaluationError(
-            "lm-eval cannot compare base and fused model after prompt tuning",
-            where="train.method",
-            why="It asks both the same texts, and the base knows no virtual tokens",
-            fix="Leave lm_eval out; the evaluation here gives each model its own text",
-        )
+        raise prompt_tuning_error()
     target = Path(folder)
     exported = []
     for row in files.read_jsonl(rows):
@@ -88,6 +83,17 @@ def export_task(rows: StrPath, renderer: Renderer, folder: StrPath, *, max_new_t
         )
         files.write_text(staged / f"{task_name(target)}.yaml", text)
     return len(exported)
+
+
+def prompt_tuning_error() -> EvaluationError:
+    """The message for base and fused model after prompt tuning, which do not read the same text."""
+    return EvaluationError(
+        "lm-eval cannot compare base and fused model after prompt tuning",
+        where="train.method",
+        why="It asks both the same texts, and the base knows no virtual tokens",
+        fix="Run `snakemake evaluate`, without evaluate.lm_eval_tasks: evaluation/comparison.json of the run compares "
+        "them, each with its own text",
+    )
 
 
 def task_name(folder: StrPath) -> str:
