@@ -192,8 +192,11 @@ def main() -> None:
         project = make_project(folder, given.shape)
         straight = project.twin(folder.with_name(f"{folder.name}-straight")) if given.compare else None
         walk = Walk(project, "stop")
-        walk.run()
-        accuracy.put("stop", f"{given.shape}:\n\n{table(walk.stops)}", machine=True, page=PAGE)
+        try:
+            walk.run()
+        finally:  # ended before the chain was: what was measured until then
+            if walk.stops:
+                accuracy.put("stop", f"{given.shape}:\n\n{table(walk.stops)}", machine=True, page=PAGE)
         if straight:
             done = straight.snakemake("report", timeout=LONGEST_CHAIN)
             assert done.returncode == 0, done.stdout
