@@ -24,6 +24,6 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     files.write_json(outputs.record, outcome)
     rounded = "with" if outcome.kept else "without"
     events.report_result(
-        f"{snakemake.wildcards.type} {rounded} an importance matrix, "
-        f"{progress.format_bytes(progress.size_of(outputs.gguf))}"
+        f"gguf-{snakemake.wildcards.type} {progress.format_bytes(progress.size_of(outputs.gguf))} "
+        f"({rounded} an importance matrix)"
     )

@@ -42,7 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 SPEAKERS = {
     "data": ["pass_leaks"],
     "pilot": ["decide_pilot"],
-    "package": ["quantize_gguf", "quantize_gguf_imatrix", "quantize_mlx", "pass_fidelity"],
+    "package": ["pass_fidelity", "quantize_gguf", "quantize_gguf_imatrix", "quantize_mlx"],
 }
 """Whose results stand for the stage; where none is named here, the last step's that had any."""
 STAGE_OF = {step: stage for stage, steps in STAGES.items() for step in steps}

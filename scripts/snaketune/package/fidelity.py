@@ -346,4 +346,4 @@ def require_passed(fidelity: StrPath) -> str:
             why="\n".join(["", *lines, ""]),
             fix="docs/packaging.md says what each check means and what to do",
         )
-    return f"{len(record.checks)} fidelity checks passed: each file answers as the adapter does\n"
+    return f"{len(record.checks)} fidelity checks passed\n"
