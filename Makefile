@@ -1,5 +1,5 @@
 # make            set everything up, then run the demo to its report
-# make test       set everything up, then run the tests (about 11 minutes on two cores)
+# make test       set everything up, then run the tests (about 12 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
 .PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade new run import chat verify unpack version ui docs lock doctor clean help
