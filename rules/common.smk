@@ -1,7 +1,7 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, GPU, THREADS; logs, benchmarks, scripts; permission; tracked, untracked, code;
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, FILTERING, GPU, THREADS; logs, benchmarks, scripts; permission; tracked, untracked, code;
 #          pick, pick_outputs, omit, one_of
 import os
 import re
@@ -15,6 +15,7 @@ import snakemake_patches
 from snaketune.config import schema as configuration
 from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
+from snaketune.runtime.progress import format_list
 from snaketune.runtime.step import ENGINE_VARIABLE
 from snaketune.errors import UserError
 from snaketune.evaluate import step_config as evaluate_settings
@@ -61,7 +62,7 @@ def rows_from(run):
     """The data files of a run in words; of more than three, the first two."""
     files = run.sources or [source.hub for source in run.config.data.sources if source.hub]
     named = files if len(files) <= 3 else [*files[:2], f"{len(files) - 2} more files"]
-    return " and ".join([*filter(None, [", ".join(named[:-1])]), *named[-1:]])
+    return format_list(named)
 
 
 CONFIG = exit_on_user_error(load_config, config, workflow.overwrite_configfiles)
@@ -195,3 +196,6 @@ wildcard_constraints:
     type="[A-Za-z0-9_]+",
     fraction="[0-9.e-]+",
     split="validation|test",
+
+
+FILTERING = pick(CONFIG["data"], "max_length", "on_too_long")  # which rows are trained on, and how much of each

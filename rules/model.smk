@@ -125,7 +125,7 @@ rule tokenize_rows:
     params:
         config=tracked(
             model=lambda wildcards: template_config(this_run.tokenizations[wildcards.tokens]),
-            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            data=FILTERING,
         ),
         code=code("tokenize_rows", "mlx"),
     script:
@@ -166,7 +166,7 @@ rule preview_rows:
         config=tracked(
             run=this_run.name,
             model=template_config(this_run.pilot_experiment),
-            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            data=FILTERING,
         ),
         code=code("preview_rows", "mlx"),
     script:

@@ -128,7 +128,7 @@ rule collect_imatrix:
     params:
         config=tracked(
             model=pick(PILOT.model, "chat_template"),
-            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            data=FILTERING,
         ),
         code=code("collect_imatrix", "gguf"),
         converted=CONVERTER_CODE,
@@ -162,7 +162,7 @@ rule quantize_gguf_imatrix:
     params:
         config=tracked(
             model=pick(PILOT.model, "chat_template"),
-            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            data=FILTERING,
         ),
         code=code("quantize_gguf_imatrix", "gguf"),
         converted=CONVERTER_CODE,
@@ -197,7 +197,7 @@ rule quantize_mlx:
     params:
         config=tracked(
             model=pick(PILOT.model, "chat_template"),
-            data=pick(CONFIG["data"], "max_length", "on_too_long"),
+            data=FILTERING,
             seed=CONFIG["seed"],
         ),
         code=code("quantize_mlx", "mlx"),

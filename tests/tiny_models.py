@@ -12,7 +12,14 @@ from snaketune import files
 from snaketune.config import schema
 from snaketune.config.sections import TrainConfig
 from snaketune.contracts.data import ModelManifest
-from snaketune.contracts.train import StepMetrics, TrainingJob, TrainingOutputs, TrainingSummary, ValidationMetrics
+from snaketune.contracts.train import (
+    StepMetrics,
+    TrainingJob,
+    TrainingOutputs,
+    TrainingSummary,
+    ValidationMetrics,
+    VisitCounts,
+)
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import write_store
 from snaketune.train.metrics_log import TrainingCallback, read_metrics
@@ -97,6 +104,32 @@ def rows(count: int, seed: int = 0, shortest: int = 4, longest: int = 20) -> lis
 def store(path: Path, made: list[Rendered], weights: list[float] | None = None) -> Path:
     write_store(path, zip(made, weights or [1.0] * len(made), strict=True))
     return path
+
+
+def training_summary(**changed: Any) -> TrainingSummary:
+    """The summary of a short training that beat its base."""
+    summary = TrainingSummary(
+        steps=30,
+        planned_steps=30,
+        epochs=3.0,
+        rows=80,
+        rows_seen=240,
+        times_each_row_was_seen=VisitCounts(least=3, most=3, mean=3.0),
+        num_target_tokens=1234,
+        positions_per_token=1.0,
+        base_validation_loss=3.0,
+        best_validation_loss=0.5,
+        best_step=30,
+        skipped_steps=0,
+        stop_reason="done",
+        trainable_parameters=10,
+        total_parameters=100,
+        validation_rows=8,
+        validation_tokens=64,
+        method="lora",
+        seed=1,
+    )
+    return msgspec.structs.replace(summary, **changed)
 
 
 def train_config(**changed: object) -> TrainConfig:

@@ -19,7 +19,6 @@ from snaketune.config.sections import RESULT_NEUTRAL_KEYS, ModelConfig, RunConfi
 from snaketune.contracts.data import SPLITS
 from snaketune.data import sources as data_sources
 from snaketune.errors import ModelError
-from snaketune.evaluate import lm_eval
 from snaketune.evaluate import step_config as evaluate_settings
 from snaketune.files import read_json
 from snaketune.model import manifest as base_models
@@ -164,6 +163,8 @@ class RunDefinition:
     def check_lm_eval(self) -> None:
         """Raise EvaluationError where lm-evaluation-harness could compare none of the experiments with its base."""
         if all(one.train.method == "prompt" for one in self.experiments.values()):
+            from snaketune.evaluate import lm_eval
+
             raise lm_eval.prompt_tuning_error()
 
     # packaging

@@ -36,6 +36,7 @@ from snaketune.data.deduplication import (
 from snaketune.data.minhash import NearDuplicateIndex, Shingles
 from snaketune.errors import ConfigError, DataError
 from snaketune.files import StrPath, read_json, write_json, writing_jsonl
+from snaketune.runtime.progress import format_list
 
 KIND_LABELS = {
     "row": "the same row",
@@ -134,7 +135,7 @@ def check(leaks: StrPath) -> None:
 def affected_rows(found: LeakReport) -> str:
     """Count the affected rows in words: "43 of 123 valid rows and 2 of 90 test rows"; empty if there is none."""
     counts = [f"{count} of {found.rows[name]} {name} rows" for name, count in found.affected.items() if count]
-    return " and ".join([", ".join(counts[:-1]), counts[-1]]) if len(counts) > 1 else "".join(counts)
+    return format_list(counts)
 
 
 class SplitRowsConfig(Section, frozen=True, kw_only=True):

@@ -18,9 +18,9 @@ from snaketune.config.sections import DataConfig, TrainConfig, UploadConfig
 from snaketune.contracts.data import SplitReport
 from snaketune.contracts.evaluate import Comparison, Score, Selection, VariantScores
 from snaketune.contracts.package import Fidelity, UploadRecord
-from snaketune.contracts.train import TrainingSummary, VisitCounts
 from snaketune.errors import ConfigError, PackageError, ResourceError
 from snaketune.package import card
+from tiny_models import training_summary
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -126,29 +126,8 @@ def write_measurements(folder: Path) -> None:
         warnings=[],
     )
     files.write_json(folder / "split.json", split)
-    summary = TrainingSummary(
-        steps=30,
-        planned_steps=30,
-        epochs=3.0,
-        rows=80,
-        rows_seen=240,
-        times_each_row_was_seen=VisitCounts(least=3, most=3, mean=3.0),
-        num_target_tokens=1234,
-        positions_per_token=1.0,
-        base_validation_loss=3.0,
-        best_validation_loss=0.5,
-        best_step=30,
-        skipped_steps=0,
-        stop_reason="done",
-        trainable_parameters=10,
-        total_parameters=100,
-        validation_rows=8,
-        validation_tokens=64,
-        method="lora",
-        seed=1,
-    )
-    files.write_json(folder / "summary.json", summary)
-    files.write_json(folder / "other.json", msgspec.structs.replace(summary, steps=7))
+    files.write_json(folder / "summary.json", training_summary())
+    files.write_json(folder / "other.json", training_summary(steps=7))
     selection = Selection(experiment="small", metric="validation_loss", reasons=[], experiments=[])
     files.write_json(folder / "selection.json", selection)
     metrics = {"exact_match": Score(value=0.25, low=0.2, high=0.3)}

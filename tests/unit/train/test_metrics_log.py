@@ -2,8 +2,9 @@
 
 import pytest
 from snaketune import files
-from snaketune.contracts.train import StepMetrics, TrainingSummary, ValidationMetrics, VisitCounts
+from snaketune.contracts.train import StepMetrics, ValidationMetrics
 from snaketune.train import metrics_log
+from tiny_models import training_summary
 
 
 def step_metrics(step, loss):
@@ -60,25 +61,12 @@ def test_loss_plot_is_the_same_bytes_for_the_same_metrics(tmp_path, num_steps):
     ],
 )
 def test_a_training_is_held_against_its_base_whatever_it_began_with(base, best, best_step, words):
-    summary = TrainingSummary(
+    summary = training_summary(
         steps=40,
         planned_steps=40,
-        epochs=1.0,
-        rows=8,
-        rows_seen=8,
-        times_each_row_was_seen=VisitCounts(least=1, most=1, mean=1.0),
-        num_target_tokens=80,
-        positions_per_token=1.0,
         base_validation_loss=base,
         best_validation_loss=best,
         best_step=best_step,
-        skipped_steps=0,
-        stop_reason="all steps done",
-        trainable_parameters=10,
-        total_parameters=100,
-        validation_rows=4,
-        validation_tokens=40,
         method="prompt",
-        seed=1,
     )
     assert metrics_log.summary_sentence(summary).endswith(words)
