@@ -323,6 +323,13 @@ class ModelLibrary(NamedTuple):
     model_types: frozenset[str]
 
 
+class FourBitBase(NamedTuple):
+    """What to set for a base that memory holds in four bits, as words for a person, and the mode that it then has."""
+
+    words: str
+    mode: str
+
+
 class Capabilities(Protocol):
     """The part `capabilities` of an engine: facts about it that a forecast needs, without loading a model."""
 
@@ -351,4 +358,8 @@ class Capabilities(Protocol):
 
     def keeps_quantized(self, mode: str) -> bool:
         """Whether a base quantized in this mode stays so in memory while it is trained."""
+        ...
+
+    def four_bit_base(self, device: str, /) -> FourBitBase:
+        """How a base is held in four bits on a device (`cpu`, `cuda` or `metal`)."""
         ...

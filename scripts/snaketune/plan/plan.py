@@ -315,6 +315,7 @@ def _check_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperimen
         lambda train, cut: largest_batches(case.store, train, cpu, cut),
         planned.dtype_bytes,
         usable,
+        machine.device,
     )
     parts = {part: size for part, size in msgspec.structs.asdict(planned.memory).items() if size}
     table = "".join(f"\n  {part:<12}{size / 1e9:8.2f} GB" for part, size in parts.items())

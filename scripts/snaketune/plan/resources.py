@@ -275,7 +275,7 @@ class Candidate:
 
 
 def advice(
-    model: Architecture, train: TrainConfig, batches: Batches, dtype_bytes: int, usable: int
+    model: Architecture, train: TrainConfig, batches: Batches, dtype_bytes: int, usable: int, device: str
 ) -> list[tuple[str, int]]:
     """Return the smallest changes until a run fits, in words, with the total bytes after each; they add up.
 
@@ -284,14 +284,13 @@ def advice(
     First what costs time alone (smaller micro-batches with more accumulation, checkpointing), then a base that is
     spread over the workers, then what costs length, then what costs the base's precision. The last entry fits, or
     nothing here does. batches: the largest micro-batches of the rows under a `train` section, cut at a length if one is
-    given; dtype_bytes: of an unquantized weight.
+    given; dtype_bytes: of an unquantized weight; device: `cpu`, `cuda` or `metal`.
     """
     changes: list[tuple[str, int]] = []
     candidate = Candidate(model, train)
     least = candidate.total(batches, dtype_bytes)
-    for words, change in _changes(
-        model, train, max(batch.length for batch in batches(msgspec.structs.replace(train, packing=False), None))
-    ):
+    longest = max(batch.length for batch in batches(msgspec.structs.replace(train, packing=False), None))
+    for words, change in _changes(model, train, longest, device):
         changed = change(candidate)
         total = changed.total(batches, dtype_bytes)
         if total >= least:
@@ -304,7 +303,7 @@ def advice(
 
 
 def _changes(
-    model: Architecture, train: TrainConfig, longest: int
+    model: Architecture, train: TrainConfig, longest: int, device: str
 ) -> Iterator[tuple[str, Callable[[Candidate], Candidate]]]:
     """Each change in words, and as a function."""
 
@@ -334,5 +333,5 @@ def _changes(
         if length < longest:
             yield f"data.max_length {length} (longer rows are cut)", cut(length)
     if not (model.quantized or train.fsdp or spreads):  # a quantized base is not spread
-        words = "a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's"
-        yield words, lambda candidate: replace(candidate, model=candidate.model.with_bits(QUANTIZED_BITS))
+        words, mode = get_capabilities().four_bit_base(device)
+        yield words, lambda candidate: replace(candidate, model=candidate.model.with_bits(QUANTIZED_BITS, mode))

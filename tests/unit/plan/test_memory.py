@@ -97,7 +97,7 @@ def even(length):
 @given(train=TRAINS, length=st.integers(64, 2048), share=st.floats(0.2, 0.95))
 def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, share):
     usable = int(share * total(train, *even(length)(train, None)))
-    steps = resources.advice(MODEL, train, even(length), 4, usable)
+    steps = resources.advice(MODEL, train, even(length), 4, usable, "cpu")
     totals = [bytes_after for _, bytes_after in steps]
     assert totals == sorted(totals, reverse=True)
     assert all(after > usable for after in totals[:-1])
@@ -105,7 +105,8 @@ def test_advice_gets_cheaper_step_by_step_and_says_when_it_fits(train, length, s
 
 def test_advice_names_the_smallest_change_first():
     train = replace(TRAIN, batch_size=8, gradient_accumulation_steps=2, gradient_checkpointing=False)
-    words, after = resources.advice(MODEL, train, even(256), 4, int(0.8 * total(train, BatchShape(8, 256, 1024))))[0]
+    usable = int(0.8 * total(train, BatchShape(8, 256, 1024)))
+    words, after = resources.advice(MODEL, train, even(256), 4, usable, "cpu")[0]
     assert words.startswith("train.batch_size 4 with gradient_accumulation_steps 4")
     assert after == total(replace(train, batch_size=4, gradient_accumulation_steps=4), BatchShape(4, 256, 512))
 
@@ -140,10 +141,31 @@ def test_a_worker_holds_its_part_of_a_spread_base_two_blocks_and_what_is_not_spr
 
 def test_no_quantized_base_is_advised_where_the_base_is_spread(monkeypatch):
     monkeypatch.setenv("SNAKETUNE_ENGINE", "torch")
-    steps = resources.advice(HUGE, SPREAD, even(2048), 2, 20 * 10**9)
+    steps = resources.advice(HUGE, SPREAD, even(2048), 2, 20 * 10**9, "cpu")
     assert steps
     assert not [words for words, _ in steps if "4-bit" in words]
     assert all(after > 0 for _, after in steps)
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "words"),
+    [
+        ("mlx", "cpu", "a 4-bit base: model.quantize {bits: 4}"),
+        ("mlx", "cuda", "a 4-bit base: model.quantize {bits: 4}"),
+        ("torch", "cuda", "a 4-bit base: model.quantize {bits: 4, group_size: 64, mode: nf4}"),
+        ("torch", "cpu", "engine: mlx with a 4-bit base: model.quantize {bits: 4}"),
+        ("torch", "metal", "engine: mlx with a 4-bit base: model.quantize {bits: 4}"),
+    ],
+)
+def test_the_four_bits_that_are_advised_are_those_that_memory_holds(engine, device, words, monkeypatch):
+    monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
+    said, after = resources.advice(HUGE, TRAIN, even(64), 2, 60 * 10**9, device)[-1]
+    assert said.startswith(words)
+    bits, group, mode = (4, 64, "nf4") if "nf4" in said else (4, None, "affine")
+    monkeypatch.setenv("SNAKETUNE_ENGINE", "mlx" if "mlx" in said else engine)
+    held = plan.held(HUGE.with_bits(architecture.quantized_bits(bits, group, mode), mode))
+    smallest = replace(TRAIN, batch_size=1, gradient_accumulation_steps=16, gradient_checkpointing=True)
+    assert after == total(smallest, BatchShape(1, 64, 32), 2, held) < 60 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -160,7 +182,7 @@ def test_spreading_the_base_is_advised_where_there_are_workers_and_the_engine_ca
 ):
     monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
     train = replace(SPREAD, workers=workers, fsdp=False, method=method)
-    steps = dict(resources.advice(HUGE, train, even(512), 2, 40 * 10**9))
+    steps = dict(resources.advice(HUGE, train, even(512), 2, 40 * 10**9, "cpu"))
     assert ("train.fsdp true" in steps) is advised
     if advised:
         assert steps["train.fsdp true"] < 40 * 10**9

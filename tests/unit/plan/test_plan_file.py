@@ -263,7 +263,9 @@ def test_advice_of_any_kind_that_is_said_to_fit_does_when_it_is_followed(
 
     usable = int(share * total(model, train, lengths))
     store = stored(lengths)
-    steps = resources.advice(model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable)
+    steps = resources.advice(
+        model, train, lambda one, cut: forecast.largest_batches(store, one, True, cut), 4, usable, "cpu"
+    )
     if not steps or steps[-1][1] > usable:
         return
     for words, _ in steps:

@@ -100,6 +100,15 @@ def test_auto_on_a_cpu_keeps_what_only_mlx_can_do(monkeypatch):
     assert (choice.name, "package.mlx" in choice.reason) == ("mlx", True)
 
 
+def test_auto_on_a_card_goes_by_package_mlx_and_not_by_the_base(monkeypatch, tmp_path):
+    pretend(monkeypatch, card=True, torch="2.13.0")
+    of_mlx = base(folder(tmp_path / "base", 1_000_000, quantization={"bits": 4}, num_experts=8))
+    assert choose_engine(config(), [of_mlx]).name == "torch"
+    assert choose_engine(config(package={"mlx": ["4bit"]}), [of_mlx]).name == "mlx"
+    with pytest.raises(ConfigError, match="does not quantize a base to the format affine"):
+        choose_engine(config(), [base("somebody/a-model", quantize={"bits": 4})])
+
+
 def test_engine_that_does_not_exist_is_refused_with_the_nearest_name():
     wrong = msgspec.structs.replace(config(), engine="torhc")
     with pytest.raises(ConfigError, match='no engine "torhc"; did you mean "torch"'):

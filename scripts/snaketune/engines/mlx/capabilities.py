@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from snaketune.engines.interface import ModelLibrary
+from snaketune.engines.interface import FourBitBase, ModelLibrary
 from snaketune.errors import ConfigError, ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
@@ -89,6 +89,11 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
 def keeps_quantized(mode: str) -> bool:
     """Whether such a base stays as it is: MLX computes in all of its own modes, everywhere."""
     return mode != "nf4"
+
+
+def four_bit_base(_device: str, /) -> FourBitBase:
+    """MLX's own format, on any device."""
+    return FourBitBase("a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's", "affine")
 
 
 def model_library() -> ModelLibrary:

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from snaketune.engines.interface import ModelLibrary
+from snaketune.engines.interface import FourBitBase, ModelLibrary
 from snaketune.errors import ConfigError, ModelError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
@@ -37,6 +37,13 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
 def keeps_quantized(mode: str) -> bool:
     """Whether such a base stays as it is: PyTorch computes in NF4 alone, which runs need an NVIDIA card for."""
     return mode == "nf4"
+
+
+def four_bit_base(device: str, /) -> FourBitBase:
+    """NF4 on an NVIDIA card; elsewhere MLX's own format, which the MLX engine alone computes in."""
+    if device == "cuda":
+        return FourBitBase("a 4-bit base: model.quantize {bits: 4, group_size: 64, mode: nf4}", "nf4")
+    return FourBitBase("engine: mlx with a 4-bit base: model.quantize {bits: 4}, or one of mlx-community's", "affine")
 
 
 def model_library() -> ModelLibrary:
