@@ -1,12 +1,13 @@
 """A language model of PyTorch: the part `engines.interface.AdaptedModel`.
 
-Rows and prompts of like length go through together. Completions are generated over transformers' caches; finished rows
+Prompts of like length go through together. Completions are generated over transformers' caches; finished rows
 are taken out as they end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -15,14 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.torch import loading, lora, prompt_embedding
+from snaketune.engines.torch import loading, lora, loss, prompt_embedding
 from snaketune.engines.torch.capabilities import COMPLETION_BATCH
-from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath
 
@@ -47,10 +46,15 @@ class TorchModel:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
+    @functools.cached_property
+    def _head(self) -> loss.ChunkedCrossEntropy:
+        """Measured at the first row that is read; an adapter that is left out leaves the head as it is."""
+        return loss.ChunkedCrossEntropy(self.model)
+
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
         """The log-probability of each row's masked tokens, in nats."""
         with _failures():
-            yield from loglikelihoods(self.model, requests)
+            yield from loss.loglikelihoods(self._head, requests)
 
     def generate(
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
@@ -69,8 +73,7 @@ class TorchModel:
     ) -> Iterator[np.ndarray]:
         """For each row, ln p(next token) after each of its positions."""
         with _failures():
-            for ids, wanted in zip(rows, positions, strict=True):
-                yield next_token_logprobs(self.model, ids, wanted)
+            yield from loss.next_token_logprobs(self._head, rows, positions)
 
     def relative_update_norm(self) -> float | None:
         """The size of the adapter's update, relative to the weights that it changes."""
@@ -93,6 +96,7 @@ class TorchModel:
 
     def close(self) -> None:
         """Drop the weights, which frees their memory."""
+        self.__dict__.pop("_head", None)
         del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -148,83 +152,6 @@ def _restore(block: nn.Module, *_: Any) -> None:
     for one, narrow in block._narrow.items():  # type: ignore[union-attr, operator]
         one.data = narrow
     del block._narrow
-
-
-WINDOW = 64  # rows that are sorted by length together
-MAX_POSITIONS = 2048  # of the rows that go through at once, padding included
-DISTRIBUTION_SLICE = 256  # positions whose whole distributions are made at once
-
-
-@torch.no_grad()
-def loglikelihoods(model: PreTrainedModel, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
-    """The loglikelihood of each row, in nats; see `engines.interface.LanguageModel.loglikelihood`.
-
-    Rows of like length go through together, padded on the right, which a causal model does not see.
-    """
-    head = ChunkedCrossEntropy(model)
-    for start in range(0, len(requests), WINDOW):
-        window = [_scored_part(request) for request in requests[start : start + WINDOW]]
-        sums: dict[int, float] = {}
-        for rows in _batches([len(ids) for ids, _ in window]):
-            found = _batch_loglikelihoods(head, [window[row] for row in rows])
-            sums |= dict(zip(rows, found, strict=True))
-        yield from (sums[row] for row in range(len(window)))
-
-
-def _scored_part(request: LoglikelihoodRequest) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of a row up to its last masked token, and the positions that predict masked ones."""
-    ids, loss_mask = np.asarray(request.ids, np.int64), np.asarray(request.loss_mask, bool)
-    positions = np.flatnonzero(loss_mask[1:])
-    return ids[: positions[-1] + 2] if len(positions) else ids[:0], positions
-
-
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Rows of like length, the longest first; rows of length 0 come alone."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > MAX_POSITIONS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _batch_loglikelihoods(head: ChunkedCrossEntropy, rows: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """The loglikelihoods of some rows that go through together."""
-    if not any(len(positions) for _, positions in rows):
-        return [0.0] * len(rows)
-    width = max(len(ids) for ids, _ in rows) - 1
-    inputs = torch.zeros(len(rows), width, dtype=torch.long)
-    for row, (ids, _) in enumerate(rows):
-        inputs[row, : max(0, len(ids) - 1)] = torch.from_numpy(ids[:-1])
-    hidden = head.model.base_model(input_ids=inputs.to(head.device), use_cache=False).last_hidden_state
-    found = []
-    for row, (ids, positions) in enumerate(rows):
-        total = 0.0
-        for start in range(0, len(positions), head.slice_size):
-            part = positions[start : start + head.slice_size]
-            logits = head.logits(hidden[row, torch.from_numpy(part).to(head.device)]).float()
-            labels = torch.from_numpy(ids[part + 1]).to(head.device)
-            total -= float(functional.cross_entropy(logits, labels, reduction="sum"))
-        found.append(total)
-    return found
-
-
-@torch.no_grad()
-def next_token_logprobs(model: PreTrainedModel, ids: Sequence[int], positions: Sequence[int]) -> np.ndarray:
-    """ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
-
-    positions: ascending, in ids.
-    """
-    head = ChunkedCrossEntropy(model)
-    inputs = torch.tensor([list(ids[: positions[-1] + 1])], device=head.device)
-    hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0]
-    parts = []
-    for start in range(0, len(positions), DISTRIBUTION_SLICE):
-        part = torch.tensor(list(positions[start : start + DISTRIBUTION_SLICE]), device=head.device)
-        parts.append(torch.log_softmax(head.logits(hidden[part]).float(), -1).cpu().numpy())
-    return np.concatenate(parts)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Answers-only cross-entropy in slices: the logits of target positions alone, and never those of all of them at once.
+"""Cross-entropy and log-probabilities in slices: the logits of wanted positions, never those of all of them at once.
 
 A transformers model is a backbone and a head. The backbone runs on all positions; the head runs on slices of the target
 positions, and the gradient at the hidden states is taken at once, so that memory holds the logits of one slice.
@@ -6,15 +6,17 @@ positions, and the gradient at the hidden states is taken at once, so that memor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from snaketune.engines.interface import LoglikelihoodRequest
 from snaketune.engines.torch.capabilities import LOSS_SLICE_BYTES
 from snaketune.train.batches import Batch
 
@@ -145,3 +147,105 @@ def _replaced_backbone(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator
         yield
     finally:
         setattr(model, name, backbone)
+
+
+WINDOW = 64  # rows that are sorted by length together
+MAX_POSITIONS = 2048  # of the rows that go through at once, padding included
+MAX_PADDED = 1.25  # times the tokens of rows that are not sorted by length: what they may take with their padding
+DISTRIBUTION_SLICE = 256  # positions whose whole distributions are made at once
+
+
+@torch.no_grad()
+def loglikelihoods(head: ChunkedCrossEntropy, requests: Sequence[LoglikelihoodRequest]) -> Iterator[float]:
+    """The loglikelihood of each row, in nats; see `engines.interface.LanguageModel.loglikelihood`.
+
+    Rows of like length go through together, padded on the right, which a causal model does not see.
+    """
+    for start in range(0, len(requests), WINDOW):
+        window = [_scored_part(request) for request in requests[start : start + WINDOW]]
+        sums: dict[int, float] = {}
+        for rows in _batches([len(ids) for ids, _ in window]):
+            found = _batch_loglikelihoods(head, [window[row] for row in rows])
+            sums |= dict(zip(rows, found, strict=True))
+        yield from (sums[row] for row in range(len(window)))
+
+
+def _scored_part(request: LoglikelihoodRequest) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a row up to its last masked token, and the positions that predict masked ones."""
+    ids, loss_mask = np.asarray(request.ids, np.int64), np.asarray(request.loss_mask, bool)
+    positions = np.flatnonzero(loss_mask[1:])
+    return ids[: positions[-1] + 2] if len(positions) else ids[:0], positions
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Rows of like length, the longest first; rows of length 0 come alone."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > MAX_POSITIONS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _batch_loglikelihoods(head: ChunkedCrossEntropy, rows: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """The loglikelihoods of some rows that go through together."""
+    if not any(len(positions) for _, positions in rows):
+        return [0.0] * len(rows)
+    hidden = _hidden(head, [ids[:-1] for ids, _ in rows])
+    found = []
+    for row, (ids, positions) in enumerate(rows):
+        total = 0.0
+        for start in range(0, len(positions), head.slice_size):
+            part = positions[start : start + head.slice_size]
+            logits = head.logits(hidden[row, torch.from_numpy(part).to(head.device)]).float()
+            labels = torch.from_numpy(ids[part + 1]).to(head.device)
+            total -= float(functional.cross_entropy(logits, labels, reduction="sum"))
+        found.append(total)
+    return found
+
+
+@torch.no_grad()
+def next_token_logprobs(
+    head: ChunkedCrossEntropy, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """For each row ln p(next token | ids up to and including a position): float32 of shape (positions, vocabulary).
+
+    positions: for each row ascending. Rows that are neighbors and of like length go through together.
+    """
+    read = [np.asarray(ids[: wanted[-1] + 1]) for ids, wanted in zip(rows, positions, strict=True)]
+    for start, end in _neighbors([len(ids) for ids in read]):
+        hidden = _hidden(head, read[start:end])
+        for states, wanted in zip(hidden, positions[start:end], strict=True):
+            yield _log_softmax(head, states, wanted)
+
+
+def _log_softmax(head: ChunkedCrossEntropy, hidden: torch.Tensor, positions: Sequence[int]) -> np.ndarray:
+    """The logarithms of the distributions after these positions of a row's hidden states (tokens, hidden size)."""
+    parts = []
+    for start in range(0, len(positions), DISTRIBUTION_SLICE):
+        part = torch.tensor(list(positions[start : start + DISTRIBUTION_SLICE]), device=head.device)
+        parts.append(torch.log_softmax(head.logits(hidden[part]).float(), -1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _neighbors(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Where batches of rows begin and end, in the given order, with little padding."""
+    start = held = longest = 0
+    for row, length in enumerate(lengths):
+        held, longest = held + length, max(longest, length)
+        if row > start and (row + 1 - start) * longest > min(MAX_POSITIONS, MAX_PADDED * held):
+            yield start, row
+            start, held, longest = row, length, length
+    if start < len(lengths):
+        yield start, len(lengths)
+
+
+def _hidden(head: ChunkedCrossEntropy, rows: Sequence[np.ndarray]) -> torch.Tensor:
+    """The backbone's hidden states (rows, tokens, hidden size) of rows that are padded on the right."""
+    inputs = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for row, ids in enumerate(rows):
+        inputs[row, : len(ids)] = torch.from_numpy(ids)
+    hidden: torch.Tensor = head.model.base_model(input_ids=inputs.to(head.device), use_cache=False).last_hidden_state
+    return hidden

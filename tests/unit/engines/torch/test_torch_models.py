@@ -131,6 +131,42 @@ def test_model_computed_block_by_block_is_the_model(folder):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+class Calls:
+    """Counts how often a part of a model runs."""
+
+    def __init__(self, module):
+        self.count = 0
+        module.register_forward_hook(self._add)
+
+    def _add(self, *_):
+        self.count += 1
+
+
+def test_distributions_of_rows_read_together_are_those_of_each_row_alone(folder):
+    lengths = [3, 9, 10, 8, 40, 2, 2, 2]
+    rows = [[(7 * n + i * i) % 50 for i in range(length)] for n, length in enumerate(lengths)]
+    positions = [list(range(n % 2, length, 1 + n % 3)) for n, length in enumerate(lengths)]
+    model = load(language_model, folder, "torch-lora")
+    passes = Calls(model.model.base_model)
+    together = list(model.next_token_logprobs(rows, positions))
+    assert passes.count < len(rows)
+    for ids, wanted, found in zip(rows, positions, together, strict=True):
+        (alone,) = load(language_model, folder, "torch-lora").next_token_logprobs([ids], [wanted])
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_head_of_a_loaded_model_is_measured_once_with_and_without_its_adapter(folder):
+    model = load(language_model, folder, "torch-lora")
+    passes, row, wanted = Calls(model.model.base_model), [ROWS[0].ids], [[0, 1]]
+    list(model.next_token_logprobs(row, wanted))
+    assert passes.count == 3  # two to see what the head is, one for the row
+    with model.without_adapter():
+        list(model.next_token_logprobs(row, wanted))
+        list(model.loglikelihood(REQUESTS[:1]))
+    list(model.loglikelihood(REQUESTS[:1]))
+    assert passes.count == 6
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_base_that_mlx_has_quantized_is_dequantized_to_the_same_weights(bits):
     layer = nn.Linear(64, 32, bias=False)
