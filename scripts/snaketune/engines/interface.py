@@ -126,8 +126,11 @@ class LanguageModel(Protocol):
 class AdaptedModel(LanguageModel, Protocol):
     """A model of an engine that trains, perhaps with an adapter over it."""
 
-    def relative_update_norm(self) -> float | None:
-        """Frobenius norm of the adapter's update over that of the weights that it changes; None without an adapter."""
+    def adapter_norm_ratio(self) -> float | None:
+        """Frobenius norm of the adapter's update over that of the weights that it changes; None without an adapter.
+
+        After prompt tuning it is the norm of the longest learned vector over that of a row of the embedding.
+        """
         ...
 
     def without_adapter(self) -> AbstractContextManager[bool]:

@@ -25,10 +25,7 @@ RESAMPLES = 2000
 MIN_ROWS = 8  # a bootstrap over fewer says nothing
 MIN_LOSSES = 6
 MAX_ADAPTER_RATIO = 3.0
-NO_UPDATE = {
-    "full": "all weights are trained, so there is no adapter to measure",
-    "prompt": "prompt tuning changes no weight of the base, so there is no update to measure",
-}
+MAX_PROMPT_RATIO = 256.0  # bfloat16 has eight bits: beside such a vector it rounds a row of the embedding away
 HOUR = 3600.0
 GO = "go\n"
 REPORT, OLDER_REPORT = "report/index.html", "report/index-older.html"
@@ -104,15 +101,29 @@ def adapter_norm_ratio(size: float | None, method: str) -> Criterion:
     """Check that the adapter is not far larger than the weights it changes: else it replaces what the model knew.
 
     Catches a learning rate that destroys the model even while its loss falls: it then gives the same answer to every
-    prompt.
+    prompt. What prompt tuning learned is held against the rows of the embedding instead.
     """
+    if method == "prompt":
+        return _prompt_norm_ratio(size)
     name = "adapter norm ratio"
     if size is None:
-        return Criterion(name, None, None, "unknown", NO_UPDATE[method])
+        return Criterion(name, None, None, "unknown", "all weights are trained, so there is no adapter to measure")
     if not math.isfinite(size):
         return Criterion(name, None, MAX_ADAPTER_RATIO, "fail", "the adapter is not finite")
     message = f"its change has {size:.2g} times the norm of the weights it changes"
     return Criterion(name, size, MAX_ADAPTER_RATIO, "pass" if size < MAX_ADAPTER_RATIO else "fail", message)
+
+
+def _prompt_norm_ratio(size: float | None) -> Criterion:
+    """Check that no learned vector is so long that what the layers add to it is lost.
+
+    Of a far longer vector only the direction counts, which then hardly learns any more.
+    """
+    name = "prompt norm ratio"
+    if size is None or not math.isfinite(size):
+        return Criterion(name, None, MAX_PROMPT_RATIO, "fail", "the learned vectors are not finite")
+    message = f"its longest vector has {size:.2g} times the norm of a row of the embedding"
+    return Criterion(name, size, MAX_PROMPT_RATIO, "pass" if size < MAX_PROMPT_RATIO else "fail", message)
 
 
 def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
@@ -175,6 +186,8 @@ def likely_cause(found: Sequence[Criterion], best_step: int, *, beat_base: bool)
         return "train.learning_rate is too high, or model.dtype float16 too narrow: try a third of the learning rate"
     if "adapter norm ratio" in failed:
         return "train.learning_rate is too high, and has broken the model: try a tenth of it"
+    if "prompt norm ratio" in failed:
+        return "train.learning_rate is too high for vectors of this size: try a tenth of it"
     if not beat_base and failed & {"validation better than base"}:
         if "loss fell" in failed:
             return "nothing was learnt: train.learning_rate is too low (or 0), or the pilot is too short"

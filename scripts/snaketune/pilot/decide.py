@@ -104,7 +104,7 @@ def evaluate_criteria(
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
         criteria.validation_better_than_base(found.base, found.pilot, found.num_target_tokens, seed),
-        criteria.adapter_norm_ratio(found.update_norm, method),
+        criteria.adapter_norm_ratio(found.adapter_norm_ratio, method),
         criteria.prompt_dependence(found.own, found.other, found.swapped_targets, seed),
         criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
         criteria.memory(forecast.memory_bytes, planned.usable_memory),

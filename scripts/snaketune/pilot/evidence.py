@@ -126,7 +126,7 @@ class Evidence:
     swapped_targets: np.ndarray
     base_scores: np.ndarray
     pilot_scores: np.ndarray
-    update_norm: float | None
+    adapter_norm_ratio: float | None
     sample: list[SampledAnswer]
     timing: EvidenceTiming
 
@@ -189,7 +189,7 @@ def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: Decision
         swapped_targets=np.array([swap.num_target_tokens for swap in swaps]),
         base_scores=_scores(base.answers, references),
         pilot_scores=_scores(answers, references),
-        update_norm=pilot.relative_update_norm(),
+        adapter_norm_ratio=pilot.adapter_norm_ratio(),
         sample=[
             SampledAnswer(prompt=prompt, reference=reference, base=before, pilot=after)
             for prompt, reference, before, after in zip(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from snaketune import files
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import export as mlx_export
@@ -97,6 +97,22 @@ def test_a_tuned_model_is_its_base_where_no_virtual_token_stands(tmp_path: Path,
         assert list(model.loglikelihood(requests(ROWS))) == list(base.loglikelihood(requests(ROWS)))
     tuned = tuned_rows(ROWS, FIRST)
     assert sum(model.loglikelihood(requests(tuned))) > sum(base.loglikelihood(requests(ROWS)))
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_norm_of_the_longest_vector_is_told_in_norms_of_a_word(tmp_path: Path, engine: str, shape: str) -> None:
+    folder = training_folder(tmp_path, shape)
+    ENGINES["mlx"].train(folder.job("out", max_steps=2, **SETTINGS))
+    ((name, vectors),) = folder.adapter("out").items()
+    words = load_file(tmp_path / "model/model.safetensors")["model.embed_tokens.weight"]
+    vectors[1] *= 1000
+    save_file({name: vectors}, tmp_path / "out/adapters.safetensors", {"format": "pt"})
+    model = MODELS[engine].load(tmp_path / "model", LoadOptions(adapter=tmp_path / "out"))
+    expected = np.linalg.norm(vectors, axis=1).max() / np.sqrt((words**2).sum(1).mean())
+    assert model.adapter_norm_ratio() == pytest.approx(expected, rel=1e-4)
+    assert expected > 256
+    assert MODELS[engine].load(tmp_path / "model", LoadOptions()).adapter_norm_ratio() is None
 
 
 @pytest.mark.parametrize("first", [FIRST - 6, FIRST, FIRST + 2])

@@ -109,11 +109,18 @@ def test_an_adapter_many_times_larger_than_its_model_fails():
     assert criteria.adapter_norm_ratio(float("nan"), "lora").result == "fail"
 
 
-@pytest.mark.parametrize(("method", "said"), [("full", "all weights are trained"), ("prompt", "changes no weight")])
-def test_a_method_without_an_adapter_s_update_says_why_there_is_no_norm(method, said):
-    found = criteria.adapter_norm_ratio(None, method)
+def test_a_full_training_has_no_adapter_whose_norm_could_be_told():
+    found = criteria.adapter_norm_ratio(None, "full")
     assert found.result == "unknown"
-    assert said in found.message
+    assert "all weights are trained" in found.message
+
+
+def test_learned_vectors_may_be_many_times_longer_than_words_but_not_without_end():
+    assert criteria.adapter_norm_ratio(30.0, "prompt").result == "pass"
+    for size in (300.0, float("nan"), float("inf")):
+        failed = criteria.adapter_norm_ratio(size, "prompt")
+        assert (failed.name, failed.result) == ("prompt norm ratio", "fail")
+        assert "learning_rate is too high" in criteria.likely_cause([failed], 5, beat_base=True)
 
 
 def test_answers_are_worse_only_beyond_chance():

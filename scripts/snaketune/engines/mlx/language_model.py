@@ -24,6 +24,7 @@ from snaketune.engines.decoding import Sampling, shared_prefix
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import loading, prompt_embedding
 from snaketune.engines.mlx.loading import dequantized_weight
+from snaketune.engines.mlx.prompt_embedding import PromptEmbedding
 from snaketune.engines.mlx.streamed_model import StreamedModel
 from snaketune.files import StrPath
 
@@ -69,9 +70,9 @@ class MLXModel:
         for ids, wanted in zip(rows, positions, strict=True):
             yield next_token_logprobs(self.model, ids, wanted)
 
-    def relative_update_norm(self) -> float | None:
-        """The size of the adapter's update, relative to the weights that it changes."""
-        return relative_update_norm(self.model)
+    def adapter_norm_ratio(self) -> float | None:
+        """The size of what was learned, relative to the weights that it changes or stands among."""
+        return adapter_norm_ratio(self.model)
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[bool]:
@@ -83,7 +84,7 @@ class MLXModel:
         plain = {name: module.get("linear", module.get("embedding")) for name, module in adapted.items()}
         self.model.update_modules(tree_unflatten(list(plain.items())))
         try:
-            yield bool(adapted) or prompt_embedding.is_tuned(self.model)
+            yield bool(adapted) or prompt_embedding.find(self.model) is not None
         finally:
             self.model.update_modules(tree_unflatten(list(adapted.items())))
 
@@ -92,12 +93,15 @@ class MLXModel:
         del self.model
 
 
-def relative_update_norm(model: nn.Module) -> float | None:
-    """Frobenius norm of all low-rank updates over that of the weights they are added to; None without an adapter.
+def adapter_norm_ratio(model: nn.Module) -> float | None:
+    """Frobenius norm of all low-rank updates over that of the weights they are added to; see `AdaptedModel`.
 
     A useful adapter stays below 1. The norm of a product comes from the two r x r Gram matrices, so no update is
     ever materialized.
     """
+    tuned = prompt_embedding.find(model)
+    if tuned is not None:
+        return _prompt_norm_ratio(tuned)
     updates = weights = 0.0
     for _, module in model.named_modules():
         inner = getattr(module, "linear", None)
@@ -113,6 +117,16 @@ def relative_update_norm(model: nn.Module) -> float | None:
     return math.sqrt(updates / weights) if weights else None
 
 
+def _prompt_norm_ratio(tuned: PromptEmbedding) -> float:
+    """Norm of the longest learned vector over the root mean square of the norms of the embedding's rows."""
+    rows = dequantized_weight(tuned.embedding)
+    parts = (rows[start : start + ROW_CHUNK].astype(mx.float32) for start in range(0, len(rows), ROW_CHUNK))
+    typical = math.sqrt(sum(mx.square(part).sum().item() for part in parts) / len(rows))  # type: ignore[arg-type]
+    longest = mx.linalg.norm(tuned.prompt.astype(mx.float32), axis=-1).max().item()
+    return float(longest) / typical  # type: ignore[arg-type]
+
+
+ROW_CHUNK = 8192  # rows of the embedding that are float32 at once
 CHUNK = 512  # tokens whose logits are held at once: 512 x a vocabulary of 256,000 x 4 bytes is 0.5 GB
 DISTRIBUTION_CHUNK = 256  # the same where whole distributions are kept
 

@@ -46,9 +46,9 @@ def insert(model: nn.Module, described: PromptParameters) -> PromptEmbedding:
     return layer
 
 
-def is_tuned(model: nn.Module) -> bool:
-    """Whether a model has learned vectors."""
-    return any(isinstance(part, PromptEmbedding) for _, part in model.named_modules())
+def find(model: nn.Module) -> PromptEmbedding | None:
+    """The layer of a model that has its learned vectors; None where it has none."""
+    return next((part for _, part in model.named_modules() if isinstance(part, PromptEmbedding)), None)
 
 
 def merged_tensors(

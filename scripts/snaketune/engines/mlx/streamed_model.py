@@ -41,7 +41,7 @@ class StreamedModel:
         """For each row, ln p(next token) after each of its positions; all rows pass together, and only once."""
         yield from _streamed_logprobs(self.model, rows, positions)
 
-    def relative_update_norm(self) -> float | None:
+    def adapter_norm_ratio(self) -> float | None:
         """Not offered: the weights are on the disk."""
         raise NotImplementedError
 

@@ -22,6 +22,7 @@ from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.torch import loading, lora, loss, prompt_embedding
 from snaketune.engines.torch.capabilities import COMPLETION_BATCH
+from snaketune.engines.torch.prompt_embedding import PromptEmbedding
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath
 
@@ -75,9 +76,9 @@ class TorchModel:
         with _failures():
             yield from loss.next_token_logprobs(self._head, rows, positions)
 
-    def relative_update_norm(self) -> float | None:
-        """The size of the adapter's update, relative to the weights that it changes."""
-        return relative_update_norm(self.model)
+    def adapter_norm_ratio(self) -> float | None:
+        """The size of what was learned, relative to the weights that it changes or stands among."""
+        return adapter_norm_ratio(self.model)
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[bool]:
@@ -89,7 +90,7 @@ class TorchModel:
         for layer in layers:
             layer.enabled = False
         try:
-            yield bool(layers) or prompt_embedding.is_tuned(self.model)
+            yield bool(layers) or prompt_embedding.find(self.model) is not None
         finally:
             for layer in layers:
                 layer.enabled = True
@@ -116,12 +117,15 @@ def _failures() -> Iterator[None]:
 
 
 @torch.no_grad()
-def relative_update_norm(model: PreTrainedModel) -> float | None:
-    """Frobenius norm of all low-rank updates over that of the weights they are added to; None without an adapter.
+def adapter_norm_ratio(model: PreTrainedModel) -> float | None:
+    """Frobenius norm of all low-rank updates over that of the weights they are added to; see `AdaptedModel`.
 
     A useful adapter stays below 1. The norm of a product comes from the two r x r Gram matrices, so no update is
     ever materialized.
     """
+    tuned = prompt_embedding.find(model)
+    if tuned is not None:
+        return _prompt_norm_ratio(tuned)
     updates = weights = 0.0
     for layer in lora.adapter_layers(model).values():
         first, second = layer.lora_a.float(), layer.lora_b.float()  # (inputs, r) and (r, outputs)
@@ -129,6 +133,16 @@ def relative_update_norm(model: PreTrainedModel) -> float | None:
         updates += layer.scale**2 * float(grams.sum())
         weights += float(lora.dense_weight(layer.linear).square().sum())
     return math.sqrt(updates / weights) if weights else None
+
+
+ROW_CHUNK = 8192  # rows of the embedding that are float32 at once
+
+
+def _prompt_norm_ratio(tuned: PromptEmbedding) -> float:
+    """Norm of the longest learned vector over the root mean square of the norms of the embedding's rows."""
+    rows = tuned.weight.detach()
+    typical = math.sqrt(sum(float(part.float().square().sum()) for part in rows.split(ROW_CHUNK)) / len(rows))
+    return float(tuned.prompt.detach().float().norm(dim=-1).max()) / typical
 
 
 def compute_in_float32(model: PreTrainedModel) -> None:

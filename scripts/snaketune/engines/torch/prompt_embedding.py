@@ -51,9 +51,9 @@ def insert(model: PreTrainedModel, described: PromptParameters) -> PromptEmbeddi
     return layer
 
 
-def is_tuned(model: nn.Module) -> bool:
-    """Whether a model has learned vectors."""
-    return any(isinstance(part, PromptEmbedding) for part in model.modules())
+def find(model: nn.Module) -> PromptEmbedding | None:
+    """The layer of a model that has its learned vectors; None where it has none."""
+    return next((part for part in model.modules() if isinstance(part, PromptEmbedding)), None)
 
 
 def with_rows(weight: torch.Tensor, rows: torch.Tensor, first: int) -> torch.Tensor:
