@@ -44,7 +44,7 @@ class TrainingEngine:
 
     load_model: (job, folder of the base, this process's group) -> what is trained; launch: runs the job on several
     processes; code: a digest of the engine's code; versions: of the libraries that its results depend on; peak_memory:
-    bytes that it has held at most.
+    bytes that it has held at most; four_bit_base: what to set for a base that its device holds in four bits.
     """
 
     load_model: Callable[[TrainingJob, Path, ProcessGroup], TrainableModel]
@@ -52,6 +52,7 @@ class TrainingEngine:
     code: str
     versions: list[str]
     peak_memory: Callable[[], int]
+    four_bit_base: Callable[[], str]
 
 
 def train(job: TrainingJob, engine: TrainingEngine, callback: TrainingCallback | None = None) -> TrainingSummary:
@@ -79,7 +80,7 @@ def train_worker(
     base = Path(read_manifest(job.model).folder).expanduser()
 
     def load_model(max_row_length: int) -> TrainableModel:
-        with explain_out_of_memory(job.config, max_row_length, engine.peak_memory):
+        with explain_out_of_memory(job.config, max_row_length, engine):
             return engine.load_model(job, base, group)
 
     lock = locks.hold_lock(checkpoints / "lock", f"training in {checkpoints}")
@@ -93,7 +94,7 @@ def train_worker(
             tracker=tracker,
             callback=callback or TrainingCallback(),
         )
-        with explain_out_of_memory(job.config, trainer.max_row_length, engine.peak_memory):
+        with explain_out_of_memory(job.config, trainer.max_row_length, engine):
             summary = trainer.train()
         if group.is_main:
             _write_outputs(job, trainer, summary)
@@ -137,19 +138,19 @@ def assert_same_inputs(group: ProcessGroup, training_id: str) -> None:
 
 
 @contextlib.contextmanager
-def explain_out_of_memory(config: TrainConfig, max_row_length: int, peak_memory: Callable[[], int]) -> Iterator[None]:
+def explain_out_of_memory(config: TrainConfig, max_row_length: int, engine: TrainingEngine) -> Iterator[None]:
     """Turn a failed allocation into a ResourceError with the numbers and the three settings that would help most.
 
-    max_row_length: of the longest row, in tokens; peak_memory: bytes that the engine has held at most.
+    max_row_length: of the longest row, in tokens.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in FAILURES):
             raise
-        changes = memory_saving_changes(config, max_row_length)[:3]
+        changes = memory_saving_changes(config, max_row_length, engine.four_bit_base())[:3]
         raise ResourceError(
-            f"out of memory at a peak of {peak_memory() / GB:.1f} GB, with micro-batches of up to "
+            f"out of memory at a peak of {engine.peak_memory() / GB:.1f} GB, with micro-batches of up to "
             f"{config.batch_size} rows and rows of up to {max_row_length} tokens ({str(error).strip() or 'no memory'})",
             where="train",
             why="The last checkpoint is kept",
@@ -157,8 +158,8 @@ def explain_out_of_memory(config: TrainConfig, max_row_length: int, peak_memory:
         ) from error
 
 
-def memory_saving_changes(config: TrainConfig, max_row_length: int) -> list[str]:
-    """Settings that lower the peak, the cheapest first."""
+def memory_saving_changes(config: TrainConfig, max_row_length: int, four_bit_base: str) -> list[str]:
+    """Settings that lower the peak, the cheapest first; four_bit_base: how the engine gets a base in four bits."""
     changes = []
     if config.batch_size > 1:
         half = config.batch_size // 2
@@ -171,7 +172,7 @@ def memory_saving_changes(config: TrainConfig, max_row_length: int) -> list[str]
         changes.append("train.gradient_checkpointing true (the same training, a fifth slower)")
     if config.method == "full":
         changes.append("train.method lora")
-    changes.append("model.quantize {bits: 4} if the base is not quantized yet")
+    changes.append(f"{four_bit_base}, if the base is not quantized yet")
     changes.append(f"data.max_length {max_row_length // 2} (the longest rows are left out)")
     if config.method != "prompt":
         changes.append("train.num_layers 8 (only the last layers)")

@@ -18,7 +18,7 @@ import msgspec
 from snaketune import files
 from snaketune.config import experiments
 from snaketune.contracts.train import TrainingJob, TrainingSummary
-from snaketune.engines.mlx import loading, lora, memory
+from snaketune.engines.mlx import capabilities, loading, lora, memory
 from snaketune.engines.mlx.loading import Tensors, flatten, load_safetensors, save_safetensors, unflatten
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.engines.mlx.optimizer import FlatParameters, Optimizer
@@ -47,6 +47,7 @@ def training_engine() -> training.TrainingEngine:
         code=code_digest(__file__),
         versions=[version("mlx"), version("mlx-lm")],
         peak_memory=mx.get_peak_memory,
+        four_bit_base=lambda: capabilities.four_bit_base(capabilities.describe_device().device).words,
     )
 
 

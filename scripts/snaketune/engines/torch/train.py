@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from snaketune import files
 from snaketune.config import experiments
 from snaketune.contracts.train import TrainingJob, TrainingSummary
-from snaketune.engines.torch import loading, lora, sharding
+from snaketune.engines.torch import capabilities, loading, lora, sharding
 from snaketune.engines.torch.device import best_device, forget_peak, peak_memory, set_memory_limit
 from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
@@ -51,6 +51,7 @@ def training_engine() -> training.TrainingEngine:
         code=code_digest(__file__),
         versions=[version("torch"), version("transformers")],
         peak_memory=lambda: peak_memory(best_device()),
+        four_bit_base=lambda: capabilities.four_bit_base(capabilities.describe_device().device).words,
     )
 
 

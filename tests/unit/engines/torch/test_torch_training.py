@@ -11,9 +11,10 @@ import pytest
 import tiny_models
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
-from snaketune.errors import ConfigError, ModelError, TrainingError
+from snaketune.errors import ConfigError, ModelError, ResourceError, TrainingError
 from snaketune.train import launcher
 from snaketune.train.metrics_log import TrainingCallback
+from training_callbacks import StopAt
 
 EXACT = {"dropout": 0.0, "gradient_checkpointing": False}
 
@@ -53,6 +54,17 @@ def test_gradient_checkpointing_changes_no_loss(tmp_path):
     for name, checkpointing in (("kept", False), ("again", True)):
         torch_train.train(folder.job(name, max_steps=6, dropout=0.3, gradient_checkpointing=checkpointing))
     assert folder.metrics("kept") == folder.metrics("again")
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"), [(mlx_train, "1. a 4-bit base"), (torch_train, "1. engine: mlx with a 4-bit base")]
+)
+def test_out_of_memory_error_names_four_bits_that_the_engine_computes_in(tmp_path, engine, words):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    job = folder.job(max_steps=2, batch_size=1, gradient_checkpointing=True)
+    with pytest.raises(ResourceError) as caught:
+        engine.train(job, StopAt(1, MemoryError("no memory")))
+    assert words in str(caught.value)
 
 
 class Interrupt(TrainingCallback):
