@@ -10,12 +10,10 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.pilot import forecast_record
     from snaketune.train import metrics_log
     from snaketune.train.metrics_log import summary_sentence
-    from snaketune.trainers import BUILTIN, process_trainer
+    from snaketune.trainers import trainer_of
 
     job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.adapter).parent)
-    trainer = get_trainer() if job.config.trainer == BUILTIN else process_trainer()
-    summary = trainer.train(job)
-    events.report_result(summary_sentence(summary))
+    events.report_result(summary_sentence(trainer_of(job, get_trainer).train(job)))
     timing = Path(snakemake.output.summary).with_name("timing.json")
     decision = Path(snakemake.input.go).with_name("decision.json")
     forecast_record.record_forecast(timing, decision, snakemake.wildcards.experiment)

@@ -36,7 +36,7 @@ from unit.data import data_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-LONGEST = {"A row": 16, "`train.rank`": 22, "A prediction": 13}
+LONGEST = {"A row": 16, "`train.rank`": 15, "A prediction": 13}
 MARK = "followed"  # stands in each text of the row that is followed
 ROW = (RawRow, RowKeys, SplitFields, Rendered, FilterResult, Batch)
 PREDICTION = (EvalRequest, GenerationRequest, LoglikelihoodRequest, Completion, contracts.Prediction)
@@ -81,6 +81,26 @@ def _defined(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "train_adapter",
+        "train_pilot",
+        "train_subset",
+        "dry_run_pilot",
+        "forecast_run",
+        "write_card",
+        "select_experiment",
+    ],
+)
+def test_a_script_on_the_way_of_rank_looks_into_no_section(step: str) -> None:
+    nodes = list(ast.walk(ast.parse((ROOT / f"scripts/{step}.py").read_bytes())))
+    keys = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert not (keys | attributes) & set(sections.TrainConfig.__struct_fields__)
+    assert "train" not in keys
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ on a missing key instead of reading a default that the user has overridden.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -209,6 +210,11 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     def virtual_tokens(self) -> int:
         """How many virtual tokens stand in every conversation: none but for prompt tuning."""
         return self.num_virtual_tokens if self.method == "prompt" else 0
+
+    @property
+    def lora_scale(self) -> float:
+        """What the adapter's product is multiplied by: alpha / rank, or alpha / sqrt(rank) for rsLoRA."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
     def rows_per_step(self) -> int:

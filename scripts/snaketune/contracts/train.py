@@ -242,3 +242,21 @@ class AdapterConfig(Record, frozen=True, kw_only=True, omit_defaults=True):
     num_layers: int
     lora_parameters: LoraParameters
     prompt_parameters: PromptParameters | None = None
+
+    @classmethod
+    def of_layers(cls, config: TrainConfig, keys: list[str] | None) -> AdapterConfig:
+        """That of a new adapter; keys: paths of the adapted layers, None if all weights are trained."""
+        parameters = LoraParameters()
+        if keys is not None:
+            parameters = LoraParameters(rank=config.rank, scale=config.lora_scale, dropout=config.dropout, keys=keys)
+        return cls(fine_tune_type=config.method, num_layers=config.num_layers or -1, lora_parameters=parameters)
+
+    @classmethod
+    def of_prompt(cls, virtual_ids: range) -> AdapterConfig:
+        """That of prompt tuning, whose virtual tokens have these ids."""
+        return cls(
+            fine_tune_type="prompt",
+            num_layers=-1,
+            lora_parameters=LoraParameters(),
+            prompt_parameters=PromptParameters(num_virtual_tokens=len(virtual_ids), first_id=virtual_ids[0]),
+        )

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from snaketune.config.sections import ModelConfig, QuantizeConfig
 from snaketune.errors import ModelError
+from snaketune.files import read_json
 
 PLAIN_MLP = {"gpt_neox", "phi", "starcoder2", "stablelm_epoch", "nemotron", "gptneox", "gpt2"}
 CONVOLUTIONS = {"lfm2"}  # most blocks have a short convolution in the place of attention
 FUSED_PROJECTIONS = {"phi3", "phi3small"}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIVEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -137,6 +141,25 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         bits=bits,
         quantization=(quantization.get("mode") or "affine") if quantization.get("bits") else None,
     )
+
+
+def read_base(folder: Path, quantize: QuantizeConfig | None) -> Architecture:
+    """Return the architecture of a base as it will be trained, quantized if the `model` section says so."""
+    found = read(read_json(folder / "config.json"), str(folder / "config.json"))
+    if quantize is None:
+        return found
+    bits = quantized_bits(quantize.bits, quantize.group_size, quantize.mode)
+    return found.with_bits(bits, quantize.mode)
+
+
+def dtype_bytes(folder: Path, model: ModelConfig, device: str) -> int:
+    """Return the bytes of a weight that is not quantized, as loading chooses it: float32 on a CPU, else the model's."""
+    if model.dtype != "auto":
+        return DTYPE_BYTES[model.dtype]
+    if device == "cpu":
+        return 4
+    config = read_json(folder / "config.json")
+    return DTYPE_BYTES.get(config.get("torch_dtype") or config.get("dtype") or "bfloat16", 2)
 
 
 def quantized_bits(bits: int, group_size: int | None = None, mode: str | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Whether the library that trains and the converter that makes GGUF files both know a base's architecture.
+"""Whether a base can be trained and handed over: whether both its library and llama.cpp's converter know it.
 
 They are asked before anything is trained: what one of them does not know could not be trained, or not be handed over.
 No version is named that would know it, since both pins are the newest releases there were when they were chosen.
@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from snaketune.config.schema import did_you_mean
+from snaketune.engines import get_capabilities
 from snaketune.engines.interface import ModelLibrary
-from snaketune.engines.llama_cpp.convertible import architecture_names
+from snaketune.engines.llama_cpp.convertible import architecture_names, check_tokenizer
 from snaketune.errors import ModelError
-from snaketune.files import StrPath
+from snaketune.files import StrPath, read_json
+
+
+def check_base(folder: Path) -> None:
+    """Raise ModelError for a base that could not be trained, fused or made into a GGUF file."""
+    config = read_json(folder / "config.json")
+    capabilities = get_capabilities()
+    check_architecture(config, folder, capabilities.model_library())
+    check_tokenizer(folder)
+    capabilities.check_fusable(config, folder)
 
 
 def check_architecture(config: Mapping[str, object], folder: StrPath, library: ModelLibrary) -> None:

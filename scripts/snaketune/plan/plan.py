@@ -5,6 +5,7 @@ Reads the bases' config.json and tokenizers and the rows' token counts; no weigh
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +16,15 @@ import numpy as np
 
 from snaketune.config.experiments import Experiment
 from snaketune.config.products import types_made_twice
-from snaketune.config.sections import ModelConfig, QuantizeConfig, TrainConfig
+from snaketune.config.sections import TrainConfig
 from snaketune.contracts.plan import BatchShape, Plan, PlannedExperiment
+from snaketune.contracts.train import StepParams
 from snaketune.engines import get_capabilities
-from snaketune.engines.llama_cpp.convertible import check_tokenizer
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
-from snaketune.plan import architecture, fsdp, prompt_tuning, resources
+from snaketune.plan import architecture, fsdp, known_architectures, prompt_tuning, resources
 from snaketune.plan.architecture import Architecture
-from snaketune.plan.known_architectures import check_architecture
 from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import SHARE_OF_RAM, Machine, free_disk, ram_bytes
 from snaketune.runtime.progress import format_bytes
@@ -33,7 +33,6 @@ from snaketune.train.batches import EpochSampler, micro_batching_from
 
 CUT_SHARE = 0.05  # a larger share of truncated rows is worth a warning
 FEW_ROWS = 50
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class PlanSettings(Record, frozen=True, kw_only=True):
@@ -48,6 +47,20 @@ class PlanSettings(Record, frozen=True, kw_only=True):
     engine: EngineChoice | None = None
     mlx: list[str] = msgspec.field(default_factory=list)
     imatrix: bool | str = "auto"
+
+    @classmethod
+    def of_step(cls, params: StepParams) -> PlanSettings:
+        """The settings in a step's params, of which the untracked ones complete each `train` section."""
+        tracked, others = json.loads(params.config), json.loads(params.untracked)
+        train = others.pop("train")
+        for experiment in tracked["experiments"]:
+            experiment["train"] |= train[experiment["name"]]
+        return msgspec.convert(tracked | others, cls)
+
+    @property
+    def trainers(self) -> list[str]:
+        """The trainer of each experiment."""
+        return [experiment.train.trainer for experiment in self.experiments]
 
 
 class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,26 +150,18 @@ def _cases(
     by_tokens = {Path(path).parent.name: Path(path) for path in stores}
     splits = {Path(path).parent.name: read_splits(path) for path in tokens}
     for folder in folders.values():
-        check_base(folder)
+        known_architectures.check_base(folder)
     cases = []
     for experiment in experiments:
         folder = folders[plain_key(experiment.model)]
         key = tokens_key(experiment.model, experiment.train.virtual_tokens)
-        model = read_architecture(folder, experiment.model.quantize)
+        model = architecture.read_base(folder, experiment.model.quantize)
         if experiment.train.method == "prompt":
             prompt_tuning.check(model, folder)
         if experiment.train.fsdp:
             get_capabilities().check_shardable(model.quantized)
         cases.append(Case(experiment, folder, model, TokenStore(by_tokens[key]), splits[key]))
     return cases
-
-
-def check_base(folder: Path) -> None:
-    """Raise ModelError for a base that could not be trained, fused or made into a GGUF file."""
-    config = read_json(folder / "config.json")
-    check_architecture(config, folder, get_capabilities().model_library())
-    check_tokenizer(folder)
-    get_capabilities().check_fusable(config, folder)
 
 
 def read_splits(tokens: StrPath) -> dict[str, SplitCounts]:
@@ -193,29 +198,10 @@ def _check_exportable(model: Architecture, targets: str | list[str], folder: Pat
         )
 
 
-def read_architecture(folder: Path, quantize: QuantizeConfig | None) -> Architecture:
-    """Return the architecture of a base as it will be trained, quantized if the `model` section says so."""
-    found = architecture.read(read_json(folder / "config.json"), str(folder / "config.json"))
-    if quantize is None:
-        return found
-    bits = architecture.quantized_bits(quantize.bits, quantize.group_size, quantize.mode)
-    return found.with_bits(bits, quantize.mode)
-
-
 def held(model: Architecture) -> Architecture:
     """Return the architecture as the engine holds it in memory: dequantized, if it has no kernels for the bits."""
     kept = model.quantization is None or get_capabilities().keeps_quantized(model.quantization)
     return model if kept else model.dequantized()
-
-
-def dtype_bytes(folder: Path, model: ModelConfig, machine: Machine) -> int:
-    """Return the bytes of a weight that is not quantized, as loading chooses it: float32 on a CPU, else the model's."""
-    if model.dtype != "auto":
-        return DTYPE_BYTES[model.dtype]
-    if machine.device == "cpu":
-        return 4
-    config = read_json(folder / "config.json")
-    return DTYPE_BYTES.get(config.get("torch_dtype") or config.get("dtype") or "bfloat16", 2)
 
 
 def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperiment:
@@ -229,7 +215,7 @@ def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperimen
         epochs=train.epochs,
         max_steps=train.max_steps,
     )
-    each = dtype_bytes(case.folder, case.experiment.model, machine)
+    each = architecture.dtype_bytes(case.folder, case.experiment.model, machine.device)
     batch = max(
         largest_batches(store, train, machine.device == "cpu"),
         key=lambda shape: resources.forecast_memory(model, train, shape, each).total,

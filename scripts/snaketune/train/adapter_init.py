@@ -1,4 +1,4 @@
-"""What a new adapter begins with, the same in every engine: its layers, their scale, and the numbers drawn for them.
+"""What a new adapter begins with, the same in every engine: its layers, and the numbers that are drawn for them.
 
 A matrix is a function of the seed and of its layer's place alone, so two engines begin the same training.
 """
@@ -11,32 +11,7 @@ import math
 import numpy as np
 
 from snaketune.config.schema import did_you_mean
-from snaketune.config.sections import TrainConfig
-from snaketune.contracts.train import AdapterConfig, LoraParameters, PromptParameters
 from snaketune.errors import ConfigError
-
-
-def lora_scale(config: TrainConfig) -> float:
-    """What the adapter's product is multiplied by: alpha / rank, or alpha / sqrt(rank) for rsLoRA."""
-    return config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
-
-
-def describe(config: TrainConfig, keys: list[str] | None) -> AdapterConfig:
-    """The adapter_config.json of a new adapter; keys: paths of the adapted layers, None if all weights are trained."""
-    parameters = LoraParameters()
-    if keys is not None:
-        parameters = LoraParameters(rank=config.rank, scale=lora_scale(config), dropout=config.dropout, keys=keys)
-    return AdapterConfig(fine_tune_type=config.method, num_layers=config.num_layers or -1, lora_parameters=parameters)
-
-
-def describe_prompt(virtual_ids: range) -> AdapterConfig:
-    """The adapter_config.json of prompt tuning, whose virtual tokens have these ids."""
-    return AdapterConfig(
-        fine_tune_type="prompt",
-        num_layers=-1,
-        lora_parameters=LoraParameters(),
-        prompt_parameters=PromptParameters(num_virtual_tokens=len(virtual_ids), first_id=virtual_ids[0]),
-    )
 
 
 def draw_words(vocabulary: int, seed: int, virtual_ids: range) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Runs a training: from a job to its files and summary; the loop itself is `trainer.Trainer`.
+"""Runs a training: from a step's params to a job, its files and summary; the loop itself is `trainer.Trainer`.
 
 Several worker processes each run a part of it (`train_worker`); where there is one, its part is the whole. What an
 engine adds is a `TrainingEngine`.
@@ -7,6 +7,7 @@ engine adds is a `TrainingEngine`.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ import msgspec
 
 from snaketune import files
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS, TrainConfig
-from snaketune.contracts.train import TrainingJob, TrainingSummary
+from snaketune.contracts.train import StepInputs, StepParams, TrainingJob, TrainingSummary
 from snaketune.errors import ResourceError, TrainingError
+from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
 from snaketune.runtime import locks
+from snaketune.tokens.token_store import TokenStore
+from snaketune.train.batches import subset_for_fraction
 from snaketune.train.checkpoints import fingerprint, validate_safetensors
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.process_group import ProcessGroup
@@ -53,6 +57,22 @@ class TrainingEngine:
     versions: list[str]
     peak_memory: Callable[[], int]
     four_bit_base: Callable[[], str]
+
+
+def pilot_job(params: StepParams, inputs: StepInputs, folder: StrPath) -> TrainingJob:
+    """The job of the pilot: some of the rows, for `pilot.max_steps` or one epoch."""
+    job, pilot = TrainingJob.of_step(params, inputs, folder), json.loads(params.config)["pilot"]
+    return msgspec.structs.replace(job, config=job.config.for_pilot(pilot["max_steps"]), num_rows=pilot["rows"])
+
+
+def subset_job(params: StepParams, inputs: StepInputs, folder: StrPath) -> TrainingJob:
+    """The job of a point of the learning curve: a fraction of the pilot's rows, for as many steps as the pilot."""
+    job, tracked = TrainingJob.of_step(params, inputs, folder), json.loads(params.config)
+    rows = min(tracked["pilot"]["rows"], len(TokenStore(inputs.train)))
+    num_rows, max_steps = subset_for_fraction(
+        tracked["fraction"], rows, tracked["pilot"]["max_steps"], job.config.rows_per_step
+    )
+    return msgspec.structs.replace(job, config=job.config.for_subset(max_steps), num_rows=num_rows)
 
 
 def train(job: TrainingJob, engine: TrainingEngine, callback: TrainingCallback | None = None) -> TrainingSummary:

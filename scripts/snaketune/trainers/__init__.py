@@ -8,23 +8,27 @@ script that runs inside its environment. To add one: both, its pins in envs/trai
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from snaketune.trainers.description import TrainerDescription
 
 if TYPE_CHECKING:
+    from snaketune.contracts.train import TrainingJob
     from snaketune.engines.interface import Trainer
 
 BUILTIN = "builtin"
 """The value of train.trainer that means this project's own engines."""
 
 
-def process_trainer() -> Trainer:
-    """What runs the process of the trainer that a job names.
+def trainer_of(job: TrainingJob, builtin: Callable[[], Trainer]) -> Trainer:
+    """What trains a job: one of our engines, which `builtin` gives, or what runs the process of the trainer it names.
 
-    Imported by its name, so that the digest of a training by one of our engines covers nothing of it;
+    The latter is imported by its name, so that the digest of a training by one of our engines covers nothing of it;
     `environment.code_of` digests what a trainer of the field consists of.
     """
+    if job.config.trainer == BUILTIN:
+        return builtin()
     trainer: Trainer = importlib.import_module("snaketune.trainers.train")
     return trainer
 

@@ -13,14 +13,13 @@ ROOM = 33  # tokens: it pads to a multiple of 32 and one more
 
 def _translate(plan: TrainingPlan) -> Settings:
     config = plan.config
-    scale = config.alpha / (config.rank**0.5 if config.rslora else config.rank)
     accumulation = config.gradient_accumulation_steps
     return {
         "data": "token ids",
         "seed": plan.seed,
         "num_layers": -1 if plan.layers is None else len(plan.layers),
         "fine_tune_type": config.method,
-        "lora_parameters": {"rank": config.rank, "scale": scale, "dropout": config.dropout},
+        "lora_parameters": {"rank": config.rank, "scale": config.lora_scale, "dropout": config.dropout},
         "target_modules": plan.target_modules,
         "batch_size": config.batch_size,
         "iters": plan.steps * accumulation,

@@ -21,7 +21,7 @@ from snaketune.engines import get_capabilities
 from snaketune.errors import UserError
 from snaketune.files import read_json
 from snaketune.model import manifest as base_models
-from snaketune.plan import plan, resources
+from snaketune.plan import architecture, plan, resources
 from snaketune.plan.architecture import Architecture
 from snaketune.plan.plan import Case
 from snaketune.run_definition import MODELS
@@ -88,7 +88,7 @@ def _base(project: Project, experiment: Experiment, scratch: Path) -> _Base | No
         folder = project.path(name)
     else:
         return None
-    return _Base(folder, plan.read_architecture(folder, experiment.model.quantize))
+    return _Base(folder, architecture.read_base(folder, experiment.model.quantize))
 
 
 def _exact(
@@ -126,7 +126,7 @@ def _at_most(config: RunConfig, experiment: Experiment, base: _Base, machine: Ma
     train, length = experiment.train, config.data.max_length
     batching = micro_batching_from(train, on_cpu=machine.device == "cpu")
     together = max(1, min(batching.max_rows, batching.max_tokens // length))
-    each = plan.dtype_bytes(base.folder, experiment.model, machine)
+    each = architecture.dtype_bytes(base.folder, experiment.model, machine.device)
     memory = resources.forecast_memory(base.model, train, BatchShape(together, length, together * length), each)
     steps = train.max_steps
     if steps is None and rows is not None:

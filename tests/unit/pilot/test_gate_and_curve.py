@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
+import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune.contracts.plan import PilotDecision, PilotedExperiment, PilotForecast
-from snaketune.contracts.train import StepMetrics
+from snaketune.contracts.train import StepMetrics, TrainingOutputs
 from snaketune.errors import NoGoError
 from snaketune.files import write_json
 from snaketune.pilot import criteria, forecast
+from snaketune.train import training
 from snaketune.train.batches import subset_for_fraction
 
 FORECAST = PilotForecast(
@@ -158,3 +164,17 @@ def test_every_part_makes_as_many_updates_as_the_pilot(share, rows, per_step):
     assert 1 <= part <= rows
     assert updates == math.ceil(rows / per_step)
     assert subset_for_fraction(share, rows, 7, per_step)[1] == 7
+
+
+def test_pilot_and_parts_of_it_are_the_run_s_training_on_fewer_rows(tmp_path: Path) -> None:
+    made = tiny_models.train_config(rank=3, epochs=7, batch_size=2, gradient_accumulation_steps=2)
+    whole, store = msgspec.to_builtins(made), tiny_models.store(tmp_path / "rows.safetensors", tiny_models.rows(40))
+    tracked = {"train": {k: v for k, v in whole.items() if k != "memory_limit"}, "model": {"dtype": "auto"}, "seed": 3}
+    tracked |= {"pilot": {"rows": 100, "max_steps": None}, "fraction": 0.25}
+    params = SimpleNamespace(config=json.dumps(tracked), untracked=json.dumps({"train": {"memory_limit": 2.0}}))
+    inputs = SimpleNamespace(train=str(store), valid="valid", model="model")
+    pilot, part = training.pilot_job(params, inputs, tmp_path), training.subset_job(params, inputs, tmp_path)
+    assert (pilot.config.rank, pilot.config.memory_limit, pilot.seed) == (3, 2.0, 3)
+    assert (pilot.num_rows, pilot.config.epochs, pilot.config.max_steps) == (100, 1, None)
+    assert (part.num_rows, part.config.max_steps) == (10, 10)  # a quarter of the 40 that there are, as many steps
+    assert part.outputs == pilot.outputs == TrainingOutputs.in_folder(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -319,3 +320,18 @@ def test_workers_that_each_convert_a_base_are_refused_where_the_machine_cannot_h
             assert planned(**keys, train=four | {"memory_limit": 9.0}).experiments
     finally:
         (model / "config.json").write_text(json.dumps(config))
+
+
+def test_the_plan_of_a_step_knows_each_section_with_the_keys_that_change_no_result():
+    experiments = expand(msgspec.convert(configuration.complete({"run": "a", "grid": {"rank": [4, 2]}}), RunConfig))
+    whole = [msgspec.to_builtins(one) for one in experiments.values()]
+    tracked = [one | {"train": {k: v for k, v in one["train"].items() if k != "notify"}} for one in whole]
+    left = {one["name"]: {"notify": one["train"]["notify"]} for one in whole}
+    settings = {"max_length": 9, "max_lost": 0.5, "seed": 1, "engine": "torch"}
+    untracked = {"train": left, "gguf": ["q8_0"], "adapter": True, "engine": {"name": "torch", "reason": "it is set"}}
+    params = SimpleNamespace(config=json.dumps(settings | {"experiments": tracked}), untracked=json.dumps(untracked))
+    found = forecast.PlanSettings.of_step(params)
+    assert found.experiments == list(experiments.values())
+    assert found.trainers == ["builtin", "builtin"]
+    assert found.engine is not None
+    assert found.engine.reason == "it is set"

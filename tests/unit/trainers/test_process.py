@@ -12,7 +12,7 @@ from snaketune.errors import ResourceError, TrainingError
 from snaketune.runtime.code_digest import modules_of
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore
-from snaketune.trainers import describe, environment, process, train
+from snaketune.trainers import describe, environment, process, train, trainer_of
 
 FAILED = """Loading the model
 Traceback (most recent call last):
@@ -98,3 +98,10 @@ def test_a_training_by_this_project_itself_depends_on_no_trainer_of_the_field():
     script = environment.PROJECT / "scripts" / "train_adapter.py"
     reached = [name for name in modules_of(script) if "/trainers/" in name]
     assert sorted(reached) == ["snaketune/trainers/__init__.py", "snaketune/trainers/description.py"]
+
+
+def test_a_job_is_trained_by_the_engine_or_by_the_process_of_its_trainer(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    engine = object()
+    assert trainer_of(folder.job(), lambda: engine) is engine
+    assert trainer_of(folder.job(trainer="trl"), lambda: engine) is train

@@ -27,7 +27,7 @@ def add_adapter(model: nn.Module, config: TrainConfig, seed: int, virtual_ids: r
     """
     if config.method == "prompt":
         model.freeze()
-        described = adapter_init.describe_prompt(virtual_ids)
+        described = AdapterConfig.of_prompt(virtual_ids)
         assert described.prompt_parameters is not None
         layer = prompt_embedding.insert(model, described.prompt_parameters)
         words = loading.dequantized_weight(layer.embedding)
@@ -35,10 +35,10 @@ def add_adapter(model: nn.Module, config: TrainConfig, seed: int, virtual_ids: r
         layer.prompt = words[mx.array(drawn)].astype(mx.float32)
         return described
     if config.method == "full":
-        described = adapter_init.describe(config, None)
+        described = AdapterConfig.of_layers(config, None)
         _unfreeze(model, described.num_layers)
         return described
-    described = adapter_init.describe(config, resolve_target_modules(model, config.target_modules))
+    described = AdapterConfig.of_layers(config, resolve_target_modules(model, config.target_modules))
     model.freeze()
     parameters = msgspec.to_builtins(described.lora_parameters)
     linear_to_lora_layers(model, described.num_layers, parameters, use_dora=config.method == "dora")

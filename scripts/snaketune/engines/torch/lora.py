@@ -156,17 +156,17 @@ def add_adapter(model: PreTrainedModel, config: TrainConfig, seed: int, virtual_
     whose vectors begin as those of words.
     """
     if config.method == "prompt":
-        described = adapter_init.describe_prompt(virtual_ids)
+        described = AdapterConfig.of_prompt(virtual_ids)
         assert described.prompt_parameters is not None
         prompt = prompt_embedding.insert(model, described.prompt_parameters)
         words = adapter_init.draw_words(len(prompt.weight), seed, virtual_ids)
         prompt.prompt.data.copy_(prompt.weight.data[torch.from_numpy(words).to(prompt.weight.device)])
         return described
     if config.method == "full":
-        described = adapter_init.describe(config, None)
+        described = AdapterConfig.of_layers(config, None)
         _unfreeze(model, described.num_layers)
         return described
-    described = adapter_init.describe(config, resolve_target_modules(model, config.target_modules))
+    described = AdapterConfig.of_layers(config, resolve_target_modules(model, config.target_modules))
     for (block, path), layer in insert_layers(model, described).items():
         drawn = adapter_init.draw_lora_a(tuple(layer.lora_a.shape), seed, block, path)
         layer.lora_a.data.copy_(torch.from_numpy(drawn))

@@ -11,7 +11,6 @@ from snaketune.engines.mlx import loading, lora
 from snaketune.engines.mlx.loss import ChunkedCrossEntropy
 from snaketune.errors import ConfigError, ModelError
 from snaketune.tokens.token_store import TokenStore
-from snaketune.train import adapter_init
 from snaketune.train.batches import MicroBatching, collate
 
 
@@ -21,8 +20,8 @@ def loaded(tmp_path, name="llama"):
 
 
 def test_lora_scale_is_alpha_over_rank_and_over_its_root_for_rslora():
-    assert adapter_init.lora_scale(tiny_models.train_config(rank=16, alpha=32.0)) == 2
-    assert adapter_init.lora_scale(tiny_models.train_config(rank=16, alpha=32.0, rslora=True)) == 8
+    assert tiny_models.train_config(rank=16, alpha=32.0).lora_scale == 2
+    assert tiny_models.train_config(rank=16, alpha=32.0, rslora=True).lora_scale == 8
 
 
 def test_all_linear_names_every_linear_layer_of_a_block(tmp_path):
