@@ -1,14 +1,15 @@
 """The whole chain on ten rows before anything long is started: train, save, load again, convert.
 
 A wrong layer name, an architecture that mlx-lm cannot train, an adapter that does not come back as it was saved or that
-llama.cpp's converter refuses: each is found here, in a minute, instead of after the night.
+llama.cpp's converter refuses: each is found here, in a minute, instead of after the night. How fast this machine
+packages a model is measured on the way: a part of the merge is made, and a few weights are quantized to each type.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,12 +17,13 @@ import numpy as np
 
 from snaketune.contracts.plan import DryRun, DryRunStep, DryRunTiming
 from snaketune.contracts.train import TrainingJob, TrainingOutputs, TrainingSummary
-from snaketune.engines import get_trainer, load_model
-from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
+from snaketune.engines import get_exporter, get_trainer, load_model
+from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest, MergedTensor
+from snaketune.engines.llama_cpp.quantize import weights_per_second
+from snaketune.engines.sixteen_bit import MergedNumbers, Sample, write
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import gguf_conversion
-from snaketune.pilot import machine_speed
 from snaketune.plan.duration import CONVERTER_SECONDS, MERGED_PER_SECOND
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
@@ -30,6 +32,8 @@ from snaketune.train.batches import nested_subset
 ROWS = 10
 MAX_STEPS = 2
 TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
+SAMPLE = 1 << 27  # weights that are merged, 256 MB in 16 bits
+LARGEST = SAMPLE // 4  # no embedding of a large vocabulary, which would be all of the sample
 
 
 def run(job: TrainingJob, *, report: StrPath, threads: int, gguf: Sequence[str]) -> DryRun:
@@ -59,14 +63,14 @@ def run(job: TrainingJob, *, report: StrPath, threads: int, gguf: Sequence[str])
             )
             converter = time.monotonic() - started
             base = Path(read_json(job.model)["folder"]).expanduser()
-            merged = machine_speed.merged_per_second(base, Path(adapter).parent, folder / "merged")
+            merged = merged_per_second(base, Path(adapter).parent, folder / "merged")
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
             _say(steps, "convert", f"an adapter of method {job.config.method} is converted only once it is fused")
     speeds = DryRunTiming(
         converter_seconds=round(converter, 3),
         merged_per_second=merged,
-        quantized_per_second=machine_speed.quantized_per_second(gguf),
+        quantized_per_second=quantized_per_second(gguf),
     )
     write_json(timing(report), speeds)
     found = DryRun(rows=ROWS, steps=steps)
@@ -114,3 +118,36 @@ def _requests(rows: TokenStore) -> Sequence[LoglikelihoodRequest]:
 def _say(steps: list[DryRunStep], step: str, message: str) -> None:
     steps.append(DryRunStep(step=step, message=message))
     print(f"snaketune: dry run, {step}: {message}", file=sys.stderr)
+
+
+def merged_per_second(base: StrPath, adapter: StrPath, folder: Path) -> float:
+    """Weights that are read, merged, rounded, written and hashed in a second.
+
+    base, adapter: folders; folder: where the merged sample goes.
+    """
+    tensors = dict(_sampled(get_exporter().merge(base, adapter)))
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    started = time.monotonic()
+    # bfloat16 holds every weight that is finite; rounding to float16 takes up to 2 ns a weight more
+    written = write(folder, "bfloat16", shapes, lambda name: _numbers(tensors[name]))
+    return written.parameters / max(1e-6, time.monotonic() - started)
+
+
+def _sampled(tensors: dict[str, MergedTensor]) -> Iterable[tuple[str, MergedTensor]]:
+    taken = 0
+    for name, tensor in tensors.items():
+        size = int(np.prod(tensor.shape))
+        if size > LARGEST or taken + size > SAMPLE:
+            continue
+        taken += size
+        yield name, tensor
+
+
+def _numbers(tensor: MergedTensor) -> MergedNumbers:
+    value = tensor.load()
+    return MergedNumbers(value.reshape(-1), Sample(value[:1], None))
+
+
+def quantized_per_second(types: Iterable[str]) -> dict[str, float]:
+    """Weights that one thread quantizes in a second, by GGUF type."""
+    return {kind: weights_per_second(kind) for kind in types if kind != "f16"}

@@ -20,7 +20,7 @@ from snaketune.engines.llama_cpp import convertible, importance, quantize
 from snaketune.engines.llama_cpp.importance import Importance
 from snaketune.errors import ConfigError, PackageError
 from snaketune.model.manifest import write_manifest
-from snaketune.package import gguf_conversion, imatrix, imatrix_file
+from snaketune.package import gguf_conversion, imatrix
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 
@@ -55,7 +55,7 @@ def token_rows(chain: Chain) -> list[list[int]]:
 
 
 def means(path: Path) -> dict[str, np.ndarray]:
-    return {name: found.mean_squares() for name, found in imatrix_file.read(path).tensors.items()}
+    return {name: found.mean_squares() for name, found in imatrix.read_imatrix(path).tensors.items()}
 
 
 def inputs_in_mlx(folder: Path, rows: list[list[int]]) -> dict[str, np.ndarray]:
@@ -132,7 +132,7 @@ def test_the_file_is_llama_cpps_own_format(wide_chain: Chain, monkeypatch: pytes
     assert read.fields["general.type"].contents() == "imatrix"
     assert read.fields["imatrix.chunk_count"].contents() == 12
     tensors = {tensor.name: tensor.data for tensor in read.tensors}
-    ours = imatrix_file.read(path)
+    ours = imatrix.read_imatrix(path)
     assert len(tensors) == 2 * len(ours.tensors)
     for name, found in ours.tensors.items():
         assert np.array_equal(tensors[f"{name}.in_sum2"], found.squares)
@@ -141,7 +141,7 @@ def test_the_file_is_llama_cpps_own_format(wide_chain: Chain, monkeypatch: pytes
 
 def test_a_model_is_no_importance_matrix(chain: Chain) -> None:
     with pytest.raises(PackageError, match="no importance matrix"):
-        imatrix_file.read(chain.gguf("f16"))
+        imatrix.read_imatrix(chain.gguf("f16"))
 
 
 def test_rows_beyond_the_bound_of_tokens_are_left_out_evenly(
@@ -231,11 +231,11 @@ def upside_down(found: Importance) -> Importance:
 def test_the_file_with_the_lower_loss_on_validation_rows_is_kept(
     changed: Callable[[Importance], Importance] | None, wide_chain: Chain, tmp_path: Path
 ) -> None:
-    matrix = imatrix_file.read(wide_chain.folder / "imatrix.gguf")
+    matrix = imatrix.read_imatrix(wide_chain.folder / "imatrix.gguf")
     if changed:
         tensors = {name: changed(found) for name, found in matrix.tensors.items()}
-        matrix = imatrix_file.ImportanceMatrix(tensors, matrix.rows, matrix.longest)
-    imatrix_file.write(tmp_path / "imatrix.gguf", matrix)
+        matrix = imatrix.ImportanceMatrix(tensors, matrix.rows, matrix.longest)
+    imatrix.write_imatrix(tmp_path / "imatrix.gguf", matrix)
     outcome = outcome_of(wide_chain, "q2_k", tmp_path / "q2_k.gguf", tmp_path / "imatrix.gguf")
     assert outcome.kept == (outcome.loss < outcome.plain_loss)
     assert (outcome.rows, outcome.validation_rows) == (12, 24)
