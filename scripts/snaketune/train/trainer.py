@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, SupportsFloat
+from typing import NamedTuple
 
 import numpy as np
 
-from snaketune.contracts.train import AdapterConfig, TrainingJob, TrainingSummary
+from snaketune.contracts.train import TrainingJob, TrainingSummary
 from snaketune.errors import TrainingError
 from snaketune.runtime import stopping
 from snaketune.runtime.events import report_warning
@@ -26,11 +26,11 @@ from snaketune.train.checkpoints import (
     Checkpoints,
     DeferredSignals,
     EarlyStopping,
-    ParameterCounts,
     TrainerState,
     interruption_error,
     summarize,
 )
+from snaketune.train.engine import TrainableModel
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.process_group import ProcessGroup
 from snaketune.train.tracking import Tracker
@@ -40,70 +40,6 @@ MIN_CHECKPOINT_INTERVAL, MAX_CHECKPOINT_INTERVAL = 10.0, 600.0  # seconds that a
 CHECKPOINT_SHARE = 50  # a checkpoint is due after so many times the seconds that writing the last one took
 SHARE_BEFORE_VALIDATION = 20  # the same before a validation, which a stop may cut off in the middle of a batch
 VALIDATION_WINDOW = 64  # validation rows, sorted by length, that are split into micro-batches together
-
-
-class StepResult(NamedTuple):
-    """What a step came to; float() and bool() may have to wait for it.
-
-    loss: mean over the step's target tokens, nats; grad_norm: before clipping; is_finite: whether the step was made.
-    """
-
-    loss: SupportsFloat
-    grad_norm: SupportsFloat
-    is_finite: object
-
-
-class TrainableModel(Protocol):
-    """A base model with what is trained of it, its optimizer and its loss: an engine's part of a training.
-
-    Each process has one; its gradients, losses and weights are those of all processes of its group.
-    """
-
-    adapter_config: AdapterConfig
-    parameter_counts: ParameterCounts
-    on_cpu: bool
-
-    def probe(self, batch: Batch) -> None:
-        """See on a first batch which fast paths this model has, before anything is computed."""
-        ...
-
-    def supports_packing(self, packed: Batch, unpacked: Sequence[Batch]) -> bool:
-        """Whether packed rows have the loss that they have one by one; prints why not to stderr."""
-        ...
-
-    def train_step(
-        self, step: int, batches: Sequence[Batch], num_target_tokens: int, learning_rate: float
-    ) -> StepResult:
-        """Make the step of the gradient of the mean over all target tokens, whatever the micro-batches.
-
-        batches: this process's, perhaps none; num_target_tokens: of all processes. Where loss or gradient are not
-        finite, weights and optimizer state stay as they are. Dropout is drawn from the step alone.
-        """
-        ...
-
-    def synchronize(self) -> None:
-        """Take the main process's weights, before they are measured."""
-        ...
-
-    def validation_losses(self, batches: Iterator[Batch]) -> tuple[float, int]:
-        """(the sum of the negative log-likelihoods of all labels, their number), over all processes' batches."""
-        ...
-
-    def save_adapter(self, path: Path) -> None:
-        """Write what is trained as safetensors, by mlx-lm's names."""
-        ...
-
-    def save_state(self, path: Path) -> None:
-        """Write weights and optimizer state as safetensors."""
-        ...
-
-    def load_state(self, path: Path | None) -> None:
-        """Continue from such a file, or from the beginning; the other processes take what the main one reads."""
-        ...
-
-    def peak_memory(self) -> int:
-        """Bytes that the engine has held at most."""
-        ...
 
 
 class Sizes(NamedTuple):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,10 +23,11 @@ from snaketune.runtime import locks
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import subset_for_fraction
 from snaketune.train.checkpoints import fingerprint, validate_safetensors
+from snaketune.train.engine import TrainableModel, TrainingEngine
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.process_group import ProcessGroup
 from snaketune.train.tracking import NullTracker, keep_awake, notify_on_exit, open_tracker
-from snaketune.train.trainer import TrainableModel, Trainer
+from snaketune.train.trainer import Trainer
 
 GB = 10**9
 FAILURES = (
@@ -40,23 +40,6 @@ FAILURES = (
     "bad_alloc",
     "malloc",
 )
-
-
-@dataclass(frozen=True)
-class TrainingEngine:
-    """What an engine adds to a training.
-
-    load_model: (job, folder of the base, this process's group) -> what is trained; launch: runs the job on several
-    processes; code: a digest of the engine's code; versions: of the libraries that its results depend on; peak_memory:
-    bytes that it has held at most; four_bit_base: what to set for a base that its device holds in four bits.
-    """
-
-    load_model: Callable[[TrainingJob, Path, ProcessGroup], TrainableModel]
-    launch: Callable[[TrainingJob, TrainingCallback], None]
-    code: str
-    versions: list[str]
-    peak_memory: Callable[[], int]
-    four_bit_base: Callable[[], str]
 
 
 def pilot_job(params: StepParams, inputs: StepInputs, folder: StrPath) -> TrainingJob:

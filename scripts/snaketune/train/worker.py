@@ -20,9 +20,10 @@ import msgspec
 
 from snaketune.contracts.train import TrainingJob
 from snaketune.errors import UserError
+from snaketune.train.engine import TrainingEngine
 from snaketune.train.launcher import Ended, Heartbeat, Message, Output, describe_error
 from snaketune.train.process_group import PeerLostError, ProcessGroup
-from snaketune.train.training import TrainingEngine, train_worker
+from snaketune.train.training import train_worker
 
 HEARTBEAT_INTERVAL = 1.0  # seconds
 HEARTBEAT_TIMEOUT = 60.0  # seconds of silence after which the launcher counts as gone, and training stops in good order

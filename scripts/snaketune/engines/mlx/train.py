@@ -27,9 +27,9 @@ from snaketune.runtime.code_digest import code_digest
 from snaketune.tokens.token_store import virtual_ids_of
 from snaketune.train import launcher, training
 from snaketune.train.batches import Batch
+from snaketune.train.engine import StepResult, TrainingEngine
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.process_group import ProcessGroup
-from snaketune.train.trainer import StepResult
 
 EXITED = re.compile(r"Node with rank (\d+) (?:was killed|exited with code (-?\d+))")
 
@@ -39,9 +39,9 @@ def train(job: TrainingJob, callback: TrainingCallback | None = None) -> Trainin
     return training.train(job, training_engine(), callback)
 
 
-def training_engine() -> training.TrainingEngine:
+def training_engine() -> TrainingEngine:
     """What MLX adds to a training."""
-    return training.TrainingEngine(
+    return TrainingEngine(
         load_model=MLXTrainableModel,
         launch=launch,
         code=code_digest(__file__),
@@ -107,7 +107,7 @@ class MLXTrainableModel:
     def train_step(
         self, step: int, batches: Sequence[Batch], num_target_tokens: int, learning_rate: float
     ) -> StepResult:
-        """Dispatch one step; see `trainer.TrainableModel`."""
+        """Dispatch one step; see `train.engine.TrainableModel`."""
         self.dropout_seeds.start(step)
         gradients: Tensors = {}
         loss = mx.array(0.0)

@@ -31,9 +31,9 @@ from snaketune.runtime.code_digest import code_digest
 from snaketune.tokens.token_store import virtual_ids_of
 from snaketune.train import launcher, training
 from snaketune.train.batches import Batch
+from snaketune.train.engine import StepResult, TrainingEngine
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.process_group import ProcessGroup
-from snaketune.train.trainer import StepResult
 
 FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
 
@@ -43,9 +43,9 @@ def train(job: TrainingJob, callback: TrainingCallback | None = None) -> Trainin
     return training.train(job, training_engine(), callback)
 
 
-def training_engine() -> training.TrainingEngine:
+def training_engine() -> TrainingEngine:
     """What PyTorch adds to a training."""
-    return training.TrainingEngine(
+    return TrainingEngine(
         load_model=TorchTrainableModel,
         launch=launch,
         code=code_digest(__file__),
@@ -138,7 +138,7 @@ class TorchTrainableModel:
     def train_step(
         self, step: int, batches: Sequence[Batch], num_target_tokens: int, learning_rate: float
     ) -> StepResult:
-        """Make one step; see `trainer.TrainableModel`."""
+        """Make one step; see `train.engine.TrainableModel`."""
         torch.manual_seed(dropout_seed(self.seed, step, self.group.rank))
         if not self.model.training:  # telling every layer again would cost a small model a twentieth of its step
             self.model.train()
