@@ -5,7 +5,7 @@ import json
 from snaketune.contracts.data import ModelManifest
 from snaketune.files import read_json
 from snaketune.runtime import provenance, step
-from snaketune.tokens.chat_template import template_sha256
+from snaketune.tokens.template_files import template_sha256
 
 with step.running(snakemake.log[0]):
     model = json.loads(snakemake.params.config)["model"]

@@ -24,7 +24,7 @@ from snaketune.files import read_json
 from snaketune.model import manifest as base_models
 from snaketune.plan import architecture
 from snaketune.runtime.engine import EngineChoice, choose_engine
-from snaketune.tokens import chat_template
+from snaketune.tokens import template_files
 from snaketune.trainers.capabilities import check_settings as check_trainer
 
 RESULTS = "results"
@@ -285,4 +285,4 @@ def _is_large(model: ModelConfig) -> bool:
 def template_file(model: ModelConfig) -> list[str]:
     """The chat template of a `model` section where it is a file of the user's own, as a list of at most one."""
     template = model.chat_template
-    return [template] if template and template not in chat_template.NAMED else []
+    return [template] if template and template not in template_files.NAMED else []

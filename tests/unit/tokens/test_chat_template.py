@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from snaketune.contracts.data import ModelManifest, ReadAs
 from snaketune.errors import DataError, ModelError
-from snaketune.tokens.chat_template import NAMED, TEMPLATES, Renderer, settled, template_sha256
+from snaketune.tokens.chat_template import Renderer
+from snaketune.tokens.template_files import NAMED, TEMPLATES, settled, template_sha256
 
 TALK = [
     {"role": "user", "content": "what is one?"},
