@@ -18,9 +18,8 @@ import msgspec
 import numpy as np
 
 from snaketune.config.schema import canonical
-from snaketune.contracts.report import (
+from snaketune.contracts.human_eval import (
     Agreement,
-    AnsweredRow,
     Form,
     FormItem,
     HumanRatings,
@@ -28,8 +27,8 @@ from snaketune.contracts.report import (
     RaterComment,
     RatingMean,
     RefusedFile,
-    RunFindings,
 )
+from snaketune.contracts.report import AnsweredRow, RunFindings
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
 from snaketune.files import StrPath

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from snaketune.contracts.report import Form, FormItem, HumanRatings, RunReport
+from snaketune.contracts.human_eval import Form, FormItem, HumanRatings
+from snaketune.contracts.report import RunReport
 from snaketune.errors import EvaluationError
 from snaketune.files import read_json, write_json
 from snaketune.report import human_eval

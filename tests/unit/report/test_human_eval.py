@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snaketune.contracts.human_eval import Form, HumanRatings
 from snaketune.contracts.report import (
     Answer,
     AnsweredRow,
@@ -18,8 +19,6 @@ from snaketune.contracts.report import (
     DataFindings,
     EvaluationFindings,
     ExperimentFindings,
-    Form,
-    HumanRatings,
     ModelFindings,
     RunFindings,
     TrainingFindings,
