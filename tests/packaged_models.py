@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import families
+import msgspec
 from snaketune import files
 from snaketune.config.sections import BaseConfig, FilterConfig
 from snaketune.contracts.package import Fidelity
@@ -49,8 +50,10 @@ class Chain:
     def gguf(self, kind: str) -> Path:
         return self.folder / f"tiny-{kind}.gguf"
 
-    def check(self, target: Path, *, ggufs: list[Path] | None = None, manifest: Path | None = None) -> Fidelity:
-        """The fidelity record of this chain, or of one with some of its files in other places."""
+    def check(
+        self, target: Path, *, ggufs: list[Path] | None = None, manifest: Path | None = None, **settings: Any
+    ) -> Fidelity:
+        """The fidelity record of this chain, or of one with some of its files in other places or other settings."""
         inputs = fidelity.FidelityInputs(
             model=self.folder / "base.json",
             adapter=self.folder / "adapter" / "adapters.safetensors",
@@ -58,7 +61,7 @@ class Chain:
             ggufs=ggufs if ggufs is not None else [self.gguf("f16"), self.gguf("q8_0"), self.gguf("q4_k_m")],
             rows=self.folder / "test.jsonl",
         )
-        record = fidelity.run(inputs, self.settings, target)
+        record = fidelity.run(inputs, msgspec.structs.replace(self.settings, **settings), target)
         assert files.read_json(target, Fidelity) == record
         return record
 

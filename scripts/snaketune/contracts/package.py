@@ -138,8 +138,12 @@ class VariantFidelity(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Conversations that the GGUF's chat template renders differently."""
     modelfile: int | None = None
     """Prompts that the Modelfile's template renders differently."""
+    rows: int | None = None
+    """Test rows whose responses were read: of a large model fewer than others', where fewer decided about this file."""
     answer_logprob: float | None = None
-    """Sum of the log-probabilities (nats) of all reference responses; absent where it is not finite."""
+    """Sum of the log-probabilities (nats) of these rows' reference responses; absent where it is not finite."""
+    gain_kept: float | None = None
+    """Share of the adapter's gain over its base in these rows; absent where there is none."""
 
 
 class FidelityCheck(Record, frozen=True, kw_only=True):
@@ -159,6 +163,7 @@ class Fidelity(Record, frozen=True, kw_only=True):
 
     passed: bool
     rows: int
+    """Test rows that base and adapter have read."""
     rows_allowed: int
     """Rows that `package.fidelity.rows` allows: more than `rows` where fewer decided about a large model."""
     prompts: int

@@ -6,7 +6,10 @@ A check holds what was found, what is allowed, and whether it passes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from snaketune.config.products import MLX
 from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
@@ -91,45 +94,64 @@ def noise_limit(rounding: VariantFidelity) -> float:
 
 @dataclass(frozen=True)
 class Gain:
-    """The log-probabilities (nats) of all reference responses under the base and under the adapter over it."""
+    """The log-probabilities (nats) of each row's reference response under the base and under the adapter over it.
 
-    base: float
-    adapter: float
-    num_tokens: int
+    tokens: of each response. A variant of which fewer rows were read is compared over those.
+    """
 
-    def per_token(self) -> float:
-        """What the adapter gained over its base, in nats a token."""
-        return (self.adapter - self.base) / max(self.num_tokens, 1)
+    base: Sequence[float]
+    adapter: Sequence[float]
+    tokens: Sequence[int]
 
-    def share(self, logprob: float) -> float:
-        """The share of the gain that a variant with this log-probability retains."""
-        return (logprob - self.base) / (self.adapter - self.base)
+    def per_token(self, rows: int | None = None) -> float:
+        """What the adapter gained over its base, in nats a token of the first rows."""
+        return self._gained(rows) / max(sum(self.tokens[:rows]), 1)
+
+    def share(self, logprobs: Sequence[float]) -> float | None:
+        """The share of the gain that a variant with these log-probabilities retains; None where nothing was gained."""
+        rows = len(logprobs)
+        gained, total = self._gained(rows), sum(logprobs)
+        if not (gained > 0 and math.isfinite(gained) and math.isfinite(total)):
+            return None
+        return (total - sum(self.base[:rows])) / gained
+
+    def share_error(self, logprobs: Sequence[float]) -> float:
+        """The standard error of that share, from the rows' differences to the adapter."""
+        rows = len(logprobs)
+        gained = self._gained(rows)
+        apart = np.array(logprobs) - np.array(self.adapter[:rows])
+        if rows < 2 or gained == 0 or not np.isfinite(apart).all():
+            return 0.0
+        return abs(float(apart.std(ddof=1)) * rows**0.5 / gained)
+
+    def is_decided(self, logprobs: Sequence[float], minimum: float) -> bool:
+        """Whether these rows show on which side of `minimum` the share lies that a variant retains."""
+        share = self.share(logprobs)
+        return share is None or abs(share - minimum) > ERRORS * self.share_error(logprobs)
 
     def retained_check(
         self,
         variant: str,
-        logprob: float,
+        logprobs: Sequence[float],
         minimum: float,
         *,
-        error: float = 0.0,
-        rounded: tuple[str, float] | None = None,
+        rounded: tuple[str, Sequence[float]] | None = None,
     ) -> FidelityCheck:
-        """Check the share of the gain that a variant with this log-probability retains.
+        """Check the share of the gain that a variant with these log-probabilities retains.
 
-        error: the standard error of that share; a share that so few rows cannot tell from the minimum passes. rounded:
-        for a folder in the base's own format, that format and the log-probability of another merge in it: losing as
-        much as that is no fault of the folder.
+        A share that so few rows cannot tell from the minimum passes. rounded: for a folder in the base's own format,
+        that format and the log-probabilities of another merge in it: losing as much as that is no fault of the folder.
         """
-        if not math.isfinite(logprob):
-            return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
-        gain = self.per_token()
-        if gain < MIN_GAIN:
+        gain, share = self.per_token(len(logprobs)), self.share(logprobs)
+        if gain < MIN_GAIN and math.isfinite(sum(logprobs)):
             message = f"the adapter gained {gain:.4f} nats a token over its base here, too little to take a share of it"
             return _check("gain", variant, (None, minimum), True, message)
-        share = self.share(logprob)
+        if share is None:
+            return _check("gain", variant, (None, minimum), False, "the responses' probabilities are not finite")
         message = f"{share:.1%} of the adapter's gain of {gain:.3f} nats a token is retained"
         passed = share >= minimum
-        if not passed and rounded is not None and abs(share - self.share(rounded[1])) <= SAME_SHARE:
+        error = self.share_error(logprobs)
+        if not passed and rounded is not None and self._as_much(share, rounded[1]):
             passed = True
             message += (
                 f": {rounded[0]}, the base's own format, rounds the rest away. The GGUF files are made from the merge "
@@ -139,6 +161,13 @@ class Gain:
             passed = True
             message += f", give or take {ERRORS * error:.1%}: these rows cannot tell it from {minimum:.0%}"
         return _check("gain", variant, (round(share, 6), minimum), passed, message)
+
+    def _gained(self, rows: int | None) -> float:
+        return sum(self.adapter[:rows]) - sum(self.base[:rows])
+
+    def _as_much(self, share: float, logprobs: Sequence[float]) -> bool:
+        other = self.share(logprobs)
+        return other is not None and abs(share - other) <= SAME_SHARE
 
 
 def _check(

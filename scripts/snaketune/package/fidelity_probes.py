@@ -7,7 +7,6 @@ greedy completions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +18,7 @@ from snaketune.contracts.data import DataRecord, Message
 from snaketune.contracts.package import VariantFidelity
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel
-from snaketune.package.fidelity_checks import ERRORS, MOST_POSITIONS
+from snaketune.package.fidelity_checks import MOST_POSITIONS
 from snaketune.package.modelfile import uses_tools
 from snaketune.runtime.progress import progress
 from snaketune.tokens.chat_template import Rendered, Renderer
@@ -29,19 +28,21 @@ from snaketune.tokens.virtual_tokens import kept_positions
 MAX_TOKENS = 512  # of a row that are read
 MAX_BYTES = 256 << 20  # of distributions kept to compare with
 MAX_POSITIONS = 2048
-STREAMED_ROWS, STREAMED_TOKENS = 4, 128  # of a model that does not fit into memory
-WORK = 6e11  # weights x tokens of the first look at a large model: 480 tokens of one with 1.24 billion weights
-FEWEST_ROWS, FEWEST_PROMPTS = 4, 2
+WORK = 2e11  # weights x tokens of the first look at a large model: 161 tokens of one with 1.24 billion weights
+FEWEST_ROWS, FEWEST_PROMPTS = 4, 1
+FEWEST_TOKENS, FEWEST_NEW_TOKENS = 64, 16  # of a row that are read, and of a completion
+NEW_TOKEN_COST = 8  # a token that is generated costs as much as so many that are read: each reads all weights
 TOP_K = 8  # tokens whose log-probabilities are kept at each position of a completion
+COMPARED_AT_ONCE = 1 << 20  # numbers of two distributions: as many as a processor's own memory holds
 
 
 @dataclass(frozen=True)
 class ProbeLimits:
-    """How many rows and prompts are taken, and how long completions may be.
+    """How many rows and prompts are taken, and how long rows and completions may be.
 
     in_memory: whether the model fits into memory in float32; if not, a few short rows and no prompts are taken.
-    tokens: of all rows together, where fewer are enough for a first look. mixture: whether the model is one of experts,
-    whose routing is undecided at some positions.
+    tokens: of all rows of a first look, where fewer than all rows are enough for one. mixture: whether the model is one
+    of experts, whose routing is undecided at some positions.
     """
 
     rows: int
@@ -49,13 +50,24 @@ class ProbeLimits:
     max_new_tokens: int
     in_memory: bool = True
     tokens: int | None = None
+    row_tokens: int = MAX_TOKENS
     mixture: bool = False
 
     def first_look(self, parameters: int) -> ProbeLimits:
-        """The same for a first look at a model with so many weights, at a cost that does not grow with them."""
+        """The same with a first look at a model with so many weights, at a cost that hardly grows with them."""
         tokens = int(WORK // parameters)
-        prompts = max(FEWEST_PROMPTS, tokens // (2 * STREAMED_TOKENS))
-        return replace(self, tokens=tokens, prompts=min(self.prompts, prompts))
+        row_tokens = min(self.row_tokens, max(FEWEST_TOKENS, tokens // FEWEST_ROWS))
+        if not self.in_memory:
+            return replace(self, rows=min(self.rows, FEWEST_ROWS), prompts=0, tokens=tokens, row_tokens=row_tokens)
+        prompts = max(FEWEST_PROMPTS, tokens // (4 * FEWEST_TOKENS))
+        new_tokens = max(FEWEST_NEW_TOKENS, tokens // NEW_TOKEN_COST)
+        return replace(
+            self,
+            prompts=min(self.prompts, prompts),
+            max_new_tokens=min(self.max_new_tokens, new_tokens),
+            tokens=tokens,
+            row_tokens=row_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,8 @@ class ProbeSet:
     """Rows of ids, the positions after which a distribution is wanted, and prompts.
 
     target_positions[i] are the positions in rows[i] of the ids to predict, compared_positions[i] the positions whose
-    whole distribution is compared; a distribution at position p predicts the id at p + 1.
+    whole distribution is compared: of a row after the first look none. A distribution at position p predicts the id at
+    p + 1. first_look: rows that are read first; the others, where those do not decide.
     """
 
     rows: list[list[int]]
@@ -74,6 +87,7 @@ class ProbeSet:
     conversations: list[list[Message]]
     stop_ids: frozenset[int]
     limits: ProbeLimits
+    first_look: int
     uses_tools: bool = False
     virtual_ids: range = range(0)
 
@@ -82,10 +96,19 @@ class ProbeSet:
         """How many tokens of a distribution are compared: those before the virtual ones, which are never to be said."""
         return self.virtual_ids.start if self.virtual_ids else None
 
+    def part(self, start: int, end: int) -> ProbeSet:
+        """Some of the rows; prompts are completed with the first ones."""
+        part = slice(start, end)
+        return replace(
+            self,
+            rows=self.rows[part],
+            target_positions=self.target_positions[part],
+            compared_positions=self.compared_positions[part],
+            prompts=[] if start else self.prompts,
+        )
+
     def of_base(self) -> ProbeSet:
         """The same rows as the base reads them: without the virtual tokens of prompt tuning, compared with nothing."""
-        if not self.virtual_ids:
-            return self
         rows, targets = [], []
         for row, wanted in zip(self.rows, self.target_positions, strict=True):
             kept = kept_positions(row, self.virtual_ids)
@@ -98,9 +121,9 @@ class ProbeSet:
         """The positions of a row at which a distribution is wanted, for its response or to compare; ascending."""
         return sorted({*(target - 1 for target in self.target_positions[row]), *self.compared_positions[row]})
 
-    def num_target_tokens(self) -> int:
-        """Tokens of all reference responses."""
-        return sum(len(one) for one in self.target_positions)
+    def num_target_tokens(self, rows: int) -> int:
+        """Tokens of the first rows' reference responses."""
+        return sum(map(len, self.target_positions[:rows]))
 
     def max_length(self) -> int:
         """Tokens of the longest row or prompt."""
@@ -125,29 +148,33 @@ class ProbeResult:
         """The log-probability of all responses."""
         return sum(self.row_logprobs)
 
+    def first_rows(self, rows: int) -> ProbeResult:
+        """The same as if so many rows had been read."""
+        return replace(self, row_logprobs=self.row_logprobs[:rows])
+
+    def with_rows(self, more: ProbeResult) -> ProbeResult:
+        """The same as if the rows of `more` had been read after these; they are compared with nothing."""
+        return replace(self, row_logprobs=self.row_logprobs + more.row_logprobs)
+
 
 def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLimits, *, vocab_size: int) -> ProbeSet:
-    """Take rows evenly from the test rows that can be rendered, at most MAX_TOKENS of each, and their prompts."""
-    if not limits.in_memory:
-        limits = replace(limits, rows=min(limits.rows, STREAMED_ROWS), prompts=0)
-    max_tokens = MAX_TOKENS if limits.in_memory else STREAMED_TOKENS
-    taken = spread(rows, limits.rows, partial(_rendered, renderer, max_tokens))
+    """Take rows evenly from the test rows that can be rendered, and the prompts of the first ones."""
+    taken = spread(rows, limits.rows, partial(_rendered, renderer, limits.row_tokens))
     chosen, rendered = [row for row, _ in taken], [row for _, row in taken]
-    if limits.tokens is not None:
-        enough = _enough_rows([len(row.ids) for row in rendered], limits.tokens)
-        chosen, rendered = chosen[:enough], rendered[:enough]
     ids = [row.ids for row in rendered]
+    first_look = len(ids) if limits.tokens is None else _enough_rows(list(map(len, ids)), limits.tokens)
     chats = [row for row in chosen if "messages" in row]
     texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
     return ProbeSet(
         rows=ids,
         target_positions=[[i for i, hit in enumerate(row.loss_mask) if hit and i] for row in rendered],
-        compared_positions=compared_positions(ids, vocab_size),
+        compared_positions=compared_positions(ids[:first_look], vocab_size) + [[] for _ in ids[first_look:]],
         prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
         texts=texts + [row["text"] for row in chosen if "text" in row],
         conversations=[row["messages"] for row in chats],
         stop_ids=frozenset(renderer.stop_ids),
         limits=limits,
+        first_look=first_look,
         uses_tools=any(map(uses_tools, chats)),
         virtual_ids=renderer.virtual_ids,
     )
@@ -216,7 +243,7 @@ def run_probes(
     generate: its greedy completions too; keep_top_logprobs: also the likeliest tokens along them, so that others can be
     compared with this model.
     """
-    distributions, totals = [], []
+    distributions, totals = [], [0.0] * len(probes.rows)
     numbers = [number for number in range(len(probes.rows)) if probes.positions(number)]
     positions = [probes.positions(number) for number in numbers]
     results = model.next_token_logprobs([probes.rows[number] for number in numbers], positions)
@@ -224,14 +251,21 @@ def run_probes(
     for number, wanted, logprobs in zip(numbers, positions, results, strict=True):
         index = {position: i for i, position in enumerate(wanted)}
         ids = probes.rows[number]
-        totals.append(
-            float(sum(logprobs[index[target - 1], ids[target]] for target in probes.target_positions[number]))
-        )
+        targets = probes.target_positions[number]
+        totals[number] = float(sum(logprobs[index[target - 1], ids[target]] for target in targets))
         compared = logprobs[[index[position] for position in probes.compared_positions[number]]]
         distributions.append(compared[:, : probes.words])
-    completions = greedy_completions(model, probes) if generate else []
+    completions = greedy_completions(model, probes) if generate and probes.prompts else []
     top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]
     return ProbeResult(np.concatenate(distributions), totals, completions, top)
+
+
+def probe_and_close(model: LanguageModel, probes: ProbeSet, *, generate: bool) -> ProbeResult:
+    """Give the probes to a model that is not needed after that."""
+    try:
+        return run_probes(model, probes, generate=generate)
+    finally:
+        model.close()
 
 
 def greedy_completions(model: LanguageModel, probes: ProbeSet) -> list[list[int]]:
@@ -257,24 +291,6 @@ def compare(baseline_name: str, baseline: ProbeResult, other: ProbeResult) -> Va
         greedy_same=same_completions(baseline, other) if other.completions else None,
         greedy_total=len(baseline.completions) if other.completions else None,
     )
-
-
-def share_error(base: ProbeResult, adapter: ProbeResult, other: ProbeResult) -> float:
-    """The standard error of the share of the gain that `other` retains, from the rows' differences to the adapter."""
-    gain = adapter.answer_logprob - base.answer_logprob
-    apart = np.array(other.row_logprobs) - np.array(adapter.row_logprobs)
-    if len(apart) < 2 or gain == 0 or not np.isfinite(apart).all():
-        return 0.0
-    return abs(float(apart.std(ddof=1)) * len(apart) ** 0.5 / gain)
-
-
-def is_decided(base: ProbeResult, adapter: ProbeResult, other: ProbeResult, minimum: float) -> bool:
-    """Whether these rows show on which side of `minimum` the share of the gain lies that `other` retains."""
-    gain = adapter.answer_logprob - base.answer_logprob
-    if gain <= 0 or not math.isfinite(other.answer_logprob):
-        return True
-    share = (other.answer_logprob - base.answer_logprob) / gain
-    return abs(share - minimum) > ERRORS * share_error(base, adapter, other)
 
 
 def same_completions(baseline: ProbeResult, other: ProbeResult) -> int:
@@ -305,16 +321,25 @@ def distance(baseline: ProbeResult, other: ProbeResult) -> VariantFidelity:
     """The distance of two models' next-token distributions; their vocabularies may be padded to different sizes."""
     width = min(baseline.distributions.shape[1], other.distributions.shape[1])
     ours, theirs = baseline.distributions[:, :width], other.distributions[:, :width]
-    gap = np.abs(ours - theirs)
-    largest = np.nanmax(gap, axis=-1, initial=0.0)
-    kl_sum = float(np.nansum(np.exp(ours, dtype=np.float64) * (ours - theirs)))
-    positions = len(ours)
+    positions, step = len(ours), max(1, COMPARED_AT_ONCE // max(width, 1))
+    largest = np.zeros(positions, np.float32)
+    gap_sum = kl_sum = 0.0
+    same_top = not_finite = 0
+    for start in range(0, positions, step):
+        part = slice(start, start + step)
+        apart = ours[part] - theirs[part]
+        kl_sum += float(np.nansum(np.exp(ours[part]) * apart, dtype=np.float64))
+        gap = np.abs(apart, out=apart)
+        largest[part] = np.nanmax(gap, axis=-1, initial=0.0)
+        gap_sum += float(np.nansum(gap, dtype=np.float64))
+        same_top += int((ours[part].argmax(-1) == theirs[part].argmax(-1)).sum())
+        not_finite += int((~np.isfinite(theirs[part])).any(-1).sum())
     return VariantFidelity(
         max_dlogp=round(float(largest.max(initial=0.0)), 6),
         most_dlogp=round(float(np.quantile(largest, MOST_POSITIONS)), 6) if positions else None,
-        mean_dlogp=round(float(np.nansum(gap, dtype=np.float64)) / max(gap.size, 1), 8),
+        mean_dlogp=round(gap_sum / max(positions * width, 1), 8),
         kl=round(max(kl_sum, 0.0) / max(positions, 1), 10),
-        top1=round(int((ours.argmax(-1) == theirs.argmax(-1)).sum()) / max(positions, 1), 6),
+        top1=round(same_top / max(positions, 1), 6),
         positions=positions,
-        not_finite=int((~np.isfinite(theirs)).any(-1).sum()),
+        not_finite=not_finite,
     )

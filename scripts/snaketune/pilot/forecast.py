@@ -167,8 +167,9 @@ def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringS
     wanted = settings.fidelity
     limits = ProbeLimits(wanted.rows, wanted.num_prompts, wanted.max_new_tokens).first_look(parameters)
     products = len({"f16", *settings.gguf}) + len(settings.mlx)
-    tokens = min(wanted.rows * speed.row_tokens, max(limits.tokens or 0, FEWEST_ROWS * speed.row_tokens))
-    each = min(wanted.max_new_tokens, speed.reference_tokens) * (speed.tuned_step + speed.tuned_token)
+    row_tokens = min(limits.row_tokens, speed.row_tokens)
+    tokens = min(wanted.rows * row_tokens, max(limits.tokens or 0, FEWEST_ROWS * row_tokens))
+    each = min(limits.max_new_tokens, speed.reference_tokens) * (speed.tuned_step + speed.tuned_token)
     completed = (1 + products) * limits.prompts * each
     loaded = FOLDERS_READ * speed.start + products * duration.START_SECONDS
     return loaded + (1 + FOLDERS_READ + products) * tokens * speed.scored + completed

@@ -37,13 +37,8 @@ class SizedProduct(msgspec.Struct, kw_only=True, frozen=True):
 
 def kept_gains(fidelity: Fidelity | None) -> dict[str, float]:
     """Share of the adapter's gain in answer likelihood that each variant keeps."""
-    sums = {name: variant.answer_logprob for name, variant in (fidelity.variants if fidelity else {}).items()}
-    base, adapter = sums.get("base"), sums.get("adapter")
-    if base is None or adapter is None or adapter <= base:
-        return {}
-    return {
-        name: (value - base) / (adapter - base) for name, value in sums.items() if value is not None and name != "base"
-    }
+    variants = fidelity.variants if fidelity else {}
+    return {name: variant.gain_kept for name, variant in variants.items() if variant.gain_kept is not None}
 
 
 def by_size(files: Sequence[ProductFile], fidelity: Fidelity | None) -> list[SizedProduct]:

@@ -70,7 +70,7 @@ def test_template_before_every_conversation_is_compared_in_the_first_row_alone(b
     first, *others = (found[0] for found in probes.compared_positions)
     assert first == 0
     assert min(others) > 3
-    assert probes.num_target_tokens() == sum(sum(renderer.record(row).loss_mask) for row in rows)
+    assert probes.num_target_tokens(len(rows)) == sum(sum(renderer.record(row).loss_mask) for row in rows)
 
 
 @pytest.mark.slow

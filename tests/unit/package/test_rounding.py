@@ -12,7 +12,6 @@ from snaketune.engines import sixteen_bit
 from snaketune.engines.mlx import merging
 from snaketune.package import fused_model
 from snaketune.package.fidelity_checks import Gain
-from snaketune.package.fidelity_probes import ProbeResult, is_decided, share_error
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +101,37 @@ def test_numbers_are_rounded_as_mlx_rounds_them_and_nothing_wild_becomes_a_numbe
         assert sixteen_bit.largest_bits(sixteen_bit.rounded(odd, dtype)) >= sixteen_bit.INFINITE[dtype]
 
 
-def result(*row_logprobs: float) -> ProbeResult:
-    return ProbeResult(np.zeros((0, 1)), list(row_logprobs))
+BASE, ADAPTER = [-20.0, -21, -19, -20], [-10.0, -11, -9, -10]
+GAIN = Gain(BASE, ADAPTER, [10] * 4)
 
 
 def test_rows_that_differ_little_decide_and_rows_that_differ_much_do_not() -> None:
-    base, adapter = result(-20, -21, -19, -20), result(-10, -11, -9, -10)
-    steady, wild = result(-10.1, -11.1, -9.1, -10.1), result(-2, -20, -3, -18)
-    assert is_decided(base, adapter, steady, 0.9)
-    assert not is_decided(base, adapter, wild, 0.9)
-    assert share_error(base, adapter, steady) < 0.001
-    gain = Gain(base.answer_logprob, adapter.answer_logprob, 40)
-    assert gain.retained_check("gguf-q2_k", wild.answer_logprob, 0.95, error=share_error(base, adapter, wild)).passed
-    assert not gain.retained_check("gguf-q2_k", -60.0, 0.95, error=0.01).passed
+    steady, wild = [-10.1, -11.1, -9.1, -10.1], [-2.0, -20, -3, -18]
+    assert GAIN.is_decided(steady, 0.9)
+    assert not GAIN.is_decided(wild, 0.9)
+    assert GAIN.share_error(steady) < 0.001
+    assert GAIN.retained_check("gguf-q2_k", wild, 0.95).passed
+    assert not GAIN.retained_check("gguf-q2_k", [-15.0, -16, -14, -15], 0.95).passed
+
+
+def test_variant_of_which_fewer_rows_were_read_is_compared_over_those() -> None:
+    more = Gain([*BASE, -50, -60], [*ADAPTER, -10, -11], [*GAIN.tokens, 20, 30])
+    for logprobs in ([-11.0, -12, -9, -10], [-15.0, -21, -9, -10]):
+        assert more.share(logprobs) == GAIN.share(logprobs)
+        assert more.share_error(logprobs) == GAIN.share_error(logprobs)
+        assert more.retained_check("gguf-q8_0", logprobs, 0.9) == GAIN.retained_check("gguf-q8_0", logprobs, 0.9)
+
+
+@pytest.mark.parametrize("spoiled", ["adapter", "variant"])
+def test_probabilities_that_are_no_numbers_pass_no_check_and_need_no_more_rows(spoiled: str) -> None:
+    nothing = [float("nan")] * 4
+    gain = Gain(BASE, nothing, GAIN.tokens) if spoiled == "adapter" else GAIN
+    logprobs = ADAPTER if spoiled == "adapter" else nothing
+    assert not gain.retained_check("gguf-q8_0", logprobs, 0.9).passed
+    assert gain.is_decided(logprobs, 0.9)
 
 
 def test_a_folder_is_only_excused_by_another_merge_that_lost_as_much() -> None:
-    gain = Gain(-100.0, -90.0, 100)
-    assert gain.retained_check("fused", -95.0, 0.9, rounded=("bfloat16", -95.1)).passed
-    assert not gain.retained_check("fused", -95.0, 0.9, rounded=("bfloat16", -91.0)).passed
+    gain = Gain([-100.0], [-90.0], [100])
+    assert gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-95.1])).passed
+    assert not gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-91.0])).passed

@@ -1,0 +1,201 @@
+"""The checks of a product, a GGUF or a quantized folder for MLX: what it reads, where it stops, what it predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from snaketune import files
+from snaketune.config.products import GGUF, MLX
+from snaketune.contracts.package import FidelityCheck, MLXManifest, VariantFidelity
+from snaketune.engines import load_gguf, load_model, load_served_tokenizer
+from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
+from snaketune.errors import ModelError, PackageError
+from snaketune.files import StrPath
+from snaketune.package import fidelity_checks, fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
+from snaketune.package.fidelity_probes import ProbeResult, ProbeSet
+from snaketune.tokens.chat_template import Renderer
+
+SIXTEEN_BIT = ("f32", "f16", "bf16")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant: its results (None if it does not load), its measurements, the checks of it, and how to load it."""
+
+    result: ProbeResult | None
+    facts: VariantFidelity
+    checks: list[FidelityCheck]
+    load: Callable[[], LanguageModel] | None = None
+
+    def with_rows(self, more: ProbeSet) -> Measured:
+        """The same as if these rows had been read too."""
+        assert self.result is not None
+        assert self.load is not None
+        found = fidelity_probes.probe_and_close(self.load(), more, generate=False)
+        return dataclasses.replace(self, result=self.result.with_rows(found))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a product is compared with: the adapter's results for the probes, and what the renderer reads and writes.
+
+    probe_rounded: the results of a second merge in a 16-bit format; context_length: tokens that the longest row or
+    prompt needs, of a later look too; threads: of llama.cpp.
+    """
+
+    adapter: ProbeResult
+    probes: ProbeSet
+    renderer: Renderer
+    probe_rounded: Callable[[str], ProbeResult]
+    context_length: int
+    threads: int
+
+
+def gguf_type(path: StrPath) -> str:
+    """The type in a file's name, `<run>-<type>.gguf`."""
+    return Path(path).stem.rpartition("-")[2]
+
+
+def measure_gguf(path: StrPath, reference: Reference) -> tuple[str, Measured]:
+    """A GGUF: the variant's name, what was measured, and the checks of what it reads and writes."""
+    name = f"{GGUF}{gguf_type(path)}"
+    size = Path(path).stat().st_size
+    probes, adapter = reference.probes, reference.adapter
+    options = LoadOptions(context_length=reference.context_length, threads=reference.threads, exact=True)
+    load = partial(load_gguf, path, options)
+    try:
+        header = gguf_conversion.read(path)
+        model = load()
+    except PackageError as error:
+        return name, Measured(None, VariantFidelity(bytes=size), [fidelity_checks.load_check(name, str(error))])
+    try:
+        text, checks = _measure_gguf_text(model, header, name, reference)
+        result = fidelity_probes.run_probes(model, probes, generate=probes.limits.in_memory)
+    finally:
+        model.close()
+    compared = fidelity_probes.compare("adapter", adapter, result)
+    if gguf_type(path) in SIXTEEN_BIT:
+        checks.append(_sixteen_bit_check(name, header, compared, result, reference))
+    facts = msgspec.structs.replace(
+        compared,
+        greedy_as_adapter=compared.greedy_same,
+        divergence_margin=_margin(reference, result),
+        bytes=size,
+        tensor_types=header.tensor_types(),
+        tokens=text.tokens,
+        template=text.template,
+        modelfile=text.modelfile,
+    )
+    return name, Measured(result, facts, checks, load)
+
+
+def _margin(reference: Reference, result: ProbeResult) -> float | None:
+    if not result.completions or not reference.adapter.top_logprobs:
+        return None
+    return fidelity_probes.divergence_margin(reference.adapter, result, reference.probes.stop_ids)
+
+
+def _sixteen_bit_check(
+    name: str,
+    header: gguf_conversion.GGUFHeader,
+    compared: VariantFidelity,
+    result: ProbeResult,
+    reference: Reference,
+) -> FidelityCheck:
+    """Whether a 16-bit GGUF with this result, compared with the adapter, is the adapter.
+
+    One that is too far from it for its rounding to be told from a mistake is compared with a second merge in its own
+    format; one of a mixture of experts may be as far from the adapter as that merge is.
+    """
+    mixture = reference.probes.limits.mixture
+    check = fidelity_checks.logprob_check(name, "adapter", compared, mixture=mixture)
+    if check.passed or compared.not_finite:
+        return check
+    merged = reference.probe_rounded("bfloat16" if "bf16" in header.tensor_types() else "float16")
+    if mixture:
+        limit = fidelity_checks.noise_limit(fidelity_probes.distance(reference.adapter, merged))
+        return fidelity_checks.logprob_check(name, "adapter", compared, mixture=True, limit=limit)
+    return fidelity_checks.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
+
+
+def _measure_gguf_text(
+    model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, reference: Reference
+) -> tuple[VariantFidelity, list[FidelityCheck]]:
+    """How a GGUF reads text and where it stops."""
+    probes, renderer = reference.probes, reference.renderer
+    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
+    tokens = tokenizer_parity.token_differences(model, renderer, texts)
+    template = tokenizer_parity.template_differences(header.template(), renderer, probes.conversations)
+    ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
+    in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
+    count = len(probes.conversations)
+    checks = [
+        fidelity_checks.load_check(name, None),
+        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
+        fidelity_checks.template_check(name, template, count),
+        fidelity_checks.modelfile_check(name, in_modelfile, count),
+        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
+    ]
+    return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
+
+
+def measure_mlx(path: StrPath, reference: Reference) -> tuple[str, Measured]:
+    """A folder by its manifest: the variant's name, what was measured, and the checks of it."""
+    manifest = files.read_json(path, MLXManifest)
+    name = f"{MLX}{manifest.type}"
+    probes = reference.probes
+    streamed = not probes.limits.in_memory
+    options = LoadOptions(exact=True, layer_by_layer=streamed)
+    load = partial(load_model, manifest.folder, options, engine="mlx")
+    try:
+        missing = [each for each in manifest.files if not Path(manifest.folder, each).is_file()]
+        if missing:
+            raise ModelError(f"{', '.join(missing)} is missing", where=manifest.folder, fix="Run snakemake again")
+        parity, checks = _measure_mlx_text(manifest.folder, name, reference)
+        model = load()
+    except ModelError as error:
+        check = fidelity_checks.load_check(name, str(error))
+        return name, Measured(None, VariantFidelity(bytes=manifest.bytes), [check])
+    result = fidelity_probes.probe_and_close(model, probes, generate=not streamed)
+    facts = fidelity_probes.compare("adapter", reference.adapter, result)
+    margin = _margin(reference, result)
+    facts = msgspec.structs.replace(
+        facts,
+        greedy_as_adapter=facts.greedy_same,
+        divergence_margin=margin,
+        bytes=manifest.bytes,
+        tensor_types=layer_types(manifest),
+        tokens=parity.tokens,
+        template=parity.template,
+    )
+    return name, Measured(result, facts, checks, load)
+
+
+def layer_types(manifest: MLXManifest) -> dict[str, int] | None:
+    """How many layers have which bits, where they differ; the commonest first."""
+    kinds = [each["bits"] for each in manifest.quantization.values() if isinstance(each, dict)]
+    if not kinds:
+        return None
+    return {f"{bits}-bit": kinds.count(bits) for bits in sorted(set(kinds), key=lambda bits: -kinds.count(bits))}
+
+
+def _measure_mlx_text(folder: str, name: str, reference: Reference) -> tuple[VariantFidelity, list[FidelityCheck]]:
+    """How mlx-lm reads text from the folder and where it stops."""
+    probes, renderer = reference.probes, reference.renderer
+    reader = load_served_tokenizer(folder)
+    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
+    tokens = tokenizer_parity.token_differences(reader, renderer, texts)
+    template = tokenizer_parity.template_differences(reader.template(), renderer, probes.conversations)
+    checks = [
+        fidelity_checks.load_check(name, None),
+        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(reader, renderer)),
+        fidelity_checks.template_check(name, template, len(probes.conversations)),
+        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(reader, renderer)),
+    ]
+    return VariantFidelity(tokens=tokens, template=template), checks
