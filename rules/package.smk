@@ -3,7 +3,7 @@
 # needs    the chosen adapter and its base; the test rows
 # leaves   model/fused/ and fused.json, model/<run>-<type>.gguf (f16 only if asked for), Modelfile, peft/ and
 #          <run>-lora.gguf, <run>-mlx-<type>/ and its manifest, fidelity.json, and fidelity.passed after the gate
-#          and, where types are rounded with one, imatrix.gguf and <run>-<type>.imatrix.json
+#          and, where types are rounded with one, imatrix.gguf, merged_loss.json and <run>-<type>.imatrix.json
 # steps    fuse_adapter, convert_gguf, quantize_gguf, collect_imatrix, quantize_gguf_imatrix, quantize_mlx,
 #          export_adapter, write_modelfile, check_fidelity, pass_fidelity
 # reads    CHOSEN_ADAPTER and CHOSEN_BASE (train.smk), PILOT (pilot.smk), rules.split_rows (data.smk)
@@ -107,14 +107,16 @@ rule quantize_gguf:
 
 
 rule collect_imatrix:
-    """Collect an importance matrix: how large the inputs of each weight matrix are on training rows."""
+    """Collect an importance matrix from training rows, and the 16-bit loss that its types are compared with."""
     input:
         model=CHOSEN_BASE,
         manifest=rules.fuse_adapter.output.manifest,
         gguf=F16_GGUF,
-        rows=rules.split_rows.output.train,
+        train=rules.split_rows.output.train,
+        valid=rules.split_rows.output.valid,
     output:
         imatrix=ensure(f"{RUN}/model/imatrix.gguf", non_empty=True),
+        merged=ensure(f"{RUN}/model/merged_loss.json", non_empty=True),
     log:
         logs("collect_imatrix"),
     benchmark:
@@ -143,7 +145,8 @@ rule quantize_gguf_imatrix:
         manifest=rules.fuse_adapter.output.manifest,
         gguf=F16_GGUF,
         imatrix=rules.collect_imatrix.output.imatrix,
-        rows=rules.split_rows.output.valid,
+        merged=rules.collect_imatrix.output.merged,
+        valid=rules.split_rows.output.valid,
     output:
         gguf=ensure(this_run.gguf("{type}"), non_empty=True),
         record=ensure(this_run.imatrix_record("{type}"), non_empty=True),

@@ -1,4 +1,4 @@
-"""Collect the importance matrix of the merged model on training rows (snaketune.package.imatrix)."""
+"""Collect the importance matrix of the merged model on training rows, and its loss (snaketune.package.imatrix)."""
 
 import json
 
@@ -10,9 +10,11 @@ from snaketune.package.calibration_rows import RowReader
 from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
-    config, inputs = json.loads(snakemake.params.config), snakemake.input
+    config, inputs, outputs = json.loads(snakemake.params.config), snakemake.input, snakemake.output
     filtering = msgspec.convert(config["data"], FilterConfig)
     reader = RowReader(inputs.model, config["model"]["chat_template"], filtering)
-    rows = reader.training_ids(files.read_jsonl(inputs.rows))
-    read = imatrix.collect_imatrix(inputs.gguf, rows, snakemake.output.imatrix, threads=snakemake.threads)
+    rows = reader.training_ids(files.read_jsonl(inputs.train))
+    read = imatrix.collect_imatrix(inputs.gguf, rows, outputs.imatrix, threads=snakemake.threads)
+    valid = reader.validation_requests(files.read_jsonl(inputs.valid))
+    files.write_json(outputs.merged, imatrix.merged_loss(inputs.gguf, valid, threads=snakemake.threads))
     events.report_result(f"activations of {read} training rows")

@@ -5,6 +5,7 @@ import json
 import msgspec
 from snaketune import files
 from snaketune.config.sections import FilterConfig
+from snaketune.contracts.package import MergedLoss
 from snaketune.package import imatrix
 from snaketune.package.calibration_rows import RowReader
 from snaketune.runtime import events, progress, step
@@ -13,12 +14,14 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     config, inputs, outputs = json.loads(snakemake.params.config), snakemake.input, snakemake.output
     filtering = msgspec.convert(config["data"], FilterConfig)
     reader = RowReader(inputs.model, config["model"]["chat_template"], filtering)
+    valid = reader.validation_requests(files.read_jsonl(inputs.valid))
+    merged = files.read_json(inputs.merged, MergedLoss)
     outcome = imatrix.quantize_with_imatrix(
         inputs.gguf,
         inputs.imatrix,
         outputs.gguf,
         snakemake.wildcards.type,
-        valid=reader.validation_requests(files.read_jsonl(inputs.rows)),
+        judge=imatrix.Judge(valid, merged.loss),
         threads=snakemake.threads,
     )
     files.write_json(outputs.record, outcome)

@@ -64,6 +64,16 @@ class CalibrationResult(Record, frozen=True, kw_only=True):
     validation_rows: int
 
 
+class MergedLoss(Record, frozen=True, kw_only=True):
+    """model/merged_loss.json: the loss of the 16-bit GGUF on validation rows, in nats a target token.
+
+    Written by collect_imatrix, once for all types that are rounded with its matrix.
+    """
+
+    loss: float
+    validation_rows: int
+
+
 class MLXManifest(Record, frozen=True, kw_only=True, omit_defaults=True):
     """model/<run>-mlx-<type>.json: a quantized folder for MLX; written by quantize_mlx."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from snaketune import files
 from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
 from snaketune.errors import EvaluationError
+from snaketune.evaluate.requests import answerable
 from snaketune.files import StrPath
 from snaketune.tokens.chat_template import Renderer
 from snaketune.trainers import environment
@@ -34,8 +35,8 @@ dataset_kwargs:
     test: {rows}
 test_split: test
 output_type: generate_until
-doc_to_text: "{{{{prompt}}}}"
-doc_to_target: "{{{{reference}}}}"
+doc_to_text: prompt
+doc_to_target: reference
 target_delimiter: ""
 generation_kwargs:
   until: {until}
@@ -57,17 +58,20 @@ metadata:
 
 
 def export_task(rows: StrPath, renderer: Renderer, folder: StrPath, *, max_new_tokens: int) -> int:
-    """Write the task and its rows into `folder`; returns how many rows have a prompt and a reference."""
+    """Write the task and its rows into `folder`; returns how many rows have a prompt and a reference.
+
+    Rows that the chat template refuses are left out, and a warning counts them.
+    """
     if renderer.virtual_ids:
         raise prompt_tuning_error()
     target = Path(folder)
     exported = []
-    for row in files.read_jsonl(rows):
+    for row in answerable(list(files.read_jsonl(rows)), renderer):
         turns = row.get("messages", [])
-        if not turns or turns[-1]["role"] != "assistant":
-            continue
-        prompt = renderer.rendered_prompt(turns[:-1], row.get("tools"))
-        exported.append({"id": row["id"], "prompt": prompt, "reference": turns[-1]["content"]})
+        reference = turns[-1].get("content") if turns and turns[-1]["role"] == "assistant" else None
+        if reference:  # a call of a tool alone is no text to score
+            prompt = renderer.rendered_prompt(turns[:-1], row.get("tools"))
+            exported.append({"id": row["id"], "prompt": prompt, "reference": reference})
     if not exported:
         raise EvaluationError(
             "no test row has a prompt and an answer", where=str(rows), fix="lm-eval scores answers; leave it out"
@@ -107,29 +111,29 @@ def run(task: StrPath, models: dict[str, StrPath], others: Sequence[str], result
     if not python.exists():
         found = HarnessResults(version=None, message=MISSING, comparisons=[])
     else:
-        tasks = [task_name(task), *others]
-        outputs = {name: _evaluated(python, folder, tasks, task) for name, folder in models.items()}
+        outputs = {name: _evaluated(python, folder, task, others) for name, folder in models.items()}
         comparisons = list(compared(outputs["base"], outputs["fused"]))
         found = HarnessResults(
             version=outputs["base"].version,
-            message=f"lm-eval {outputs['base'].version} on {', '.join(tasks)}",
+            message=f"lm-eval {outputs['base'].version} on {', '.join([task_name(task), *others])}",
             comparisons=comparisons,
         )
     files.write_json(results, found)
     return found
 
 
-def _evaluated(python: Path, model: StrPath, tasks: Sequence[str], include: StrPath) -> HarnessOutput:
+def _evaluated(python: Path, model: StrPath, task: StrPath, others: Sequence[str]) -> HarnessOutput:
     with tempfile.TemporaryDirectory() as scratch:
         job, output = Path(scratch, "job.json"), Path(scratch, "output.json")
         settings = {
             "model": str(Path(model).absolute()),
-            "tasks": list(tasks),
-            "include": str(Path(include).absolute()),
+            "own": [task_name(task)],
+            "named": list(others),
+            "include": str(Path(task).absolute()),
         }
         files.write_json(job, settings | {"device": "cpu", "output": str(output)})
         quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_CACHE": str(Path(scratch, "cache"))}
-        offline = {"HF_HUB_OFFLINE": "1"} if len(tasks) == 1 else {}
+        offline = {} if others else {"HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
             [str(python), str(DRIVER), str(job)],
             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | quiet | offline,

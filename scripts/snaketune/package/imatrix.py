@@ -19,7 +19,7 @@ import numpy as np
 
 from snaketune import files
 from snaketune.config.products import NEEDS_IMATRIX
-from snaketune.contracts.package import CalibrationResult
+from snaketune.contracts.package import CalibrationResult, MergedLoss
 from snaketune.engines import load_gguf
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.engines.llama_cpp import importance
@@ -44,6 +44,14 @@ class ImportanceMatrix:
     longest: int
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Validation rows to judge a type by, and the loss that the 16-bit model has on them."""
+
+    rows: Sequence[LoglikelihoodRequest]
+    merged_loss: float
+
+
 def collect_imatrix(gguf: StrPath, rows: Sequence[Sequence[int]], target: StrPath, *, threads: int) -> int:
     """Write the importance matrix of the model in `gguf` (16 bits) on `rows` of token ids; returns the rows read.
 
@@ -56,13 +64,18 @@ def collect_imatrix(gguf: StrPath, rows: Sequence[Sequence[int]], target: StrPat
     return len(read)
 
 
+def merged_loss(gguf: StrPath, valid: Sequence[LoglikelihoodRequest], *, threads: int) -> MergedLoss:
+    """The loss of the model in `gguf` (16 bits) on validation rows, with which each type's is compared."""
+    return MergedLoss(loss=round(_loss(gguf, valid, threads), 6), validation_rows=len(valid))
+
+
 def quantize_with_imatrix(
     gguf: StrPath,
     imatrix: StrPath,
     target: StrPath,
     type_name: str,
     *,
-    valid: Sequence[LoglikelihoodRequest],
+    judge: Judge,
     threads: int,
 ) -> CalibrationResult:
     """Write `target`, the 16-bit `gguf` in a type, rounded with an importance matrix if that has the lower loss.
@@ -75,10 +88,10 @@ def quantize_with_imatrix(
     with files.scratch(target) as folder:
         weighted, plain = folder / "imatrix.gguf", folder / "plain.gguf"
         quantize(gguf, weighted, type_name, threads=threads, imatrix=means)
-        loss, plain_loss = _loss(weighted, valid, threads), None
+        loss, plain_loss = _loss(weighted, judge.rows, threads), None
         if type_name not in NEEDS_IMATRIX:
             quantize(gguf, plain, type_name, threads=threads)
-            plain_loss = _loss(plain, valid, threads)
+            plain_loss = _loss(plain, judge.rows, threads)
         is_kept = plain_loss is None or loss < plain_loss
         os.replace(weighted if is_kept else plain, Path(target))
     return CalibrationResult(
@@ -86,9 +99,9 @@ def quantize_with_imatrix(
         kept=is_kept,
         loss=round(loss, 6),
         plain_loss=None if plain_loss is None else round(plain_loss, 6),
-        merged_loss=round(_loss(gguf, valid, threads), 6),
+        merged_loss=judge.merged_loss,
         rows=matrix.rows,
-        validation_rows=len(valid),
+        validation_rows=len(judge.rows),
     )
 
 

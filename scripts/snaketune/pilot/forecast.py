@@ -178,8 +178,8 @@ def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringS
 def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: AnsweringSpeed) -> float:
     """Return the seconds of collecting an importance matrix and of judging by it, beside quantizing.
 
-    Training rows are read once. Of each type the validation rows are scored with the matrix, without it if it can be
-    made so, and in 16 bits. rows: of each split.
+    Training rows are read once. The validation rows are scored in 16 bits once, and of each type with the matrix, and
+    without it if it can be made so. rows: of each split.
     """
     types = types_with_imatrix(settings.gguf, settings.imatrix)
     if not types:
@@ -187,7 +187,7 @@ def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: 
     each = min(MAX_TOKENS, speed.row_tokens)
     collected = min(COLLECTED_TOKENS, each * min(CALIBRATION_ROWS, rows["train"]))
     judged = each * min(VALIDATION_ROWS, rows["valid"])
-    scorings = 2 * len(types) + len(types_made_twice(settings.gguf, settings.imatrix))
+    scorings = 1 + len(types) + len(types_made_twice(settings.gguf, settings.imatrix))
     return duration.START_SECONDS + (collected + scorings * judged) * speed.scored
 
 

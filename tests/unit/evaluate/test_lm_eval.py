@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
 from pathlib import Path
 
 import families
@@ -17,12 +19,12 @@ from snaketune.tokens.chat_template import Renderer
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def exported(folder: Path, rows: list[object]) -> Path:
-    families.build(folder / "base", "llama-bpe", dtype="float32")
+def exported(folder: Path, rows: list[object], family: str = "llama-bpe", template: str | None = None) -> Path:
+    families.build(folder / "base", family, dtype="float32")
     files.write_jsonl(folder / "test.jsonl", rows)
     task = folder / "results" / "my-run.2" / "lm_eval" / "task"
     task.parent.mkdir(parents=True)
-    lm_eval.export_task(folder / "test.jsonl", Renderer(folder / "base"), task, max_new_tokens=8)
+    lm_eval.export_task(folder / "test.jsonl", Renderer(folder / "base", template), task, max_new_tokens=8)
     return task
 
 
@@ -37,6 +39,26 @@ def test_the_task_holds_the_prompts_of_the_training_and_where_answers_end(tmp_pa
     assert found["task"] == "snaketune_my_run_2"
     assert found["dataset_kwargs"]["data_files"]["test"] == str(task / "test.jsonl")
     assert renderer.tokenizer.convert_tokens_to_ids(found["generation_kwargs"]["until"]) == sorted(renderer.stop_ids)
+
+
+def test_a_row_that_the_template_refuses_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusing = tmp_path / "alternating.jinja"
+    refusing.write_text(families.TEMPLATES["alternating"], encoding="utf-8")
+    first, *others = families.conversations(3)
+    refused = first | {"messages": [{"role": "user", "content": "hello"}, *first["messages"]]}
+    task = exported(tmp_path, [refused, *others], "qwen2", str(refusing))
+    assert [row["id"] for row in files.read_jsonl(task / "test.jsonl")] == [row["id"] for row in others]
+    assert "1 of 3 rows are not asked: the chat template refuses them" in capsys.readouterr().err
+
+
+def test_an_answer_that_only_calls_a_tool_is_no_text_to_score(tmp_path: Path) -> None:
+    row, *others = families.conversations(2)
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    calling = row | {"messages": [row["messages"][0], {"role": "assistant", "content": None, "tool_calls": [call]}]}
+    task = exported(tmp_path, [calling, *others])
+    assert [row["id"] for row in files.read_jsonl(task / "test.jsonl")] == [row["id"] for row in others]
 
 
 def test_rows_without_prompts_are_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -75,11 +97,44 @@ def test_the_pins_are_those_of_the_conda_file() -> None:
     assert yaml.safe_load(path.with_suffix(".yaml").read_text())["dependencies"][-1]["pip"] == pins
 
 
+PYTHON = lm_eval.environment.FOLDER / "lm-eval" / "bin" / "python"
+needs_lm_eval = pytest.mark.skipif(not PYTHON.exists(), reason="lm-eval is not built: make tool NAME=lm-eval")
+WHAT_IT_READS = """
+import json, sys
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager, get_task_dict
+sys.path.insert(0, sys.argv[1])
+from run_lm_eval import OWN_SETTINGS
+model, folder, name = sys.argv[2:]
+reader = HFLM(pretrained=model, device="cpu", **OWN_SETTINGS)
+task = get_task_dict([name], TaskManager(include_path=folder))[name]
+print(json.dumps([
+    [reader.tok_batch_encode([task.doc_to_text(row)])[0][0].tolist(), task.doc_to_target(row)]
+    for row in task.test_docs()
+]))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (lm_eval.environment.FOLDER / "lm-eval" / "bin" / "python").exists(),
-    reason="lm-eval is not built: make tool NAME=lm-eval",
-)
+@needs_lm_eval
+@pytest.mark.parametrize("family", ["llama-bpe", "llama-sentencepiece", "gemma3", "qwen2"])
+def test_the_harness_reads_the_ids_of_the_training_and_the_references_as_they_are(family: str, tmp_path: Path) -> None:
+    rows = families.conversations(4)
+    answers = ['["a", "b"]', "12", "{{braces}}", " of two\nlines "]
+    for row, answer in zip(rows, answers, strict=True):
+        row["messages"][-1]["content"] = answer
+    task = exported(tmp_path, rows, family)
+    environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    command = [PYTHON, "-c", WHAT_IT_READS, lm_eval.DRIVER.parent, tmp_path / "base", task, lm_eval.task_name(task)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    renderer = Renderer(tmp_path / "base")
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        [renderer.prompt_ids(row["messages"][:-1]), answer] for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@needs_lm_eval
 def test_the_harness_scores_base_and_tuned_model_on_the_exported_rows(tmp_path: Path) -> None:
     task = exported(tmp_path, families.conversations()[:6])
     families.build(tmp_path / "other", "llama-bpe", dtype="float32", seed=3)

@@ -197,7 +197,7 @@ def outcome_of(chain: Chain, kind: str, target: Path, matrix: Path | None = None
         matrix or chain.folder / "imatrix.gguf",
         target,
         kind,
-        valid=validation_rows(chain),
+        judge=imatrix.Judge(validation_rows(chain), merged_loss=0.25),
         threads=1,
     )
 
@@ -238,10 +238,22 @@ def test_the_file_with_the_lower_loss_on_validation_rows_is_kept(
     imatrix.write_imatrix(tmp_path / "imatrix.gguf", matrix)
     outcome = outcome_of(wide_chain, "q2_k", tmp_path / "q2_k.gguf", tmp_path / "imatrix.gguf")
     assert outcome.kept == (outcome.loss < outcome.plain_loss)
-    assert (outcome.rows, outcome.validation_rows) == (12, 24)
+    assert (outcome.rows, outcome.validation_rows, outcome.merged_loss) == (12, 24, 0.25)
     assert outcome.kept == (changed is None)
     quantize.quantize(wide_chain.gguf("f16"), tmp_path / "plain", "q2_k", threads=1)
     assert ((tmp_path / "q2_k.gguf").read_bytes() == (tmp_path / "plain").read_bytes()) == (not outcome.kept)
+
+
+def test_the_loss_before_quantizing_is_that_of_the_16_bit_file_and_below_that_of_few_bits(
+    wide_chain: Chain, tmp_path: Path
+) -> None:
+    rows = validation_rows(wide_chain)
+    found = imatrix.merged_loss(wide_chain.gguf("f16"), rows, threads=1)
+    model = load_gguf(wide_chain.gguf("f16"), LoadOptions(context_length=128, exact=True))
+    targets = sum(sum(row.loss_mask[1:]) for row in rows)
+    assert found.loss == pytest.approx(-sum(model.loglikelihood(rows)) / targets, abs=1e-5)
+    assert found.validation_rows == len(rows)
+    assert found.loss < outcome_of(wide_chain, "iq2_xs", tmp_path / "iq2_xs.gguf").loss
 
 
 def test_a_type_that_needs_the_matrix_has_nothing_to_be_compared_with(wide_chain: Chain, tmp_path: Path) -> None:

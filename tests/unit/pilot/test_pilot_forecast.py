@@ -167,3 +167,9 @@ def test_a_type_with_an_importance_matrix_is_quantized_and_scored_once_more_and_
     row, start = SAMPLE.row_tokens * 1e-3, duration.START_SECONDS
     assert needed - plain == pytest.approx(start + (40 + 2 * 10) * row, abs=0.1)
     assert compared - needed == pytest.approx(start + 10 * row, abs=0.1)
+
+
+def test_of_several_types_with_an_importance_matrix_rows_are_read_and_scored_in_16_bits_once(forecast):
+    main = {"main": experiment(100_000)}
+    one, two = (forecast(main, gguf=kinds).seconds["package"] for kinds in (["iq2_xs"], ["iq2_xs", "iq2_s"]))
+    assert two - one == pytest.approx(duration.START_SECONDS + 10 * SAMPLE.row_tokens * 1e-3, abs=0.1)

@@ -1,49 +1,64 @@
 """Runs tasks of lm-evaluation-harness on one model folder. It runs inside lm-eval's own environment.
 
-`python run_lm_eval.py JOB.json`, with the keys model, tasks, include (the folder of our task), device, output. Writes
-of each task its metrics with standard errors, and each metric's value for each document.
+`python run_lm_eval.py JOB.json`, with the keys model, own (the names of our tasks), named (those of others), include
+(the folder of ours), device, output. Writes of each task its metrics with standard errors, and each metric's value for
+each document.
 """
 
 import json
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import lm_eval
 from lm_eval.tasks import TaskManager
+
+OWN_SETTINGS = {"add_bos_token": False}  # prompts are rendered with all that the model is to read
 
 
 def main(path: str) -> None:
     """Run the tasks of a job and write what came out."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
+    tasks: dict[str, object] = {}
+    for names, settings in ((job["own"], OWN_SETTINGS), (job["named"], {})):
+        if names:
+            tasks |= evaluated(job, names, {"pretrained": job["model"], "dtype": "float32", **settings})
+    with open(job["output"], "w", encoding="utf-8") as file:
+        json.dump({"version": version("lm_eval"), "tasks": tasks}, file)
+
+
+def evaluated(job: Any, names: list[str], model: dict[str, object]) -> dict[str, object]:
+    """The metrics of these tasks by task; model: the arguments of lm-eval's back end `hf`."""
     found = lm_eval.simple_evaluate(
         model="hf",
-        model_args={"pretrained": job["model"], "dtype": "float32", "add_bos_token": False},
-        tasks=job["tasks"],
-        task_manager=TaskManager(include_path=job["include"]),
+        model_args=model,
+        tasks=names,
+        task_manager=TaskManager(include_path=job["include"], metadata=model),  # some make texts for its tokenizer
         batch_size=1,
         device=job["device"],
         log_samples=True,
         bootstrap_iters=1000,
     )
-    tasks = {}
-    for name, metrics in found["results"].items():
-        samples = sorted(found["samples"].get(name, []), key=lambda one: one["doc_id"])
-        values = {}
-        for metric, value in metrics.items():
-            key, _, filtered = metric.partition(",")
-            if not filtered or key.endswith("_stderr") or not isinstance(value, (int, float)):
-                continue
-            error = metrics.get(f"{key}_stderr,{filtered}")
-            each = [one[key] for one in samples if one.get("filter", filtered) == filtered and key in one]
-            values[key] = {
-                "value": value,
-                "stderr": error if isinstance(error, (int, float)) else None,
-                "each": each if all(isinstance(one, (int, float)) for one in each) else [],
-            }
-        tasks[name] = values
-    with open(job["output"], "w", encoding="utf-8") as file:
-        json.dump({"version": version("lm_eval"), "tasks": tasks}, file)
+    return {name: values(metrics, found["samples"].get(name, [])) for name, metrics in found["results"].items()}
+
+
+def values(metrics: Any, samples: Any) -> dict[str, object]:
+    """The metrics of a task; where answers are read in several ways (filters), the name says which."""
+    samples = sorted(samples, key=lambda one: one["doc_id"])
+    found: dict[str, object] = {}
+    for metric, value in metrics.items():
+        key, _, filtered = metric.partition(",")
+        if not filtered or key.endswith("_stderr") or not isinstance(value, (int, float)):
+            continue
+        error = metrics.get(f"{key}_stderr,{filtered}")
+        each = [one[key] for one in samples if one.get("filter", filtered) == filtered and key in one]
+        found[key if filtered == "none" else metric] = {
+            "value": value,
+            "stderr": error if isinstance(error, (int, float)) else None,
+            "each": each if all(isinstance(one, (int, float)) for one in each) else [],
+        }
+    return found
 
 
 if __name__ == "__main__":
