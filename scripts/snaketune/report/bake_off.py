@@ -13,7 +13,7 @@ from snaketune.contracts.evaluate import Score
 from snaketune.contracts.report import Measurements, RunReport
 from snaketune.contracts.train import TrainingTiming
 from snaketune.evaluate.metrics import Metric, find
-from snaketune.report import conclusion, formatting
+from snaketune.report import formatting, scores_in_words
 from snaketune.report.formatting import (
     FAINT,
     INK,
@@ -202,7 +202,7 @@ def _pair_in_words(pair: MethodPair, metrics: Metrics, found: BakeOff) -> str:
     parts = []
     for name, entry in pair.metrics.items():
         metric = find(name, metrics)
-        words = conclusion.difference_in_words(metric, entry, found.num_tests, pair.baseline)
+        words = scores_in_words.difference_in_words(metric, entry, found.num_tests, pair.baseline)
         by_luck = pair.luck.get(name)
         if by_luck is not None:
             doubt = ", which is more than this difference" if by_luck >= abs(entry.difference) else ""

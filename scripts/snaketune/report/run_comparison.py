@@ -27,7 +27,7 @@ from snaketune.evaluate import compare
 from snaketune.evaluate.metrics import METRICS
 from snaketune.evaluate.score import score_predictions
 from snaketune.files import StrPath, replacing
-from snaketune.report import conclusion, page, view_models
+from snaketune.report import conclusion, page, scores_in_words, view_models
 from snaketune.report.run_files import RunFiles
 
 NOT_SETTINGS = ("run", "compare_with")
@@ -150,8 +150,8 @@ def _run_pair(newer: RunSummary, older: RunSummary, pair: PairComparison | None,
             metrics={},
             data=data,
         )
-    status, sentence = conclusion.compare_in_words(newer.run, older.run, pair, METRICS)
-    more = conclusion.forgetting_in_words(newer.forgetting, older.forgetting)
+    status, sentence = scores_in_words.compare_in_words(newer.run, older.run, pair, METRICS)
+    more = scores_in_words.forgetting_in_words(newer.forgetting, older.forgetting)
     return RunPair(
         run=newer.run,
         baseline=older.run,

@@ -13,7 +13,7 @@ import msgspec
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import bake_off, by_size, collect, conclusion, forecast_accuracy, formatting
+from snaketune.report import bake_off, by_size, collect, forecast_accuracy, formatting, scores_in_words
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
 MAX_PANELS = 4
@@ -173,7 +173,7 @@ def _differences(pair: PairComparison | None, comparison: Comparison | None, met
     if pair is None or comparison is None:
         return {}
     return {
-        name: conclusion.difference_in_words(find(name, metrics), entry, comparison.num_tests)
+        name: scores_in_words.difference_in_words(find(name, metrics), entry, comparison.num_tests)
         for name, entry in pair.metrics.items()
     }
 
@@ -251,10 +251,10 @@ def _pair_in_words(pair: PairComparison, metrics: Metrics) -> str:
     for outcome in ("better", "worse"):
         names = [find(name, metrics).in_sentence for name, entry in pair.metrics.items() if entry.outcome == outcome]
         if names:
-            parts.append(f"{outcome} in {conclusion.listed(names)}")
+            parts.append(f"{outcome} in {scores_in_words.listed(names)}")
     rest = sum(entry.outcome not in ("better", "worse") for entry in pair.metrics.values())
     if not parts:
-        text = f"no difference that {conclusion.rows_in_words(pair)} could show"
+        text = f"no difference that {scores_in_words.rows_in_words(pair)} could show"
     else:
         text = "; ".join(parts) + (f"; no difference shown in the other {rest}" if rest else "")
     words = f"{collect.title(pair.variant)}, against {collect.title(pair.baseline)}: {text}."
@@ -298,7 +298,7 @@ def metric_changes(
             title=metric.label,
             before=format_value(metric, entry.baseline),
             after=format_value(metric, entry.value),
-            difference=conclusion.difference_in_words(metric, entry, num_tests, other),
+            difference=scores_in_words.difference_in_words(metric, entry, num_tests, other),
         )
         for metric, entry in ((find(name, metrics), entry) for name, entry in compared.items())
     ]

@@ -11,7 +11,7 @@ from snaketune import files
 from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
 from snaketune.contracts.package import ServedPrompts, ServerPrompts
 from snaketune.evaluate.metrics import METRICS
-from snaketune.report import collect, conclusion, formatting, page
+from snaketune.report import collect, formatting, page, scores_in_words
 
 
 def entry(
@@ -48,7 +48,7 @@ def test_headline_that_says_better_names_what_points_the_other_way_and_that_it_i
         chrf=entry(19.4, 24.8, half=9, p=0.2),
         token_f1=entry(0.31, 0.30, half=0.2, p=0.8),
     )
-    status, sentence = conclusion.compare_in_words("kochen-v2", "kochen", found, METRICS)
+    status, sentence = scores_in_words.compare_in_words("kochen-v2", "kochen", found, METRICS)
     assert status == "better"
     assert sentence == (
         "kochen-v2 is better than kochen on 49 test rows (37 questions): answer perplexity 1.81 instead of 2.07 "
@@ -61,13 +61,13 @@ def test_headline_names_style_that_got_worse() -> None:
         exact_match=entry(0.9, 0.2, half=0.1, p=0.0001, outcome="better"),
         stopped=entry(0.5, 1.0, half=0.1, p=0.0001, outcome="worse"),
     )
-    _, sentence = conclusion.compare_in_words("v2", "v1", found, METRICS)
+    _, sentence = scores_in_words.compare_in_words("v2", "v1", found, METRICS)
     assert sentence.endswith("Also worse: stopped by itself 50.0 % instead of 100.0 %.")
 
 
 def test_rows_are_counted_with_their_questions_only_where_those_are_fewer() -> None:
-    assert conclusion.rows_in_words(pair(rows=49, clusters=37)) == "49 test rows (37 questions)"
-    assert conclusion.rows_in_words(pair(rows=49, clusters=49)) == "49 test rows"
+    assert scores_in_words.rows_in_words(pair(rows=49, clusters=37)) == "49 test rows (37 questions)"
+    assert scores_in_words.rows_in_words(pair(rows=49, clusters=49)) == "49 test rows"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_rows_are_counted_with_their_questions_only_where_those_are_fewer() -> N
 def test_interval_and_p_value_are_of_one_test_and_the_corrected_outcome_is_put_in_words(
     compared: MetricComparison, said: str
 ) -> None:
-    words = conclusion.difference_in_words(METRICS["perplexity"], compared, num_tests=40)
+    words = scores_in_words.difference_in_words(METRICS["perplexity"], compared, num_tests=40)
     assert words.endswith(said)
 
 
@@ -93,7 +93,7 @@ def test_smallest_p_value_that_permutations_can_give_is_shown_as_a_bound() -> No
 
 
 def test_difference_that_no_test_set_of_this_size_could_show_is_not_given_as_a_number() -> None:
-    words = conclusion.difference_in_words(METRICS["exact_match"], entry(0, 0, half=0.4, p=1.0, least=2.4), 40)
+    words = scores_in_words.difference_in_words(METRICS["exact_match"], entry(0, 0, half=0.4, p=1.0, least=2.4), 40)
     assert words.endswith("no difference shown (so few rows could not have shown any)")
 
 
