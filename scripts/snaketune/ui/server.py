@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from snaketune.config.schema_nodes import SCHEMAS
 from snaketune.ui.access import Access, Guard
-from snaketune.ui.context import Context
 from snaketune.ui.project import Project
+from snaketune.ui.routes import Context
 from snaketune.ui.routes.ask import AskRoutes
 from snaketune.ui.routes.improve import ImproveRoutes
 from snaketune.ui.routes.judge import JudgeRoutes

@@ -15,9 +15,9 @@ from starlette.routing import Route
 from snaketune.errors import ConfigError, UserError
 from snaketune.ui import conversations
 from snaketune.ui.answering import ModelName, known_models
-from snaketune.ui.context import Context
 from snaketune.ui.conversations import AnswerUpdate, ChatEntry, Conversations, ShownQuestion, Tally, name_of
 from snaketune.ui.replies import body, explaining, page_of, reply
+from snaketune.ui.routes import Context
 
 
 class ModelChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,11 +15,11 @@ from snaketune.errors import ConfigError, EvaluationError
 from snaketune.files import read_jsonl
 from snaketune.ui import client_log, conversations, failures, next_version
 from snaketune.ui.client_log import Unusable
-from snaketune.ui.context import Context
 from snaketune.ui.failures import Failure, FailureGroup, Failures, NearRow
 from snaketune.ui.feedback import FOLDER, Feedback, FeedbackRow, Mark, Origin, held_out_questions
 from snaketune.ui.next_version import NextRequest, NextVersionMaker
 from snaketune.ui.replies import body, explaining, page_of, read_limited, reply
+from snaketune.ui.routes import Context
 
 MAX_LOG = 200_000_000  # bytes of a client's log
 

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from snaketune.report.human_eval import PreferenceEntry, RatingEntry
-from snaketune.ui.context import Context
 from snaketune.ui.judging import Judging
 from snaketune.ui.replies import body, explaining, reply
+from snaketune.ui.routes import Context
 
 
 class VoteRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,10 +18,10 @@ from snaketune.importers import data_file
 from snaketune.run_definition import define_run
 from snaketune.ui import data_check, form, uploads
 from snaketune.ui.checks import Checks
-from snaketune.ui.context import Context
 from snaketune.ui.data_check import RowVerdict
 from snaketune.ui.forecast import Forecast, forecast
 from snaketune.ui.replies import Fault, body, explaining, fault_of, page_of, reply
+from snaketune.ui.routes import Context
 
 
 class FormRequest(msgspec.Struct, forbid_unknown_fields=True):

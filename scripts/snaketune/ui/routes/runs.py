@@ -16,9 +16,9 @@ from snaketune.errors import ConfigError
 from snaketune.files import read_json
 from snaketune.ui import run_list
 from snaketune.ui.access import PAGE_POLICY
-from snaketune.ui.context import Context
 from snaketune.ui.processes import Ending, tail
 from snaketune.ui.replies import body, explaining, page_of, reply
+from snaketune.ui.routes import Context
 
 MAX_LOG = 60_000  # bytes of a log that a page shows
 PING = 15  # seconds
