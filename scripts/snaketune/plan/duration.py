@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from snaketune.config.products import MLX, MLXType
 from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.engines import get_capabilities
+from snaketune.runtime.progress import format_list
 
 BASE_UNCERTAINTY = 0.1
 BLOCKS = 8
@@ -80,6 +82,17 @@ def packaging_seconds(parameters: int, types: Sequence[str], start: float, tried
         if kind != "f16"
     )
     return start + START_SECONDS + tried.converter_seconds + 2 * merge + quantized
+
+
+def not_forecast(mlx: Sequence[str]) -> list[str]:
+    """Return, as sentences, which work on the types of package.mlx no forecast counts."""
+    calibrated = [f"{MLX}{kind}" for kind in mlx if MLXType.named(kind).calibration]
+    if not calibrated:
+        return []
+    return [
+        f"the time of calibrating {format_list(calibrated)} is in no forecast: it trains or searches with quantized "
+        "weights, which neither dry run nor pilot does; it can take longer than all other packaging"
+    ]
 
 
 @dataclass(frozen=True)

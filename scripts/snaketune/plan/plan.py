@@ -25,6 +25,7 @@ from snaketune.files import Record, StrPath, read_json, write_json
 from snaketune.model.manifest import plain_key, tokens_key
 from snaketune.plan import architecture, fsdp, known_architectures, prompt_tuning, resources
 from snaketune.plan.architecture import Architecture
+from snaketune.plan.duration import not_forecast
 from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import SHARE_OF_RAM, Machine, free_disk, ram_bytes
 from snaketune.runtime.progress import format_bytes
@@ -119,7 +120,7 @@ def run(
     for case in cases:
         planned = plan_experiment(case, machine, settings.seed)
         notes = warnings(planned, case.splits, settings.max_length)
-        notes += prompt_tuning.notes(case.model, case.experiment.train, settings.gguf)
+        notes += prompt_tuning.notes(case.model, case.experiment.train, settings.gguf) + not_forecast(settings.mlx)
         experiments[case.experiment.name] = msgspec.structs.replace(planned, warnings=notes)
         if settings.adapter and case.experiment.train.method == "lora":
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)

@@ -71,6 +71,7 @@ def planned(model, tmp_path):
             max_lost=config.data.max_lost,
             seed=1,
             gguf=config.package.gguf,
+            mlx=config.package.mlx,
             adapter=config.package.adapter,
         )
         written = tmp_path / "plan.json"
@@ -108,6 +109,15 @@ def test_it_says_how_often_each_row_is_seen_and_what_is_held(planned):
 def test_it_warns_in_words(planned, train, words):
     said = planned(train=train).experiments["main"].warnings
     assert any(one.startswith(words) for one in said), said
+
+
+def test_it_says_which_types_take_a_time_that_no_forecast_counts(planned):
+    words = "is in no forecast"
+    said = planned(package={"mlx": ["4bit", "4bit-dwq", "3bit-awq"]}).experiments["main"].warnings
+    (about,) = [one for one in said if words in one]
+    assert about.startswith("the time of calibrating mlx-4bit-dwq and mlx-3bit-awq ")
+    said = planned(package={"mlx": ["4bit", "mxfp4"]}).experiments["main"].warnings
+    assert not [one for one in said if words in one]
 
 
 def test_it_counts_and_names_the_rows_that_were_lost_by_length(planned):
