@@ -19,7 +19,7 @@ from snaketune.config import schema, sections
 from snaketune.config.experiments import expand
 from snaketune.contracts import evaluate as contracts
 from snaketune.contracts.data import SPLITS
-from snaketune.contracts.train import TrainingJob, TrainingOutputs
+from snaketune.contracts.train import AdapterConfig, LoraParameters, TrainingJob, TrainingOutputs
 from snaketune.data.deduplication import RowKeys
 from snaketune.data.readers.raw_row import RawRow
 from snaketune.data.splits import SplitFields
@@ -41,6 +41,8 @@ MARK = "followed"  # stands in each text of the row that is followed
 ROW = (RawRow, RowKeys, SplitFields, Rendered, FilterResult, Batch)
 PREDICTION = (EvalRequest, GenerationRequest, LoglikelihoodRequest, Completion, contracts.Prediction)
 PREDICTION += (contracts.Score, contracts.SetScores, contracts.MetricComparison, contracts.PairComparison)
+RANK = (sections.TrainConfig, TrainingJob, LoraParameters, AdapterConfig)
+FOR_OTHER_KEYS = {"train/batches.py", "train/checkpoints.py", "train/tracking.py", "engines/mlx/optimizer.py"}
 BESIDE = {"evaluate/thresholds.py", "report/answers.py", "report/view_models.py"}  # they take it from its way
 
 
@@ -101,6 +103,15 @@ def test_a_script_on_the_way_of_rank_looks_into_no_section(step: str) -> None:
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert not (keys | attributes) & set(sections.TrainConfig.__struct_fields__)
     assert "train" not in keys
+
+
+def test_rank_passes_the_files_of_a_training_that_its_walk_names(tmp_path: Path) -> None:
+    folder = tiny_models.TrainingFolder(tmp_path)
+    with walks.following(lambda value: isinstance(value, RANK)) as passed:
+        folder.train(max_steps=2)
+    named = {file for file in in_the_library("`train.rank`") if file.startswith(("train/", "engines/"))}
+    assert set(passed) - FOR_OTHER_KEYS == named
+    assert set(passed) >= FOR_OTHER_KEYS
 
 
 @pytest.fixture(scope="module")
