@@ -8,6 +8,7 @@ that a person would use: mlx_lm.fuse, llama.cpp's converter on the fused folder,
 from __future__ import annotations
 
 import json
+import os
 import resource
 import runpy
 import sys
@@ -24,7 +25,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 sys.path.insert(0, str(ROOT / "tests"))
 
 from snaketune import files  # noqa: E402
-from snaketune.runtime.step import block_torch, selected_engine  # noqa: E402
+from snaketune.runtime.engine import choose_engine  # noqa: E402
+from snaketune.runtime.step import ENGINE_VARIABLE, block_torch, selected_engine  # noqa: E402
 
 if TYPE_CHECKING:
     from snaketune.config.sections import RunConfig
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 TYPES = ("q8_0", "q4_k_m")
 ROWS = 24
 TOKENIZED_ROWS = 1000
+PROBED_ROWS = 8  # a first look; a random adapter gains nothing that more rows could decide
 ANSWERED_ROWS, NEW_TOKENS = 8, 32
 RANK = 8
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, in which getrusage counts
@@ -79,7 +82,11 @@ def tokenize(_: Path, folder: Path) -> None:
         rows={split: folder / f"{'train' if split == 'train' else 'test'}.jsonl" for split in splits},
         manifest=folder / "base.json",
         config=msgspec.convert(
-            {"model": {"chat_template": None}, "data": {"max_length": 2048, "on_too_long": "truncate"}}, TokenizeConfig
+            {
+                "model": {"chat_template": None, "num_virtual_tokens": 0},
+                "data": {"max_length": 2048, "on_too_long": "truncate"},
+            },
+            TokenizeConfig,
         ),
         stores={split: folder / "tokens" / f"{split}.safetensors" for split in splits},
         report=folder / "tokens" / "tokens.json",
@@ -119,39 +126,52 @@ def fidelity(_: Path, folder: Path) -> None:
         rows=folder / "test.jsonl",
     )
     settings = proof.FidelitySettings(
-        rows=ROWS, num_prompts=8, max_new_tokens=32, min_gain_retained=0.9, chat_template=None
+        rows=PROBED_ROWS, num_prompts=2, max_new_tokens=32, min_gain_retained=0.9, chat_template=None
     )
     proof.run(inputs, settings, folder / "fidelity.json")
 
 
-def _configuration() -> RunConfig:
+def _configuration(base: Path) -> RunConfig:
     """A configuration with the defaults of the schema and few, short answers."""
     from snaketune.config import schema
     from snaketune.config.sections import RunConfig
 
-    given = {"run": "size", "evaluate": {"max_rows": ANSWERED_ROWS, "max_new_tokens": NEW_TOKENS, "max_hours": None}}
+    given = {
+        "run": "size",
+        "model": {"base": str(base)},
+        "evaluate": {"max_rows": ANSWERED_ROWS, "max_new_tokens": NEW_TOKENS, "max_hours": None},
+    }
     return msgspec.convert(schema.complete(given), RunConfig)
 
 
-def answer(_: Path, folder: Path) -> None:
+def use_chosen_engine(base: Path) -> None:
+    """Let this process compute with the engine that a run over this base has here."""
+    config = _configuration(base)
+    os.environ[ENGINE_VARIABLE] = choose_engine(config, [config.model]).name
+    if selected_engine() != "torch":
+        block_torch()
+
+
+def answer(base: Path, folder: Path) -> None:
+    from snaketune.config import experiments
     from snaketune.evaluate import predict, step_config
     from snaketune.evaluate.variants import ModelVariant
 
-    config = _configuration()
+    config = _configuration(base)
     variant = ModelVariant(f"gguf-{TYPES[0]}", model=folder / "base.json", gguf=folder / f"size-{TYPES[0]}.gguf")
-    settings = step_config.prediction_config(config, config.model, variant.name)
+    settings = step_config.prediction_config(config, experiments.expand(config)[experiments.MAIN], variant.name)
     outputs = predict.PredictionOutputs(predictions=folder / "evaluation" / "predictions.jsonl")
     predict.run(variant, predict.PredictionInputs(rows=folder / "test.jsonl"), outputs, settings)
 
 
-def score(_: Path, folder: Path) -> None:
+def score(base: Path, folder: Path) -> None:
     from snaketune.evaluate import score as scoring
     from snaketune.evaluate import step_config
 
     scoring.run(
         predictions=folder / "evaluation" / "predictions.jsonl",
         scores=folder / "scores.json",
-        config=step_config.scoring_config(_configuration()),
+        config=step_config.scoring_config(_configuration(base)),
     )
 
 
@@ -221,7 +241,6 @@ def measured(work: Callable[[], None]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if selected_engine() != "torch":
-        block_torch()
     chosen, base, folder = STAGES[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
+    use_chosen_engine(base)
     print(json.dumps(measured(lambda: chosen(base, folder))))

@@ -37,6 +37,8 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|---|---|"
 )
 Figures = dict[str, float]
+GGUF = ("fuse", "convert"), ("hand_fuse", "hand_convert")
+"""What makes the 16-bit GGUF of an adapted model, here and by hand; our converter merges once more, in float32."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ STAGES = (
     Stage("hand_fuse", ("adapter",), ("hand",), shown=False),
     Stage("fuse", MERGE, ("fused", "fused.json"), hand="hand_fuse"),
     Stage("hand_convert", ("fused",), ("hand-f16.gguf",), shown=False),
-    Stage("convert", (*MERGE, "fused", "fused.json"), ("size-f16.gguf",), hand="hand_convert"),
+    Stage("convert", (*MERGE, "fused", "fused.json"), ("size-f16.gguf",)),
     Stage("hand_quantize_q8_0", ("size-f16.gguf",), ("hand-q8_0.gguf",), shown=False),
     Stage("quantize_q8_0", ("size-f16.gguf",), ("size-q8_0.gguf",), hand="hand_quantize_q8_0"),
     Stage("hand_quantize_q4_k_m", ("size-f16.gguf",), ("hand-q4_k_m.gguf",), shown=False),
@@ -126,15 +128,30 @@ def figures(label: str) -> dict[str, Figures]:
 def table() -> str:
     """All that was measured, in the order of the shapes and the stages."""
     labels = [label for name in SHAPES for label in (name, f"{name}-4-bits")]
-    rows = [_row(label, stage, found) for label in labels if (found := figures(label)) for stage in STAGES]
-    return "\n".join([HEAD, *filter(None, rows)])
+    rows = [row for label in labels if (found := figures(label)) for row in _rows(label, found)]
+    return "\n".join([HEAD, *rows])
 
 
-def _row(label: str, stage: Stage, found: dict[str, Figures]) -> str:
-    ours, hand = found.get(stage.name), found.get(stage.hand or "")
-    if not stage.shown or ours is None:
-        return ""
-    cells = [label.replace("-4-bits", ", 4 bits"), stage.name.replace("quantize_", "quantize, ")]
+def _rows(label: str, found: dict[str, Figures]) -> list[str]:
+    rows = []
+    for stage in STAGES:
+        if stage.shown and stage.name in found:
+            name = stage.name.replace("quantize_", "quantize, ")
+            rows.append(_row(label, name, found[stage.name], found.get(stage.hand or "")))
+        if stage.name == "convert" and found.keys() >= {*GGUF[0], *GGUF[1]}:
+            ours, hand = (_together([found[name] for name in names]) for names in GGUF)
+            rows.append(_row(label, "fuse and convert", ours, hand))
+    return rows
+
+
+def _together(stages: list[Figures]) -> Figures:
+    """What stages take one after the other: their sums, and the higher peak."""
+    summed = {key: sum(one[key] for one in stages) for key in stages[0]}
+    return summed | {"peak_bytes": max(one["peak_bytes"] for one in stages)}
+
+
+def _row(label: str, name: str, ours: Figures, hand: Figures | None) -> str:
+    cells = [label.replace("-4-bits", ", 4 bits"), name]
     cells += [f"{ours['seconds']:.0f}", f"{ours['cpu_seconds']:.1f}"]
     cells += [f"{hand['cpu_seconds']:.1f}", f"{ours['cpu_seconds'] / hand['cpu_seconds']:.2f}"] if hand else ["", ""]
     cells += [f"{ours['peak_bytes'] / 1e9:.2f}", f"{hand['peak_bytes'] / 1e9:.2f}" if hand else ""]
