@@ -150,10 +150,15 @@ def compute_in_float32(model: PreTrainedModel) -> None:
     for block in lora.blocks(model):
         block.register_forward_pre_hook(_widen)
         block.register_forward_hook(_restore)
-    in_blocks = {id(one) for block in lora.blocks(model) for one in block.parameters()}
+    in_blocks = ids_in_blocks(model)
     for one in model.parameters():  # embeddings, head and norms are read by many parts
         if id(one) not in in_blocks:
             one.data = one.data.float()
+
+
+def ids_in_blocks(model: PreTrainedModel) -> set[int]:
+    """The `id` of each parameter of a transformer block."""
+    return {id(one) for block in lora.blocks(model) for one in block.parameters()}
 
 
 def _widen(block: nn.Module, *_: Any) -> None:

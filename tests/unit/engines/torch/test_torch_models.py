@@ -17,7 +17,7 @@ from snaketune.engines.interface import GenerationRequest, LoadOptions, Loglikel
 from snaketune.engines.mlx import export as mlx_export
 from snaketune.engines.mlx import language_model as mlx_models
 from snaketune.engines.mlx import train as mlx_train
-from snaketune.engines.torch import export, language_model, reference_merge, weights
+from snaketune.engines.torch import export, language_model, lora, reference_merge, weights
 from snaketune.engines.torch import train as torch_train
 from transformers import AutoModelForCausalLM
 
@@ -122,6 +122,19 @@ def test_fused_weights_are_mlxs_and_those_of_the_reference_merge(folder, adapter
     fused = language_model.load(tmp_path / "torch", LoadOptions(exact=True))
     reference = reference_merge.load(base, LoadOptions(adapter=source, exact=True), "bfloat16")
     np.testing.assert_allclose(list(fused.loglikelihood(REQUESTS)), list(reference.loglikelihood(REQUESTS)), atol=1e-4)
+
+
+@pytest.mark.parametrize("adapter", ["torch-lora", "mlx-dora"])
+def test_reference_merge_computed_block_by_block_is_the_merge_and_keeps_its_blocks_in_16_bits(folder, adapter):
+    base, source = folder.folder / "model", folder.folder / adapter
+    rows, positions = [row.ids for row in ROWS], [[1] for _ in ROWS]
+    whole, streamed = (
+        reference_merge.load(base, LoadOptions(adapter=source, exact=True, layer_by_layer=each), "bfloat16")
+        for each in (False, True)
+    )
+    for one, other in zip(*(model.next_token_logprobs(rows, positions) for model in (whole, streamed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert {one.dtype for block in lora.blocks(streamed.model) for one in block.parameters()} == {torch.bfloat16}
 
 
 def test_model_computed_block_by_block_is_the_model(folder):
