@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -15,28 +17,44 @@ from snaketune.files import StrPath
 def load(path: StrPath, options: LoadOptions, dtype: str) -> language_model.TorchModel:
     """Load a model folder with the adapter of `options` merged and all weights rounded to `dtype`, in float32.
 
-    The adapter's layers are replaced in the loaded model, where `Exporter.fuse` adds tensors from files.
-    layer_by_layer: the blocks stay in `dtype`, and are float32 while they compute.
+    It is merged in the loaded model, where `Exporter.fuse` adds tensors from files.
+    layer_by_layer: each block when it computes.
     """
     loaded = language_model.load(path, options)
     merge(loaded.model, dtype, layer_by_layer=options.layer_by_layer)
     return loaded
 
 
-@torch.no_grad()
 def merge(model: PreTrainedModel, dtype: str, *, layer_by_layer: bool) -> None:
-    """Replace adapter layers by plain ones and round every weight to a 16-bit `dtype`.
+    """Add the adapter to the weights that it corrects, and round every weight to a 16-bit `dtype`, kept as float32.
 
-    What is rounded is float32 again; not so layer_by_layer, where a block is made float32 when it computes.
+    layer_by_layer: a block is read from the file, made float32, merged, and dropped again.
     """
-    for name, layer in lora.adapter_layers(model).items():
-        parent, _, last = name.rpartition(".")
-        inputs, outputs = lora.linear_shape(layer.linear)
-        plain = nn.Linear(inputs, outputs, bias=False, device="meta")
-        plain.weight = nn.Parameter(layer.merged_weight().to(DTYPES[dtype]), requires_grad=False)
-        plain.register_parameter("bias", getattr(layer.linear, "bias", None))
-        setattr(model.get_submodule(parent), last, plain)
-    narrow = language_model.ids_in_blocks(model) if layer_by_layer else set()
+    later = language_model.ids_in_blocks(model) if layer_by_layer else set()
+    if layer_by_layer:
+        for block in lora.blocks(model):
+            block.register_forward_pre_hook(partial(_merge_block, dtype))
+    else:
+        _add_adapter(model)
     for parameter in model.parameters():
-        rounded = parameter.data.to(DTYPES[dtype])
-        parameter.data = rounded if id(parameter) in narrow else rounded.float()
+        if id(parameter) not in later:
+            _round(parameter, dtype)
+
+
+def _merge_block(dtype: str, block: nn.Module, *_: object) -> None:
+    """Merge a block that was just made float32; what it held before is put back after it has computed."""
+    _add_adapter(block)
+    for parameter in block.parameters():
+        _round(parameter, dtype)
+
+
+@torch.no_grad()
+def _add_adapter(module: nn.Module) -> None:
+    for layer in lora.adapter_layers(module).values():
+        layer.linear.weight.data = layer.merged_weight()
+        layer.enabled = False
+
+
+def _round(parameter: nn.Parameter, dtype: str) -> None:
+    parameter.data = parameter.data.to(DTYPES[dtype])  # what it was is let go before it is float32 anew
+    parameter.data = parameter.data.float()
