@@ -30,7 +30,7 @@ from snaketune.package.fidelity_products import Measured, Reference
 from snaketune.runtime.machine import this_machine
 from snaketune.tokens.chat_template import Renderer, renderer_of
 
-MAX_MEMORY_SHARE = 0.8  # of the usable memory: what a float32 copy of the model may take
+MAX_MEMORY_SHARE = 0.6  # of the usable memory, for a float32 copy of the model; the rest is for its file and others
 CONTEXT_MULTIPLE = 256  # llama.cpp rounds a context up to it
 
 
