@@ -5,7 +5,8 @@ Runs the whole chain on such a model with random weights, in a pseudo-terminal. 
 come there again, ten seconds later; the seconds until Snakemake has ended go into the table of docs/recovery.md. Fails
 where an exit code is not 130, a traceback is shown, a job is left, or the chain does not end well after all of that.
 
-Leave the machine alone: half an hour on two cores with llama-3.2-1b, and 11 GB of disk. `--folder` keeps the project;
+Leave the machine alone: half an hour on two cores with llama-3.2-1b, and 11 GB of disk. What was measured is kept in
+measured/<shape>.json; `--steps` stops these alone and keeps what is there of the others. `--folder` keeps the project;
 `--compare` runs the chain once more without a stop, and holds the products of both to the same bytes.
 """
 
@@ -20,6 +21,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -72,8 +75,8 @@ class Stop:
 class Walk:
     """Goes through the chain, and stops it at every place as often as there are moments."""
 
-    def __init__(self, project: Project, run: str) -> None:
-        self.project = project
+    def __init__(self, project: Project, run: str, steps: list[str]) -> None:
+        self.project, self.steps = project, steps
         self.reader = EventReader(project.folder / "results" / run / "events.jsonl")
         self.typed: dict[Place, int] = defaultdict(int)
         self.stops: list[Stop] = []
@@ -127,6 +130,8 @@ class Walk:
     def _due(self, place: Place) -> tuple[float, Place]:
         """When to type Ctrl-C at a place that was just reached: never, where that was done at every moment."""
         moments = SHORT if place[0] == BETWEEN else MOMENTS
+        if self.steps and _step(place) not in self.steps:
+            moments = ()
         typed = self.typed[place]
         return time.monotonic() + (moments[typed] if typed < len(moments) else float("inf")), place
 
@@ -139,6 +144,12 @@ def make_project(folder: Path, shape: str) -> Project:
     rows = [{"prompt": f"what is {number}?", "response": f"{number} is {number}."} for number in range(ROWS)]
     files.write_jsonl(folder / "rows.jsonl", rows)
     return project
+
+
+def _step(place: Place) -> str:
+    """The step of a place; that between two steps is the one before."""
+    job = place[1].removeprefix("after ") if place[0] == BETWEEN else place[0]
+    return job.split()[0]
 
 
 def _job(event: Event) -> str:
@@ -160,6 +171,19 @@ def _stop(terminal: Terminal, place: Place) -> Stop:
     assert "To go on: snakemake report --configfile" in terminal.text, terminal.text
     assert not terminal.jobs(), terminal.text
     return Stop(place, seconds, code, processor_share())
+
+
+def keep(stops: list[Stop], path: Path) -> list[Stop]:
+    """Put what was measured now in the place of what was measured there before, and return all that is known."""
+    before = [msgspec.convert(one, Stop) for one in files.read_json(path)] if path.is_file() else []
+    found: dict[Place, list[Stop]] = {one.place: [] for one in [*before, *stops]}
+    measured = {stop.place for stop in stops}
+    for one in [*(one for one in before if one.place not in measured), *stops]:
+        found[one.place].append(one)
+    known = [one for group in found.values() for one in group]
+    path.parent.mkdir(exist_ok=True)
+    files.write_json(path, msgspec.to_builtins(known))
+    return known
 
 
 def table(stops: list[Stop]) -> str:
@@ -185,18 +209,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", nargs="?", choices=SHAPES, default="llama-3.2-1b")
     parser.add_argument("--folder", type=Path, help="an empty one for the project")
+    parser.add_argument("--steps", nargs="*", default=[])
     parser.add_argument("--compare", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch) / "project"
         project = make_project(folder, given.shape)
         straight = project.twin(folder.with_name(f"{folder.name}-straight")) if given.compare else None
-        walk = Walk(project, "stop")
+        walk = Walk(project, "stop", given.steps)
         try:
             walk.run()
         finally:  # ended before the chain was: what was measured until then
             if walk.stops:
-                accuracy.put("stop", f"{given.shape}:\n\n{table(walk.stops)}", machine=True, page=PAGE)
+                known = keep(walk.stops, HERE / "measured" / f"{given.shape}.json")
+                accuracy.put("stop", f"{given.shape}:\n\n{table(known)}", machine=True, page=PAGE)
         if straight:
             done = straight.snakemake("report", timeout=LONGEST_CHAIN)
             assert done.returncode == 0, done.stdout
