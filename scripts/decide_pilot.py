@@ -8,7 +8,7 @@ from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):
     from snaketune.pilot import decide
-    from snaketune.pilot.evidence import DecisionSettings
+    from snaketune.pilot.forecast import DecisionSettings
 
     decide.run(
         decide.PilotFiles(

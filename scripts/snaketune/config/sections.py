@@ -153,7 +153,7 @@ class PilotConfig(Section, frozen=True, kw_only=True):
     max_hours: float
     on_no_go: Literal["stop", "continue"]
     learning_curve: list[float] | None
-    sample: int
+    sample: int | None
 
 
 class NotifyConfig(Section, frozen=True, kw_only=True):

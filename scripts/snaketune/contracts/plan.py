@@ -125,13 +125,19 @@ class SampledAnswer(Record, frozen=True, kw_only=True):
 
 
 class PilotDecision(Record, frozen=True, kw_only=True):
-    """pilot/decision.json, always written, also for a no-go. reasons: of a no-go; overridden: by pilot.on_no_go."""
+    """pilot/decision.json, always written, also for a no-go. reasons: of a no-go; overridden: by pilot.on_no_go.
+
+    rows: validation rows whose log-likelihoods the criteria compare, of rows_allowed: fewer where they decided about a
+    large model.
+    """
 
     decision: Literal["go", "no-go"]
     piloted: PilotedExperiment
     reasons: list[str]
     likely_cause: str | None
     criteria: list[Criterion]
+    rows: int
+    rows_allowed: int
     forecast: PilotForecast
     learning_curve: LearningCurve | None
     overridden: bool

@@ -46,6 +46,16 @@ def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, fl
     return float(gains.sum() / sizes.sum()), low, high
 
 
+def is_clear_of_zero(gains: np.ndarray, sizes: np.ndarray, seed: int) -> bool:
+    """Whether 0 is outside the interval of the mean gain, or more rows would not show it; see `interval`."""
+    if not len(gains) or not np.isfinite(gains).all():
+        return True
+    if len(gains) < MIN_ROWS:
+        return False
+    _, low, high = interval(gains, sizes, seed)
+    return low > 0 or high < 0
+
+
 def step_losses(metrics: Sequence[LoggedMetrics]) -> list[tuple[int, float]]:
     """(step, loss) of every step whose loss is a number."""
     return [(line.step, line.loss) for line in metrics if isinstance(line, StepMetrics) and line.loss is not None]

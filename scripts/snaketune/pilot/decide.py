@@ -25,7 +25,8 @@ from snaketune.files import StrPath, read_json, write_json
 from snaketune.pilot import criteria, dry_run, evidence
 from snaketune.pilot import forecast as pilot_forecast
 from snaketune.pilot.criteria import LoggedMetrics
-from snaketune.pilot.evidence import DecisionSettings, Evidence
+from snaketune.pilot.evidence import Evidence, RowScores
+from snaketune.pilot.forecast import DecisionSettings
 from snaketune.runtime.events import report_result
 from snaketune.runtime.progress import format_time
 from snaketune.tokens.token_store import TokenStore
@@ -57,7 +58,14 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
     plan = read_json(files.plan, type=Plan)
     summary, metrics = read_json(files.summary, type=TrainingSummary), read_metrics(files.metrics)
     planned = plan.experiments[settings.experiment]
-    found = evidence.collect(files.model, Path(files.adapter).parent, TokenStore(files.valid), settings)
+    found = evidence.collect(
+        files.model,
+        Path(files.adapter).parent,
+        TokenStore(files.valid),
+        settings,
+        planned.parameters,
+        lambda scores: rows_decide(scores, settings.seed),
+    )
     forecast = pilot_forecast.forecast(
         settings,
         plan,
@@ -76,6 +84,8 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         reasons=[f"{criterion.name}: {criterion.message}" for criterion in failed],
         likely_cause=criteria.likely_cause(results, summary.best_step, beat_base=summary.beat_base),
         criteria=results,
+        rows=len(found.scores.base),
+        rows_allowed=found.rows_allowed,
         forecast=forecast,
         learning_curve=_learning_curve([*files.subsets, files.summary]) if files.subsets else None,
         overridden=bool(failed) and settings.pilot.on_no_go == "continue",
@@ -89,6 +99,15 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
     return result
 
 
+def rows_decide(scores: RowScores, seed: int) -> bool:
+    """Whether more rows would change nothing about the criteria that depend on their number."""
+    gains = [
+        (scores.pilot - scores.base, scores.num_target_tokens),
+        (scores.own - scores.other, scores.swapped_targets),
+    ]
+    return all(criteria.is_clear_of_zero(gain, targets, seed) for gain, targets in gains)
+
+
 def evaluate_criteria(
     settings: DecisionSettings,
     metrics: Sequence[LoggedMetrics],
@@ -99,13 +118,13 @@ def evaluate_criteria(
     method: str,
 ) -> list[Criterion]:
     """Return all criteria in the order of the page."""
-    seed = settings.seed
+    seed, scores = settings.seed, found.scores
     return [
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
-        criteria.validation_better_than_base(found.base, found.pilot, found.num_target_tokens, seed),
+        criteria.validation_better_than_base(scores.base, scores.pilot, scores.num_target_tokens, seed),
         criteria.adapter_norm_ratio(found.adapter_norm_ratio, method),
-        criteria.prompt_dependence(found.own, found.other, found.swapped_targets, seed),
+        criteria.prompt_dependence(scores.own, scores.other, scores.swapped_targets, seed),
         criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
         criteria.memory(forecast.memory_bytes, planned.usable_memory),
         criteria.time(forecast.hours, forecast.hours_high, settings.pilot.max_hours),

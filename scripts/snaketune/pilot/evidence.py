@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig
 from snaketune.contracts.evaluate import Prediction
 from snaketune.contracts.plan import SampledAnswer
 from snaketune.engines import load_model
@@ -28,7 +27,8 @@ from snaketune.engines.interface import (
     LoglikelihoodRequest,
 )
 from snaketune.evaluate.metrics import METRICS
-from snaketune.files import Record, StrPath, read_json
+from snaketune.files import StrPath, read_json
+from snaketune.pilot.forecast import DecisionSettings, EvidenceTiming, SampleTiming
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import TokenStore
 from snaketune.tokens.virtual_tokens import kept_positions
@@ -36,33 +36,11 @@ from snaketune.train.batches import nested_subset
 
 T = TypeVar("T")
 SCORED_ROWS = 128  # validation rows whose log-likelihoods are compared
+WORK = 1e12  # weights x tokens of the rows that are scored first: 806 tokens of a model with 1.24 billion weights
+FEWEST_ROWS = 24
+SAMPLE, SMALLEST_SAMPLE = 16, 8  # rows that are answered where `pilot.sample` says nothing
 TIMED_TOKENS = 16  # of one answer that is generated alone, for its speed
 METRIC = "chrF++"
-
-
-class DecisionSettings(Record, frozen=True, kw_only=True):
-    """The settings that the pilot's decision depends on.
-
-    experiment: the one that the pilot trained, whose `model` section and rows in a step follow.
-
-    The rest are settings of later stages, for the forecast only. general_rows: the file of evaluate.forgetting.rows.
-    """
-
-    experiment: str
-    pilot: PilotConfig
-    rows_per_step: int
-    model: ModelConfig
-    seed: int
-    max_rows: int
-    max_new_tokens: int
-    max_hours: float | None
-    general_rows: str | None
-    variants: list[str]
-    gguf: list[str]
-    mlx: list[str]
-    fidelity: FidelityConfig
-    threads: int
-    imatrix: bool | str = "auto"
 
 
 class Exchange(NamedTuple):
@@ -82,40 +60,10 @@ class SwappedPair:
 
 
 @dataclass(frozen=True)
-class SampleTiming:
-    """What generating the sample took.
+class RowScores:
+    """Log-likelihoods that the criteria are computed from; arrays have one entry a row.
 
-    alone: (seconds, new tokens) of the beginning of the first answer; together: (seconds, new tokens, steps) of all;
-    tokens_each: mean length of answers, those that did not stop counted as the longest allowed.
-    """
-
-    alone: tuple[float, int]
-    together: tuple[float, int, int]
-    tokens_each: float
-
-
-@dataclass(frozen=True)
-class EvidenceTiming:
-    """What the forecast of evaluation is made from.
-
-    start_seconds: until the model was loaded; scoring: (seconds, tokens) of log-likelihoods; row_tokens and
-    reference_tokens: means.
-    """
-
-    start_seconds: float
-    scoring: tuple[float, int]
-    row_tokens: float
-    base: SampleTiming
-    pilot: SampleTiming
-    reference_tokens: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the criteria are computed from; arrays have one entry a row.
-
-    base and pilot: log-likelihoods of the rows' targets; own and other: of responses after their own prompt and after
-    another's; base_scores and pilot_scores: chrF++ of the sample.
+    base and pilot: of the rows' targets; own and other: of responses after their own prompt and after another's.
     """
 
     base: np.ndarray
@@ -124,6 +72,23 @@ class Evidence:
     own: np.ndarray
     other: np.ndarray
     swapped_targets: np.ndarray
+
+    def joined(self, more: RowScores) -> RowScores:
+        """Those of these rows and of others."""
+        names = [each.name for each in fields(self)]
+        return RowScores(**{name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in names})
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the criteria are computed from.
+
+    rows_allowed: as many as `scores` would hold if the first rows had not decided; base_scores and pilot_scores: chrF++
+    of the sample, one entry a row.
+    """
+
+    scores: RowScores
+    rows_allowed: int
     base_scores: np.ndarray
     pilot_scores: np.ndarray
     adapter_norm_ratio: float | None
@@ -132,83 +97,182 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    requests: list[LoglikelihoodRequest]
-    exchanges: list[Exchange]
-    max_new_tokens: int
-    renderer: Renderer
+class _Look:
+    """Rows that are scored together, and their responses after other rows' prompts."""
 
-    def of_base(self, virtual_ids: range) -> _Rows:
-        """The same rows as the base reads them, without the virtual tokens of prompt tuning."""
+    requests: list[LoglikelihoodRequest]
+    swaps: list[SwappedPair]
+    num_target_tokens: np.ndarray
+
+    def of_base(self, virtual_ids: range) -> list[LoglikelihoodRequest]:
+        """The rows as the base reads them, without the virtual tokens of prompt tuning."""
         if not virtual_ids:
-            return self
+            return self.requests
         requests = []
         for ids, loss_mask in self.requests:
             kept = kept_positions(ids, virtual_ids)
             requests.append(LoglikelihoodRequest([ids[i] for i in kept], [loss_mask[i] for i in kept]))
+        return requests
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Prompts that are answered, and their references."""
+
+    exchanges: list[Exchange]
+    max_new_tokens: int
+    renderer: Renderer
+
+    def of_base(self, virtual_ids: range) -> _Sample:
+        """The same as the base reads it, without the virtual tokens of prompt tuning."""
+        if not virtual_ids:
+            return self
         exchanges = [
             Exchange(prompt[kept_positions(prompt.tolist(), virtual_ids)], response)
             for prompt, response in self.exchanges
         ]
-        return replace(self, requests=requests, exchanges=exchanges)
+        return replace(self, exchanges=exchanges)
 
 
 @dataclass(frozen=True)
 class _BaseResult:
-    loglikelihoods: list[float]
+    """looks: the log-likelihoods of each look's rows, of the first one or of all; scored: its (seconds, tokens)."""
+
+    looks: list[list[float]]
     answers: list[str]
     timing: SampleTiming
     load_seconds: float
-    scoring_seconds: float
+    scored: tuple[float, int]
 
 
-def collect(model: StrPath, adapter: Path, valid: TokenStore, settings: DecisionSettings) -> Evidence:
-    """Run base and pilot on the validation rows. model: the base's manifest; adapter: the pilot's folder."""
+def collect(
+    model: StrPath,
+    adapter: Path,
+    valid: TokenStore,
+    settings: DecisionSettings,
+    parameters: int,
+    is_decided: Callable[[RowScores], bool],
+) -> Evidence:
+    """Run base and pilot on the validation rows. model: the base's manifest; adapter: the pilot's folder.
+
+    parameters: weights of the base, by which few rows are scored first, and the others where `is_decided` says that
+    those do not decide.
+    """
     folder = read_json(model)["folder"]
-    chosen = nested_subset(valid, SCORED_ROWS, settings.seed)
-    swaps = swapped_pairs(valid, chosen, settings.seed)
-    rows = _Rows(
-        [_request(*valid.row(int(row))) for row in chosen],
-        [pair for row in chosen[: settings.pilot.sample] if (pair := split_exchange(valid, int(row))) is not None],
+    chosen = looks(valid, parameters, settings.seed)
+    found = [_look(valid, rows, settings.seed) for rows in chosen]
+    exchanges = [split_exchange(valid, int(row)) for row in chosen[0][: sample_size(settings.pilot.sample, chosen)]]
+    sample = _Sample(
+        [pair for pair in exchanges if pair is not None],
         settings.max_new_tokens,
         Renderer(folder, settings.model.chat_template),
     )
-    base, pilot = _run_base_and_load_pilot(folder, settings.model.dtype, adapter, rows.of_base(valid.virtual_ids))
-    loglikelihoods = list(pilot.loglikelihood(rows.requests))
-    own = _own_loglikelihoods(pilot, swaps, rows.requests, loglikelihoods)
-    other = list(pilot.loglikelihood([swap.other_prompt for swap in swaps]))
-    answers, timing = _generate(pilot, rows)
-    references = [rows.renderer.decode(pair.response.tolist()) for pair in rows.exchanges]
-    tokens = [len(request.ids) for request in rows.requests]
+    of_base = [look.of_base(valid.virtual_ids) for look in found]
+    dtype = settings.model.dtype
+    base, pilot = _run_base_and_load_pilot(folder, dtype, adapter, of_base, sample.of_base(valid.virtual_ids))
+    scores = _scores_of(pilot, found[0], base.looks[0])
+    answers, timing = _generate(pilot, sample)
+    if len(found) > 1 and not is_decided(scores):
+        scores = scores.joined(_scores_of(pilot, found[1], _base_of_second(pilot, base, of_base[1])))
+    references = [sample.renderer.decode(pair.response.tolist()) for pair in sample.exchanges]
+    prompts = [sample.renderer.decode(pair.prompt.tolist()) for pair in sample.exchanges]
+    pairs = zip(prompts, references, base.answers, answers, strict=True)
     return Evidence(
-        base=np.array(base.loglikelihoods),
-        pilot=np.array(loglikelihoods),
-        num_target_tokens=valid.num_target_tokens[chosen],
-        own=np.array(own),
-        other=np.array(other),
-        swapped_targets=np.array([swap.num_target_tokens for swap in swaps]),
+        scores=scores,
+        rows_allowed=sum(map(len, chosen)),
         base_scores=_scores(base.answers, references),
         pilot_scores=_scores(answers, references),
         adapter_norm_ratio=pilot.adapter_norm_ratio(),
         sample=[
             SampledAnswer(prompt=prompt, reference=reference, base=before, pilot=after)
-            for prompt, reference, before, after in zip(
-                [rows.renderer.decode(pair.prompt.tolist()) for pair in rows.exchanges],
-                references,
-                base.answers,
-                answers,
-                strict=True,
-            )
+            for prompt, reference, before, after in pairs
         ],
         timing=EvidenceTiming(
             start_seconds=base.load_seconds,
-            scoring=(base.scoring_seconds, sum(tokens)),
-            row_tokens=float(np.mean(tokens)),
+            scoring=base.scored,
+            row_tokens=float(np.mean([len(request.ids) for request in found[0].requests])),
             base=base.timing,
             pilot=timing,
-            reference_tokens=float(np.mean([len(pair.response) for pair in rows.exchanges])) if rows.exchanges else 0.0,
+            reference_tokens=float(np.mean([len(pair.response) for pair in sample.exchanges])) if references else 0.0,
         ),
     )
+
+
+def looks(valid: TokenStore, parameters: int, seed: int) -> list[np.ndarray]:
+    """The indices of the rows that are scored first, and of those that are scored where the first do not decide."""
+    every = nested_subset(valid, SCORED_ROWS, seed)
+    count = max(FEWEST_ROWS, int(WORK / parameters / valid.lengths[every].mean()))
+    if count >= len(every):
+        return [every]
+    first = nested_subset(valid, count, seed)
+    return [first, np.setdiff1d(every, first)]
+
+
+def sample_size(wanted: int | None, chosen: list[np.ndarray]) -> int:
+    """How many rows are answered: as many as are wanted, and else fewer of a model of which few rows are scored first.
+
+    chosen: the rows of each look.
+    """
+    if wanted is not None:
+        return wanted
+    return SAMPLE if len(chosen) == 1 else max(SMALLEST_SAMPLE, min(SAMPLE, len(chosen[0]) // 3))
+
+
+def _look(valid: TokenStore, rows: np.ndarray, seed: int) -> _Look:
+    requests = [_request(*valid.row(int(row))) for row in rows]
+    return _Look(requests, swapped_pairs(valid, rows, seed), valid.num_target_tokens[rows])
+
+
+def _scores_of(pilot: LanguageModel, look: _Look, base: list[float]) -> RowScores:
+    """Score a look's rows with the pilot. base: the base's log-likelihoods of them."""
+    loglikelihoods = list(pilot.loglikelihood(look.requests))
+    own = _own_loglikelihoods(pilot, look.swaps, look.requests, loglikelihoods)
+    other = list(pilot.loglikelihood([swap.other_prompt for swap in look.swaps]))
+    return RowScores(
+        base=np.array(base),
+        pilot=np.array(loglikelihoods),
+        num_target_tokens=look.num_target_tokens,
+        own=np.array(own),
+        other=np.array(other),
+        swapped_targets=np.array([swap.num_target_tokens for swap in look.swaps]),
+    )
+
+
+def _run_base_and_load_pilot(
+    folder: StrPath, dtype: str, adapter: Path, of_base: list[list[LoglikelihoodRequest]], sample: _Sample
+) -> tuple[_BaseResult, AdaptedModel]:
+    """The base's results and the loaded pilot, from one reading of the base where the adapter can be taken off.
+
+    of_base: the rows of each look. Of a base that is read for itself all are scored.
+    """
+    adapted = LoadOptions(dtype=dtype, adapter=adapter)
+    load_seconds, pilot = _timed(lambda: load_model(folder, adapted))
+    with pilot.without_adapter() as is_base:
+        if is_base:
+            return _run_base(pilot, of_base[:1], sample, load_seconds), pilot
+    pilot.close()  # it has changed the weights themselves, and one model at a time is in memory
+    load_seconds, alone = _timed(lambda: load_model(folder, LoadOptions(dtype=dtype)))
+    base = _run_base(alone, of_base, sample, load_seconds)
+    alone.close()
+    return base, load_model(folder, adapted)
+
+
+def _run_base(
+    model: LanguageModel, rows: list[list[LoglikelihoodRequest]], sample: _Sample, load_seconds: float
+) -> _BaseResult:
+    """Run the base on the rows of some looks, and on the sample."""
+    seconds, scored = _timed(lambda: [list(model.loglikelihood(requests)) for requests in rows])
+    answers, timing = _generate(model, sample)
+    tokens = sum(len(request.ids) for requests in rows for request in requests)
+    return _BaseResult(scored, answers, timing, load_seconds, (seconds, tokens))
+
+
+def _base_of_second(pilot: AdaptedModel, base: _BaseResult, requests: list[LoglikelihoodRequest]) -> list[float]:
+    """The base's log-likelihoods of the second look's rows."""
+    if len(base.looks) > 1:
+        return base.looks[1]
+    with pilot.without_adapter():
+        return list(pilot.loglikelihood(requests))
 
 
 def split_exchange(store: TokenStore, row: int) -> Exchange | None:
@@ -246,29 +310,6 @@ def _request(ids: np.ndarray, loss_mask: np.ndarray) -> LoglikelihoodRequest:
     return LoglikelihoodRequest(ids.tolist(), loss_mask.tolist())
 
 
-def _run_base_and_load_pilot(
-    folder: StrPath, dtype: str, adapter: Path, rows: _Rows
-) -> tuple[_BaseResult, AdaptedModel]:
-    """The base's results and the loaded pilot, from one reading of the base where the adapter can be taken off."""
-    adapted = LoadOptions(dtype=dtype, adapter=adapter)
-    load_seconds, pilot = _timed(lambda: load_model(folder, adapted))
-    with pilot.without_adapter() as is_base:
-        if is_base:
-            return _run_base(pilot, rows, load_seconds), pilot
-    pilot.close()  # it has changed the weights themselves, and one model at a time is in memory
-    load_seconds, alone = _timed(lambda: load_model(folder, LoadOptions(dtype=dtype)))
-    base = _run_base(alone, rows, load_seconds)
-    alone.close()
-    return base, load_model(folder, adapted)
-
-
-def _run_base(model: LanguageModel, rows: _Rows, load_seconds: float) -> _BaseResult:
-    """Run the base on the rows."""
-    scoring_seconds, loglikelihoods = _timed(lambda: list(model.loglikelihood(rows.requests)))
-    answers, timing = _generate(model, rows)
-    return _BaseResult(loglikelihoods, answers, timing, load_seconds, scoring_seconds)
-
-
 def _own_loglikelihoods(
     pilot: LanguageModel, swaps: list[SwappedPair], requests: list[LoglikelihoodRequest], known: list[float]
 ) -> list[float]:
@@ -289,17 +330,17 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.monotonic() - started, result
 
 
-def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTiming]:
+def _generate(model: LanguageModel, sample: _Sample) -> tuple[list[str], SampleTiming]:
     """Return greedy answers to the prompts, none far longer than its reference, and what they took."""
-    if not rows.exchanges:
+    if not sample.exchanges:
         return [], SampleTiming((0.0, 0), (0.0, 0, 0), 0.0)
-    limit = rows.max_new_tokens
+    limit = sample.max_new_tokens
     requests = [
-        GenerationRequest(prompt.tolist(), min(limit, 2 * len(response) + 8)) for prompt, response in rows.exchanges
+        GenerationRequest(prompt.tolist(), min(limit, 2 * len(response) + 8)) for prompt, response in sample.exchanges
     ]
 
     def generated(wanted: list[GenerationRequest]) -> list[Completion]:
-        return sorted(model.generate(wanted, stop_ids=rows.renderer.stop_ids, sampling=Sampling()))
+        return sorted(model.generate(wanted, stop_ids=sample.renderer.stop_ids, sampling=Sampling()))
 
     together, found = _timed(lambda: generated(requests))
     short = GenerationRequest(requests[0].prompt_ids, min(TIMED_TOKENS, requests[0].max_new_tokens))
@@ -309,7 +350,7 @@ def _generate(model: LanguageModel, rows: _Rows) -> tuple[list[str], SampleTimin
     timing = SampleTiming(
         (alone, len(first.ids) + first.stopped), (together, sum(lengths), max(lengths)), float(np.mean(ends))
     )
-    return [rows.renderer.decode(ids) for _, ids, _ in found], timing
+    return [sample.renderer.decode(ids) for _, ids, _ in found], timing
 
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from snaketune.config.products import types_made_twice, types_with_imatrix
+from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig
 from snaketune.contracts.plan import (
     AnsweringSpeed,
     DryRunTiming,
@@ -27,11 +28,10 @@ from snaketune.contracts.plan import (
     PlannedExperiment,
 )
 from snaketune.contracts.train import StepTiming, TrainingTiming
-from snaketune.files import StrPath, read_json, read_jsonl
+from snaketune.files import Record, StrPath, read_json, read_jsonl
 from snaketune.package.calibration_rows import CALIBRATION_ROWS, COLLECTED_TOKENS, MAX_TOKENS, VALIDATION_ROWS
 from snaketune.package.fidelity_probes import FEWEST_ROWS, ProbeLimits
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
-from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming
 from snaketune.plan import answering, duration
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
@@ -41,6 +41,60 @@ FOLDERS_READ = 3  # by the proof: base with adapter, fused model, and the merge 
 MIN_LOSSES = 12
 MOST_POWER = 2.0
 MIN_GAIN_PER_DOUBLING = 0.02  # a doubling that lowers the loss by less than this share is not worth collecting rows for
+
+
+class DecisionSettings(Record, frozen=True, kw_only=True):
+    """The settings that the pilot's decision depends on.
+
+    experiment: the one that the pilot trained, whose `model` section and rows in a step follow.
+
+    The rest are settings of later stages, for the forecast only. general_rows: the file of evaluate.forgetting.rows.
+    """
+
+    experiment: str
+    pilot: PilotConfig
+    rows_per_step: int
+    model: ModelConfig
+    seed: int
+    max_rows: int
+    max_new_tokens: int
+    max_hours: float | None
+    general_rows: str | None
+    variants: list[str]
+    gguf: list[str]
+    mlx: list[str]
+    fidelity: FidelityConfig
+    threads: int
+    imatrix: bool | str = "auto"
+
+
+@dataclass(frozen=True)
+class SampleTiming:
+    """What generating the sample took.
+
+    alone: (seconds, new tokens) of the beginning of the first answer; together: (seconds, new tokens, steps) of all;
+    tokens_each: mean length of answers, those that did not stop counted as the longest allowed.
+    """
+
+    alone: tuple[float, int]
+    together: tuple[float, int, int]
+    tokens_each: float
+
+
+@dataclass(frozen=True)
+class EvidenceTiming:
+    """What the forecast of evaluation is made from.
+
+    start_seconds: until the model was loaded; scoring: (seconds, tokens) of log-likelihoods; row_tokens and
+    reference_tokens: means.
+    """
+
+    start_seconds: float
+    scoring: tuple[float, int]
+    row_tokens: float
+    base: SampleTiming
+    pilot: SampleTiming
+    reference_tokens: float
 
 
 @dataclass(frozen=True)

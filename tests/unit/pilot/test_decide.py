@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from snaketune import files
 from snaketune.config import schema as configuration
@@ -19,12 +20,12 @@ from snaketune.demo import task
 from snaketune.engines.mlx import pretraining, train
 from snaketune.files import read_json, read_jsonl
 from snaketune.package import gguf_conversion
-from snaketune.pilot import decide, dry_run
-from snaketune.pilot.evidence import DecisionSettings
+from snaketune.pilot import decide, dry_run, evidence
+from snaketune.pilot.forecast import DecisionSettings
 from snaketune.plan import plan
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Renderer
-from snaketune.tokens.token_store import write_store
+from snaketune.tokens.token_store import TokenStore, write_store
 from tiny_models import manifest_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,23 +113,26 @@ class Pilot:
                 dry_run=self.tried,
                 subsets=[],
             ),
-            DecisionSettings(
-                experiment=experiments[0].name,
-                pilot=config.pilot,
-                rows_per_step=config.train.rows_per_step,
-                model=config.model,
-                seed=config.seed,
-                max_rows=config.evaluate.max_rows,
-                max_new_tokens=config.evaluate.max_new_tokens,
-                max_hours=config.evaluate.max_hours,
-                general_rows=config.evaluate.forgetting.rows,
-                variants=["base", "adapter"],
-                gguf=config.package.gguf,
-                mlx=config.package.mlx,
-                fidelity=config.package.fidelity,
-                threads=config.threads,
-            ),
+            self.settings(config, experiments[0].name),
             self.folder / "decision.json",
+        )
+
+    def settings(self, config: RunConfig, experiment: str) -> DecisionSettings:
+        return DecisionSettings(
+            experiment=experiment,
+            pilot=config.pilot,
+            rows_per_step=config.train.rows_per_step,
+            model=config.model,
+            seed=config.seed,
+            max_rows=config.evaluate.max_rows,
+            max_new_tokens=config.evaluate.max_new_tokens,
+            max_hours=config.evaluate.max_hours,
+            general_rows=config.evaluate.forgetting.rows,
+            variants=["base", "adapter"],
+            gguf=config.package.gguf,
+            mlx=config.package.mlx,
+            fidelity=config.package.fidelity,
+            threads=config.threads,
         )
 
 
@@ -157,6 +161,46 @@ def test_a_learning_rate_of_zero_is_a_no_go_because_nothing_was_learnt(base, tmp
     assert found.forecast.disk_bytes > 0
     assert len(found.sample) == 2
     assert found.sample[0].prompt.startswith("translate to Hawaiian: ")
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def scored(request, base, tmp_path_factory):
+    """A function: the evidence of one trained pilot, as of a model with so many weights; decides: whether a look does.
+
+    After full training the base is a model of its own, and not the pilot without an adapter.
+    """
+    folder = tmp_path_factory.mktemp("scored")
+    splits = {"train": translations("train", 64), "valid": translations("valid", 60)}
+    short = {**SHORT, "learning_rate": 1e-2, "method": request.param}
+    pilot = Pilot(folder, base, splits, train=short, pilot={"rows": 32, "max_steps": 12})
+    decision = pilot.decided()
+    assert (decision.rows, decision.rows_allowed, len(decision.sample)) == (60, 60, 16)
+    config = msgspec.convert(pilot.config, RunConfig)
+    settings = pilot.settings(config, "main")
+
+    def collected(parameters, *, decides):
+        store = TokenStore(pilot.stores["valid"])
+        return evidence.collect(pilot.model, folder / "pilot", store, settings, parameters, lambda _: decides)
+
+    return collected
+
+
+def test_few_rows_of_a_large_model_are_scored_and_answered_where_they_decide(scored):
+    whole, few = scored(1, decides=False), scored(10**12, decides=True)
+    assert (len(whole.scores.base), whole.rows_allowed, len(whole.sample)) == (60, 60, 16)
+    assert (len(few.scores.base), few.rows_allowed, len(few.sample)) == (24, 60, 8)
+    assert set(few.scores.pilot.tolist()) < set(whole.scores.pilot.tolist())
+    assert few.timing.row_tokens == pytest.approx(whole.timing.row_tokens, rel=0.2)
+
+
+def test_rows_scored_in_two_looks_have_the_scores_that_they_have_in_one(scored):
+    whole, joined = scored(1, decides=True), scored(10**12, decides=False)
+    assert len(joined.scores.base) == joined.rows_allowed == 60
+    for name in ("base", "pilot", "own"):
+        one, other = (np.sort(getattr(each.scores, name)) for each in (whole, joined))
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    assert joined.scores.num_target_tokens.sum() == whole.scores.num_target_tokens.sum()
+    assert len(joined.scores.other) == len(joined.scores.own) == 60
 
 
 def test_plain_text_has_neither_binding_nor_a_sample_and_can_still_go(base, tmp_path):

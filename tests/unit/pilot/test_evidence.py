@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.pilot import evidence
+from snaketune.pilot import criteria, evidence
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 
@@ -54,3 +54,38 @@ def test_of_several_turns_the_first_question_and_its_answer_are_taken(tmp_path):
     question, answer = evidence.split_exchange(TokenStore(tmp_path / "s"), 0)
     assert question.tolist() == [0, 1, 2]
     assert answer.tolist() == [3, 4]
+
+
+@given(count=st.integers(1, 150), length=st.integers(3, 30), tokens=st.integers(1, 9000))
+def test_looks_share_no_row_and_a_larger_model_has_fewer_in_the_first(tmp_path_factory, count, length, tokens):
+    store = stored(tmp_path_factory.mktemp("store") / "s", [([0, n], [7] * (length - 2)) for n in range(count)])
+    sizes = []
+    for parameters in (evidence.WORK / tokens, 3 * evidence.WORK / tokens):
+        found = evidence.looks(store, parameters, 1)
+        rows = np.concatenate(found)
+        assert len(set(rows.tolist())) == len(rows) == min(count, evidence.SCORED_ROWS)
+        assert len(found[0]) >= min(count, evidence.FEWEST_ROWS)
+        assert len(found[0]) * length <= tokens or len(found[0]) <= evidence.FEWEST_ROWS
+        sizes.append(len(found[0]))
+    assert sizes[1] <= sizes[0]
+
+
+def test_sample_is_smaller_for_a_large_model_unless_a_person_has_said_how_large():
+    every, few, more = np.arange(128), np.arange(24), np.arange(40)
+    assert evidence.sample_size(None, [every]) == 16
+    assert evidence.sample_size(None, [few, every]) == 8
+    assert evidence.sample_size(None, [more, every]) == 13
+    for wanted in (0, 5, 40):
+        assert evidence.sample_size(wanted, [few, every]) == wanted
+
+
+def test_rows_decide_where_their_interval_is_on_one_side_of_nothing():
+    sizes, draw = np.full(24, 5), np.random.default_rng(2)
+    noise = draw.normal(size=24)
+    assert criteria.is_clear_of_zero(5 + noise, sizes, 1)
+    assert criteria.is_clear_of_zero(noise - 5, sizes, 1)
+    assert not criteria.is_clear_of_zero(noise - noise.mean(), sizes, 1)
+    assert not criteria.is_clear_of_zero(np.zeros(24), sizes, 1)
+    assert not criteria.is_clear_of_zero(5 + noise[:7], sizes[:7], 1)  # too few for an interval
+    assert criteria.is_clear_of_zero(np.full(24, np.nan), sizes, 1)  # no row makes a number of that
+    assert criteria.is_clear_of_zero(np.zeros(0), np.zeros(0), 1)  # plain text has no prompts in any row

@@ -47,6 +47,8 @@ def decision(tmp_path):
                 reasons=[f"time: {failed.message}"],
                 likely_cause="fewer epochs or rows",
                 criteria=[criteria.memory(1, 2), failed],
+                rows=24,
+                rows_allowed=24,
                 forecast=FORECAST,
                 learning_curve=None,
                 overridden=False,

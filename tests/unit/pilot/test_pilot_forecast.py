@@ -18,7 +18,7 @@ from snaketune.contracts.plan import (
 )
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.pilot import forecast as pilot_forecast
-from snaketune.pilot.evidence import DecisionSettings, EvidenceTiming, SampleTiming
+from snaketune.pilot.forecast import DecisionSettings, EvidenceTiming, SampleTiming
 from snaketune.plan import duration
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered

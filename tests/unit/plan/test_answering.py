@@ -68,6 +68,8 @@ def test_decision_of_the_pilot_says_how_many_rows_a_variant_answers(
         reasons=[],
         likely_cause=None,
         criteria=[],
+        rows=24,
+        rows_allowed=24,
         forecast=msgspec.structs.replace(forecast, answering=SLOW),
         learning_curve=None,
         overridden=False,

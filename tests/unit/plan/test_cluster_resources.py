@@ -64,6 +64,8 @@ def run(tmp_path: Path) -> str:
         reasons=[],
         likely_cause=None,
         criteria=[],
+        rows=24,
+        rows_allowed=24,
         forecast=forecast,
         learning_curve=None,
         overridden=False,
