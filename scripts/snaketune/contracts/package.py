@@ -152,7 +152,7 @@ class VariantFidelity(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Test rows whose responses were read: of a large model fewer than others', where fewer decided about this file."""
     answer_logprob: float | None = None
     """Sum of the log-probabilities (nats) of these rows' reference responses; absent where it is not finite."""
-    gain_kept: float | None = None
+    gain_retained: float | None = None
     """Share of the adapter's gain over its base in these rows; absent where there is none."""
 
 

@@ -240,7 +240,7 @@ def _gain_checks(
         if math.isfinite(total):
             facts[name] = msgspec.structs.replace(facts[name], answer_logprob=round(total, 6))
         if share is not None and name != "base":
-            facts[name] = msgspec.structs.replace(facts[name], gain_kept=round(share, 6))
+            facts[name] = msgspec.structs.replace(facts[name], gain_retained=round(share, 6))
     return checks, facts
 
 

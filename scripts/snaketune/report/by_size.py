@@ -38,7 +38,7 @@ class SizedProduct(msgspec.Struct, kw_only=True, frozen=True):
 def kept_gains(fidelity: Fidelity | None) -> dict[str, float]:
     """Share of the adapter's gain in answer likelihood that each variant keeps."""
     variants = fidelity.variants if fidelity else {}
-    return {name: variant.gain_kept for name, variant in variants.items() if variant.gain_kept is not None}
+    return {name: variant.gain_retained for name, variant in variants.items() if variant.gain_retained is not None}
 
 
 def by_size(files: Sequence[ProductFile], fidelity: Fidelity | None) -> list[SizedProduct]:

@@ -49,7 +49,7 @@ def test_only_the_file_that_is_undecided_reads_more_rows_and_all_of_them_give_wh
 ) -> None:
     name, ggufs = "gguf-q4_k_m", [chain.gguf("q8_0"), chain.gguf("q4_k_m")]
     whole = chain.check(tmp_path / "whole.json", ggufs=ggufs)
-    minimum = whole.variants[name].gain_kept
+    minimum = whole.variants[name].gain_retained
     assert minimum is not None
     look_as_at_a_large_model(chain, monkeypatch)
     record = chain.check(tmp_path / "joined.json", ggufs=ggufs, min_gain_retained=minimum)
@@ -62,7 +62,7 @@ def test_only_the_file_that_is_undecided_reads_more_rows_and_all_of_them_give_wh
     assert record.variants["gguf-q8_0"].rows == 4
     for key in ("base", "adapter", name):
         assert record.variants[key].answer_logprob == pytest.approx(whole.variants[key].answer_logprob, abs=1e-3)
-    assert record.variants[name].gain_kept == pytest.approx(minimum, abs=1e-4)
+    assert record.variants[name].gain_retained == pytest.approx(minimum, abs=1e-4)
 
 
 def test_larger_model_takes_fewer_and_shorter_rows_and_answers_but_never_too_few() -> None:
