@@ -145,3 +145,39 @@ def test_the_harness_scores_base_and_tuned_model_on_the_exported_rows(tmp_path: 
     assert metrics["exact_match"].documents == 6
     assert metrics["exact_match"].base == 0
     assert metrics["chrf"].base != metrics["chrf"].fused
+
+
+NAMED = """
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: question
+doc_to_target: answer
+generation_kwargs: {{until: ["."], do_sample: false, max_gen_toks: 4}}
+filter_list:
+  - name: strict
+    filter: [{{function: regex, regex_pattern: "([0-9]+)"}}, {{function: take_first}}]
+  - name: whole
+    filter: [{{function: take_first}}]
+metric_list: [{{metric: exact_match}}]
+"""
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_a_named_task_stands_beside_the_rows_with_each_way_of_reading_its_answers(tmp_path: Path) -> None:
+    task = exported(tmp_path, families.conversations()[:3])
+    sums = [{"question": f"{n} and one is", "answer": str(n + 1)} for n in range(5)]
+    files.write_jsonl(tmp_path / "sums.jsonl", sums)
+    (task / "sums.yaml").write_text(NAMED.format(rows=tmp_path / "sums.jsonl"), encoding="utf-8")
+    models = {"base": tmp_path / "base", "fused": tmp_path / "base"}
+    found = lm_eval.run(task, models, ["sums"], tmp_path / "results.json")
+    assert {(one.task, one.metric, one.documents) for one in found.comparisons} == {
+        ("snaketune_my_run_2", "chrf", 0),
+        ("snaketune_my_run_2", "exact_match", 3),
+        ("sums", "exact_match,strict", 5),
+        ("sums", "exact_match,whole", 5),
+    }
+    assert all(one.difference == 0 for one in found.comparisons)
