@@ -104,9 +104,9 @@ import json, sys
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager, get_task_dict
 sys.path.insert(0, sys.argv[1])
-from run_lm_eval import OWN_SETTINGS
+from run_lm_eval import as_trained
 model, folder, name = sys.argv[2:]
-reader = HFLM(pretrained=model, device="cpu", **OWN_SETTINGS)
+reader = HFLM(pretrained=model, device="cpu", **as_trained(model))
 task = get_task_dict([name], TaskManager(include_path=folder))[name]
 print(json.dumps([
     [reader.tok_batch_encode([task.doc_to_text(row)])[0][0].tolist(), task.doc_to_target(row)]

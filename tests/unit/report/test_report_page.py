@@ -56,6 +56,22 @@ def test_report_json_of_the_finished_run_is_read_back_as_its_record(finished: Pr
     assert {variant.name for variant in report.evaluation.variants} >= {"base", "adapter", "gguf-q8_0"}
 
 
+def test_outside_yardsticks_have_a_row_for_each_metric_with_errors_where_they_are_known(run: Path) -> None:
+    of_rows = {"task": "snaketune_it", "metric": "exact_match", "base": 0.125, "base_stderr": 0.0625, "fused": 0.625}
+    of_rows |= {"fused_stderr": 0.03125, "documents": 16, "difference": 0.5, "difference_stderr": 0.25, "p": 0.0455}
+    of_corpus = {"task": "snaketune_it", "metric": "chrf", "base": 2.25, "base_stderr": None, "fused": 12.2}
+    of_corpus |= {"fused_stderr": None, "documents": 0, "difference": 9.95, "difference_stderr": None, "p": None}
+    found = {"version": "0.4.13", "message": "lm-eval 0.4.13 on snaketune_it", "comparisons": [of_rows, of_corpus]}
+    files.write_json(run / "lm_eval" / "results.json", found)
+    table = render(run).partition("By lm-evaluation-harness")[2].partition("</table>")[0]
+    cells = [re.sub(r"<[^>]+>", " ", row).split() for row in table.split("<tr>")[2:]]
+    assert [row[:2] for row in cells] == [["snaketune_it", "exact_match"], ["snaketune_it", "chrf"]]
+    assert cells[0].count("±") == 3
+    assert {"0.125", "0.625", "0.500", "16"} <= set(cells[0])
+    assert "±" not in cells[1]
+    assert cells[1][2:] == ["2.25", "12.2", "9.95", "–"]
+
+
 def test_conclusion_is_the_first_heading_and_names_the_deployed_file(run: Path) -> None:
     report = collect.collect(run)
     html = render(run)

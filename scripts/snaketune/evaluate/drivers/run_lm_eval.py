@@ -8,12 +8,12 @@ each document.
 import json
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lm_eval
 from lm_eval.tasks import TaskManager
-
-OWN_SETTINGS = {"add_bos_token": False}  # prompts are rendered with all that the model is to read
+from transformers import PreTrainedTokenizerFast
 
 
 def main(path: str) -> None:
@@ -21,11 +21,22 @@ def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     tasks: dict[str, object] = {}
-    for names, settings in ((job["own"], OWN_SETTINGS), (job["named"], {})):
+    for names, settings in ((job["own"], as_trained(job["model"])), (job["named"], {})):
         if names:
             tasks |= evaluated(job, names, {"pretrained": job["model"], "dtype": "float32", **settings})
     with open(job["output"], "w", encoding="utf-8") as file:
         json.dump({"version": version("lm_eval"), "tasks": tasks}, file)
+
+
+def as_trained(model: str) -> dict[str, object]:
+    """The arguments with which rendered prompts become the ids of the training.
+
+    They hold all that is to be read, and the tokenizer is that of tokenizer.json: lm-eval takes the one of the model's
+    own class, which transformers 5 builds anew and in places otherwise (a space after a special token, with Llama's).
+    """
+    if not Path(model, "tokenizer.json").is_file():
+        return {"add_bos_token": False}
+    return {"add_bos_token": False, "tokenizer": PreTrainedTokenizerFast.from_pretrained(model)}
 
 
 def evaluated(job: Any, names: list[str], model: dict[str, object]) -> dict[str, object]:
