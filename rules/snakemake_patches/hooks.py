@@ -36,7 +36,8 @@ def stop_steps_on_signals(results: Path) -> None:
     """Have a SIGTERM or SIGINT to Snakemake reach the steps that it runs, where it would wait for their end.
 
     A training then saves a checkpoint and ends. Snakemake's own handler, which starts no more jobs, runs first. A
-    SIGINT raises KeyboardInterrupt once: Snakemake then waits for the steps, and must not be interrupted in that.
+    SIGINT raises KeyboardInterrupt once: Snakemake then waits for the steps, and must not be interrupted in that. One
+    that comes after the end of the run, while Python waits for the last threads, has nothing left to stop.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -49,7 +50,7 @@ def stop_steps_on_signals(results: Path) -> None:
         signal_steps()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if not INTERRUPTED.is_set():
+        if not INTERRUPTED.is_set() and threading.main_thread().is_alive():
             INTERRUPTED.set()
             signal_steps()
             raise KeyboardInterrupt

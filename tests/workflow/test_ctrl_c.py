@@ -8,12 +8,14 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project_copy import Project, tiny
+from project_copy import ROOT, Project, tiny
 from pty_session import Terminal, processor_share
 
 SECONDS = 2.0  # on a processor of its own
@@ -181,3 +183,29 @@ def test_ctrl_c_during_the_start_ends_it_without_a_traceback(seconds: float, tmp
     assert "Traceback" not in terminal.text, terminal.text
     assert re.search("stopped before any step ran|To go on: snakemake --configfile tiny.yaml", terminal.text)
     assert not list((project.folder / "results").glob("tiny/data/records.jsonl"))
+
+
+AFTER_THE_END = """
+import sys, threading, time
+from pathlib import Path
+from snakemake_patches import hooks
+hooks.stop_steps_on_signals(Path(sys.argv[1]))
+threading.Thread(target=time.sleep, args=(3,)).start()
+print("the end", flush=True)
+"""
+
+
+def test_ctrl_c_after_the_end_of_a_run_shows_no_traceback_and_changes_no_exit_code(tmp_path: Path) -> None:
+    ended = subprocess.Popen(
+        [sys.executable, "-c", AFTER_THE_END, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT / 'rules'}"},
+    )
+    assert ended.stdout is not None
+    assert ended.stdout.readline() == "the end\n"
+    time.sleep(0.5)  # Python waits for the thread now
+    ended.send_signal(signal.SIGINT)
+    _, said = ended.communicate(timeout=60)
+    assert (ended.returncode, said) == (0, "")
