@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TYPES = ("q8_0", "q4_k_m")
 ROWS = 24
 TOKENIZED_ROWS = 1000
-PROBED_ROWS = 8  # a first look; a random adapter gains nothing that more rows could decide
+PROBED_ROWS = 4  # those of a first look; of a random adapter, which gains nothing, all rows would be read
 ANSWERED_ROWS, NEW_TOKENS = 8, 32
 RANK = 8
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, in which getrusage counts

@@ -125,8 +125,13 @@ class Gain:
         return abs(float(apart.std(ddof=1)) * rows**0.5 / gained)
 
     def is_decided(self, logprobs: Sequence[float], minimum: float) -> bool:
-        """Whether these rows show on which side of `minimum` the share lies that a variant retains."""
-        share = self.share(logprobs)
+        """Whether these rows show on which side of `minimum` the share lies that a variant retains.
+
+        Where they show no gain to take a share of, whether they show that there is none.
+        """
+        gain, share = self.per_token(len(logprobs)), self.share(logprobs)
+        if gain < MIN_GAIN and math.isfinite(gain + sum(logprobs)):
+            return gain + ERRORS * self._gain_error(len(logprobs)) < MIN_GAIN
         return share is None or abs(share - minimum) > ERRORS * self.share_error(logprobs)
 
     def retained_check(
@@ -164,6 +169,11 @@ class Gain:
 
     def _gained(self, rows: int | None) -> float:
         return sum(self.adapter[:rows]) - sum(self.base[:rows])
+
+    def _gain_error(self, rows: int) -> float:
+        """The standard error of the gain in nats a token."""
+        gains = np.array(self.adapter[:rows]) - np.array(self.base[:rows])
+        return float(gains.std(ddof=1)) * rows**0.5 / max(sum(self.tokens[:rows]), 1) if rows > 1 else 0.0
 
     def _as_much(self, share: float, logprobs: Sequence[float]) -> bool:
         other = self.share(logprobs)

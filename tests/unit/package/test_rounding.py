@@ -131,6 +131,19 @@ def test_probabilities_that_are_no_numbers_pass_no_check_and_need_no_more_rows(s
     assert gain.is_decided(logprobs, 0.9)
 
 
+@pytest.mark.parametrize(
+    ("gains", "is_decided"), [([-4.0, 5, -3, 2], False), ([0.02, 0, 0.02, 0], True), ([0] * 4, True)]
+)
+def test_rows_without_a_gain_decide_only_where_they_show_that_there_is_none(
+    gains: list[float], is_decided: bool
+) -> None:
+    gain = Gain(BASE, [base + more for base, more in zip(BASE, gains, strict=True)], [20] * 4)
+    broken = [base - 5 for base in BASE]
+    assert gain.retained_check("gguf-q4_k_m", broken, 0.9).passed  # so no share of these rows could tell it
+    assert gain.is_decided(broken, 0.9) is is_decided
+    assert gain.is_decided([float("nan")] * 4, 0.9)
+
+
 def test_a_folder_is_only_excused_by_another_merge_that_lost_as_much() -> None:
     gain = Gain([-100.0], [-90.0], [100])
     assert gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-95.1])).passed
