@@ -13,6 +13,7 @@ import numpy as np
 
 from snaketune.config.products import MLX
 from snaketune.contracts.package import FidelityCheck, TokenParity, VariantFidelity
+from snaketune.evaluate import significance
 
 MAX_DLOGP = 0.05
 """Largest difference of a log-probability between two 16-bit forms of one model, both computed in float32."""
@@ -22,7 +23,6 @@ chooses the other one, and the log-probabilities there and after it move by more
 NOISE_MULTIPLE = 2.0  # by which such a form may be further from the adapter than another merge that is rounded alike
 MIN_GAIN = 0.005
 """Nats a token: where the adapter gained less than this over its base, a share of it is noise."""
-ERRORS = 2.0  # standard errors by which a share must miss its minimum to be below it
 SAME_SHARE = 0.05  # of the gain, between two merges that are rounded alike
 
 
@@ -116,13 +116,13 @@ class Gain:
         return (total - sum(self.base[:rows])) / gained
 
     def share_error(self, logprobs: Sequence[float]) -> float:
-        """The standard error of that share, from the rows' differences to the adapter."""
+        """How far a 95 % interval reaches to each side of that share, from the rows' differences to the adapter."""
         rows = len(logprobs)
         gained = self._gained(rows)
         apart = np.array(logprobs) - np.array(self.adapter[:rows])
-        if rows < 2 or gained == 0 or not np.isfinite(apart).all():
+        if gained == 0 or not np.isfinite(apart).all():
             return 0.0
-        return abs(float(apart.std(ddof=1)) * rows**0.5 / gained)
+        return abs(_error_of_sum(apart) / gained)
 
     def is_decided(self, logprobs: Sequence[float], minimum: float) -> bool:
         """Whether these rows show on which side of `minimum` the share lies that a variant retains.
@@ -131,8 +131,8 @@ class Gain:
         """
         gain, share = self.per_token(len(logprobs)), self.share(logprobs)
         if gain < MIN_GAIN and math.isfinite(gain + sum(logprobs)):
-            return gain + ERRORS * self._gain_error(len(logprobs)) < MIN_GAIN
-        return share is None or abs(share - minimum) > ERRORS * self.share_error(logprobs)
+            return gain + self._gain_error(len(logprobs)) < MIN_GAIN
+        return share is None or abs(share - minimum) > self.share_error(logprobs)
 
     def retained_check(
         self,
@@ -162,22 +162,30 @@ class Gain:
                 f": {rounded[0]}, the base's own format, rounds the rest away. The GGUF files are made from the merge "
                 "before this rounding; for a folder that loses less set model.dtype: float16"
             )
-        elif not passed and share + ERRORS * error >= minimum:
+        elif not passed and share + error >= minimum:
             passed = True
-            message += f", give or take {ERRORS * error:.1%}: these rows cannot tell it from {minimum:.0%}"
+            message += f", give or take {error:.1%}: these rows cannot tell it from {minimum:.0%}"
         return _check("gain", variant, (round(share, 6), minimum), passed, message)
 
     def _gained(self, rows: int | None) -> float:
         return sum(self.adapter[:rows]) - sum(self.base[:rows])
 
     def _gain_error(self, rows: int) -> float:
-        """The standard error of the gain in nats a token."""
+        """How far a 95 % interval reaches to each side of the gain in nats a token."""
         gains = np.array(self.adapter[:rows]) - np.array(self.base[:rows])
-        return float(gains.std(ddof=1)) * rows**0.5 / max(sum(self.tokens[:rows]), 1) if rows > 1 else 0.0
+        return _error_of_sum(gains) / max(sum(self.tokens[:rows]), 1)
 
     def _as_much(self, share: float, logprobs: Sequence[float]) -> bool:
         other = self.share(logprobs)
         return other is not None and abs(share - other) <= SAME_SHARE
+
+
+def _error_of_sum(values: np.ndarray) -> float:
+    """How far a 95 % interval (Student's) reaches to each side of a sum; 0 where one value says nothing of it."""
+    count = len(values)
+    if count < 2:
+        return 0.0
+    return significance.student_quantile(count - 1) * float(values.std(ddof=1)) * count**0.5
 
 
 def _check(

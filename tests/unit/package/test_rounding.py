@@ -144,6 +144,17 @@ def test_rows_without_a_gain_decide_only_where_they_show_that_there_is_none(
     assert gain.is_decided([float("nan")] * 4, 0.9)
 
 
+@pytest.mark.parametrize(("rows", "says_enough"), [(4, False), (24, True)])
+def test_few_rows_must_be_further_from_the_minimum_to_fail_a_file(rows: int, says_enough: bool) -> None:
+    gain = Gain([-20.0] * rows, [-10.0] * rows, [10] * rows)
+    apart = np.array([-1.0, 1] * (rows // 2))
+    apart *= 0.1 * rows**0.5 / apart.std(ddof=1)  # so that the share has a standard error of 0.1
+    logprobs = (-10 - 10 * (0.1 + 0.25) + 10 * apart).tolist()  # 2.5 of them below the minimum
+    assert gain.share(logprobs) == pytest.approx(0.65)
+    assert gain.is_decided(logprobs, 0.9) is says_enough
+    assert gain.retained_check("gguf-q2_k", logprobs, 0.9).passed is not says_enough
+
+
 def test_a_folder_is_only_excused_by_another_merge_that_lost_as_much() -> None:
     gain = Gain([-100.0], [-90.0], [100])
     assert gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-95.1])).passed
