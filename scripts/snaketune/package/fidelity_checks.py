@@ -125,14 +125,14 @@ class Gain:
         return abs(_error_of_sum(apart) / gained)
 
     def is_decided(self, logprobs: Sequence[float], minimum: float) -> bool:
-        """Whether these rows show on which side of `minimum` the share lies that a variant retains.
+        """Whether these rows show that a variant retains more than `minimum`; no file fails before all rows are read.
 
         Where they show no gain to take a share of, whether they show that there is none.
         """
         gain, share = self.per_token(len(logprobs)), self.share(logprobs)
         if gain < MIN_GAIN and math.isfinite(gain + sum(logprobs)):
             return gain + self._gain_error(len(logprobs)) < MIN_GAIN
-        return share is None or abs(share - minimum) > self.share_error(logprobs)
+        return share is None or share - minimum > self.share_error(logprobs)
 
     def retained_check(
         self,
