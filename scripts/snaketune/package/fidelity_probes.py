@@ -183,7 +183,10 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
 def _rendered(renderer: Renderer, max_tokens: int, row: DataRecord) -> tuple[DataRecord, Rendered] | None:
     """A row and what is read of it; None for one that the chat template refuses, on which nothing was trained."""
     found = renderer.record_or_reason(row)
-    return None if isinstance(found, str) else (row, cut_around_answer(found, max_tokens, renderer.virtual_ids))
+    if isinstance(found, str):
+        return None
+    whole_prompt = 2 * (1 + len(renderer.virtual_ids))  # half of what is read may be a row's beginning
+    return row, cut_around_answer(found, max(max_tokens, whole_prompt), renderer.virtual_ids)
 
 
 def _enough_rows(lengths: list[int], tokens: int) -> int:

@@ -92,6 +92,16 @@ def test_parts_of_the_probes_are_the_probes(chain: Chain, tokens: int, rows: int
     assert (first.prompts, rest.prompts) == (probes.prompts, [])
 
 
+def test_rows_of_prompt_tuning_are_read_with_all_their_virtual_tokens_however_few_tokens_are_read(chain: Chain) -> None:
+    renderer = Renderer(chain.base, None, 40)
+    limits = ProbeLimits(4, 0, 8, tokens=1, row_tokens=48)
+    probes = make_probes(renderer, families.conversations(4), limits, vocab_size=len(renderer.tokenizer))
+    for row, targets in zip(probes.rows, probes.target_positions, strict=True):
+        assert [token for token in row if token in renderer.virtual_ids] == list(renderer.virtual_ids)
+        assert len(row) <= 82
+        assert targets
+
+
 def logprobs(draw: np.random.Generator, positions: int, width: int) -> np.ndarray:
     logits = draw.normal(size=(positions, width)) * 3
     return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
