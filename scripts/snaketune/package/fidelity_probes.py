@@ -33,6 +33,7 @@ FEWEST_ROWS, FEWEST_PROMPTS = 4, 1
 FEWEST_TOKENS, FEWEST_NEW_TOKENS = 64, 16  # of a row that are read, and of a completion
 NEW_TOKEN_COST = 8  # a token that is generated costs as much as so many that are read: each reads all weights
 TOP_K = 8  # tokens whose log-probabilities are kept at each position of a completion
+NOTHING_COMPARED = np.zeros((0, 0), np.float32)
 COMPARED_AT_ONCE = 1 << 20  # numbers of two distributions: as many as a processor's own memory holds
 
 
@@ -260,7 +261,7 @@ def run_probes(
         distributions.append(compared[:, : probes.words])
     completions = greedy_completions(model, probes) if generate and probes.prompts else []
     top = [top_logprobs(model, *pair) for pair in zip(probes.prompts, completions, strict=False) if keep_top_logprobs]
-    return ProbeResult(np.concatenate(distributions), totals, completions, top)
+    return ProbeResult(np.concatenate(distributions) if numbers else NOTHING_COMPARED, totals, completions, top)
 
 
 def probe_and_close(model: LanguageModel, probes: ProbeSet, *, generate: bool) -> ProbeResult:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaged_models import Chain
 from snaketune import files
+from snaketune.engines import load_model
+from snaketune.engines.interface import LoadOptions
 from snaketune.package import fidelity_probes
 from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, distance, make_probes
 from snaketune.tokens.chat_template import Renderer
@@ -100,6 +102,17 @@ def test_rows_of_prompt_tuning_are_read_with_all_their_virtual_tokens_however_fe
         assert [token for token in row if token in renderer.virtual_ids] == list(renderer.virtual_ids)
         assert len(row) <= 82
         assert targets
+
+
+def test_rows_without_a_trained_answer_have_no_probability_and_are_no_obstacle(chain: Chain) -> None:
+    rows = families.conversations(4)
+    for row in rows:
+        row["messages"][-1]["trained"] = False
+    renderer = Renderer(chain.base)
+    probes = make_probes(renderer, rows, ProbeLimits(4, 0, 8), vocab_size=len(renderer.tokenizer)).of_base()
+    found = fidelity_probes.run_probes(load_model(chain.base, LoadOptions(exact=True)), probes, generate=False)
+    assert found.row_logprobs == [0.0] * 4
+    assert distance(found, found).positions == 0
 
 
 def logprobs(draw: np.random.Generator, positions: int, width: int) -> np.ndarray:
