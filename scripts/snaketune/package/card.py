@@ -252,9 +252,12 @@ def _value(score: Score | None) -> str:
 
 def _limits(fidelity: Fidelity) -> str:
     failed = [f"{check.variant}: {check.message}" for check in fidelity.checks if not check.passed]
+    read = [facts.rows for name, facts in fidelity.variants.items() if is_product(name) and facts.rows is not None]
+    fewest = min(read, default=fidelity.rows)
+    rows = f"{fewest} to {fidelity.rows}" if fewest < fidelity.rows else f"{fidelity.rows}"
     compared = (
-        f"All files were compared with the trained adapter on {fidelity.rows} test rows "
-        f"({fidelity.answer_tokens:,} answer tokens); the checks "
+        f"All files were compared with the trained adapter on {rows} test rows "
+        f"({'up to ' if fewest < fidelity.rows else ''}{fidelity.answer_tokens:,} answer tokens); the checks "
         + ("passed." if fidelity.passed else "FAILED: " + "; ".join(failed) + ".")
     )
     reach = "It was tuned on the data above and measured on rows like them; how it does elsewhere is not known."

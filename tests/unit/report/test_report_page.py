@@ -244,6 +244,22 @@ def test_failed_fidelity_check_is_a_warning_and_stands_in_its_section(run: Path)
     assert render(run).count("12.0 % of the gain is kept") == 2
 
 
+def test_rows_that_were_read_are_those_of_all_files_or_from_the_fewest_to_the_most(run: Path) -> None:
+    def read(fewest: int) -> None:
+        def change(record: dict[str, Any]) -> None:
+            record["rows"] = 12
+            for variant in record["variants"].values():
+                variant["rows"] = 12
+            variant["rows"] = fewest
+
+        edit(run / "model/fidelity.json", change)
+
+    read(12)
+    assert "reads the same 12 test rows, and" in render(run)
+    read(4)
+    assert "reads the same 4 to 12 test rows, as many as decide, and" in render(run)
+
+
 def test_forecast_and_outcome_stand_side_by_side(run: Path) -> None:
     edit(run / "pilot/decision.json", lambda made: made["forecast"]["seconds"].update(train=30.0))
     edit(run / "train/main/timing.json", lambda timing: timing.update(seconds=28.4))
