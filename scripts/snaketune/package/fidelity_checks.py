@@ -103,7 +103,7 @@ class Gain:
     adapter: Sequence[float]
     tokens: Sequence[int]
 
-    def per_token(self, rows: int | None = None) -> float:
+    def per_token(self, rows: int) -> float:
         """What the adapter gained over its base, in nats a token of the first rows."""
         return self._gained(rows) / max(sum(self.tokens[:rows]), 1)
 
@@ -167,7 +167,7 @@ class Gain:
             message += f", give or take {error:.1%}: these rows cannot tell it from {minimum:.0%}"
         return _check("gain", variant, (round(share, 6), minimum), passed, message)
 
-    def _gained(self, rows: int | None) -> float:
+    def _gained(self, rows: int) -> float:
         return sum(self.adapter[:rows]) - sum(self.base[:rows])
 
     def _gain_error(self, rows: int) -> float:

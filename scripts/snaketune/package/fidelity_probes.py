@@ -144,15 +144,6 @@ class ProbeResult:
     completions: list[list[int]] = field(default_factory=list)
     top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
 
-    @property
-    def answer_logprob(self) -> float:
-        """The log-probability of all responses."""
-        return sum(self.row_logprobs)
-
-    def first_rows(self, rows: int) -> ProbeResult:
-        """The same as if so many rows had been read."""
-        return replace(self, row_logprobs=self.row_logprobs[:rows])
-
     def with_rows(self, more: ProbeResult) -> ProbeResult:
         """The same as if the rows of `more` had been read after these; they are compared with nothing."""
         return replace(self, row_logprobs=self.row_logprobs + more.row_logprobs)
