@@ -14,7 +14,7 @@ from snaketune import files
 from snaketune.config.products import GGUF, MLX
 from snaketune.contracts.package import FidelityCheck, MLXManifest, VariantFidelity
 from snaketune.engines import load_gguf, load_model, load_served_tokenizer
-from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions
+from snaketune.engines.interface import GGUFModel, LanguageModel, LoadOptions, TextReader
 from snaketune.errors import ModelError, PackageError
 from snaketune.files import StrPath
 from snaketune.package import fidelity_checks, fidelity_probes, gguf_conversion, modelfile, tokenizer_parity
@@ -82,23 +82,27 @@ def measure_gguf(path: StrPath, reference: Reference) -> tuple[str, Measured]:
     compared = fidelity_probes.compare("adapter", adapter, result)
     if gguf_type(path) in SIXTEEN_BIT:
         checks.append(_sixteen_bit_check(name, header, compared, result, reference))
-    facts = msgspec.structs.replace(
+    facts = _with_text(compared, text, result, reference)
+    return name, Measured(
+        result, msgspec.structs.replace(facts, bytes=size, tensor_types=header.tensor_types()), checks, load
+    )
+
+
+def _with_text(
+    compared: VariantFidelity, text: VariantFidelity, result: ProbeResult, reference: Reference
+) -> VariantFidelity:
+    """A product's distance from the adapter, with what was found of its completions and of how it reads text."""
+    margin = None
+    if result.completions and reference.adapter.top_logprobs:
+        margin = fidelity_probes.divergence_margin(reference.adapter, result, reference.probes.stop_ids)
+    return msgspec.structs.replace(
         compared,
         greedy_as_adapter=compared.greedy_same,
-        divergence_margin=_margin(reference, result),
-        bytes=size,
-        tensor_types=header.tensor_types(),
+        divergence_margin=margin,
         tokens=text.tokens,
         template=text.template,
         modelfile=text.modelfile,
     )
-    return name, Measured(result, facts, checks, load)
-
-
-def _margin(reference: Reference, result: ProbeResult) -> float | None:
-    if not result.completions or not reference.adapter.top_logprobs:
-        return None
-    return fidelity_probes.divergence_margin(reference.adapter, result, reference.probes.stop_ids)
 
 
 def _sixteen_bit_check(
@@ -127,22 +131,30 @@ def _sixteen_bit_check(
 def _measure_gguf_text(
     model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, reference: Reference
 ) -> tuple[VariantFidelity, list[FidelityCheck]]:
-    """How a GGUF reads text and where it stops."""
+    """How a GGUF reads text and where it stops, and what Ollama makes of it."""
     probes, renderer = reference.probes, reference.renderer
-    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
-    tokens = tokenizer_parity.token_differences(model, renderer, texts)
-    template = tokenizer_parity.template_differences(header.template(), renderer, probes.conversations)
+    text, (*reads, stops) = _measure_text(model, header.template(), name, reference)
     ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
     in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
-    count = len(probes.conversations)
+    check = fidelity_checks.modelfile_check(name, in_modelfile, len(probes.conversations))
+    return msgspec.structs.replace(text, modelfile=in_modelfile), [*reads, check, stops]
+
+
+def _measure_text(
+    reader: TextReader, template: str | None, name: str, reference: Reference
+) -> tuple[VariantFidelity, list[FidelityCheck]]:
+    """How a product reads text, by its own tokenizer and template, and, last, where it stops."""
+    probes, renderer = reference.probes, reference.renderer
+    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
+    tokens = tokenizer_parity.token_differences(reader, renderer, texts)
+    differences = tokenizer_parity.template_differences(template, renderer, probes.conversations)
     checks = [
         fidelity_checks.load_check(name, None),
-        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(model, renderer)),
-        fidelity_checks.template_check(name, template, count),
-        fidelity_checks.modelfile_check(name, in_modelfile, count),
-        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(model, renderer)),
+        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(reader, renderer)),
+        fidelity_checks.template_check(name, differences, len(probes.conversations)),
+        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(reader, renderer)),
     ]
-    return VariantFidelity(tokens=tokens, template=template, modelfile=in_modelfile), checks
+    return VariantFidelity(tokens=tokens, template=differences), checks
 
 
 def measure_mlx(path: StrPath, reference: Reference) -> tuple[str, Measured]:
@@ -157,24 +169,17 @@ def measure_mlx(path: StrPath, reference: Reference) -> tuple[str, Measured]:
         missing = [each for each in manifest.files if not Path(manifest.folder, each).is_file()]
         if missing:
             raise ModelError(f"{', '.join(missing)} is missing", where=manifest.folder, fix="Run snakemake again")
-        parity, checks = _measure_mlx_text(manifest.folder, name, reference)
+        reader = load_served_tokenizer(manifest.folder)
+        text, checks = _measure_text(reader, reader.template(), name, reference)
         model = load()
     except ModelError as error:
         check = fidelity_checks.load_check(name, str(error))
         return name, Measured(None, VariantFidelity(bytes=manifest.bytes), [check])
     result = fidelity_probes.probe_and_close(model, probes, generate=not streamed)
-    facts = fidelity_probes.compare("adapter", reference.adapter, result)
-    margin = _margin(reference, result)
-    facts = msgspec.structs.replace(
-        facts,
-        greedy_as_adapter=facts.greedy_same,
-        divergence_margin=margin,
-        bytes=manifest.bytes,
-        tensor_types=layer_types(manifest),
-        tokens=parity.tokens,
-        template=parity.template,
+    facts = _with_text(fidelity_probes.compare("adapter", reference.adapter, result), text, result, reference)
+    return name, Measured(
+        result, msgspec.structs.replace(facts, bytes=manifest.bytes, tensor_types=layer_types(manifest)), checks, load
     )
-    return name, Measured(result, facts, checks, load)
 
 
 def layer_types(manifest: MLXManifest) -> dict[str, int] | None:
@@ -183,19 +188,3 @@ def layer_types(manifest: MLXManifest) -> dict[str, int] | None:
     if not kinds:
         return None
     return {f"{bits}-bit": kinds.count(bits) for bits in sorted(set(kinds), key=lambda bits: -kinds.count(bits))}
-
-
-def _measure_mlx_text(folder: str, name: str, reference: Reference) -> tuple[VariantFidelity, list[FidelityCheck]]:
-    """How mlx-lm reads text from the folder and where it stops."""
-    probes, renderer = reference.probes, reference.renderer
-    reader = load_served_tokenizer(folder)
-    texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
-    tokens = tokenizer_parity.token_differences(reader, renderer, texts)
-    template = tokenizer_parity.template_differences(reader.template(), renderer, probes.conversations)
-    checks = [
-        fidelity_checks.load_check(name, None),
-        fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(reader, renderer)),
-        fidelity_checks.template_check(name, template, len(probes.conversations)),
-        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(reader, renderer)),
-    ]
-    return VariantFidelity(tokens=tokens, template=template), checks
