@@ -43,7 +43,9 @@ def main() -> None:
 def merged_tensors(source: dict[str, str]) -> Mapping[str, object]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from snaketune.engines import get_exporter
+    from snaketune.runtime import machine
 
+    machine.keep_freed_memory()
     return get_exporter().merge(source["base"], source["adapter"], drop_prefix=source["drop_prefix"])
 
 

@@ -11,6 +11,7 @@ from snaketune.engines import get_exporter
 from snaketune.files import StrPath
 from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, read_as, text_config
 from snaketune.package.tokenizer_files import RenderedBy, write_model_files
+from snaketune.runtime import machine
 from snaketune.tokens.chat_template import renderer_of
 
 
@@ -22,6 +23,7 @@ def fuse_model(
     chat_template, dtype: of the configuration's section `model`, for a base whose manifest does not say. Writes the
     folder whole or not at all, then the manifest.
     """
+    machine.keep_freed_memory()
     base = files.read_json(model, ModelManifest)
     chosen = read_as(base, ReadAs(chat_template=chat_template, dtype=dtype))
     renderer = renderer_of(base, chat_template)

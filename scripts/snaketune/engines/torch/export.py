@@ -178,7 +178,7 @@ class _Merger:
             return self._tensors[name].float()
         layer = name.removesuffix(".weight")
         a, b = self._tensors[f"{layer}.lora_a"].float(), self._tensors[f"{layer}.lora_b"].float()
-        weight = torch.addmm(before.float(), b.T, a.T, alpha=self._scale)
+        weight = before.to(torch.float32, copy=True).addmm_(b.T, a.T, alpha=self._scale)
         lengths = self._tensors.get(f"{layer}.m")
         if lengths is not None:  # DoRA
             weight *= (lengths.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
