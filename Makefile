@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 12 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade new run import chat verify unpack version ui docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade releases new run import chat verify unpack version ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -24,6 +24,9 @@ lock: ## write requirements*.lock anew from requirements*.txt
 
 upgrade: setup-dev ## try the newest versions apart, and raise the pins if everything holds; ONLY="mlx mlx-lm"
 	@$(PYTHON) setup/upgrade.py --only "$(ONLY)"
+
+releases: setup-dev ## write which releases after the pins know which models, for the plan's refusals
+	@$(PYTHON) setup/newer_releases.py
 
 test: setup-dev lint ## style, types, unit, workflow and end-to-end tests
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow"

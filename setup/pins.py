@@ -46,14 +46,24 @@ def newest(package: str, allowed: Mapping[str, str]) -> str | None:
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
+    within = SpecifierSet(allowed.get(normal(package), ""))
+    return max(within.filter(_released(package)), key=Version, default=None)
+
+
+def newer(package: str, old: str) -> list[str]:
+    """Ask where pip is configured to look for all versions after one, the oldest first."""
+    from packaging.version import Version
+
+    return sorted((one for one in _released(package) if is_newer(one, old)), key=Version)
+
+
+def _released(package: str) -> set[str]:
+    """Ask for all versions of a package; a local version such as 2.13.0+cpu is a build of the same version."""
+    from packaging.version import Version
+
     said = _pip("index", "versions", "--python-version", OLDEST_PYTHON, package)
     listed = re.search(r"^Available versions: (.+)$", said, re.MULTILINE)
-    if listed is None:
-        return None
-    within = SpecifierSet(allowed.get(normal(package), ""))
-    # a local version such as 2.13.0+cpu is a build of the same version
-    found = {Version(text).public for text in listed[1].split(", ")}
-    return max(within.filter(found), key=Version, default=None)
+    return {Version(text).public for text in listed[1].split(", ")} if listed else set()
 
 
 def is_newer(new: str, old: str) -> bool:

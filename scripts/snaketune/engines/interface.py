@@ -317,13 +317,16 @@ class Trainer(Protocol):
 
 
 class ModelLibrary(NamedTuple):
-    """The library that an engine's models come from: its name with its version, and what it knows.
+    """The library that an engine's models come from, and what it knows; model_types: as config.json names them."""
 
-    model_types: as config.json names them.
-    """
-
-    name: str
+    package: str
+    version: str
     model_types: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The package with its version."""
+        return f"{self.package} {self.version}"
 
 
 class FourBitBase(NamedTuple):

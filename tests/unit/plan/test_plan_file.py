@@ -20,7 +20,7 @@ from snaketune.contracts.plan import BatchShape, Plan
 from snaketune.demo import task
 from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import read_json
-from snaketune.plan import architecture, known_architectures, resources
+from snaketune.plan import architecture, resources
 from snaketune.plan import plan as forecast
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered
@@ -201,17 +201,6 @@ def test_an_architecture_that_one_of_the_two_does_not_know_is_refused_by_name_in
     assert {name for name in ("mlx-lm", "llama.cpp's converter") if name in said.split(" not know ")[0]} == set(who)
     assert meant in said
     assert "make upgrade" in said
-
-
-def test_the_torch_engine_asks_transformers_whether_it_knows_a_model():
-    from snaketune.engines import get_capabilities
-
-    library = get_capabilities("torch").model_library()
-    assert library.name.startswith("transformers ")
-    assert "llama" in library.model_types
-    config = {"architectures": ["AfmoeForCausalLM"], "model_type": "newest"}
-    with pytest.raises(ModelError, match=r"transformers \S+ does not know the architecture AfmoeForCausalLM"):
-        known_architectures.check_architecture(config, "somewhere", library)
 
 
 def test_the_largest_batch_is_one_that_training_makes(planned):

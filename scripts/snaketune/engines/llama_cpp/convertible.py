@@ -58,12 +58,17 @@ def _hash(folder: Path) -> str:
 
 @functools.cache
 def architecture_names() -> frozenset[str]:
-    """The text architectures that the pinned converter has, read from its source without running it."""
-    tree = ast.parse((LLAMA_CPP / "conversion" / "__init__.py").read_text(encoding="utf-8"))
+    """The text architectures that the pinned converter has."""
+    return architectures_in(LLAMA_CPP)
+
+
+def architectures_in(llama_cpp: Path) -> frozenset[str]:
+    """The text architectures that a version's converter has, read from its source without running it."""
+    tree = ast.parse((llama_cpp / "conversion" / "__init__.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "TEXT_MODEL_MAP" and node.value:
             return frozenset(ast.literal_eval(node.value))
-    raise ResourceError("llama.cpp's converter is not the one this version was made for", where=str(LLAMA_CPP))
+    raise ResourceError("llama.cpp's converter is not the one this version was made for", where=str(llama_cpp))
 
 
 @functools.cache

@@ -100,12 +100,16 @@ def model_library() -> ModelLibrary:
     """mlx-lm, its model types read from its source: importing it would import MLX."""
     found = importlib.util.find_spec("mlx_lm")
     assert found, "mlx-lm is not installed"
-    package = Path(str(found.origin)).parent
+    return ModelLibrary("mlx-lm", version("mlx-lm"), model_types_in(Path(str(found.origin)).parent))
+
+
+def model_types_in(package: Path) -> frozenset[str]:
+    """The model types that the source of an mlx-lm knows; package: the folder mlx_lm of that version."""
     types = {path.stem for path in (package / "models").glob("*.py") if "class ModelArgs" in path.read_text("utf-8")}
     for node in ast.parse((package / "utils.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MODEL_REMAPPING":
             types |= set(ast.literal_eval(node.value))
-    return ModelLibrary(f"mlx-lm {version('mlx-lm')}", frozenset(types))
+    return frozenset(types)
 
 
 def check_shardable(quantized: bool) -> None:

@@ -5,12 +5,15 @@ The numbers stand here, and not where they are used, so that a forecast can read
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from snaketune.engines.interface import FourBitBase, ModelLibrary
-from snaketune.errors import ConfigError, ModelError
+from snaketune.errors import ConfigError, ModelError, ResourceError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
@@ -21,6 +24,8 @@ FLAT_CHUNK = 1 << 19
 """Weights that an optimizer step works through at once."""
 COMPLETION_BATCH = 32
 """Completions that are generated at once."""
+LISTED_AS = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
+"""What transformers calls its list of causal language models by model type."""
 
 
 def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
@@ -47,10 +52,19 @@ def four_bit_base(device: str, /) -> FourBitBase:
 
 
 def model_library() -> ModelLibrary:
-    """Transformers, and the model types of which it has a causal language model."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    """Transformers, its model types read from its source: importing its models takes a second."""
+    found = importlib.util.find_spec("transformers")
+    assert found, "transformers is not installed"
+    return ModelLibrary("transformers", version("transformers"), model_types_in(Path(str(found.origin)).parent))
 
-    return ModelLibrary(f"transformers {version('transformers')}", frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+
+def model_types_in(package: Path) -> frozenset[str]:
+    """The model types of which the source of a transformers has a causal language model; package: its folder."""
+    for node in ast.parse((package / "models" / "auto" / "modeling_auto.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == LISTED_AS:
+            assert isinstance(node.value, ast.Call)
+            return frozenset(dict(ast.literal_eval(node.value.args[0])))
+    raise ResourceError("transformers is not the one this version was made for", where=str(package))
 
 
 def check_shardable(quantized: bool) -> None:
