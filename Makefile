@@ -2,7 +2,7 @@
 # make test       set everything up, then run the tests (about 12 minutes on two cores)
 # make help       all targets
 .DEFAULT_GOAL := demo
-.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade releases new run import chat verify unpack version ui docs lock doctor clean help
+.PHONY: demo setup setup-dev test test-all test-cluster lint bench trainer tool test-trainers upgrade releases new run import chat lora-base verify unpack version ui docs lock doctor clean help
 
 PYTHON := .venv/bin/python
 # a file of tests stays on one core, since its tests share fixtures that take long to make
@@ -71,6 +71,9 @@ run: setup ## run a configuration, or one stage of it: make run CONFIG=mine.yaml
 
 chat: setup ## ask base and tuned model side by side: make chat RUN=demo
 	@$(PYTHON) -m snaketune.evaluate.chat "results/$(or $(RUN),demo)"
+
+lora-base: setup ## the base as a GGUF, for llama-server --lora: make lora-base RUN=demo
+	@$(PYTHON) -m snaketune.package.gguf_conversion "results/$(or $(RUN),demo)"
 
 ui: setup ## the local page: set up, watch, judge and improve runs; make ui ARGS="--port 8471"
 	@$(PYTHON) -m snaketune.ui $(ARGS)

@@ -26,7 +26,7 @@ from snaketune import files
 from snaketune.contracts.package import FusedManifest
 from snaketune.engines import get_exporter
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
-from snaketune.errors import PackageError, ResourceError, message_to_resource_error
+from snaketune.errors import PackageError, ResourceError, UserError, message_to_resource_error
 from snaketune.files import Record, StrPath, dumps, replacing
 from snaketune.model.manifest import read_manifest
 from snaketune.runtime.progress import watching
@@ -169,6 +169,39 @@ def _convert(folder: Path, base: StrPath, lora: StrPath, threads: int) -> None:
         run_converter("convert_lora_to_gguf.py", options, source=folder, threads=threads)
 
 
+LORA_BASE = "lora-base.gguf"
+OF_THE_BASE = ("config.json", "*.safetensors", "model.safetensors.index.json")
+
+
+def convert_lora_base(run: Path) -> Path:
+    """Write the base as a GGUF into the folder of a packaged run, for llama.cpp to load the adapter over it.
+
+    Its weights are the base's; tokenizer, chat template and generation settings are the fused model's: both read what
+    was trained. Raises PackageError without a fused model, and for a quantized base, which no GGUF holds as it is.
+    """
+    manifest = run / "model" / "fused.json"
+    if not manifest.is_file():
+        raise PackageError(
+            f"{manifest} is missing", where=str(run), fix="Run `snakemake package` with its configuration"
+        )
+    fused = files.read_json(manifest, FusedManifest)
+    base = Path(read_manifest(run / "model" / "base.json").folder).expanduser()
+    if "quantization" in files.read_json(base / "config.json"):
+        raise PackageError(
+            "the base of this run is quantized, and cannot be written as a GGUF as it is",
+            where=str(base),
+            fix="Serve the fused model's GGUF; mlx_lm loads the adapter over this base",
+        )
+    own = {path.name: path for pattern in OF_THE_BASE for path in base.glob(pattern)}
+    weights = {path.name for pattern in OF_THE_BASE for path in Path(fused.folder).glob(pattern)}
+    others = {path.name: path for path in Path(fused.folder).iterdir() if path.is_file() and path.name not in weights}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in (own | others).items():
+            Path(scratch, name).symlink_to(path.resolve())
+        convert(scratch, run / LORA_BASE, name=base.name, outtype=OUTTYPES[fused.gguf_dtype])
+    return run / LORA_BASE
+
+
 RESOURCES = ("converter_process.py",)
 PROCESS = Path(__file__).with_name(RESOURCES[0])
 LAST_LINES = 15  # of the converter's output in a message
@@ -276,3 +309,10 @@ def run_converter(
 
 def _last_line(lines: list[str]) -> str:
     return lines[-1].strip() if lines else "it printed nothing"
+
+
+if __name__ == "__main__":
+    try:
+        print(f"snaketune: wrote {convert_lora_base(Path(sys.argv[1]))}")
+    except UserError as error:
+        raise SystemExit(f"snaketune: {error}") from None

@@ -214,17 +214,23 @@ def commands(found: RunFindings, file: ProductFile | None) -> list[Command]:
 def adapter_commands(found: RunFindings) -> Iterable[Command]:
     """How the adapter is run over its base without fusing: what changes a model's size by a few megabytes only.
 
-    Ollama has no such way: from 0.34.1 on it takes neither ADAPTER nor a folder to convert.
+    Ollama has no such way: from 0.34.1 on it takes neither ADAPTER nor a folder. Where the configuration names
+    a chat template, it is the fused model's that is taken, since the base's own is not the trained one.
     """
     model = found.model
     base = shlex.quote(model.base_folder) if model.base_folder else None
     if base and model.adapter:
-        adapter = shlex.quote(model.adapter)
-        yield Command(title="With MLX", command=f"mlx_lm.chat --model {base} --adapter-path {adapter}")
+        options = f"--model {base} --adapter-path {shlex.quote(model.adapter)}"
+        if model.fused and model.fused.template:
+            read = f"import json; print(json.load(open('{model.fused.folder}/tokenizer_config.json'))['chat_template'])"
+            command = f'mlx_lm.server {options} --chat-template "$(python -c {shlex.quote(read)})"'
+        else:
+            command = f"mlx_lm.chat {options}"
+        yield Command(title="With MLX", command=command)
     if base and model.lora:
-        convert = f"python vendor/llama.cpp/convert_hf_to_gguf.py {base} --outtype f16 --outfile base-f16.gguf"
-        serve = f"llama-server -m base-f16.gguf --lora {shlex.quote(model.lora)}"
-        yield Command(title="With llama.cpp", command=f"{convert}\n{serve}")
+        under = f"{found.folder}/lora-base.gguf"
+        serve = f"llama-server -m {shlex.quote(under)} --lora {shlex.quote(model.lora)}"
+        yield Command(title="With llama.cpp", command=f"make lora-base RUN={shlex.quote(found.run)}\n{serve}")
     if base and model.lora:
         peft = model.lora.rpartition("/")[0] + "/peft"
         code = (
@@ -232,6 +238,6 @@ def adapter_commands(found: RunFindings) -> Iterable[Command]:
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
             f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({model.base_folder!r}), "
             f"{peft!r})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({model.base_folder!r})"
+            f"tokenizer = AutoTokenizer.from_pretrained({(model.fused.folder if model.fused else model.base_folder)!r})"
         )
         yield Command(title="With transformers", command=code)
