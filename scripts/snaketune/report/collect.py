@@ -1,23 +1,20 @@
 """Collects what the files of a run say into one record: what the page shows and report.json holds.
 
-Every file but the configuration may be absent, or of a gate that failed; the record names it under `missing` then. Of
-many experiments it keeps the best, the worst, and which settings make the difference.
+Every file but the configuration may be absent, or of a gate that failed; the record names it under `missing` then.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from snaketune.config.products import GGUF, MLX
-from snaketune.config.schema import canonical
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, ModelManifest, Rejected, SplitReport, TokenReport
-from snaketune.contracts.evaluate import Comparison, ExperimentResult, Prediction, Scores, Selection, VariantScores
+from snaketune.contracts.evaluate import Comparison, Prediction, Scores, Selection, VariantScores
 from snaketune.contracts.lm_eval import HarnessResults
 from snaketune.contracts.package import (
     CalibrationResult,
@@ -43,95 +40,16 @@ from snaketune.contracts.report import (
     ReportedVariant,
     RunFindings,
     RunReport,
-    SettingEffect,
-    SettingValue,
     TokenFindings,
     TrainingFindings,
 )
 from snaketune.contracts.train import CurvePoint, TrainingSummary, TrainingTiming
 from snaketune.evaluate import seal
 from snaketune.evaluate.metrics import METRICS
-from snaketune.files import StrPath, replacing
-from snaketune.report import answers, conclusion, human_eval
+from snaketune.files import StrPath
+from snaketune.report import answers, conclusion, experiments, human_eval
 from snaketune.report.forecast_accuracy import stage_seconds
 from snaketune.report.run_files import RunFiles
-
-TOP, BOTTOM = 12, 3
-MOST = TOP + BOTTOM + 5  # so many are all shown
-MAX_VALUES = 8  # of a setting
-
-
-def select_shown(names: list[str], selection: Selection | None) -> list[str]:
-    """The experiments that a page shows: all of a few; of many the best and the worst of the ranking."""
-    ranked = [result.experiment for result in _results(selection) if result.experiment in names]
-    if selection is None or len(names) <= MOST or len(ranked) <= MOST:
-        return names
-    chosen = [selection.experiment] if selection.experiment in ranked[TOP:-BOTTOM] else []
-    return [*ranked[:TOP], *chosen, *ranked[-BOTTOM:]]
-
-
-def setting_effects(selection: Selection | None) -> list[SettingEffect]:
-    """For each setting that differs the validation loss by its values, those that matter most first.
-
-    The best medians stand first. Empty where there are few experiments.
-    """
-    results = [result for result in _results(selection) if result.validation_loss is not None]
-    if len(results) <= MOST:
-        return []
-    found = [_effect(setting, results) for setting in results[0].settings]
-    return sorted((effect for effect in found if effect), key=lambda effect: -effect.spread)
-
-
-def _results(selection: Selection | None) -> list[ExperimentResult]:
-    return selection.experiments if selection else []
-
-
-def _effect(setting: str, results: Sequence[ExperimentResult]) -> SettingEffect | None:
-    losses: dict[str, list[float]] = {}
-    values = {}
-    for result in results:
-        value = result.settings.get(setting)
-        values[canonical(value)] = value
-        if result.validation_loss is not None:
-            losses.setdefault(canonical(value), []).append(result.validation_loss)
-    if len(losses) == len(results):
-        return None  # each has a value of its own: nothing to compare within
-    rows = [
-        SettingValue(value=values[key], experiments=len(own), median=statistics.median(own), best=min(own))
-        for key, own in losses.items()
-    ]
-    rows.sort(key=lambda row: row.median)
-    return SettingEffect(
-        setting=setting,
-        spread=rows[-1].median - rows[0].median,
-        values=rows[:MAX_VALUES],
-        left_out=len(rows[MAX_VALUES:]),
-    )
-
-
-def write_table(path: StrPath, selection: Selection | None) -> None:
-    """Write the experiments, the best first, as CSV: a line each with its settings and what came of it."""
-    import pandas
-
-    chosen = selection.experiment if selection else None
-    rows = [
-        {"experiment": result.experiment, "chosen": result.experiment == chosen}
-        | {f"settings.{name}": _cell(value) for name, value in result.settings.items()}
-        | {
-            name: value
-            for name, value in msgspec.structs.asdict(result).items()
-            if name not in ("experiment", "settings")
-        }
-        for result in _results(selection)
-    ]
-    columns = list(dict.fromkeys(["experiment", "chosen", *(name for row in rows for name in row)]))
-    with replacing(path) as temporary:
-        pandas.DataFrame(rows, columns=columns).to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _cell(value: object) -> object:
-    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
-
 
 ORDER = ("base", "prompted", "previous", "pilot", "adapter", "fused", "gguf-f32", "gguf-bf16", "gguf-f16")
 TOKENS = "data/tokens/*/tokens.json"
@@ -233,13 +151,13 @@ def _first_verdicts(tokens: TokenReport) -> TokenFindings:
 def _training(run: RunFiles) -> TrainingFindings:
     selection = run.record("train/selection.json", Selection)
     names = [path.parent.name for path in run.glob("train/*/summary.json")]
-    experiments = [
+    shown = [
         ExperimentFindings(
             name=name,
             summary=run.record(f"train/{name}/summary.json", TrainingSummary),
             curves=_curves(run.records(f"train/{name}/metrics.jsonl", CurvePoint)),
         )
-        for name in select_shown(names, selection)
+        for name in experiments.select_shown(names, selection)
     ]
     pilot = ExperimentFindings(
         name="pilot",
@@ -247,9 +165,9 @@ def _training(run: RunFiles) -> TrainingFindings:
         curves=_curves(run.optional_records("pilot/metrics.jsonl", CurvePoint)),
     )
     return TrainingFindings(
-        experiments=experiments,
-        left_out=len(names) - len(experiments),
-        setting_effects=setting_effects(selection),
+        experiments=shown,
+        left_out=len(names) - len(shown),
+        setting_effects=experiments.setting_effects(selection),
         selection=selection,
         pilot=pilot,
     )

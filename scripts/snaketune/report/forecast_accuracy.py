@@ -1,4 +1,4 @@
-"""What was forecast before the training, beside what came of it."""
+"""What was forecast before the training, beside what came of it, and what the plan warned of."""
 
 from __future__ import annotations
 
@@ -94,6 +94,15 @@ def row(quantity: str, unit: str, forecast: Any, outcome: Any, share: float | No
         outcome=outcome,
         ratio=round(outcome / forecast, 4) if known else None,
     )
+
+
+def plan_warnings(found: RunFindings) -> dict[str, list[str]]:
+    """The experiments that a warning of the plan is about, by its words."""
+    experiments: dict[str, list[str]] = {}
+    for name, plan in (found.plan.experiments if found.plan else {}).items():
+        for warning in plan.warnings:
+            experiments.setdefault(warning, []).append(name)
+    return experiments
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:

@@ -9,35 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
-import numpy as np
 
 from snaketune.config.schema import canonical
 from snaketune.contracts.human_eval import (
-    Agreement,
     Form,
     FormItem,
     HumanRatings,
     Preference,
     RaterComment,
-    RatingMean,
     RefusedFile,
 )
 from snaketune.contracts.report import AnsweredRow, RunFindings
 from snaketune.errors import EvaluationError
-from snaketune.evaluate import significance
 from snaketune.files import StrPath
 from snaketune.report.run_files import replace_lone_surrogates
+from snaketune.report.vote_statistics import CRITERIA, Rating, Vote, agreement, preference, rating_means
 
 MOST = 100  # questions; more than a person judges with care
-CRITERIA = ("accuracy", "relevance", "coherence", "completeness", "overall")
 FILE_KIND = "snaketune votes"
-RESAMPLES = 1000
 LARGEST = 20_000_000  # bytes of a votes file
 Side = Literal["left", "right"]
 Value = TypeVar("Value")
@@ -70,25 +64,6 @@ class VotesFile(msgspec.Struct):
     rater: str
     preferences: list[PreferenceEntry]
     ratings: list[RatingEntry]
-
-
-class Vote(msgspec.Struct):
-    """A person's choice between the models behind the two sides: tuned, base or tie."""
-
-    rater: str
-    id: str
-    choice: str
-    comment: str
-
-
-class Rating(msgspec.Struct):
-    """A person's ratings of the answer of one model, tuned or base."""
-
-    rater: str
-    id: str
-    model: str
-    values: dict[str, int]
-    comment: str
 
 
 def form(found: RunFindings) -> Form:
@@ -274,94 +249,3 @@ def _preference_by_category(votes: Sequence[Vote], form: Form) -> dict[str, Pref
         for name in sorted({category for category in categories.values() if category})
     }
     return {name: preferred for name, preferred in found.items() if preferred}
-
-
-def preference(votes: Sequence[Vote]) -> Preference | None:
-    """Which model wins more questions.
-
-    A question counts once however many judged it, for the model that more of them preferred: two votes on one question
-    are not two independent observations.
-    """
-    if not votes:
-        return None
-    by_question: dict[str, Counter[str]] = defaultdict(Counter)
-    for vote in votes:
-        by_question[vote.id][vote.choice] += 1
-    leads = [counts["tuned"] - counts["base"] for counts in by_question.values()]
-    tuned, base = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
-    decided = tuned + base
-    low, high = significance.wilson_interval(tuned, decided) if decided else (None, None)
-    return Preference(
-        questions=len(by_question),
-        tuned=tuned,
-        base=base,
-        ties=len(by_question) - decided,
-        share=tuned / decided if decided else None,
-        low=low,
-        high=high,
-        p=significance.mcnemar_p([lead > 0 for lead in leads], [lead < 0 for lead in leads]) if decided else None,
-    )
-
-
-def agreement(votes: Sequence[Vote]) -> Agreement | None:
-    """How far raters of the same questions agree; None with fewer than two raters."""
-    units: dict[str, list[str]] = defaultdict(list)
-    for vote in votes:
-        units[vote.id].append(vote.choice)
-    shared = [choices for choices in units.values() if len(choices) > 1]
-    if not shared:
-        return None
-    pairs = [(a, b) for choices in shared for i, a in enumerate(choices) for b in choices[i + 1 :]]
-    return Agreement(
-        questions=len(shared),
-        share=sum(a == b for a, b in pairs) / len(pairs),
-        alpha=krippendorff_alpha(shared, lambda a, b: float(a != b)),
-    )
-
-
-def krippendorff_alpha(units: Sequence[Sequence[Value]], distance: Callable[[Value, Value], float]) -> float | None:
-    """Krippendorff's alpha of values given to the same units; None where all values are the same.
-
-    1 less observed over expected disagreement (Krippendorff 2004, chapter 11); units with one value say nothing.
-    """
-    shared = [values for values in units if len(values) > 1]
-    counts = Counter(value for values in shared for value in values)
-    total = counts.total()
-    observed = sum(
-        sum(distance(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j) / (len(values) - 1)
-        for values in shared
-    )
-    expected = sum(n * m * distance(a, b) for a, n in counts.items() for b, m in counts.items()) / max(total - 1, 1)
-    return 1 - observed / expected if expected else None
-
-
-def rating_means(ratings: Sequence[Rating], seed: int) -> dict[str, RatingMean] | None:
-    """Mean ratings by criterion.
-
-    Differences are of questions whose both answers were rated, each the mean over its raters, with the 95 % bootstrap
-    interval over questions; None in place of what too few ratings cannot give.
-    """
-    return {name: _rating_mean(name, ratings, seed) for name in CRITERIA} if ratings else None
-
-
-def _rating_mean(criterion: str, ratings: Sequence[Rating], seed: int) -> RatingMean:
-    by_question: dict[str, dict[str, list[int]]] = defaultdict(lambda: {"base": [], "tuned": []})
-    for rating in ratings:
-        by_question[rating.id][rating.model].append(rating.values[criterion])
-    base, tuned = ([value for given in by_question.values() for value in given[name]] for name in ("base", "tuned"))
-    both = [given for given in by_question.values() if given["base"] and given["tuned"]]
-    gaps = np.array([np.mean(given["tuned"]) - np.mean(given["base"]) for given in both])
-    low = high = None
-    if len(gaps) > 1:
-        sums = significance.bootstrap_sums(np.stack([gaps, np.ones(len(gaps))], axis=1), RESAMPLES, seed)
-        low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gaps))
-        if low == high:
-            low, high = significance.unvaried_interval(low, -4.0, 4.0, len(gaps))
-    return RatingMean(
-        base=float(np.mean(base)) if base else None,
-        tuned=float(np.mean(tuned)) if tuned else None,
-        questions=len(gaps),
-        difference=float(gaps.mean()) if len(gaps) else None,
-        low=low,
-        high=high,
-    )

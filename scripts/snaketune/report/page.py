@@ -17,7 +17,7 @@ from snaketune.contracts.plan import PilotDecision
 from snaketune.contracts.report import Measurements, RunFindings, RunReport
 from snaketune.files import StrPath
 from snaketune.pilot import criteria
-from snaketune.report import collect, formatting, human_eval, view_models
+from snaketune.report import collect, experiments, formatting, human_eval, view_models
 from snaketune.report.formatting import no_break
 
 RESOURCES = (
@@ -51,7 +51,7 @@ def run(
     report = collect.collect(folder, declared)
     write_form(report, form)
     files.write_json(record, report)
-    collect.write_table(table, report.training.selection)
+    experiments.write_table(table, report.training.selection)
     files.write_text(page, render(report, collect.measurements(folder)))
     return report
 

@@ -13,12 +13,11 @@ from snaketune import files
 from snaketune.config import schema
 from snaketune.contracts.data import SPLITS, content_id
 from snaketune.contracts.evaluate import PairComparison, Prediction
-from snaketune.contracts.report import (
+from snaketune.contracts.report import JsonObject, RunReport
+from snaketune.contracts.run_comparison import (
     CommonScores,
     DataChange,
-    JsonObject,
     RunPair,
-    RunReport,
     RunsReport,
     RunSummary,
     SettingDifference,

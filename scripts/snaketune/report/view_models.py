@@ -13,7 +13,7 @@ import msgspec
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
 from snaketune.evaluate.metrics import Metric, by_priority, find, one_per_aspect
-from snaketune.report import bake_off, by_size, collect, forecast_accuracy, formatting, scores_in_words
+from snaketune.report import bake_off, by_size, collect, experiments, forecast_accuracy, formatting, scores_in_words
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
 MAX_PANELS = 4
@@ -97,7 +97,7 @@ class CategoryTable(msgspec.Struct, kw_only=True):
 def page_values(report: RunReport, measured: Measurements) -> Values:
     """Everything that page.html needs beside the report."""
     evaluation, metrics = report.evaluation, metrics_of(report.config)
-    comparison = evaluation.comparison
+    comparison, settings = evaluation.comparison, experiments.settings_of(report.training.selection)
     return {
         "metric": functools.partial(find, metrics=metrics),
         "metric_names": metric_names(variant.scores.metrics for variant in evaluation.variants),
@@ -113,12 +113,12 @@ def page_values(report: RunReport, measured: Measurements) -> Values:
         "contest": bake_off.picture(report, measured),
         "curves": formatting.loss_curves(report.training.experiments, "training"),
         "lengths": lengths(report),
-        "settings_of": settings_of(report),
-        "setting_names": list(next(iter(settings_of(report).values()), {})),
+        "settings_of": settings,
+        "setting_names": list(next(iter(settings.values()), {})),
         "gains": by_size.kept_gains(report.fidelity),
         "products": by_size.by_size(report.model.files, report.fidelity),
         "sizes": sizes(report),
-        "plan_warnings": plan_warnings(report),
+        "plan_warnings": forecast_accuracy.plan_warnings(report),
         "reasons": _reasons(),
         "configuration": json.dumps(report.config, ensure_ascii=False, indent=1),
         "measured": measured,
@@ -320,21 +320,6 @@ def by_category(evaluation: EvaluationFindings, metrics: Metrics) -> CategoryTab
 
 def _cell(name: str, scores: Mapping[str, Score], metrics: Metrics) -> str:
     return format_value(find(name, metrics), scores[name].value if name in scores else None)
-
-
-def settings_of(report: RunReport) -> dict[str, dict[str, object]]:
-    """What tells the experiments apart: experiment -> setting -> value; the same settings for all."""
-    selection = report.training.selection
-    return {result.experiment: result.settings for result in selection.experiments} if selection else {}
-
-
-def plan_warnings(report: RunReport) -> dict[str, list[str]]:
-    """The experiments that a warning of the plan is about, by its words."""
-    experiments: dict[str, list[str]] = {}
-    for name, plan in (report.plan.experiments if report.plan else {}).items():
-        for warning in plan.warnings:
-            experiments.setdefault(warning, []).append(name)
-    return experiments
 
 
 def sizes(report: RunReport) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from snaketune.contracts.evaluate import Score
-from snaketune.contracts.report import Conclusion, RunsReport
+from snaketune.contracts.report import Conclusion
+from snaketune.contracts.run_comparison import RunsReport
 from snaketune.evaluate.metrics import METRICS
 from snaketune.report import formatting
 from snaketune.runtime.events import Event

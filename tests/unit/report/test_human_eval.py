@@ -24,7 +24,7 @@ from snaketune.contracts.report import (
     TrainingFindings,
 )
 from snaketune.files import write_json
-from snaketune.report import human_eval
+from snaketune.report import human_eval, vote_statistics
 
 
 def findings(rows: int = 40, run: str = "jessy-v1", asked_by: int = 1) -> RunFindings:
@@ -236,10 +236,10 @@ def test_alpha_is_one_for_agreement_and_about_zero_for_chance() -> None:
     def differs(a: str, b: str) -> float:
         return float(a != b)
 
-    assert human_eval.krippendorff_alpha([["x", "x"], ["y", "y", "y"]], differs) == 1
+    assert vote_statistics.krippendorff_alpha([["x", "x"], ["y", "y", "y"]], differs) == 1
     rng = random.Random(1)
     chance = [[rng.choice("xyz") for _ in range(3)] for _ in range(400)]
-    assert human_eval.krippendorff_alpha(chance, differs) == pytest.approx(0, abs=0.06)
+    assert vote_statistics.krippendorff_alpha(chance, differs) == pytest.approx(0, abs=0.06)
 
 
 def test_alpha_equals_krippendorffs_own_example() -> None:
@@ -251,4 +251,4 @@ def test_alpha_equals_krippendorffs_own_example() -> None:
         "1 2 3 3 2 4 4 1 2 5 1 *".split(),
     ]
     units = [[one for one in unit if one != "*"] for unit in zip(*observers, strict=True)]
-    assert human_eval.krippendorff_alpha(units, lambda a, b: float(a != b)) == pytest.approx(0.743, abs=5e-4)
+    assert vote_statistics.krippendorff_alpha(units, lambda a, b: float(a != b)) == pytest.approx(0.743, abs=5e-4)

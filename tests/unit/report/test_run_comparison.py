@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_copies import RunCopies, edit, write_report
 from snaketune import files
-from snaketune.contracts.report import DataChange, RunsReport
+from snaketune.contracts.run_comparison import DataChange, RunsReport
 from snaketune.report import run_comparison
 
 
