@@ -10,8 +10,14 @@ Traced = tuple[Project, dict[str, set[str]]]
 SECRETS = {name: f"hf_{name.lower()}_that_nobody_may_see" for name in ("HF_TOKEN", "WANDB_API_KEY")}
 PROJECT, NOTED = "a project's folder", "noted"
 RECORDER = Path(__file__).with_name("traced")
-# run.json describes the whole project; what it says of the code is no reason to write it again
+# run.json describes the whole project; what it says of the code is no reason to write it again, save for the modules
+# that write it and the version, which stands in it
 DESCRIBES = "record_run"
+OF_THE_DESCRIPTION = (
+    "scripts/record_run.py",
+    "scripts/snaketune/runtime/provenance.py",
+    "scripts/snaketune/version.py",
+)
 
 
 def trace_tiny(folder: Path) -> None:
@@ -35,5 +41,5 @@ def read_trace(folder: Path) -> Traced:
 def readers(name: str, opened: dict[str, set[str]]) -> set[str]:
     """The rules that a file belongs to: those that opened it; its own rule, if it is a rule's script."""
     own = {Path(name).stem} if Path(name).parent == Path("scripts") else set()
-    describing = set() if name.endswith("provenance.py") or name == "scripts/record_run.py" else {DESCRIBES}
+    describing = set() if name in OF_THE_DESCRIPTION else {DESCRIBES}
     return own | {rule for rule, paths in opened.items() if name in paths} - describing

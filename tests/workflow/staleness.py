@@ -242,6 +242,7 @@ NOT_TRACED: dict[str, set[str]] = {
     "scripts/snaketune/data/readers/table_rows.py": {"validate_rows"},  # CSV, Excel and Parquet
     "scripts/snaketune/engines/llama_cpp/gguf_model.py": SCORES,  # semantic similarity
     "scripts/snaketune/engines/mlx/reference_merge.py": {"check_fidelity"},  # of a bfloat16 base
+    "scripts/snaketune/engines/mlx/served_tokenizer.py": {"check_fidelity"},  # of a folder for MLX (package.mlx)
     "scripts/snaketune/train/metrics_log.py": {"forecast_run"},  # only for the type of an argument
     # only for the types of arguments; it is loaded where there is an adapter
     "scripts/snaketune/contracts/train.py": {"forecast_run", "generate_answers:base", "generate_answers:prompted"}
