@@ -1,9 +1,11 @@
 """Settings for all tests, and one finished run that many of them copy and change.
 
-One thread a process, and hypothesis measures no time, since machines are shared.
+One thread a process, and hypothesis measures no time, since machines are shared. Python keeps its bytecode whatever the
+environment says: the tests start a thousand processes, which would each compile the library anew.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,9 @@ TESTS = Path(__file__).parent
 
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("steady", deadline=None, print_blob=True)
 settings.load_profile("steady")

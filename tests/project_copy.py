@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import functools
 import json
 import os
 import random
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 
 import families
+from snaketune.runtime.code_digest import code_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = "Snakefile config.yaml rules scripts schemas envs profiles presets report data setup".split()
@@ -43,6 +46,19 @@ MEASURED = re.compile(
 )
 
 
+# half-made files of another test process
+HALF_MADE = shutil.ignore_patterns("*.pyc.*", ".*.tmp")
+
+
+@functools.cache
+def _compile_and_digest() -> None:
+    """Leave bytecode and digests of the code beside it; a copy without them takes two seconds to make its own."""
+    for folder in ("scripts", "rules"):
+        compileall.compile_dir(ROOT / folder, quiet=2)
+    for script in (ROOT / "scripts").glob("*.py"):
+        code_digest(script)
+
+
 class Project:
     """A copy of the workflow in a folder of its own; the set-up (.venv, vendor) is shared with the original."""
 
@@ -52,11 +68,12 @@ class Project:
 
     @classmethod
     def copied(cls, folder: Path, configuration: str | None = None) -> Project:
+        _compile_and_digest()
         folder.mkdir(parents=True)
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, folder / part, ignore=HALF_MADE)
             else:
                 shutil.copy2(source, folder / part)
         (folder / "vendor").symlink_to(ROOT / "vendor")

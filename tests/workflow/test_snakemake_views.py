@@ -1,4 +1,4 @@
-"""Snakemake's own ways of looking at a run (--summary, --list-changes) say what is so."""
+"""Snakemake's own ways of looking at a run (--summary, --list-changes, --dag) say what is so."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,13 +43,11 @@ def pending(lines: list[str]) -> set[str]:
     return {line.split("\t")[2] for line in lines if line.endswith("update pending")}
 
 
-@pytest.mark.parametrize("kind", ["params", "input"])
-def test_unchanged_run_lists_no_change(kind: str, view: Callable[[Change], View]) -> None:
-    assert view(nothing)(f"--list-changes {kind}") == []
-
-
-def test_summary_of_an_unchanged_run_has_nothing_to_update(view: Callable[[Change], View]) -> None:
-    lines = view(nothing)("--summary")
+def test_unchanged_run_lists_no_change_and_its_summary_nothing_to_update(view: Callable[[Change], View]) -> None:
+    look = view(nothing)
+    for kind in ("params", "input", "code"):
+        assert look(f"--list-changes {kind}") == []
+    lines = look("--summary")
     assert len(lines) > 50
     assert {line.split("\t")[-1] for line in lines} == {"no update"}
     assert {line.split("\t")[-2] for line in lines} == {"ok", "removed temp file"}
@@ -59,8 +57,14 @@ def test_changed_setting_lists_what_it_changes_and_the_summary_what_must_be_made
     view: Callable[[Change], View],
 ) -> None:
     look = view(setting("package.ollama.temperature", RERUNS["package.ollama.temperature"][0]))
-    assert "results/tiny/model/Modelfile" in look("--list-changes params")
-    assert "results/tiny/train/main/adapters.safetensors" not in look("--list-changes params")
+    assert sorted(look("--list-changes params")) == ["results/tiny/config.json", "results/tiny/model/Modelfile"]
     rules = pending(look("--summary"))
     assert "write_modelfile" in rules
     assert not rules & {"train_adapter", "generate_answers", "fuse_adapter"}
+
+
+def test_graph_of_an_unchanged_run_shows_every_job_as_done(finished: Project, dry_runs: DryRuns) -> None:
+    graph = dry_runs.run(finished.folder, "--dag", "--configfile", "tiny.yaml")
+    jobs = [line for line in graph.stdout.splitlines() if "label" in line]
+    assert len(jobs) > 30
+    assert all("dashed" in job for job in jobs)

@@ -308,34 +308,6 @@ def test_a_finished_run_has_nothing_to_do(finished: Project, tmp_path: Path) -> 
     assert "Nothing to be done" in again.stdout
 
 
-@pytest.mark.parametrize("kind", ["params", "input", "code"])
-def test_snakemake_lists_no_changes_of_a_finished_run(kind: str, finished: Project) -> None:
-    listed = finished.snakemake("--list-changes", kind)
-    assert listed.returncode == 0
-    assert "results/" not in listed.stdout
-
-
-def test_snakemake_lists_the_file_whose_params_changed(finished: Project, tmp_path: Path) -> None:
-    project = finished.linked_twin(tmp_path / "project")
-    setting("package.ollama.temperature", {"ollama": {"temperature": 0.1}})(project)
-    listed = project.snakemake("--list-changes", "params").stdout.splitlines()
-    found = sorted(line for line in listed if line.startswith("results/"))
-    assert found == ["results/tiny/config.json", "results/tiny/model/Modelfile"]
-
-
-def test_the_summary_of_a_finished_run_has_nothing_to_update(finished: Project) -> None:
-    lines = [line.split("\t") for line in finished.snakemake("--summary").stdout.splitlines() if "\t" in line]
-    assert len(lines) > 40
-    assert {line[-1] for line in lines[1:]} == {"no update"}
-    assert {line[-2] for line in lines[1:]} == {"ok", "removed temp file"}
-
-
-def test_the_graph_of_a_finished_run_shows_every_job_as_done(finished: Project) -> None:
-    jobs = [line for line in finished.snakemake("--dag").stdout.splitlines() if "label" in line]
-    assert len(jobs) > 30
-    assert all("dashed" in job for job in jobs)
-
-
 def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tmp_path: Path) -> None:
     project = finished.twin(tmp_path / "project")
     made = project.folder / "results/tiny/model/Modelfile"
