@@ -1,18 +1,21 @@
 """SIGTERM to the Snakemake process alone stops a running training, which leaves a checkpoint."""
 
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
-from project_copy import Project, tiny
+from project_copy import Project
 from pty_session import Terminal
 
 STEPS = 100_000  # far more than anyone waits for
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = tiny(tmp_path / "project")
+def project(finished: Project, tmp_path: Path) -> Project:
+    """The data are those of the finished run."""
+    project = finished.twin(tmp_path / "project")
+    shutil.rmtree(project.folder / "results/tiny/train")
     project.replace("tiny.yaml", "max_steps: 12", f"max_steps: {STEPS}")
     return project
 

@@ -302,12 +302,6 @@ def others(tried: Callable) -> dict[str, set[str]]:
     return tried({name: change for name, (change, _) in OTHER_CHANGES.items()})
 
 
-def test_a_finished_run_has_nothing_to_do(finished: Project, tmp_path: Path) -> None:
-    again = finished.twin(tmp_path / "project").snakemake()
-    assert again.returncode == 0
-    assert "Nothing to be done" in again.stdout
-
-
 def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tmp_path: Path) -> None:
     project = finished.twin(tmp_path / "project")
     made = project.folder / "results/tiny/model/Modelfile"
