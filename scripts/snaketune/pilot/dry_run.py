@@ -25,6 +25,7 @@ from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import gguf_conversion
 from snaketune.plan.duration import CONVERTER_SECONDS, MERGED_PER_SECOND
+from snaketune.runtime import machine
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 from snaketune.train.batches import nested_subset
@@ -125,6 +126,7 @@ def merged_per_second(base: StrPath, adapter: StrPath, folder: Path) -> float:
 
     base, adapter: folders; folder: where the merged sample goes.
     """
+    machine.keep_freed_memory()  # as the steps do
     tensors = dict(_sampled(get_exporter().merge(base, adapter)))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     started = time.monotonic()
