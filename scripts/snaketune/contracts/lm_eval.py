@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from snaketune.files import Record
 
 
 class HarnessValue(Record, frozen=True, kw_only=True):
-    """A metric of a task by lm-eval, with its standard error; each: its value of each document, where it has one."""
+    """A metric of a task by lm-eval, with its standard error.
+
+    higher_is_better: None where lm-eval does not say; each: the value of each document, where it has one; weights: what
+    the sum of these is divided by, of each document, where that is not their number.
+    """
 
     value: float
     stderr: float | None
+    higher_is_better: bool | None
     each: list[float]
+    weights: list[float]
 
 
 class HarnessOutput(Record, frozen=True, kw_only=True):
@@ -23,12 +31,16 @@ class HarnessOutput(Record, frozen=True, kw_only=True):
 class HarnessComparison(Record, frozen=True, kw_only=True):
     """A metric of base and fused model on the same documents.
 
-    difference: fused less base, with the standard error of the mean of the documents' differences and a two-sided
-    p-value; None for a metric that has no value for each document, as a corpus score.
+    difference: fused less base; difference_stderr: of the mean of the documents' differences, None where the metric is
+    no mean of them; p: two-sided, of the pairs, None for a metric that has no value for each document, as a corpus
+    score. named: whether the task is one that the configuration names, which counts as forgetting; p_corrected: its p
+    for the number of all such tests.
     """
 
     task: str
     metric: str
+    named: bool
+    higher_is_better: bool | None
     base: float
     base_stderr: float | None
     fused: float
@@ -37,6 +49,20 @@ class HarnessComparison(Record, frozen=True, kw_only=True):
     difference: float
     difference_stderr: float | None
     p: float | None
+    p_corrected: float | None
+
+    def is_worse(self, alpha: float) -> bool:
+        """Whether a named task shows that something was forgotten, at the level alpha."""
+        if self.higher_is_better is None or self.p_corrected is None or self.p_corrected >= alpha:
+            return False
+        return (self.difference < 0) == self.higher_is_better
+
+    def ratio(self) -> float | None:
+        """How many times worse than the base it is: 1.2 for a fifth more perplexity, or for 0.5 instead of 0.6."""
+        worse, better = (self.base, self.fused) if self.higher_is_better else (self.fused, self.base)
+        if worse < 0 or better < 0:
+            return None
+        return worse / better if better else math.inf
 
 
 class HarnessResults(Record, frozen=True, kw_only=True):

@@ -172,7 +172,8 @@ class ReportedVariant(Record, frozen=True, kw_only=True):
 class EvaluationFindings(Record, frozen=True, kw_only=True):
     """What was measured. base, tuned: the variants that the conclusion compares, None where they were not scored.
 
-    answered, exact: how many test rows the tuned variant answered, and how many of them as the reference does.
+    answered, exact: how many test rows the tuned variant answered, and how many of them as the reference does; lm_eval:
+    what lm-evaluation-harness says, on request.
     """
 
     variants: list[ReportedVariant]
@@ -183,6 +184,7 @@ class EvaluationFindings(Record, frozen=True, kw_only=True):
     comparison: Comparison | None
     answers: AnsweredRows
     prompts: list[FreePrompt]
+    lm_eval: HarnessResults | None = None  # older reports have none
 
     def scores_of(self, name: str | None) -> VariantScores | None:
         """The scores of a variant, if it was scored."""
@@ -277,7 +279,7 @@ class Measurements(Record, frozen=True, kw_only=True):
 
     decision: the pilot's, with its forecast of time; training: timing.json of each experiment; serving: of the serving
     check; stages: seconds by stage; opening: of the test rows, where they were sealed when they were scored
-    first; lm_eval: of outside yardsticks, on request.
+    first.
     """
 
     decision: PilotDecision | None
@@ -285,4 +287,3 @@ class Measurements(Record, frozen=True, kw_only=True):
     serving: ServingTiming | None
     stages: dict[str, float]
     opening: Opening | None
-    lm_eval: HarnessResults | None

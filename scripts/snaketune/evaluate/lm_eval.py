@@ -15,9 +15,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+import numpy as np
+
 from snaketune import files
 from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
 from snaketune.errors import EvaluationError
+from snaketune.evaluate import significance
 from snaketune.evaluate.requests import answerable
 from snaketune.files import StrPath
 from snaketune.tokens.chat_template import Renderer
@@ -112,7 +116,7 @@ def run(task: StrPath, models: dict[str, StrPath], others: Sequence[str], result
         found = HarnessResults(version=None, message=MISSING, comparisons=[])
     else:
         outputs = {name: _evaluated(python, folder, task, others) for name, folder in models.items()}
-        comparisons = list(compared(outputs["base"], outputs["fused"]))
+        comparisons = compared(outputs["base"], outputs["fused"], task_name(task))
         found = HarnessResults(
             version=outputs["base"].version,
             message=f"lm-eval {outputs['base'].version} on {', '.join([task_name(task), *others])}",
@@ -149,33 +153,60 @@ def _evaluated(python: Path, model: StrPath, task: StrPath, others: Sequence[str
         return files.read_json(output, HarnessOutput)
 
 
-def compared(base: HarnessOutput, fused: HarnessOutput) -> list[HarnessComparison]:
-    """Each metric of both, with the paired difference where documents have values."""
-    return [
-        _comparison(task, metric, value, fused.tasks[task][metric])
+PERMUTATIONS = 10_000
+SEED = 1  # of the permutations: the same results give the same p-values
+
+
+def compared(base: HarnessOutput, fused: HarnessOutput, own: str) -> list[HarnessComparison]:
+    """Each metric of both models, tested in pairs where documents have values; own: the task of the test rows."""
+    found = [
+        _comparison(task, metric, value, fused.tasks[task][metric], named=task != own)
         for task, metrics in sorted(base.tasks.items())
         for metric, value in sorted(metrics.items())
         if metric in fused.tasks.get(task, {})
     ]
+    tested = [one for one in found if one.named and one.p is not None]
+    corrected = dict(zip(map(id, tested), significance.holm([one.p or 0.0 for one in tested]), strict=True))
+    return [msgspec.structs.replace(one, p_corrected=corrected.get(id(one))) for one in found]
 
 
-def _comparison(task: str, metric: str, base: HarnessValue, fused: HarnessValue) -> HarnessComparison:
-    pairs = list(zip(base.each, fused.each, strict=False)) if len(base.each) == len(fused.each) else []
-    differences = [after - before for before, after in pairs]
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    mean = statistics.fmean(differences) if differences else 0.0
-    p = None
-    if error is not None:
-        p = math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0)
+def _comparison(task: str, metric: str, base: HarnessValue, fused: HarnessValue, *, named: bool) -> HarnessComparison:
+    is_paired = len(base.each) == len(fused.each)
+    error = _error(base, fused) if is_paired else None
     return HarnessComparison(
         task=task,
         metric=metric,
+        named=named,
+        higher_is_better=base.higher_is_better,
         base=base.value,
         base_stderr=base.stderr,
         fused=fused.value,
         fused_stderr=fused.stderr,
-        documents=len(differences),
+        documents=len(base.each) if is_paired else 0,
         difference=fused.value - base.value,
         difference_stderr=error,
-        p=p,
+        p=_p(base, fused) if is_paired and base.each else None,
+        p_corrected=None,
     )
+
+
+def _error(base: HarnessValue, fused: HarnessValue) -> float | None:
+    """The standard error of the mean of the documents' differences; None where the metric is not that mean."""
+    means = all(one.each and math.isclose(statistics.fmean(one.each), one.value, abs_tol=1e-9) for one in (base, fused))
+    if not means or len(base.each) < 2:
+        return None
+    differences = [after - before for before, after in zip(base.each, fused.each, strict=True)]
+    return statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def _p(base: HarnessValue, fused: HarnessValue) -> float:
+    """The tests of the evaluation: McNemar's of right and wrong, else paired approximate randomization."""
+    if {*base.each, *fused.each} <= {0, 1}:
+        return significance.mcnemar_p(fused.each, base.each)
+    ours, theirs = (np.array([one.each, one.weights or [1.0] * len(one.each)]).T for one in (fused, base))
+    return significance.randomization_p(ours, theirs, _weighted_mean, PERMUTATIONS, SEED)
+
+
+def _weighted_mean(sums: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = sums[..., 0] / sums[..., 1]
+    return mean

@@ -87,7 +87,6 @@ def measurements(folder: StrPath) -> Measurements:
         serving=run.optional_record("model/timing.json", ServingTiming),
         stages=stage_seconds(run.folder),
         opening=seal.opening_of(run.folder, run.folder / "data" / "test.jsonl"),
-        lm_eval=run.optional_record("lm_eval/results.json", HarnessResults),
     )
 
 
@@ -255,6 +254,7 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
         comparison=run.record("evaluation/comparison.json", Comparison),
         answers=answers.side_by_side(predictions, base=base, tuned=tuned, seed=config.get("seed", 1)),
         prompts=answers.free_prompts(_prompts(run, scores)),
+        lm_eval=run.optional_record("lm_eval/results.json", HarnessResults),
     )
 
 

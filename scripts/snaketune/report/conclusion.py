@@ -12,9 +12,11 @@ from typing import Any
 from snaketune.config.products import GGUF, MLX, is_product, products_of
 from snaketune.contracts.data import LeakReport
 from snaketune.contracts.evaluate import ForgettingPair
+from snaketune.contracts.lm_eval import HarnessComparison
 from snaketune.contracts.package import Fidelity, ServedPrompts
 from snaketune.contracts.report import Command, Conclusion, PilotOutcome, ProductFile, RunFindings, Status
 from snaketune.evaluate.metrics import find
+from snaketune.evaluate.significance import ALPHA
 from snaketune.report import by_size, scores_in_words
 from snaketune.report.formatting import (
     format_number,
@@ -96,6 +98,7 @@ def warnings(found: RunFindings) -> Iterable[str]:
     yield from _of_prompt(found)
     yield from _of_time(found)
     yield from _of_forgetting(found)
+    yield from _of_named_tasks(found)
     yield from _of_thresholds(found)
 
 
@@ -171,6 +174,22 @@ def _of_forgetting(found: RunFindings) -> Iterable[str]:
             f"It has forgotten some of what its base could do: perplexity on {pair.rows} general rows is "
             f"{format_number(pair.ratio)} times the base's{above}."
         )
+
+
+def _of_named_tasks(found: RunFindings) -> Iterable[str]:
+    """Named tasks of lm-eval on which the fused model is surely worse than the base."""
+    results, limit = found.evaluation.lm_eval, found.config.get("evaluate", {}).get("forgetting", {}).get("limit")
+    worse = [one for one in (results.comparisons if results else []) if one.is_worse(ALPHA)]
+    if worse:
+        listed = ", ".join(_worse_task(one, limit) for one in worse)
+        yield f"It has forgotten some of what its base could do, by lm-eval: {listed}."
+
+
+def _worse_task(one: HarnessComparison, limit: float | None) -> str:
+    """`acc of arc_easy is 0.51 instead of 0.58`, and whether that is above the limit of forgetting."""
+    ratio = one.ratio()
+    above = ", which is above the limit" if limit is not None and ratio is not None and ratio > limit else ""
+    return f"{one.metric} of {one.task} is {format_number(one.fused)} instead of {format_number(one.base)}{above}"
 
 
 def forgetting_of(found: RunFindings) -> ForgettingPair | None:

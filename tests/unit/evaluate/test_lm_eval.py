@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import families
+import msgspec
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from snaketune import files
-from snaketune.contracts.lm_eval import HarnessOutput, HarnessResults, HarnessValue
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import lm_eval
 from snaketune.tokens.chat_template import Renderer
@@ -66,21 +69,84 @@ def test_rows_without_prompts_are_refused_in_a_sentence(tmp_path: Path) -> None:
         exported(tmp_path, [{"id": "a", "text": "plain"}])
 
 
-def output(each: list[float]) -> HarnessOutput:
-    value = HarnessValue(value=sum(each) / len(each), stderr=0.1, each=each)
-    return HarnessOutput(version="1", tasks={"t": {"exact_match": value}})
+OWN = "snaketune_mine"
+
+
+def value(each: list[float], *, higher_is_better: bool | None = True) -> HarnessValue:
+    mean = sum(each) / len(each)
+    return HarnessValue(value=mean, stderr=0.1, higher_is_better=higher_is_better, each=each, weights=[])
+
+
+def perplexity(loglikelihoods: list[float], words: list[float]) -> HarnessValue:
+    found = math.exp(-sum(loglikelihoods) / sum(words))
+    return HarnessValue(value=found, stderr=None, higher_is_better=False, each=loglikelihoods, weights=words)
+
+
+def comparison(base: HarnessValue, fused: HarnessValue, task: str = "t") -> HarnessComparison:
+    """The comparison of one metric of one task."""
+    outputs = (HarnessOutput(version="1", tasks={task: {"metric": one}}) for one in (base, fused))
+    (found,) = lm_eval.compared(*outputs, OWN)
+    return found
 
 
 def test_the_comparison_is_of_pairs() -> None:
-    (found,) = lm_eval.compared(output([0, 0, 1, 0]), output([1, 1, 1, 0]))
-    assert (found.documents, found.difference) == (4, 0.5)
-    assert found.difference_stderr == pytest.approx(math.sqrt(1 / 3) / 2)
-    assert found.p == pytest.approx(math.erfc(0.5 / (math.sqrt(1 / 3) / 2) / math.sqrt(2)))
+    found = comparison(value([0.1, 0.2, 0.9, 0.4]), value([0.5, 0.6, 0.9, 0.4]))
+    assert (found.documents, found.difference) == (4, pytest.approx(0.2))
+    assert found.difference_stderr == pytest.approx(0.4 / math.sqrt(3) / 2)
+
+
+@pytest.mark.parametrize(("fallen", "p"), [(1, 1.0), (2, 0.5), (6, 2 / 2**6), (10, 2 / 2**10)])
+def test_right_and_wrong_answers_are_tested_exactly_so_that_few_documents_show_nothing(fallen: int, p: float) -> None:
+    assert comparison(value([1.0] * fallen), value([0.0] * fallen)).p == pytest.approx(p)
 
 
 def test_two_equal_models_do_not_differ() -> None:
-    (found,) = lm_eval.compared(output([0, 1, 1]), output([0, 1, 1]))
-    assert (found.difference, found.difference_stderr, found.p) == (0, 0, 1.0)
+    for each in ([0.0, 1.0, 1.0], [0.2, 0.7]):
+        found = comparison(value(each), value(each))
+        assert (found.difference, found.difference_stderr, found.p) == (0, 0, 1.0)
+
+
+def test_a_perplexity_is_tested_by_the_likelihoods_of_its_documents_and_has_no_error_in_its_own_unit() -> None:
+    words = [3.0 + n % 5 for n in range(40)]
+    base = perplexity([-2 * n for n in words], words)
+    worse = comparison(base, perplexity([-2.5 * n for n in words], words))
+    assert (worse.documents, worse.difference_stderr) == (40, None)
+    assert worse.p is not None
+    assert worse.p < 0.001
+    assert worse.is_worse(0.05)
+    assert worse.ratio() == pytest.approx(math.exp(0.5))
+    assert not comparison(base, perplexity([-1.5 * n for n in words], words)).is_worse(0.05)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_forgetting_is_a_fall_that_the_corrected_test_shows(pairs: list[tuple[bool, bool]]) -> None:
+    base, fused = (value([float(one) for one in side]) for side in zip(*pairs, strict=True))
+    found = comparison(base, fused)
+    lost, gained = (sum(a > b for a, b in one) for one in (pairs, [(b, a) for a, b in pairs]))
+    assert found.is_worse(0.05) == (lost > gained and (found.p_corrected or 0) < 0.05)
+    assert comparison(base, fused, OWN).p_corrected is None
+    unknown = msgspec.structs.replace(base, higher_is_better=None), fused
+    assert not comparison(*unknown).is_worse(0.05)
+
+
+def test_p_values_of_named_tasks_are_corrected_for_their_number() -> None:
+    before, after = value([1.0] * 7), value([0.0] * 7)
+    many = {f"task{number}": {"acc": before} for number in range(4)} | {OWN: {"acc": before}}
+    others = {name: {"acc": after} for name in many}
+    found = lm_eval.compared(HarnessOutput(version="1", tasks=many), HarnessOutput(version="1", tasks=others), OWN)
+    alone = comparison(before, after)
+    assert alone.p is not None
+    assert alone.is_worse(0.05)
+    assert [one.p_corrected for one in found] == [None, *[pytest.approx(4 * alone.p)] * 4]
+    assert not any(one.is_worse(0.05) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("better", "base", "fused", "ratio"), [(True, 0.6, 0.5, 1.2), (False, 10.0, 12.0, 1.2), (True, 0.6, 0.0, math.inf)]
+)
+def test_how_much_worse_is_a_multiple_as_with_perplexity(better: bool, base: float, fused: float, ratio: float) -> None:
+    found = comparison(value([base], higher_is_better=better), value([fused], higher_is_better=better))
+    assert found.ratio() == pytest.approx(ratio)
 
 
 def test_without_the_harness_the_results_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +247,34 @@ def test_a_named_task_stands_beside_the_rows_with_each_way_of_reading_its_answer
         ("sums", "exact_match,whole", 5),
     }
     assert all(one.difference == 0 for one in found.comparisons)
+
+
+ROLLING = """
+task: texts
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: text
+metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
+"""
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_the_harness_gives_what_its_perplexity_is_made_of_so_that_forgetting_can_be_tested(tmp_path: Path) -> None:
+    task = exported(tmp_path, families.conversations()[:3])
+    texts = [{"text": " ".join(f"and {n} of the {m}" for m in range(n + 1))} for n in range(8)]
+    files.write_jsonl(tmp_path / "texts.jsonl", texts)
+    (task / "texts.yaml").write_text(ROLLING.format(rows=tmp_path / "texts.jsonl"), encoding="utf-8")
+    job = {"model": str(tmp_path / "base"), "own": [], "named": ["texts"], "include": str(task), "device": "cpu"}
+    files.write_json(tmp_path / "job.json", job | {"output": str(tmp_path / "output.json")})
+    environment = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([PYTHON, lm_eval.DRIVER, tmp_path / "job.json"], env=environment, check=True)
+    found = files.read_json(tmp_path / "output.json", HarnessOutput).tasks["texts"]
+    words, bits = found["word_perplexity"], found["bits_per_byte"]
+    assert words.value == pytest.approx(math.exp(-sum(words.each) / sum(words.weights)))
+    assert bits.value == pytest.approx(-sum(bits.each) / sum(bits.weights) / math.log(2))
+    assert words.weights == [len(one["text"].split()) for one in texts]
+    assert (words.higher_is_better, bits.higher_is_better) == (False, False)

@@ -9,6 +9,7 @@ import pytest
 from run_copies import RunCopies, rescore
 from snaketune import files
 from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessResults
 from snaketune.contracts.package import ServedPrompts, ServerPrompts
 from snaketune.evaluate.metrics import METRICS
 from snaketune.report import collect, formatting, page, scores_in_words
@@ -155,3 +156,44 @@ def test_server_that_changes_calls_of_tools_is_a_warning_with_one_that_does_not(
     html = page.render(collect.collect(folder), collect.measurements(folder))
     assert "12 of 12" in html
     assert "1 of 2" in html
+
+
+FALLEN = HarnessComparison(
+    task="arc_easy",
+    metric="acc",
+    named=True,
+    higher_is_better=True,
+    base=0.6,
+    base_stderr=0.02,
+    fused=0.5,
+    fused_stderr=0.02,
+    documents=800,
+    difference=-0.1,
+    difference_stderr=0.02,
+    p=0.0001,
+    p_corrected=0.0002,
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "limit", "said"),
+    [
+        ({}, None, "acc of arc_easy is 0.500 instead of 0.600."),
+        ({}, 1.3, "acc of arc_easy is 0.500 instead of 0.600."),
+        ({}, 1.1, "acc of arc_easy is 0.500 instead of 0.600, which is above the limit."),
+        ({"p_corrected": 0.06}, 1.1, None),
+        ({"named": False, "p_corrected": None}, None, None),
+        ({"fused": 0.7, "difference": 0.1}, None, None),
+        ({"fused": 0.7, "difference": 0.1, "higher_is_better": False}, None, "acc of arc_easy is 0.700 instead of"),
+    ],
+)
+def test_a_named_task_of_lm_eval_that_surely_got_worse_is_a_warning_of_forgetting(
+    changed: dict[str, object], limit: float | None, said: str | None, run_copies: RunCopies, tmp_path: Path
+) -> None:
+    folder = run_copies.make(tmp_path / "named", rows=20, more={"evaluate": {"forgetting": {"limit": limit}}})
+    one = msgspec.structs.replace(FALLEN, **changed)
+    results = HarnessResults(version="0.4.13", message="lm-eval 0.4.13 on arc_easy", comparisons=[one])
+    files.write_json(folder / "lm_eval" / "results.json", results)
+    found = [text for text in collect.collect(folder).conclusion.warnings if "by lm-eval" in text]
+    assert len(found) == (said is not None)
+    assert (said or "") in "".join(found)

@@ -61,15 +61,22 @@ def test_outside_yardsticks_have_a_row_for_each_metric_with_errors_where_they_ar
     of_rows |= {"fused_stderr": 0.03125, "documents": 16, "difference": 0.5, "difference_stderr": 0.25, "p": 0.0455}
     of_corpus = {"task": "snaketune_it", "metric": "chrf", "base": 2.25, "base_stderr": None, "fused": 12.2}
     of_corpus |= {"fused_stderr": None, "documents": 0, "difference": 9.95, "difference_stderr": None, "p": None}
-    found = {"version": "0.4.13", "message": "lm-eval 0.4.13 on snaketune_it", "comparisons": [of_rows, of_corpus]}
-    files.write_json(run / "lm_eval" / "results.json", found)
+    own = {"named": False, "higher_is_better": True, "p_corrected": None}
+    of_texts = {"task": "wikitext", "metric": "word_perplexity", "base": 30.5, "base_stderr": None, "fused": 31.5}
+    of_texts |= {"fused_stderr": None, "documents": 62, "difference": 1.0, "difference_stderr": None, "p": 0.046}
+    of_texts |= {"named": True, "higher_is_better": False, "p_corrected": 0.091}
+    found = {"version": "0.4.13", "message": "lm-eval 0.4.13 on snaketune_it, wikitext"}
+    files.write_json(
+        run / "lm_eval" / "results.json", found | {"comparisons": [of_rows | own, of_corpus | own, of_texts]}
+    )
     table = render(run).partition("By lm-evaluation-harness")[2].partition("</table>")[0]
     cells = [re.sub(r"<[^>]+>", " ", row).split() for row in table.split("<tr>")[2:]]
-    assert [row[:2] for row in cells] == [["snaketune_it", "exact_match"], ["snaketune_it", "chrf"]]
+    assert [row[1] for row in cells] == ["exact_match", "chrf", "word_perplexity"]
     assert cells[0].count("±") == 3
     assert {"0.125", "0.625", "0.500", "16"} <= set(cells[0])
     assert "±" not in cells[1]
     assert cells[1][2:] == ["2.25", "12.2", "9.95", "–"]
+    assert " ".join(cells[2][2:]) == "30.5 31.5 1 p = 0.046, corrected p = 0.091 62"
 
 
 def test_conclusion_is_the_first_heading_and_names_the_deployed_file(run: Path) -> None:

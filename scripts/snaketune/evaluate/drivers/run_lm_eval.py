@@ -51,10 +51,17 @@ def evaluated(job: Any, names: list[str], model: dict[str, object]) -> dict[str,
         log_samples=True,
         bootstrap_iters=1000,
     )
-    return {name: values(metrics, found["samples"].get(name, [])) for name, metrics in found["results"].items()}
+    return {
+        name: values(metrics, found["samples"].get(name, []), found["higher_is_better"].get(name, {}))
+        for name, metrics in found["results"].items()
+    }
 
 
-def values(metrics: Any, samples: Any) -> dict[str, object]:
+WEIGHTED = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+"""Metrics whose value of a document is its log-likelihood and what that is divided by."""
+
+
+def values(metrics: Any, samples: Any, higher_is_better: Any) -> dict[str, object]:
     """The metrics of a task; where answers are read in several ways (filters), the name says which."""
     samples = sorted(samples, key=lambda one: one["doc_id"])
     found: dict[str, object] = {}
@@ -64,10 +71,15 @@ def values(metrics: Any, samples: Any) -> dict[str, object]:
             continue
         error = metrics.get(f"{key}_stderr,{filtered}")
         each = [one[key] for one in samples if one.get("filter", filtered) == filtered and key in one]
+        weights = []
+        if key in WEIGHTED:
+            each, weights = [one[0] for one in each], [one[1] for one in each]
         found[key if filtered == "none" else metric] = {
             "value": value,
             "stderr": error if isinstance(error, (int, float)) else None,
+            "higher_is_better": higher_is_better.get(key),
             "each": each if all(isinstance(one, (int, float)) for one in each) else [],
+            "weights": weights,
         }
     return found
 
