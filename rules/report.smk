@@ -99,6 +99,7 @@ rule write_report:
         this_run.mlx_manifests,
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
         sorted(map(str, Path(RUN, "lm_eval").glob("results.json"))),
+        sorted(map(str, Path(RUN, "model").glob("ollama.json"))),
     output:
         page=report(
             f"{RUN}/report/index.html",

@@ -13,6 +13,7 @@ from snaketune.contracts.package import (
     CalibrationResult,
     Fidelity,
     FusedManifest,
+    OllamaCheck,
     ServedPrompts,
     ServingCheck,
     ServingTiming,
@@ -106,6 +107,7 @@ class ModelFindings(Record, frozen=True, kw_only=True):
     card: str | None
     served: ServingCheck | None
     prompts: ServedPrompts | None
+    in_ollama: OllamaCheck | None = None  # on request
     base_folder: str | None
     adapter: str | None
     """The folder of the chosen adapter, over `base_folder`: what is run without fusing."""

@@ -15,6 +15,7 @@ import pytest
 from project_copy import Project
 from run_copies import HOSTILE, RunCopies, edit, repeat_experiment, rescore, write_report
 from snaketune import files
+from snaketune.contracts.package import OllamaCheck, ServedPrompts, ServerPrompts
 from snaketune.contracts.report import RunReport
 from snaketune.report import collect, formatting, outcome, page
 
@@ -77,6 +78,23 @@ def test_outside_yardsticks_have_a_row_for_each_metric_with_errors_where_they_ar
     assert "±" not in cells[1]
     assert cells[1][2:] == ["2.25", "12.2", "9.95", "–"]
     assert " ".join(cells[2][2:]) == "30.5 31.5 1 p = 0.046, corrected p = 0.091 62"
+
+
+def test_what_ollama_answered_and_was_fed_stands_beside_the_other_servers(run: Path) -> None:
+    same = ServerPrompts(server="mlx_lm.server", prompts=12, differences=0, problem=None, examples=[])
+    other = msgspec.structs.replace(same, server="Ollama", differences=5)
+    found = OllamaCheck(model="snaketune:it", message="9 of 10 answers through Ollama are those", fed=other)
+    files.write_json(run / "model/ollama.json", found)
+    for servers in ([], [same]):
+        files.write_json(run / "model/prompts.json", ServedPrompts(servers=servers))
+        html = render(run)
+        assert "9 of 10 answers through Ollama are those." in html
+        table = html.partition("Does a server feed the model")[2].partition("</table>")[0]
+        rows = [re.sub(r"<[^>]+>", " ", row).split() for row in table.split("<tr>")[2:]]
+        assert [row[:4] for row in rows][-1] == ["Ollama", "7", "of", "12"]
+        assert len(rows) == len(servers) + 1
+    files.write_json(run / "model/ollama.json", OllamaCheck(model=None, message="it is not installed here."))
+    assert "it is not installed here.</p>" in render(run)
 
 
 def test_conclusion_is_the_first_heading_and_names_the_deployed_file(run: Path) -> None:
