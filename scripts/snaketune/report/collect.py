@@ -206,6 +206,7 @@ def _model(run: RunFiles) -> ModelFindings:
                 bytes=path.stat().st_size,
             )
             for path in run.glob(f"model/{run.name}-*.gguf")
+            if path not in lora
         ]
         + [ProductFile(file=one.folder, variant=f"{MLX}{one.type}", bytes=one.bytes) for one in folders],
         fused=run.record("model/fused.json", FusedManifest),

@@ -55,6 +55,8 @@ def test_report_json_of_the_finished_run_is_read_back_as_its_record(finished: Pr
     assert report.damaged == []
     assert report.run == "tiny"
     assert {variant.name for variant in report.evaluation.variants} >= {"base", "adapter", "gguf-q8_0"}
+    assert report.model.lora == "results/tiny/model/tiny-lora.gguf"
+    assert report.model.lora not in [file.file for file in report.model.files]
 
 
 def test_outside_yardsticks_have_a_row_for_each_metric_with_errors_where_they_are_known(run: Path) -> None:
