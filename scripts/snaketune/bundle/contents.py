@@ -38,13 +38,19 @@ RECORDS = (
     "model/Modelfile",
     "model/README.md",
     "evaluation/comparison.*",
+    "evaluation/experiments.json",
+    "evaluation/opened.json",
+    "lm_eval/results.json",
     "evaluation/*/scores.json",
     "report/*",
 )
 WITH_ROWS = ("data/*.jsonl", "evaluation/*/*.jsonl")
 PRODUCTS = ("model/*.gguf", "model/peft/*", "model/*-mlx-*/*", "train/*/adapters.safetensors")
-# what the machine and the moment decide, not the settings
-MEASURED = re.compile(r"run/(run\.json|.*timing\.jsonl?|pilot/(decision\.json|index\.html)|report/.*)")
+# what the machine and the moment decide, not the settings; lm-eval is asked for and has an environment of its own
+MEASURED = re.compile(
+    r"run/(run\.json|.*timing\.jsonl?|pilot/(decision\.json|index\.html)|report/.*"
+    r"|evaluation/opened\.json|lm_eval/results\.json)"
+)
 NOT_HANDED_ON = re.compile(r"(^|/)(\.|model/(ollama|uploaded)\.json)|\.passed$|/events")
 SPLITS = ("train", "valid", "test")
 
