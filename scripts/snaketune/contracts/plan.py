@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from snaketune.files import Record
 from snaketune.runtime.engine import EngineChoice
 from snaketune.runtime.machine import Machine
@@ -208,7 +210,7 @@ class PlannedExperiment(Record, frozen=True, kw_only=True):
 class Plan(Record, frozen=True, kw_only=True):
     """plan.json. rows: number of rows by split; experiments by name, in the order of the configuration.
 
-    engine: what trains, and why that one.
+    engine: what trains, and why that one; warnings: sentences for a person on the whole run, beside each experiment's.
     """
 
     machine: Machine
@@ -216,3 +218,4 @@ class Plan(Record, frozen=True, kw_only=True):
     rows: dict[str, int]
     experiments: dict[str, PlannedExperiment]
     disk: DiskForecast
+    warnings: list[str] = msgspec.field(default_factory=list)

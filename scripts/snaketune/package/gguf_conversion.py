@@ -4,7 +4,8 @@ The process alone imports torch. Its input is a symbolic link of a fixed name, b
 reads out of the folder's name into the file; so the bytes depend on the model and on `name`, not on where it lies.
 
 A header is read without llama.cpp. Format: ggml's docs/gguf.md, version 3, little endian: magic, version, tensor count,
-key count, the keys with typed values, then name, dimensions, type and offset of each tensor.
+key count, the keys with typed values, then name, dimensions, type and offset of each tensor. Lists are passed over:
+they are the vocabulary, up to half a million texts, and nothing here asks for them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from snaketune.runtime.progress import watching
 OUTTYPES = {"float16": "f16", "bfloat16": "bf16"}
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+SIZE = struct.Struct("<Q")  # of a text in bytes, which stands before it
 ALIGNMENT = 32  # of the data, where no key says otherwise
 TYPE_NAMES = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
@@ -56,7 +58,7 @@ class Tensor:
 
 @dataclass
 class GGUFHeader:
-    """What stands before the weights."""
+    """What stands before the weights; metadata: each key's number, text or truth value, None where it is a list."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
@@ -103,12 +105,20 @@ class _Reader:
             return self.text()
         if kind != ARRAY:
             return self.scalar(SCALARS[kind])
-        of, count = self.scalar("I"), self.scalar("Q")
-        if of in SCALARS:
-            values = list(struct.unpack_from(f"<{count}{SCALARS[of]}", self.content, self.offset))
-            self.offset += count * struct.calcsize(SCALARS[of])
-            return values
-        return [self.value(of) for _ in range(count)]
+        return self.pass_over(self.scalar("I"), self.scalar("Q"))
+
+    def pass_over(self, kind: int, count: int) -> None:
+        """Go on after a list of so many values of a kind."""
+        if kind == STRING:
+            content, offset, size_at = self.content, self.offset, SIZE.unpack_from
+            for _ in range(count):
+                offset += 8 + size_at(content, offset)[0]
+            self.offset = offset
+        elif kind == ARRAY:
+            for _ in range(count):
+                self.value(ARRAY)
+        else:
+            self.offset += count * struct.calcsize(SCALARS[kind])
 
 
 def read(path: StrPath) -> GGUFHeader:
@@ -142,7 +152,10 @@ def _header(reader: _Reader) -> GGUFHeader:
         shape = tuple(reader.scalar("Q") for _ in range(reader.scalar("I")))
         number = reader.scalar("I")
         header.tensors.append(Tensor(name, shape, TYPE_NAMES.get(number, f"type {number}"), reader.scalar("Q")))
-    header.data_offset = -(-reader.offset // ALIGNMENT) * ALIGNMENT
+    alignment = header.metadata.get("general.alignment", ALIGNMENT)
+    if reader.offset > len(reader.content) or not isinstance(alignment, int) or alignment < 1:
+        raise ValueError("its header goes past its end, or says of no place where the weights begin")
+    header.data_offset = -(-reader.offset // alignment) * alignment
     return header
 
 

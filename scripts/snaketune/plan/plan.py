@@ -120,7 +120,7 @@ def run(
     for case in cases:
         planned = plan_experiment(case, machine, settings.seed)
         notes = warnings(planned, case.splits, settings.max_length)
-        notes += prompt_tuning.notes(case.model, case.experiment.train, settings.gguf) + not_forecast(settings.mlx)
+        notes += prompt_tuning.notes(case.model, case.experiment.train, settings.gguf)
         experiments[case.experiment.name] = msgspec.structs.replace(planned, warnings=notes)
         if settings.adapter and case.experiment.train.method == "lora":
             _check_exportable(case.model, case.experiment.train.target_modules, case.folder)
@@ -136,7 +136,14 @@ def run(
     if settings.engine:
         print(f"snaketune: the engine is {settings.engine.name}: {settings.engine.reason}", file=sys.stderr)
     rows = {split: counts.kept for split, counts in cases[0].splits.items()}
-    result = Plan(machine=machine, engine=settings.engine, rows=rows, experiments=experiments, disk=stages)
+    result = Plan(
+        machine=machine,
+        engine=settings.engine,
+        rows=rows,
+        experiments=experiments,
+        disk=stages,
+        warnings=not_forecast(settings.mlx),
+    )
     write_json(plan, result)
     return result
 

@@ -97,9 +97,11 @@ def row(quantity: str, unit: str, forecast: Any, outcome: Any, share: float | No
 
 
 def plan_warnings(found: RunFindings) -> dict[str, list[str]]:
-    """The experiments that a warning of the plan is about, by its words."""
-    experiments: dict[str, list[str]] = {}
-    for name, plan in (found.plan.experiments if found.plan else {}).items():
+    """The experiments that a warning of the plan is about, by its words; none where it is about the whole run."""
+    if found.plan is None:
+        return {}
+    experiments: dict[str, list[str]] = {warning: [] for warning in found.plan.warnings}
+    for name, plan in found.plan.experiments.items():
         for warning in plan.warnings:
             experiments.setdefault(warning, []).append(name)
     return experiments

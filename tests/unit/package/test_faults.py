@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import llama_cpps_gguf
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def damaged(source: Path, target: Path, damage: Callable[[bytearray], None]) -> 
 
 def test_special_tokens_demoted_to_ordinary_ones_are_caught(chain: Chain, tmp_path: Path) -> None:
     place = place_of(chain.gguf("f16"), "tokenizer.ggml.token_type") + 12
-    special = gguf_conversion.read(chain.gguf("f16")).metadata["tokenizer.ggml.token_type"].index(3)
+    special = llama_cpps_gguf.value(chain.gguf("f16"), "tokenizer.ggml.token_type").index(3)
 
     def demote(content: bytearray) -> None:
         for number in range(special, special + 5):
@@ -79,7 +80,7 @@ def test_a_wrong_chat_template_is_caught(chain: Chain, tmp_path: Path) -> None:
 
 def test_a_swapped_tokenizer_is_caught(chain: Chain, tmp_path: Path) -> None:
     def swap(content: bytearray) -> None:
-        names = gguf_conversion.read(chain.gguf("f16")).metadata["tokenizer.ggml.tokens"]
+        names = llama_cpps_gguf.value(chain.gguf("f16"), "tokenizer.ggml.tokens")
         place = place_of(chain.gguf("f16"), "tokenizer.ggml.tokens") + 12
         for number, name in enumerate(names):
             if number in (names.index("e"), names.index("a")):

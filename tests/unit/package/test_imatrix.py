@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import families
+import llama_cpps_gguf
 import numpy as np
 import pytest
 from made_once import made_once
@@ -16,7 +17,7 @@ from snaketune.contracts.package import CalibrationResult
 from snaketune.engines import load_gguf
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LoadOptions, LoglikelihoodRequest
-from snaketune.engines.llama_cpp import convertible, importance, quantize
+from snaketune.engines.llama_cpp import importance, quantize
 from snaketune.engines.llama_cpp.importance import Importance
 from snaketune.errors import ConfigError, PackageError
 from snaketune.model.manifest import write_manifest
@@ -123,12 +124,9 @@ def test_an_expert_that_no_token_was_sent_to_counts_all_its_inputs_alike() -> No
     assert found.mean_squares().tolist() == [1, 2, 1, 1]
 
 
-def test_the_file_is_llama_cpps_own_format(wide_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(convertible.LLAMA_CPP / "gguf-py"))
-    from gguf import GGUFReader
-
+def test_the_file_is_llama_cpps_own_format(wide_chain: Chain) -> None:
     path = wide_chain.folder / "imatrix.gguf"
-    read = GGUFReader(path)
+    read = llama_cpps_gguf.package().GGUFReader(path)
     assert read.fields["general.type"].contents() == "imatrix"
     assert read.fields["imatrix.chunk_count"].contents() == 12
     tensors = {tensor.name: tensor.data for tensor in read.tensors}
