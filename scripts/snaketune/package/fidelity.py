@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from snaketune import files
 from snaketune.config.products import is_product
 from snaketune.contracts.package import Fidelity, FidelityCheck, FusedManifest, VariantFidelity
 from snaketune.engines import get_capabilities, load_model, load_reference_merge
-from snaketune.engines.interface import LoadOptions
+from snaketune.engines.interface import LanguageModel, LoadOptions
 from snaketune.errors import PackageError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture, read_manifest
@@ -77,7 +78,7 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
     limits = limits.first_look(fused.parameters)
     probes = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
     measured = _measure(inputs, fused, probes, renderer, threads)
-    measured = _measure_undecided(measured, inputs, probes, settings.min_gain_retained)
+    measured = _measure_undecided(measured, inputs, probes, settings.min_gain_retained, fused.dtype)
     gains, facts = _gain_checks(measured, probes, settings.min_gain_retained, fused.dtype)
     num_rows = len(_result(measured, "base").row_logprobs)
     checks = [check for variant in measured.values() for check in variant.checks] + gains
@@ -115,27 +116,46 @@ def _measure(
 
 
 def _measure_undecided(
-    measured: dict[str, Measured], inputs: FidelityInputs, probes: ProbeSet, minimum: float
+    measured: dict[str, Measured], inputs: FidelityInputs, probes: ProbeSet, minimum: float, dtype: str
 ) -> dict[str, Measured]:
-    """Read more rows, twice as many each time, with the products whose share of the gain is undecided."""
-    read = probes.first_look
-    while read < len(probes.rows):
-        gain = _gain(measured, probes)
-        undecided = [
-            name
-            for name, variant in measured.items()
-            if is_product(name) and variant.result and not gain.is_decided(variant.result.row_logprobs, minimum)
-        ]
+    """Read more rows, twice as many each time, with the files whose share of the gain is undecided.
+
+    dtype: of the fused folder.
+    """
+    for start, end in probes.later_looks():
+        undecided = _undecided(measured, probes, minimum, dtype)
         if not undecided:
             break
-        more = probes.part(read, 2 * read)
+        more = probes.part(start, end)
         base, adapter = _probe_base_and_adapter(inputs, more)
         for name, found in (("base", base), ("adapter", adapter)):
             result = _result(measured, name).with_rows(found)
             measured = measured | {name: dataclasses.replace(measured[name], result=result)}
         measured = measured | {name: measured[name].with_rows(more) for name in undecided}
-        read = min(2 * read, len(probes.rows))
     return measured
+
+
+def _undecided(measured: dict[str, Measured], probes: ProbeSet, minimum: float, dtype: str) -> list[str]:
+    """The files that need more rows; with the fused folder the merge that may excuse it."""
+    gain, excuse = _gain(measured, probes), _excuse(measured, dtype)
+    found = []
+    for name, variant in measured.items():
+        if variant.result is None or not (name == "fused" or is_product(name)):
+            continue
+        rounded = excuse[1] if excuse and name == "fused" else None
+        if not gain.is_decided(variant.result.row_logprobs, minimum, rounded):
+            found.append(name)
+    return [*found, "rounded"] if excuse and "fused" in found else found
+
+
+def _excuse(measured: dict[str, Measured], dtype: str) -> tuple[str, list[float]] | None:
+    """What excuses a fused folder in the base's own format that loses some of the gain: that format, and another merge.
+
+    That merge is given by the log-probabilities of its rows.
+    """
+    if "rounded" not in measured or dtype == "float16":
+        return None
+    return dtype, _result(measured, "rounded").row_logprobs
 
 
 def _result(measured: dict[str, Measured], name: str) -> ProbeResult:
@@ -166,9 +186,10 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
     float32 base is rounded too, and that alone can be too much. On a first look at a large model the fused folder and
     that merge are read block by block, and write nothing.
     """
-    streamed = not probes.limits.in_memory or _is_large(fused)
+    alone = _alone(probes)
+    streamed = alone.layer_by_layer or _is_large(fused)
     base, adapter = _probe_base_and_adapter(inputs, probes)
-    alone = LoadOptions(exact=True, layer_by_layer=streamed)
+    alone = dataclasses.replace(alone, layer_by_layer=streamed)
     result = fidelity_probes.probe_and_close(load_model(fused.folder, alone), probes, generate=not streamed)
     facts = fidelity_probes.compare("adapter", adapter, result)
     if result.completions:
@@ -183,7 +204,11 @@ def _measure_folders(inputs: FidelityInputs, fused: FusedManifest, probes: Probe
         check = fidelity_checks.logprob_check("fused", "rounded", distance, mixture=mixture)
     variants = {"base": base, "adapter": adapter, "fused": result} | ({"rounded": merged} if merged else {})
     measured = {name: Measured(found, VariantFidelity(), []) for name, found in variants.items()}
-    return measured | {"fused": Measured(result, facts, [check])}
+    measured["fused"] = Measured(result, facts, [check], partial(load_model, fused.folder, _alone(probes)))
+    if merged:
+        again = partial(_load_rounded, inputs, fused.dtype, probes)
+        measured["rounded"] = dataclasses.replace(measured["rounded"], load=again)
+    return measured
 
 
 def _is_large(fused: FusedManifest) -> bool:
@@ -191,8 +216,12 @@ def _is_large(fused: FusedManifest) -> bool:
     return fused.parameters > fidelity_probes.WORK / fidelity_probes.MAX_TOKENS
 
 
+def _alone(probes: ProbeSet) -> LoadOptions:
+    return LoadOptions(exact=True, layer_by_layer=not probes.limits.in_memory)
+
+
 def _over_base(inputs: FidelityInputs, probes: ProbeSet) -> LoadOptions:
-    return LoadOptions(exact=True, adapter=Path(inputs.adapter).parent, layer_by_layer=not probes.limits.in_memory)
+    return dataclasses.replace(_alone(probes), adapter=Path(inputs.adapter).parent)
 
 
 def _probe_base_and_adapter(inputs: FidelityInputs, probes: ProbeSet) -> tuple[ProbeResult, ProbeResult]:
@@ -212,10 +241,13 @@ def _probe_base_and_adapter(inputs: FidelityInputs, probes: ProbeSet) -> tuple[P
 
 
 def _probe_rounded(inputs: FidelityInputs, dtype: str, probes: ProbeSet) -> ProbeResult:
+    return fidelity_probes.probe_and_close(_load_rounded(inputs, dtype, probes), probes, generate=False)
+
+
+def _load_rounded(inputs: FidelityInputs, dtype: str, probes: ProbeSet) -> LanguageModel:
     """A second merge, by other code, rounded to `dtype`."""
     streamed = dataclasses.replace(_over_base(inputs, probes), layer_by_layer=True)
-    merged = load_reference_merge(read_manifest(inputs.model).folder, streamed, dtype)
-    return fidelity_probes.probe_and_close(merged, probes, generate=False)
+    return load_reference_merge(read_manifest(inputs.model).folder, streamed, dtype)
 
 
 def _gain_checks(
@@ -227,9 +259,9 @@ def _gain_checks(
     """
     gain = _gain(measured, probes)
     rows = {name: variant.result.row_logprobs for name, variant in measured.items() if variant.result is not None}
-    rounded = (dtype, rows["rounded"]) if "rounded" in rows and dtype != "float16" else None
+    excuse = _excuse(measured, dtype)
     checks = [
-        gain.retained_check(name, logprobs, minimum, rounded=rounded if name == "fused" else None)
+        gain.retained_check(name, logprobs, minimum, rounded=excuse if name == "fused" else None)
         for name, logprobs in rows.items()
         if name not in ("base", "adapter", "rounded")
     ]

@@ -124,15 +124,18 @@ class Gain:
             return 0.0
         return abs(_error_of_sum(apart) / gained)
 
-    def is_decided(self, logprobs: Sequence[float], minimum: float) -> bool:
+    def is_decided(self, logprobs: Sequence[float], minimum: float, rounded: Sequence[float] | None = None) -> bool:
         """Whether these rows show that a variant retains more than `minimum`; no file fails before all rows are read.
 
-        Where they show no gain to take a share of, whether they show that there is none.
+        Where they show no gain to take a share of, whether they show that there is none. rounded: of another merge that
+        excuses a folder which loses as much (see `retained_check`), so that more rows would change nothing.
         """
         gain, share = self.per_token(len(logprobs)), self.share(logprobs)
         if gain < MIN_GAIN and math.isfinite(gain + sum(logprobs)):
             return gain + self._gain_error(len(logprobs)) < MIN_GAIN
-        return share is None or share - minimum > self.share_error(logprobs)
+        if share is None or share - minimum > self.share_error(logprobs):
+            return True
+        return rounded is not None and self._as_much(share, rounded)
 
     def retained_check(
         self,

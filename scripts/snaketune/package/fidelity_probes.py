@@ -7,7 +7,7 @@ greedy completions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -97,6 +97,10 @@ class ProbeSet:
         """How many tokens of a distribution are compared: those before the virtual ones, which are never to be said."""
         return self.virtual_ids.start if self.virtual_ids else None
 
+    def later_looks(self) -> Iterator[tuple[int, int]]:
+        """Where the rows of each look after the first begin and end."""
+        return later_looks(self.first_look, len(self.rows))
+
     def part(self, start: int, end: int) -> ProbeSet:
         """Some of the rows; prompts are completed with the first ones."""
         part = slice(start, end)
@@ -150,11 +154,20 @@ class ProbeResult:
 
 
 def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLimits, *, vocab_size: int) -> ProbeSet:
-    """Take rows evenly from the test rows that can be rendered, and the prompts of the first ones."""
-    taken = spread(rows, limits.rows, partial(_rendered, renderer, limits.row_tokens))
-    chosen, rendered = [row for row, _ in taken], [row for _, row in taken]
+    """Take rows evenly from the test rows that can be rendered, and the prompts of the first ones.
+
+    Where few tokens of a row are read at first, twice as many are in each look after that: what the first rows do not
+    decide, the whole of long answers may.
+    """
+    taken = spread(rows, limits.rows, partial(_rendered, renderer))
+    chosen = [row for row, _ in taken]
+    rendered = [_cut(renderer, limits.row_tokens, row) for _, row in taken]
+    lengths = [len(row.ids) for row in rendered]
+    first_look = len(rendered) if limits.tokens is None else _enough_rows(lengths, limits.tokens)
+    for look, (start, end) in enumerate(later_looks(first_look, len(taken)), 1):
+        row_tokens = min(MAX_TOKENS, limits.row_tokens << look)
+        rendered[start:end] = [_cut(renderer, row_tokens, row) for _, row in taken[start:end]]
     ids = [row.ids for row in rendered]
-    first_look = len(ids) if limits.tokens is None else _enough_rows(list(map(len, ids)), limits.tokens)
     chats = [row for row in chosen if "messages" in row]
     texts = [renderer.conversation_text(row["messages"], row.get("tools")) for row in chats]
     return ProbeSet(
@@ -172,13 +185,23 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
     )
 
 
-def _rendered(renderer: Renderer, max_tokens: int, row: DataRecord) -> tuple[DataRecord, Rendered] | None:
-    """A row and what is read of it; None for one that the chat template refuses, on which nothing was trained."""
+def later_looks(first: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Where the rows of each look after the first begin and end: as many as were read before it."""
+    while first < rows:
+        yield first, min(2 * first, rows)
+        first *= 2
+
+
+def _rendered(renderer: Renderer, row: DataRecord) -> tuple[DataRecord, Rendered] | None:
+    """A row as it is and as it was trained; None for one that the chat template refuses."""
     found = renderer.record_or_reason(row)
-    if isinstance(found, str):
-        return None
+    return None if isinstance(found, str) else (row, found)
+
+
+def _cut(renderer: Renderer, max_tokens: int, row: Rendered) -> Rendered:
+    """What is read of a row."""
     whole_prompt = 2 * (1 + len(renderer.virtual_ids))  # half of what is read may be a row's beginning
-    return row, cut_around_answer(found, max(max_tokens, whole_prompt), renderer.virtual_ids)
+    return cut_around_answer(row, max(max_tokens, whole_prompt), renderer.virtual_ids)
 
 
 def _enough_rows(lengths: list[int], tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import families
@@ -13,7 +14,7 @@ from packaged_models import Chain
 from snaketune import files
 from snaketune.engines import load_model
 from snaketune.engines.interface import LoadOptions
-from snaketune.package import fidelity_probes
+from snaketune.package import fidelity_checks, fidelity_probes
 from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, distance, make_probes
 from snaketune.tokens.chat_template import Renderer
 
@@ -67,6 +68,23 @@ def test_only_the_file_that_is_undecided_reads_more_rows_and_all_of_them_give_wh
     assert record.variants[name].gain_retained == pytest.approx(minimum, abs=1e-4)
 
 
+def test_fused_folder_is_judged_on_as_many_rows_as_a_product_unless_another_merge_lost_as_much(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_as_at_a_large_model(chain, monkeypatch)
+    impossible = 1.5  # of the gain
+    excused = chain.check(tmp_path / "excused.json", ggufs=[chain.gguf("f16")], min_gain_retained=impossible)
+    rows = {name: variant.rows for name, variant in excused.variants.items()}
+    assert (rows["gguf-f16"], rows["fused"], rows["rounded"]) == (ROWS, 4, 4)
+    monkeypatch.setattr(fidelity_checks, "SAME_SHARE", -1.0)  # no merge excuses it
+    judged = chain.check(tmp_path / "judged.json", ggufs=[chain.gguf("f16")], min_gain_retained=impossible)
+    assert {variant.rows for variant in judged.variants.values()} == {ROWS}
+    monkeypatch.undo()
+    whole = chain.check(tmp_path / "whole.json", ggufs=[chain.gguf("f16")])
+    for name in ("fused", "rounded"):
+        assert judged.variants[name].answer_logprob == pytest.approx(whole.variants[name].answer_logprob, abs=1e-3)
+
+
 def test_larger_model_takes_fewer_and_shorter_rows_and_answers_but_never_too_few() -> None:
     asked = ProbeLimits(24, 8, 32)
     small, billion, large = (asked.first_look(weights) for weights in (10**6, 1_240_000_000, 8_000_000_000))
@@ -92,6 +110,21 @@ def test_parts_of_the_probes_are_the_probes(chain: Chain, tokens: int, rows: int
     assert all(first.compared_positions)
     assert not any(rest.compared_positions)
     assert (first.prompts, rest.prompts) == (probes.prompts, [])
+
+
+def test_of_rows_with_long_answers_each_look_reads_twice_as_much_as_the_one_before(chain: Chain) -> None:
+    rows = families.conversations(24)
+    for row in rows:
+        row["messages"][-1]["content"] *= 60
+    limits = ProbeLimits(24, 0, 8, tokens=1, row_tokens=64)
+    renderer = Renderer(chain.base)
+    probes = make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
+    looks = [(0, probes.first_look), *probes.later_looks()]
+    assert looks == [(0, 4), (4, 8), (8, 16), (16, 24)]
+    read = [{len(row) for row in probes.rows[start:end]} for start, end in looks]
+    assert read == [{64}, {128}, {256}, {512}]
+    predicted = [min(map(len, probes.target_positions[start:end])) for start, end in looks]
+    assert all(later > before for before, later in pairwise(predicted))
 
 
 def test_rows_of_prompt_tuning_are_read_with_all_their_virtual_tokens_however_few_tokens_are_read(chain: Chain) -> None:

@@ -159,3 +159,10 @@ def test_a_folder_is_only_excused_by_another_merge_that_lost_as_much() -> None:
     gain = Gain([-100.0], [-90.0], [100])
     assert gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-95.1])).passed
     assert not gain.retained_check("fused", [-95.0], 0.9, rounded=("bfloat16", [-91.0])).passed
+
+
+def test_a_folder_that_lost_as_much_as_another_merge_needs_no_more_rows_and_any_other_does() -> None:
+    lossy, as_lossy, whole = ([of - part for of in ADAPTER] for part in (5.0, 5.1, 0.0))
+    assert GAIN.is_decided(lossy, 0.9, as_lossy)
+    assert not GAIN.is_decided(lossy, 0.9, whole)
+    assert not GAIN.is_decided(lossy, 0.9)
