@@ -130,7 +130,7 @@ class PilotDecision(Record, frozen=True, kw_only=True):
     """pilot/decision.json, always written, also for a no-go. reasons: of a no-go; overridden: by pilot.on_no_go.
 
     rows: validation rows whose log-likelihoods the criteria compare, of rows_allowed: fewer where they decided about a
-    large model.
+    large model; confidence: of the intervals, higher where rows may be looked at twice.
     """
 
     decision: Literal["go", "no-go"]
@@ -144,6 +144,7 @@ class PilotDecision(Record, frozen=True, kw_only=True):
     learning_curve: LearningCurve | None
     overridden: bool
     sample: list[SampledAnswer]
+    confidence: float = 0.95
 
 
 class BatchShape(Record, frozen=True):

@@ -1,7 +1,8 @@
 """What a pilot must show before hours are spent, one function for each criterion, and the gate that asks for it.
 
 A result is `pass`, `fail`, or `unknown` where there is too little to tell (few validation rows, plain text without
-questions); only `fail` leads to a no-go. Confidence intervals are 95 % percentile bootstraps over rows.
+questions); only `fail` leads to a no-go. Confidence intervals are percentile bootstraps over rows, at 95 %; at 97.5 %
+where rows are looked at twice, so that both looks together err as often as one would (Bonferroni).
 """
 
 from __future__ import annotations
@@ -36,24 +37,36 @@ OLDER = (
 )
 
 
-def interval(gains: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """The mean gain per unit of size with its 95 % interval, resampling rows: (mean, low, high).
+def confidence_of_each(looks: int) -> float:
+    """The confidence of each look's interval, so that all looks together err as often as one 95 % interval."""
+    return 1 - (1 - significance.CONFIDENCE) / looks
+
+
+def interval(
+    gains: np.ndarray, sizes: np.ndarray, seed: int, confidence: float = significance.CONFIDENCE
+) -> tuple[float, float, float]:
+    """The mean gain per unit of size with its interval, resampling rows: (mean, low, high).
 
     gains and sizes have one entry a row; with sizes of 1 it is the plain mean.
     """
     sums = significance.bootstrap_sums(np.stack([gains, sizes], axis=1).astype(float), RESAMPLES, seed)
-    low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gains))
+    low, high = significance.percentile_interval(sums[:, 0] / sums[:, 1], len(gains), confidence)
     return float(gains.sum() / sizes.sum()), low, high
 
 
-def is_clear_of_zero(gains: np.ndarray, sizes: np.ndarray, seed: int) -> bool:
+def is_clear_of_zero(gains: np.ndarray, sizes: np.ndarray, seed: int, confidence: float) -> bool:
     """Whether 0 is outside the interval of the mean gain, or more rows would not show it; see `interval`."""
     if not len(gains) or not np.isfinite(gains).all():
         return True
     if len(gains) < MIN_ROWS:
         return False
-    _, low, high = interval(gains, sizes, seed)
+    _, low, high = interval(gains, sizes, seed, confidence)
     return low > 0 or high < 0
+
+
+def _between(low: float, high: float, confidence: float) -> str:
+    words = f"between {low:.3f} and {high:.3f}"
+    return words if confidence == significance.CONFIDENCE else f"{words} with {confidence:.1%} confidence"
 
 
 def step_losses(metrics: Sequence[LoggedMetrics]) -> list[tuple[int, float]]:
@@ -91,7 +104,13 @@ def loss_fell(metrics: Sequence[LoggedMetrics]) -> Criterion:
     return Criterion("loss fell", fall, noise, "fail", f"{words}: it did not fall by more than chance ({noise:.3f})")
 
 
-def validation_better_than_base(base: np.ndarray, pilot: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+def validation_better_than_base(
+    base: np.ndarray,
+    pilot: np.ndarray,
+    targets: np.ndarray,
+    seed: int,
+    confidence: float = significance.CONFIDENCE,
+) -> Criterion:
     """Check that the pilot's validation loss is below the base's, beyond its confidence interval.
 
     base and pilot: log-probabilities of the same rows' targets (natural log); targets: how many each row has.
@@ -101,9 +120,9 @@ def validation_better_than_base(base: np.ndarray, pilot: np.ndarray, targets: np
         return Criterion("validation better than base", None, None, "unknown", message)
     if not np.isfinite(pilot).all():
         return Criterion("validation better than base", None, 0.0, "fail", "the pilot's validation loss is not finite")
-    gain, low, high = interval(pilot - base, targets, seed)
+    gain, low, high = interval(pilot - base, targets, seed, confidence)
     losses = f"validation loss {-base.sum() / targets.sum():.3f} (base) and {-pilot.sum() / targets.sum():.3f} (pilot)"
-    message = f"{losses}: a gain of {gain:.3f}, between {low:.3f} and {high:.3f}"
+    message = f"{losses}: a gain of {gain:.3f}, {_between(low, high, confidence)}"
     return Criterion("validation better than base", low, 0.0, "pass" if low > 0 else "fail", message)
 
 
@@ -136,7 +155,13 @@ def _prompt_norm_ratio(size: float | None) -> Criterion:
     return Criterion(name, size, MAX_PROMPT_RATIO, "pass" if size < MAX_PROMPT_RATIO else "fail", message)
 
 
-def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, seed: int) -> Criterion:
+def prompt_dependence(
+    own: np.ndarray,
+    other: np.ndarray,
+    targets: np.ndarray,
+    seed: int,
+    confidence: float = significance.CONFIDENCE,
+) -> Criterion:
     """Check that reference answers are likelier after their own prompt than after another row's.
 
     own and other: log-probabilities of the same answers after the one and the other. Shuffled answers fail here and
@@ -148,11 +173,11 @@ def prompt_dependence(own: np.ndarray, other: np.ndarray, targets: np.ndarray, s
     if not (np.isfinite(own).all() and np.isfinite(other).all()):
         message = "the pilot gives no finite probability to the reference answers"
         return Criterion("prompt dependence", None, 0.0, "fail", message)
-    gain, low, high = interval(own - other, targets, seed)
+    gain, low, high = interval(own - other, targets, seed, confidence)
     share = float((own > other).mean())
     message = (
         f"a reference answer is likelier after its own question than after another row's in {share:.0%} of the rows, "
-        f"by {gain:.3f} nats a token, between {low:.3f} and {high:.3f}"
+        f"by {gain:.3f} nats a token, {_between(low, high, confidence)}"
     )
     if low > 0:
         return Criterion("prompt dependence", low, 0.0, "pass", message)

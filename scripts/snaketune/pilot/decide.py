@@ -86,6 +86,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         criteria=results,
         rows=len(found.scores.base),
         rows_allowed=found.rows_allowed,
+        confidence=criteria.confidence_of_each(found.looks),
         forecast=forecast,
         learning_curve=_learning_curve([*files.subsets, files.summary]) if files.subsets else None,
         overridden=bool(failed) and settings.pilot.on_no_go == "continue",
@@ -100,12 +101,13 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
 
 
 def rows_decide(scores: RowScores, seed: int) -> bool:
-    """Whether more rows would change nothing about the criteria that depend on their number."""
+    """Whether a second look at more rows would change nothing about the criteria that depend on their number."""
+    confidence = criteria.confidence_of_each(2)
     gains = [
         (scores.pilot - scores.base, scores.num_target_tokens),
         (scores.own - scores.other, scores.swapped_targets),
     ]
-    return all(criteria.is_clear_of_zero(gain, targets, seed) for gain, targets in gains)
+    return all(criteria.is_clear_of_zero(gain, targets, seed, confidence) for gain, targets in gains)
 
 
 def evaluate_criteria(
@@ -118,13 +120,13 @@ def evaluate_criteria(
     method: str,
 ) -> list[Criterion]:
     """Return all criteria in the order of the page."""
-    seed, scores = settings.seed, found.scores
+    seed, scores, confidence = settings.seed, found.scores, criteria.confidence_of_each(found.looks)
     return [
         criteria.finite(metrics),
         criteria.loss_fell(metrics),
-        criteria.validation_better_than_base(scores.base, scores.pilot, scores.num_target_tokens, seed),
+        criteria.validation_better_than_base(scores.base, scores.pilot, scores.num_target_tokens, seed, confidence),
         criteria.adapter_norm_ratio(found.adapter_norm_ratio, method),
-        criteria.prompt_dependence(scores.own, scores.other, scores.swapped_targets, seed),
+        criteria.prompt_dependence(scores.own, scores.other, scores.swapped_targets, seed, confidence),
         criteria.score_not_worse_than_base(found.base_scores, found.pilot_scores, evidence.METRIC, seed),
         criteria.memory(forecast.memory_bytes, planned.usable_memory),
         criteria.time(forecast.hours, forecast.hours_high, settings.pilot.max_hours),

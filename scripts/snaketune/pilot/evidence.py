@@ -83,12 +83,13 @@ class RowScores:
 class Evidence:
     """What the criteria are computed from.
 
-    rows_allowed: as many as `scores` would hold if the first rows had not decided; base_scores and pilot_scores: chrF++
-    of the sample, one entry a row.
+    rows_allowed: as many as `scores` would hold if the first rows had not decided; looks: how many times rows may be
+    looked at; base_scores and pilot_scores: chrF++ of the sample, one entry a row.
     """
 
     scores: RowScores
     rows_allowed: int
+    looks: int
     base_scores: np.ndarray
     pilot_scores: np.ndarray
     adapter_norm_ratio: float | None
@@ -180,6 +181,7 @@ def collect(
     return Evidence(
         scores=scores,
         rows_allowed=sum(map(len, chosen)),
+        looks=len(chosen),
         base_scores=_scores(base.answers, references),
         pilot_scores=_scores(answers, references),
         adapter_norm_ratio=pilot.adapter_norm_ratio(),

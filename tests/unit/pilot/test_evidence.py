@@ -82,10 +82,38 @@ def test_sample_is_smaller_for_a_large_model_unless_a_person_has_said_how_large(
 def test_rows_decide_where_their_interval_is_on_one_side_of_nothing():
     sizes, draw = np.full(24, 5), np.random.default_rng(2)
     noise = draw.normal(size=24)
-    assert criteria.is_clear_of_zero(5 + noise, sizes, 1)
-    assert criteria.is_clear_of_zero(noise - 5, sizes, 1)
-    assert not criteria.is_clear_of_zero(noise - noise.mean(), sizes, 1)
-    assert not criteria.is_clear_of_zero(np.zeros(24), sizes, 1)
-    assert not criteria.is_clear_of_zero(5 + noise[:7], sizes[:7], 1)  # too few for an interval
-    assert criteria.is_clear_of_zero(np.full(24, np.nan), sizes, 1)  # no row makes a number of that
-    assert criteria.is_clear_of_zero(np.zeros(0), np.zeros(0), 1)  # plain text has no prompts in any row
+    assert criteria.is_clear_of_zero(5 + noise, sizes, 1, 0.95)
+    assert criteria.is_clear_of_zero(noise - 5, sizes, 1, 0.95)
+    assert not criteria.is_clear_of_zero(noise - noise.mean(), sizes, 1, 0.95)
+    assert not criteria.is_clear_of_zero(np.zeros(24), sizes, 1, 0.95)
+    assert not criteria.is_clear_of_zero(5 + noise[:7], sizes[:7], 1, 0.95)  # too few for an interval
+    assert criteria.is_clear_of_zero(np.full(24, np.nan), sizes, 1, 0.95)  # no row makes a number of that
+    assert criteria.is_clear_of_zero(np.zeros(0), np.zeros(0), 1, 0.95)  # plain text has no prompts in any row
+
+
+def share_that_passes(trials, confidence):
+    """Simulated pilots whose gain is 0 in the mean of all rows, of which the first 24 may decide."""
+    draw, passed = np.random.default_rng(4), 0
+    for trial in range(trials):
+        gains, sizes = draw.normal(size=128) * 3, draw.integers(5, 15, 128)
+        first = gains[:24], sizes[:24]
+        looked = first if criteria.is_clear_of_zero(*first, trial, confidence) else (gains, sizes)
+        passed += criteria.interval(*looked, trial, confidence)[1] > 0
+    return passed / trials
+
+
+def test_a_pilot_without_a_gain_passes_no_more_often_for_being_looked_at_twice(monkeypatch):
+    monkeypatch.setattr(criteria, "RESAMPLES", 400)
+    assert share_that_passes(1000, criteria.confidence_of_each(2)) < 0.035  # 0.025 is meant
+    assert share_that_passes(1000, criteria.confidence_of_each(1)) > 0.04  # what it is without a correction
+
+
+def test_confidence_of_each_look_is_said_where_there_are_two_and_nowhere_else():
+    base, sizes = np.random.default_rng(5).normal(size=24), np.full(24, 5)
+    once = criteria.validation_better_than_base(base, base + 1, sizes, 1)
+    twice = criteria.validation_better_than_base(base, base + 1, sizes, 1, criteria.confidence_of_each(2))
+    assert "confidence" not in once.message
+    assert twice.message.endswith("with 97.5% confidence")
+    noisy = base + np.random.default_rng(6).normal(size=24)
+    narrow, wide = (criteria.interval(noisy, sizes, 1, criteria.confidence_of_each(looks)) for looks in (1, 2))
+    assert wide[1] < narrow[1] < narrow[2] < wide[2]
