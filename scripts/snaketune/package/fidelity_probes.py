@@ -30,8 +30,8 @@ MAX_BYTES = 256 << 20  # of distributions kept to compare with
 MAX_POSITIONS = 2048
 WORK = 2e11  # weights x tokens of the first look at a large model: 161 tokens of one with 1.24 billion weights
 FEWEST_ROWS, FEWEST_PROMPTS = 4, 1
-FEWEST_TOKENS, FEWEST_NEW_TOKENS = 64, 16  # of a row that are read, and of a completion
-NEW_TOKEN_COST = 8  # a token that is generated costs as much as so many that are read: each reads all weights
+FEWEST_TOKENS, FEWEST_NEW_TOKENS = 64, 8  # of a row or prompt that are read, and of a completion
+NEW_TOKEN_COST = 16  # a token that is generated costs as much as so many that are read: each reads all weights
 TOP_K = 8  # tokens whose log-probabilities are kept at each position of a completion
 NOTHING_COMPARED = np.zeros((0, 0), np.float32)
 COMPARED_AT_ONCE = 1 << 20  # numbers of two distributions: as many as a processor's own memory holds
@@ -174,7 +174,7 @@ def make_probes(renderer: Renderer, rows: Sequence[DataRecord], limits: ProbeLim
         rows=ids,
         target_positions=[[i for i, hit in enumerate(row.loss_mask) if hit and i] for row in rendered],
         compared_positions=compared_positions(ids[:first_look], vocab_size) + [[] for _ in ids[first_look:]],
-        prompts=[_prompt(renderer, row) for row in chats[: limits.prompts]],
+        prompts=[_prompt(renderer, limits.row_tokens, row) for row in chats[: limits.prompts]],
         texts=texts + [row["text"] for row in chosen if "text" in row],
         conversations=[row["messages"] for row in chats],
         stop_ids=frozenset(renderer.stop_ids),
@@ -214,11 +214,12 @@ def _enough_rows(lengths: list[int], tokens: int) -> int:
     return len(lengths)
 
 
-def _prompt(renderer: Renderer, row: DataRecord) -> list[int]:
-    """The conversation up to its last response, at most MAX_TOKENS of it."""
+def _prompt(renderer: Renderer, max_tokens: int, row: DataRecord) -> list[int]:
+    """The conversation up to its last response: its beginning, and as much of its end as is read of a row."""
     messages = row["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    return renderer.prompt_ids(messages[:last], row.get("tools"))[-MAX_TOKENS:]
+    ids = renderer.prompt_ids(messages[:last], row.get("tools"))
+    return _cut(renderer, max_tokens, Rendered(ids, [False] * (len(ids) - 1) + [True])).ids
 
 
 def compared_positions(rows: list[list[int]], vocab_size: int) -> list[list[int]]:

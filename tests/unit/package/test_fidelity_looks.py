@@ -89,8 +89,8 @@ def test_larger_model_takes_fewer_and_shorter_rows_and_answers_but_never_too_few
     asked = ProbeLimits(24, 8, 32)
     small, billion, large = (asked.first_look(weights) for weights in (10**6, 1_240_000_000, 8_000_000_000))
     assert (small.prompts, small.max_new_tokens, small.row_tokens) == (8, 32, 512)
-    assert (billion.prompts, billion.max_new_tokens, billion.row_tokens) == (1, 20, 64)
-    assert (large.prompts, large.max_new_tokens, large.row_tokens) == (1, 16, 64)
+    assert (billion.prompts, billion.max_new_tokens, billion.row_tokens) == (1, 10, 64)
+    assert (large.prompts, large.max_new_tokens, large.row_tokens) == (1, 8, 64)
     assert ProbeLimits(24, 0, 8).first_look(8_000_000_000).max_new_tokens == 8
     assert ProbeLimits(24, 0, 8).first_look(8_000_000_000).prompts == 0
     assert ProbeLimits(24, 8, 8, in_memory=False).first_look(10**10).rows == 4
@@ -125,6 +125,22 @@ def test_of_rows_with_long_answers_each_look_reads_twice_as_much_as_the_one_befo
     assert read == [{64}, {128}, {256}, {512}]
     predicted = [min(map(len, probes.target_positions[start:end])) for start, end in looks]
     assert all(later > before for before, later in pairwise(predicted))
+
+
+@pytest.mark.parametrize("virtual", [0, 40])
+def test_of_a_long_prompt_its_beginning_and_its_end_are_completed(chain: Chain, virtual: int) -> None:
+    rows = families.conversations(2)
+    for row in rows:
+        row["messages"][0]["content"] *= 60
+    renderer = Renderer(chain.base, None, virtual)
+    limits = ProbeLimits(2, 1, 8, row_tokens=100)
+    (prompt,) = make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer)).prompts
+    whole = renderer.prompt_ids(rows[0]["messages"][:-1])
+    assert len(whole) > 512
+    assert len(prompt) == 100
+    assert prompt[0] == whole[0]
+    assert [token for token in prompt if token in renderer.virtual_ids] == list(renderer.virtual_ids)
+    assert prompt[-50:] == whole[-50:]
 
 
 def test_rows_of_prompt_tuning_are_read_with_all_their_virtual_tokens_however_few_tokens_are_read(chain: Chain) -> None:

@@ -56,8 +56,9 @@ class MLXModel:
     def generate(
         self, requests: Sequence[GenerationRequest], *, stop_ids: Set[int], sampling: Sampling
     ) -> Iterator[Completion]:
-        """Completions as they end."""
-        return generate(self.model, requests, stop_ids, sampling, batched=self._batched)
+        """Completions as they end; whether rows can be read together is measured only where there are several."""
+        batched = len(requests) > 1 and self._batched
+        return generate(self.model, requests, stop_ids, sampling, batched=batched)
 
     def stream(self, request: GenerationRequest, *, stop_ids: Set[int], sampling: Sampling) -> Iterator[int]:
         """The tokens of one completion as they are drawn."""

@@ -138,3 +138,16 @@ def test_streamed_tokens_are_those_of_the_completion(tiny, sampling):
             else:
                 found[number].append(token)
     assert found == [whole[number].ids for number in range(len(prompts))]
+
+
+def test_whether_rows_can_be_read_together_is_not_measured_for_a_single_one(tiny, monkeypatch):
+    model, vocabulary = tiny("llama-bpe")
+    measured = []
+    monkeypatch.setattr(language_model, "supports_ragged_prefill", lambda _: not measured.append(1))
+    loaded = language_model.MLXModel(model)
+    (first, *_), counts = prompts_of(vocabulary), []
+    for prompts in ([first], [first, first]):
+        found = loaded.generate(requests(prompts), stop_ids={3}, sampling=GREEDY)
+        assert all((new, stopped) == alone(model, first, 6, {3}) for _, new, stopped in found)
+        counts.append(len(measured))
+    assert counts == [0, 1]
