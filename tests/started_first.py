@@ -23,4 +23,5 @@ LONGEST_FIRST = (
     "workflow/test_messages.py",
     "unit/package/test_products.py",
     "unit/package/test_faults.py",
+    "unit/package/test_served_adapters.py",
 )
