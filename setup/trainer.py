@@ -24,6 +24,7 @@ PINS = ROOT / "envs" / "trainers"
 TOOLS = ROOT / "envs" / "tools"
 ENVIRONMENTS = ROOT / ".trainers"
 STAMP = ".pins"
+SHARED = "set_up.pth"  # names the folder of the packages that are the set-up's
 PIN = re.compile(r"^([\w.-]+)(?:\[[\w,]+\])?==([\w.!+]+)", re.M)
 PYTHON_OF = re.compile(r"^# .*Python (3\.\d+) only", re.M)
 NEEDS_CUDA = ("torchvision", "torchaudio")
@@ -35,13 +36,23 @@ def main(name: str) -> None:
     known = sorted(path.stem for folder in (PINS, TOOLS) for path in folder.glob("*.txt"))
     if name not in known:
         raise SetupError(f'there is no trainer "{name}". Choose one: make trainer NAME={" | ".join(known)}')
-    folder = ENVIRONMENTS / name
-    stamp = folder / STAMP
-    if stamp.is_file() and stamp.read_text() == digest(name) and (folder / "bin" / "python").exists():
+    if is_built(name):
         print(f"snaketune: the trainer {name} is set up")
         return
     print(f"snaketune: building .trainers/{name} ...", flush=True)
     print(f"snaketune: the trainer {name} is set up ({build(name)})")
+
+
+def is_built(name: str) -> bool:
+    """Whether the environment stands, with these pins, and finds the packages that it shares.
+
+    They are found by their folder's path, which is another one after the project was moved.
+    """
+    folder = ENVIRONMENTS / name
+    stamp, python = folder / STAMP, folder / "bin" / "python"
+    shared = [Path(path.read_text().strip()) for path in folder.glob(f"lib/python3.*/site-packages/{SHARED}")]
+    is_of_these_pins = stamp.is_file() and stamp.read_text() == digest(name)
+    return is_of_these_pins and python.exists() and all(packages.is_dir() for packages in shared)
 
 
 def digest(name: str) -> str:
@@ -101,7 +112,7 @@ def _normal(name: str) -> str:
 def _share(packages: Path, folder: Path) -> None:
     """Let an environment find these packages after its own."""
     (own,) = folder.glob("lib/python3.*/site-packages")
-    (own / "set_up.pth").write_text(f"{packages}\n")
+    (own / SHARED).write_text(f"{packages}\n")
 
 
 def _python(pins: Path) -> str:

@@ -48,6 +48,22 @@ def test_without_a_set_up_nothing_is_shared(tmp_path: Path, monkeypatch: pytest.
     assert trainer.shared_packages("transformers==5.1.0\n") is None
 
 
+def test_an_environment_is_built_anew_after_the_project_was_moved(
+    set_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "ENVIRONMENTS", tmp_path / "trainers")
+    folder = tmp_path / "trainers" / "lm-eval"
+    assert not trainer.is_built("lm-eval")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (folder / trainer.STAMP).write_text(trainer.digest("lm-eval"))
+    assert trainer.is_built("lm-eval")  # one that shares nothing
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / trainer.SHARED).write_text(f"{set_up}\n")
+    assert trainer.is_built("lm-eval")
+    set_up.rename(tmp_path / "elsewhere")
+    assert not trainer.is_built("lm-eval")
+
+
 @pytest.mark.parametrize("name", ["trl", "mlx-lm"])
 def test_pins_of_a_trainer_that_shares_are_those_of_requirements(name: str) -> None:
     """Otherwise the set-up for tests would fetch a second torch."""
