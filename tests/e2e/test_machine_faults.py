@@ -17,10 +17,10 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
+    """A file system of 32 MB: a copy of the project with its bytecode and its results takes half of it."""
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(faults.small_disk(tmp_path / "disk", megabytes=24))
+            folder = stack.enter_context(faults.small_disk(tmp_path / "disk", megabytes=32))
         except PermissionError:
             pytest.skip(SMALL_DISK.reason)
         yield folder
