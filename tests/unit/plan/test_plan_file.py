@@ -22,6 +22,7 @@ from snaketune.errors import DataError, ModelError, ResourceError
 from snaketune.files import read_json
 from snaketune.plan import architecture, resources
 from snaketune.plan import plan as forecast
+from snaketune.report import forecast_accuracy
 from snaketune.runtime.machine import Machine
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
@@ -117,6 +118,8 @@ def test_it_says_which_types_take_a_time_that_no_forecast_counts(planned):
     (about,) = [one for one in found.warnings if words in one]
     assert about.startswith("the time of calibrating mlx-4bit-dwq and mlx-3bit-awq ")
     assert not [one for planned in found.experiments.values() for one in planned.warnings if words in one]
+    on_the_page = forecast_accuracy.plan_warnings(SimpleNamespace(plan=found))
+    assert [warning for warning, experiments in on_the_page.items() if not experiments] == [about]
     assert planned(package={"mlx": ["4bit", "mxfp4"]}).warnings == []
 
 

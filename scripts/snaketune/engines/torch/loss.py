@@ -20,6 +20,7 @@ from snaketune.engines.interface import LoglikelihoodRequest
 from snaketune.engines.torch.capabilities import LOSS_SLICE_BYTES
 from snaketune.train.batches import Batch
 
+HEAD_SPREAD = 8.0  # of hidden states that are drawn: at logits this large every softcap shows
 HEAD_TOLERANCE = 1e-5  # relative; a plain product gives the model's own logits to the bit, a softcap far others
 
 
@@ -40,6 +41,7 @@ class ChunkedCrossEntropy:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.device = model, model.device
         self.slice_size = max(1, LOSS_SLICE_BYTES // (4 * model.config.vocab_size))
+        self.head_weight: torch.Tensor | None = None
         self.head_weight = self._plain_head()
 
     def backward(self, batch: Batch, num_target_tokens: int) -> torch.Tensor:
@@ -112,16 +114,16 @@ class ChunkedCrossEntropy:
     def _plain_head(self) -> torch.Tensor | None:
         """The head's matrix, if the model's logits are its product with the hidden states and nothing more.
 
-        Measured: softcaps, scales and biases differ from it.
+        Measured on hidden states that are drawn, so that no block computes: softcaps, scales and biases differ from it.
         """
         head = self.model.get_output_embeddings()
         weight = getattr(head, "weight", None)
         if type(head) is not nn.Linear or head.bias is not None or weight is None:
             return None
-        ids = torch.arange(8, device=self.device)[None] % self.model.config.vocab_size
-        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        expected = self.model(input_ids=ids, use_cache=False).logits
-        found = functional.linear(hidden.to(weight.dtype), weight)
+        drawn = torch.randn((8, weight.shape[1]), generator=torch.Generator().manual_seed(0)) * HEAD_SPREAD
+        hidden = drawn.to(self.device, weight.dtype)
+        expected = self.logits(hidden)
+        found = functional.linear(hidden, weight)
         is_plain = (found - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max()
         return weight if bool(is_plain) else None
 

@@ -17,7 +17,7 @@ from snaketune.engines.interface import GenerationRequest, LoadOptions, Loglikel
 from snaketune.engines.mlx import export as mlx_export
 from snaketune.engines.mlx import language_model as mlx_models
 from snaketune.engines.mlx import train as mlx_train
-from snaketune.engines.torch import export, language_model, lora, reference_merge, weights
+from snaketune.engines.torch import export, language_model, lora, loss, reference_merge, weights
 from snaketune.engines.torch import train as torch_train
 from transformers import AutoModelForCausalLM
 
@@ -175,12 +175,27 @@ def test_head_of_a_loaded_model_is_measured_once_with_and_without_its_adapter(fo
     model = load(language_model, folder, "torch-lora")
     passes, row, wanted = Calls(model.model.base_model), [ROWS[0].ids], [[0, 1]]
     list(model.next_token_logprobs(row, wanted))
-    assert passes.count == 3  # two to see what the head is, one for the row
+    assert passes.count == 1  # the row's: what the head is, is seen without the blocks
     with model.without_adapter():
         list(model.next_token_logprobs(row, wanted))
         list(model.loglikelihood(REQUESTS[:1]))
     list(model.loglikelihood(REQUESTS[:1]))
-    assert passes.count == 6
+    assert passes.count == 4
+
+
+@pytest.mark.parametrize(("name", "is_plain"), [("llama", True), ("gemma2", False)])
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_a_head_with_a_softcap_is_no_plain_product_and_both_give_the_models_own_logits(
+    name, is_plain, layer_by_layer, tmp_path
+):
+    tiny_models.write_model(tmp_path / name, name)
+    model = language_model.load(tmp_path / name, LoadOptions(exact=True, layer_by_layer=layer_by_layer))
+    head, ids = loss.ChunkedCrossEntropy(model.model), torch.tensor([ROWS[0].ids])
+    assert (head.head_weight is not None) is is_plain
+    with torch.no_grad():
+        hidden = model.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        expected = model.model(input_ids=ids, use_cache=False).logits[0]
+        torch.testing.assert_close(head.logits(hidden), expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
