@@ -180,6 +180,7 @@ def test_resumed_prompt_tuning_ends_in_the_same_bytes(tmp_path: Path, engine: st
         assert (tmp_path / "halved" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_training_on_two_processes_equals_that_on_one(tmp_path: Path) -> None:
     folder = training_folder(tmp_path)
     options = SETTINGS | {"epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2}

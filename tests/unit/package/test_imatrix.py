@@ -159,7 +159,12 @@ def test_the_same_rows_give_the_same_bytes_with_any_number_of_threads(wide_chain
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-@pytest.mark.parametrize("kind", sorted(quantize.types()))
+SLOWEST = "iq1_m"  # llama.cpp looks for its bits for ten seconds
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == SLOWEST)) for kind in sorted(quantize.types())]
+)
 def test_the_types_that_need_or_read_a_matrix_are_those_that_llama_cpp_makes_so(
     kind: str, wide_chain: Chain, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def trained(tmp_path, name, shape="", **changed):
     return folder, *both
 
 
-@pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("shape", ["llama", pytest.param("qwen3", marks=pytest.mark.slow), "gemma3"])
 def test_first_20_losses_and_the_validation_after_200_steps_are_those_of_mlx(tmp_path, shape, monkeypatch):
     """hidden size 64: mlx-lm rounds the root that gemma's embeddings are multiplied by to bfloat16, 8 is exact."""
     monkeypatch.setitem(tiny_models.CONFIGS, shape, tiny_models.CONFIGS[shape] | {"hidden_size": 64})
@@ -98,7 +98,11 @@ def test_training_on_two_processes_equals_that_on_one(tmp_path):
         np.testing.assert_allclose(two[name], weights, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("changed", [{}, {"method": "dora"}, {"gradient_checkpointing": True}], ids=str)
+DORA, CHECKPOINTED = {"method": "dora"}, {"gradient_checkpointing": True}
+APART = [pytest.param(one, marks=pytest.mark.slow) for one in (DORA, CHECKPOINTED)]  # what fails together, fails apart
+
+
+@pytest.mark.parametrize("changed", [{}, DORA | CHECKPOINTED, *APART], ids=str)
 def test_training_with_spread_weights_equals_that_on_one_process(tmp_path, changed):
     """23 rows over two processes: their numbers of micro-batches differ, in steps and in validations."""
     folder = tiny_models.TrainingFolder(tmp_path, train=23)
