@@ -80,7 +80,7 @@ def template_differences(template: str | None, renderer: Renderer, conversations
     for messages in conversations:
         try:
             found = renderer.conversation_text(messages, template=template)
-        except (jinja2.TemplateError, TypeError, ValueError):
+        except jinja2.TemplateError:
             found = None
         different += found != renderer.conversation_text(messages)
     return different

@@ -23,6 +23,8 @@ ENDING_WITH_EOS = ("alpaca", "zephyr")  # templates that end an answer with what
 PROBE = "snaketune-probe"
 EXCHANGE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
 RENDERING_SECONDS = 10  # a conversation takes milliseconds
+FAULTS_OF_A_TEMPLATE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What the expressions of a template raise, which Jinja passes on as they are."""
 
 Messages = Sequence[Mapping[str, object]]  # turns, as contracts.data.Message says
 
@@ -175,14 +177,19 @@ class Renderer:
                 why="Without one there is no telling where a question ends and its answer begins",
                 fix=f"Name one ({', '.join(NAMED)}, or a Jinja file), or use the model's instruction-tuned sibling",
             )
-        with untrusted_files.time_limit(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
-            return self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=tools,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=generation,
-            )
+        import jinja2
+
+        try:
+            with untrusted_files.time_limit(RENDERING_SECONDS, "the chat template", where=str(self.folder)):
+                return self.tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=tools,
+                    chat_template=template,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                )
+        except FAULTS_OF_A_TEMPLATE as error:
+            raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
 
     def _folded(self, given: Messages) -> list[Message]:
         """The messages as the template sees them.

@@ -142,6 +142,38 @@ def test_a_template_error_never_advises_the_template_that_is_set(tmp_path: Path)
         assert "Use zephyr" not in str(raised.value)
 
 
+FAULTY = (
+    "{{ 'a' + 1 }}",
+    "{{ 1 // 0 }}",
+    "{{ messages[0].content.split(1) }}",
+    "{{ raise_exception('no') }}",
+    "{% if %}",
+)
+
+
+def put_template(folder: Path, text: str) -> None:
+    families.FAMILIES["qwen2"].tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", FAULTY)
+def test_a_template_that_fails_on_every_row_is_refused_whatever_it_raises(text: str, tmp_path: Path) -> None:
+    put_template(tmp_path, text)
+    with pytest.raises(ModelError, match="fails on one question and one answer"):
+        Renderer(tmp_path, None)
+
+
+@pytest.mark.parametrize("text", FAULTY[:-1])
+def test_a_row_on_which_the_template_fails_says_why_whatever_it_raises(text: str, tmp_path: Path) -> None:
+    put_template(
+        tmp_path, "{% if messages[0].content == 'odd' %}" + text + "{% endif %}" + families.TEMPLATES["chatml"]
+    )
+    made = Renderer(tmp_path, None)
+    good = [{"role": "user", "content": "even"}, TALK[1]]
+    assert not isinstance(made.record_or_reason({"messages": good}), str)
+    assert isinstance(made.record_or_reason({"messages": [{"role": "user", "content": "odd"}, TALK[1]]}), str)
+
+
 def test_a_tokenizer_without_an_end_token_is_named_as_such(tmp_path: Path) -> None:
     renderer(tmp_path, "llama-bpe")
     path = tmp_path / "tokenizer_config.json"
