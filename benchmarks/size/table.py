@@ -3,9 +3,10 @@
 Makes each model with random weights and runs stage after stage, each in a process of its own. What was measured is kept
 in measured/<model>.json after every stage, so the same command goes on where it was stopped. `--stages` takes these
 alone, `--again` measures what is kept already once more and keeps the run of fewer CPU-seconds, since other programs
-on the machine can only add to them; `--only-print` measures nothing. The table of docs/scale.md is made of all that is
-kept. A file goes as soon as no stage to come reads it; at the most there are base, fused model, 16-bit GGUF and
-quantized ones at once: 65 GB of disk for llama-3.1-8b. `--bits 4` starts from MLX's 4-bit format.
+on the machine can only add to them; `--only-print` measures nothing. A tool by hand that the kernel kills for want of
+memory has no figures. The table of docs/scale.md is made of all that is kept. A file goes as soon as no stage to come
+reads it; at the most there are base, fused model, 16-bit GGUF and quantized ones at once: 65 GB of disk for
+llama-3.1-8b. `--bits 4` starts from MLX's 4-bit format.
 """
 
 from __future__ import annotations
@@ -93,7 +94,13 @@ def measure(label: str, base: Path, work: Path, wanted: set[str]) -> None:
     left = to_run(wanted, {path.name for path in work.iterdir()})
     while left:
         stage = left.pop(0)
-        found = run_stage(stage.name, base, work)
+        try:
+            found = run_stage(stage.name, base, work)
+        except subprocess.CalledProcessError as error:
+            if error.returncode != -signal.SIGKILL or not stage.name.startswith("hand_"):
+                raise
+            print(f"{label}: {stage.name}: killed, as by the kernel for want of memory", file=sys.stderr, flush=True)
+            continue
         kept[stage.name] = min(found, kept.get(stage.name, found), key=_cpu_seconds)
         KEPT.mkdir(exist_ok=True)
         text = json.dumps({one.name: kept[one.name] for one in STAGES if one.name in kept}, indent=1)
