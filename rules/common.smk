@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(workflow.basedir, part)) for part in ("scripts", "rules
 import msgspec
 import snakemake_patches
 from snaketune.config import schema as configuration
+from snaketune.files import sha256
 from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
 from snaketune.runtime.progress import format_list

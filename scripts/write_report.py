@@ -7,11 +7,12 @@ from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):
     events.report_result(snakemake.output.page)
+    folder = Path(snakemake.output.page).parents[1]
     page.run(
-        folder=Path(snakemake.output.page).parents[1],
+        folder=folder,
         page=snakemake.output.page,
         record=snakemake.output.facts,
         form=snakemake.output.human_eval,
         table=snakemake.output.experiments,
-        declared=list(snakemake.input),
+        declared=[*snakemake.input, folder / "model" / "ollama.json"],
     )

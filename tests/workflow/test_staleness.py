@@ -13,8 +13,10 @@ import yaml
 from dry_runs import DryRuns
 from file_access_trace import Traced, readers
 from project_copy import Project
+from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.schema_nodes import json_schema
+from snaketune.contracts.package import OllamaCheck
 from staleness import ALL_JOBS, CHANGES_FORECAST_ONLY, NO_LONGER_WANTED, NOT_TRACED, READ_AS_ONE, RERUNS, with_consumers
 
 Change = Callable[[Project], None]
@@ -300,6 +302,19 @@ def test_other_changes_make_stale_what_depends_on_them_and_nothing_else(name: st
 @pytest.fixture(scope="module")
 def others(tried: Callable) -> dict[str, set[str]]:
     return tried({name: change for name, (change, _) in OTHER_CHANGES.items()})
+
+
+def test_a_model_is_put_into_ollama_on_request_alone_and_the_report_has_what_was_found(
+    finished: Project, tmp_path: Path, dry_runs: DryRuns
+) -> None:
+    project = finished.linked_twin(tmp_path / "project")
+    found = project.folder / "results/tiny/model/ollama.json"
+    files.write_json(found, OllamaCheck(model=None, message="it is not installed here"))
+    assert dry_runs.stale(project.folder, "--configfile", "tiny.yaml") == {"write_report"}
+    setting("train.rank", RERUNS["train.rank"][0])(project)
+    stale = dry_runs.stale(project.folder, "--configfile", "tiny.yaml")
+    assert "write_report" in stale
+    assert "register_ollama" not in stale
 
 
 def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tmp_path: Path) -> None:

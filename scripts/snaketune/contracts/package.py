@@ -269,6 +269,8 @@ class OllamaCheck(Record, frozen=True, kw_only=True, omit_defaults=True):
     file: str | None = None
     prompts: int | None = None
     same: int | None = None
+    predictions: str | None = None
+    """The SHA-256 of the evaluation's answers that were compared with."""
     fed: ServerPrompts | None = None
     """What it feeds the model, compared with what was trained."""
 

@@ -109,6 +109,7 @@ class ModelFindings(Record, frozen=True, kw_only=True):
     prompts: ServedPrompts | None
     in_ollama: OllamaCheck | None = None  # on request
     base_folder: str | None
+    base_quantized: bool = False
     adapter: str | None
     """The folder of the chosen adapter, over `base_folder`: what is run without fusing."""
     lora: str | None

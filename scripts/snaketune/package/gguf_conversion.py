@@ -30,6 +30,7 @@ from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, UserError, message_to_resource_error
 from snaketune.files import Record, StrPath, dumps, replacing
 from snaketune.model.manifest import read_manifest
+from snaketune.package.tokenizer_files import QUANTIZED
 from snaketune.runtime.progress import watching
 
 OUTTYPES = {"float16": "f16", "bfloat16": "bf16"}
@@ -110,15 +111,19 @@ class _Reader:
     def pass_over(self, kind: int, count: int) -> None:
         """Go on after a list of so many values of a kind."""
         if kind == STRING:
-            content, offset, size_at = self.content, self.offset, SIZE.unpack_from
+            content, offset, end, size_at = self.content, self.offset, len(self.content), SIZE.unpack_from
             for _ in range(count):
                 offset += 8 + size_at(content, offset)[0]
+                if offset > end:
+                    raise ValueError("a list goes past the end of the file")
             self.offset = offset
         elif kind == ARRAY:
             for _ in range(count):
                 self.value(ARRAY)
         else:
             self.offset += count * struct.calcsize(SCALARS[kind])
+            if self.offset > len(self.content):
+                raise ValueError("a list goes past the end of the file")
 
 
 def read(path: StrPath) -> GGUFHeader:
@@ -126,7 +131,7 @@ def read(path: StrPath) -> GGUFHeader:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _header(_Reader(content))
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, RecursionError, struct.error) as error:
         raise PackageError(
             f"this GGUF file is damaged ({error})",
             where=str(path),
@@ -199,7 +204,7 @@ def convert_lora_base(run: Path) -> Path:
         )
     fused = files.read_json(manifest, FusedManifest)
     base = Path(read_manifest(run / "model" / "base.json").folder).expanduser()
-    if "quantization" in files.read_json(base / "config.json"):
+    if any(key in files.read_json(base / "config.json") for key in QUANTIZED):
         raise PackageError(
             "the base of this run is quantized, and cannot be written as a GGUF as it is",
             where=str(base),

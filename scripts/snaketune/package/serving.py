@@ -314,6 +314,7 @@ def register_ollama(
         file=Path(model.modelfile).name,
         prompts=len(requests),
         same=same,
+        predictions=files.sha256(predictions),
     )
     files.write_json(registered, record)
 

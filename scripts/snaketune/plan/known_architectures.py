@@ -7,9 +7,10 @@ Which version would know it is said as far as it can be known without a network:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -18,7 +19,7 @@ from snaketune.config.schema import did_you_mean
 from snaketune.engines import get_capabilities
 from snaketune.engines.interface import ModelLibrary
 from snaketune.engines.llama_cpp.convertible import architecture_names, check_tokenizer
-from snaketune.errors import ModelError
+from snaketune.errors import ModelError, ResourceError
 from snaketune.files import Record, StrPath, read_json
 from snaketune.runtime.engine import ENGINES
 
@@ -53,7 +54,8 @@ def check_architecture(config: Mapping[str, object], folder: StrPath, library: M
     trains, converts = model_type in library.model_types, architecture in architecture_names()
     if trains and converts:
         return
-    converter = f"llama.cpp's converter (of {CONVERTER} {version(CONVERTER)})"
+    here = _installed(CONVERTER)
+    converter = f"llama.cpp's converter (of {CONVERTER} {here})" if here else "llama.cpp's converter"
     unknowing = [name for name, knows in ((library.name, trains), (converter, converts)) if not knows]
     consequences = {
         library.name: "it could not be trained",
@@ -80,8 +82,10 @@ def check_architecture(config: Mapping[str, object], folder: StrPath, library: M
 def _other_engines(model_type: str) -> Iterator[str]:
     """Each engine whose library knows a model, as advice."""
     for name in ENGINES:
-        library = get_capabilities(name).model_library()
-        if model_type in library.model_types:
+        with contextlib.suppress(ResourceError):  # of one that is not installed nothing is known
+            library = get_capabilities(name).model_library()
+            if model_type not in library.model_types:
+                continue
             yield f"Set engine: {name}, whose {library.name} knows it"
 
 
@@ -90,15 +94,23 @@ def _release(package: str, name: str) -> str:
     found = first_release(package, name)
     if found:
         return f"{package} {found} knows it: `make upgrade ONLY={package}` tries whether that version can be taken"
-    newest = str(max(Version(version(package)), Version(_newer_releases()[package].newest)))
+    newest = str(max(Version(_installed(package) or "0"), Version(_newer_releases()[package].newest)))
     return f"No {package} up to {newest} knows it; a later one may: `make upgrade ONLY={package}` tries the newest"
 
 
 def first_release(package: str, name: str) -> str | None:
     """The first release after the installed one that knows a name of config.json, where that is known."""
     added = _newer_releases()[package].added
-    installed = Version(version(package))
+    installed = Version(_installed(package) or "0")
     return next((one for one in sorted(added, key=Version) if Version(one) > installed and name in added[one]), None)
+
+
+def _installed(package: str) -> str | None:
+    """The version of a package that this environment has; a conda environment has those of its steps alone."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @functools.cache

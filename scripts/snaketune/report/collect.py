@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from snaketune import files
 from snaketune.config.products import GGUF, MLX
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.data import DataReport, LeakReport, ModelManifest, Rejected, SplitReport, TokenReport
@@ -215,8 +216,9 @@ def _model(run: RunFiles) -> ModelFindings:
         card=card.as_posix() if card else None,
         served=run.optional_record("model/served.json", ServingCheck),
         prompts=run.optional_record("model/prompts.json", ServedPrompts),
-        in_ollama=run.optional_record("model/ollama.json", OllamaCheck),
+        in_ollama=_in_ollama(run),
         base_folder=base.folder if base else None,
+        base_quantized=bool(base and base.quantize),
         adapter=adapter.parent.as_posix() if adapter else None,
         lora=lora[0].as_posix() if lora else None,
         calibrations={one.type: one.calibration for one in folders if one.calibration} | _imatrix_outcomes(run),
@@ -263,6 +265,15 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
 
 def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[Prediction]]:
     return {name: run.optional_records(f"evaluation/{name}/prompts.jsonl", Prediction) for name in scores}
+
+
+def _in_ollama(run: RunFiles) -> OllamaCheck | None:
+    """What Ollama answered, on request; None where that was a model of before."""
+    found = run.optional_record("model/ollama.json", OllamaCheck)
+    if found is None or found.model is None:
+        return found
+    answers = {files.sha256(path) for path in run.glob("evaluation/*/predictions.jsonl")}
+    return found if found.predictions in answers else None
 
 
 def _exact_answers(predictions: Sequence[Prediction]) -> tuple[int, int]:

@@ -246,7 +246,7 @@ def adapter_commands(found: RunFindings) -> Iterable[Command]:
         else:
             command = f"mlx_lm.chat {options}"
         yield Command(title="With MLX", command=command)
-    if base and model.lora:
+    if base and model.lora and not model.base_quantized:  # no GGUF holds such a base as it is
         under = f"{found.folder}/lora-base.gguf"
         serve = f"llama-server -m {shlex.quote(under)} --lora {shlex.quote(model.lora)}"
         yield Command(title="With llama.cpp", command=f"make lora-base RUN={shlex.quote(found.run)}\n{serve}")

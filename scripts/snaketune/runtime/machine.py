@@ -75,7 +75,7 @@ def keep_freed_memory() -> bool:
     """Have malloc reuse what was freed, from now on in this whole process; False where the C library is not glibc.
 
     glibc takes every large array from the system and gives it back at once, and the kernel clears each page again: half
-    of the time of a merge. The process keeps the most that it holds at one time, so the peak is the same.
+    of the time of a merge. The process keeps the most that it holds at one time, and some of what lies between arrays.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):

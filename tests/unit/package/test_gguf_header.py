@@ -77,6 +77,26 @@ def test_list_as_last_value_that_goes_past_the_end_is_damage_too(tmp_path: Path,
         gguf_conversion.read(path)
 
 
+@pytest.mark.parametrize("size", [2**61, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("kind", [8, 12])
+def test_list_that_says_it_is_longer_than_any_file_is_damage(tmp_path: Path, kind: int, size: int) -> None:
+    count = struct.pack("<Q", 2 if kind == gguf_conversion.STRING else size)
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<II", gguf_conversion.ARRAY, kind) + count
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + key + struct.pack("<Q", size) + bytes(64))
+    with pytest.raises(PackageError, match="damaged"):
+        gguf_conversion.read(path)
+
+
+def test_lists_within_lists_without_end_are_damage(tmp_path: Path) -> None:
+    nested = struct.pack("<IQ", gguf_conversion.ARRAY, 1) * 5000
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<I", gguf_conversion.ARRAY) + nested
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
+    with pytest.raises(PackageError, match="damaged"):
+        gguf_conversion.read(path)
+
+
 def test_alignment_of_zero_is_damage(tmp_path: Path) -> None:
     key = struct.pack("<Q", 17) + b"general.alignment" + struct.pack("<II", 4, 0)
     path = tmp_path / "m.gguf"

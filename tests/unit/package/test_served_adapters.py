@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -19,12 +20,14 @@ import msgspec
 import pytest
 from packaged_models import Chain
 from snaketune import files
+from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import FusedManifest
 from snaketune.contracts.report import RunFindings
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
+from snaketune.model.manifest import write_manifest
 from snaketune.package import gguf_conversion, serving
 from snaketune.report.conclusion import adapter_commands
 from snaketune.tokens.chat_template import Renderer
@@ -55,7 +58,7 @@ def run(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def commands(run: Path, chain: Chain, template: str | None = None) -> dict[str, str]:
+def commands(run: Path, chain: Chain, template: str | None = None, *, quantized: bool = False) -> dict[str, str]:
     """The report's commands for the adapter, by their titles."""
     model = run / "model"
     fused = {**files.read_json(model / "fused.json"), "folder": str(model / "fused"), "template": template}
@@ -65,6 +68,7 @@ def commands(run: Path, chain: Chain, template: str | None = None) -> dict[str, 
         fidelity=None,
         model=SimpleNamespace(
             base_folder=str(chain.base),
+            base_quantized=quantized,
             adapter=str(model / "adapter"),
             lora=str(model / "mine-lora.gguf"),
             fused=msgspec.convert(fused, FusedManifest),
@@ -170,6 +174,22 @@ def test_a_template_of_the_configuration_reaches_every_program(run: Path, chain:
 def test_a_run_that_is_not_packaged_has_no_base_to_write(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"fused\.json is missing"):
         gguf_conversion.convert_lora_base(tmp_path)
+
+
+def test_over_a_quantized_base_no_command_is_advised_that_would_be_refused(run: Path, chain: Chain) -> None:
+    assert set(commands(run, chain)) - set(commands(run, chain, quantized=True)) == {"With llama.cpp"}
+
+
+def test_a_base_in_nf4_is_refused_too(chain: Chain, tmp_path: Path) -> None:
+    run = packaged_run(tmp_path / "run", chain)
+    nf4 = tmp_path / "nf4"
+    shutil.copytree(chain.base, nf4)
+    config = files.read_json(nf4 / "config.json")
+    files.write_json(nf4 / "config.json", config | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    described = BaseConfig(base=str(nf4), revision="main")
+    write_manifest(run / "model" / "base.json", described, str(nf4), patterns=("*.json", "*.safetensors"))
+    with pytest.raises(PackageError, match="is quantized"):
+        gguf_conversion.convert_lora_base(run)
 
 
 def test_a_quantized_base_is_refused_before_it_is_converted(quantized_chain: Chain, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 from packaging.version import Version
@@ -120,3 +121,19 @@ def test_the_table_names_only_what_the_versions_here_do_not_know() -> None:
         for release, names in found[package].added.items():
             if Version(release) > Version(library.version):
                 assert not library.model_types & set(names)
+
+
+def test_the_refusal_needs_neither_the_other_engine_nor_llama_cpps_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlx_lm" else here(name))
+
+    def installed(package: str) -> str:
+        if package == known_architectures.CONVERTER:
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(known_architectures, "version", installed)
+    library = get_capabilities("torch").model_library()
+    config = {"architectures": ["XverseForCausalLM"], "model_type": "xverse"}
+    with pytest.raises(ModelError, match="does not know the architecture XverseForCausalLM"):
+        known_architectures.check_architecture(config, "base", library)

@@ -85,7 +85,10 @@ def test_outside_yardsticks_have_a_row_for_each_metric_with_errors_where_they_ar
 def test_what_ollama_answered_and_was_fed_stands_beside_the_other_servers(run: Path) -> None:
     same = ServerPrompts(server="mlx_lm.server", prompts=12, differences=0, problem=None, examples=[])
     other = msgspec.structs.replace(same, server="Ollama", differences=5)
-    found = OllamaCheck(model="snaketune:it", message="9 of 10 answers through Ollama are those", fed=other)
+    answers = files.sha256(next(run.glob("evaluation/*/predictions.jsonl")))
+    found = OllamaCheck(
+        model="snaketune:it", message="9 of 10 answers through Ollama are those", predictions=answers, fed=other
+    )
     files.write_json(run / "model/ollama.json", found)
     for servers in ([], [same]):
         files.write_json(run / "model/prompts.json", ServedPrompts(servers=servers))
@@ -95,6 +98,8 @@ def test_what_ollama_answered_and_was_fed_stands_beside_the_other_servers(run: P
         rows = [re.sub(r"<[^>]+>", " ", row).split() for row in table.split("<tr>")[2:]]
         assert [row[:4] for row in rows][-1] == ["Ollama", "7", "of", "12"]
         assert len(rows) == len(servers) + 1
+    files.write_json(run / "model/ollama.json", msgspec.structs.replace(found, predictions="of another model"))
+    assert "answers through Ollama" not in render(run)
     files.write_json(run / "model/ollama.json", OllamaCheck(model=None, message="it is not installed here."))
     assert "it is not installed here.</p>" in render(run)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.engines.interface import FourBitBase, ModelLibrary
-from snaketune.errors import ConfigError, ModelError
+from snaketune.errors import ConfigError, ModelError, ResourceError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
 from snaketune.runtime.machine import DeviceInfo
@@ -99,7 +99,8 @@ def four_bit_base(_device: str, /) -> FourBitBase:
 def model_library() -> ModelLibrary:
     """mlx-lm, its model types read from its source: importing it would import MLX."""
     found = importlib.util.find_spec("mlx_lm")
-    assert found, "mlx-lm is not installed"
+    if found is None:
+        raise ResourceError("mlx-lm is not installed", where="engine: mlx", fix="Run `make setup`")
     return ModelLibrary("mlx-lm", version("mlx-lm"), model_types_in(Path(str(found.origin)).parent))
 
 

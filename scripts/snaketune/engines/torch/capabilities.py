@@ -54,7 +54,8 @@ def four_bit_base(device: str, /) -> FourBitBase:
 def model_library() -> ModelLibrary:
     """Transformers, its model types read from its source: importing its models takes a second."""
     found = importlib.util.find_spec("transformers")
-    assert found, "transformers is not installed"
+    if found is None:
+        raise ResourceError("transformers is not installed", where="engine: torch", fix="Run `make setup`")
     return ModelLibrary("transformers", version("transformers"), model_types_in(Path(str(found.origin)).parent))
 
 
