@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +19,38 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from snaketune.engines.interface import LoglikelihoodRequest
 from snaketune.engines.torch.capabilities import LOSS_SLICE_BYTES
+from snaketune.errors import ModelError
 from snaketune.train.batches import Batch
 
 HEAD_SPREAD = 8.0  # of hidden states that are drawn: at logits this large every softcap shows
 HEAD_TOLERANCE = 1e-5  # relative; a plain product gives the model's own logits to the bit, a softcap far others
 
 
-class _KnownBackbone(nn.Module):
-    """A backbone whose result is known: called with anything, it returns `hidden`."""
+class _KnownOutput(BaseModelOutputWithPast):
+    """What a backbone whose result is known returns; fields that other backbones fill beside it are None."""
 
-    def __init__(self, hidden: torch.Tensor) -> None:
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class _KnownBackbone(nn.Module):
+    """A backbone whose result is known: called with anything, it returns `hidden`; all else is the real one's."""
+
+    def __init__(self, backbone: nn.Module, hidden: torch.Tensor) -> None:
         super().__init__()
-        self.hidden = hidden
+        self.backbone, self.hidden = backbone, hidden
+        self.was_called = False
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.backbone, name)  # heads read factors and settings from it
 
     def forward(self, *_: object, **__: object) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+        self.was_called = True
+        return _KnownOutput(last_hidden_state=self.hidden)
 
 
 class ChunkedCrossEntropy:
@@ -73,8 +91,7 @@ class ChunkedCrossEntropy:
         """The model's logits (n, vocabulary) for hidden states (n, hidden size)."""
         if self.head_weight is not None:
             return functional.linear(hidden.to(self.head_weight.dtype), self.head_weight)
-        with _replaced_backbone(self.model, hidden[None]):
-            return self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device)).logits[0]
+        return _logits_of_head(self.model, hidden)
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         """The backbone's hidden states at the batch's target positions."""
@@ -115,6 +132,7 @@ class ChunkedCrossEntropy:
         """The head's matrix, if the model's logits are its product with the hidden states and nothing more.
 
         Measured on hidden states that are drawn, so that no block computes: softcaps, scales and biases differ from it.
+        A model whose head does not run alone (OPT's calls a part of its backbone) is measured on those of a few tokens.
         """
         head = self.model.get_output_embeddings()
         weight = getattr(head, "weight", None)
@@ -122,7 +140,12 @@ class ChunkedCrossEntropy:
             return None
         drawn = torch.randn((8, weight.shape[1]), generator=torch.Generator().manual_seed(0)) * HEAD_SPREAD
         hidden = drawn.to(self.device, weight.dtype)
-        expected = self.logits(hidden)
+        try:
+            expected = self.logits(hidden)
+        except (ModelError, RuntimeError):
+            ids = torch.arange(8, device=self.device)[None] % self.model.config.vocab_size
+            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0].to(weight.dtype)
+            expected = self.model(input_ids=ids, use_cache=False).logits[0]
         found = functional.linear(hidden, weight)
         is_plain = (found - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max()
         return weight if bool(is_plain) else None
@@ -139,14 +162,37 @@ def _restarting(batch: Batch, device: torch.device) -> torch.Tensor:
     return (places - starts)[None]
 
 
+def _logits_of_head(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """A model's own logits (n, vocabulary) for hidden states (n, hidden size), of which no block computes anything.
+
+    A forward that does without its whole backbone, or reads more of its result than hidden states, is a ModelError.
+    """
+    ids = torch.zeros((1, 1), dtype=torch.long, device=hidden.device)
+    cause = None
+    with _replaced_backbone(model, hidden[None]) as backbone:
+        try:
+            logits: torch.Tensor = model(input_ids=ids).logits[0]
+            if backbone.was_called and len(logits) == len(hidden):
+                return logits
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            cause = error
+    raise ModelError(
+        f"the head of {type(model).__name__} does not run without its backbone",
+        where="model.base",
+        why="The loss is computed in slices of the logits, which the head makes from hidden states",
+        fix="Use a model of another architecture, or the other engine",
+    ) from cause
+
+
 @contextmanager
-def _replaced_backbone(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[None]:
+def _replaced_backbone(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[_KnownBackbone]:
     """A model whose own forward computes nothing but its head, on these hidden states (1, n, hidden size)."""
     name = model.base_model_prefix
     backbone = getattr(model, name)
-    setattr(model, name, _KnownBackbone(hidden))
+    known = _KnownBackbone(backbone, hidden)
+    setattr(model, name, known)
     try:
-        yield
+        yield known
     finally:
         setattr(model, name, backbone)
 
