@@ -182,8 +182,8 @@ def test_ctrl_c_during_the_start_ends_it_without_a_traceback(seconds: float, tmp
         terminal.close()
     assert "Traceback" not in terminal.text, terminal.text
     assert re.search("stopped before any step ran|To go on: snakemake --configfile tiny.yaml", terminal.text)
-    data = project.folder / "results" / "tiny" / "data"
-    assert (data / "records.jsonl").exists() == (data / "report.json").exists()  # of one step, which ended or left nothing
+    data = project.folder / "results" / "tiny" / "data"  # of one step, which ended or left nothing
+    assert (data / "records.jsonl").exists() == (data / "report.json").exists()
 
 
 AFTER_THE_END = """
