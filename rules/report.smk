@@ -121,7 +121,7 @@ rule write_report:
         "../envs/report.yaml"
     params:
         # on request: as an input, the model would be put into Ollama without being asked for
-        ollama=lambda _: sha256(one) if (one := Path(RUN, "model/ollama.json")).is_file() else None,
+        config=tracked(ollama=lambda _: sha256(one) if (one := Path(RUN, "model/ollama.json")).is_file() else None),
         code=code("write_report", "report"),
     script:
         scripts("write_report")

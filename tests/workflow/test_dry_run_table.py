@@ -43,6 +43,11 @@ FILES: dict[str, tuple[Change, str, str]] = {
         "write_modelfile",
         "scripts/snaketune/package/modelfile.py changed",
     ),
+    "what Ollama answered": (
+        lambda project: (project.folder / "results/tiny/model/ollama.json").write_text("{}"),
+        "write_report",
+        "ollama",
+    ),
     "a template of the report": (change_of_meaning("report/page.html"), "write_report", "report/page.html changed"),
 }
 
