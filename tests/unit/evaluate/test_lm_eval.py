@@ -213,21 +213,25 @@ def test_the_harness_scores_base_and_tuned_model_on_the_exported_rows(tmp_path: 
     assert metrics["chrf"].base != metrics["chrf"].fused
 
 
+def put_named_task(folder: Path, name: str, rows: list[dict[str, str]], described: str) -> None:
+    """A task of these rows beside the exported one, in lm-eval's own format; described: all but its name and rows."""
+    path = folder / f"{name}.jsonl"
+    files.write_jsonl(path, rows)
+    source = f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {path}}}}}\ntest_split: test"
+    (folder / f"{name}.yaml").write_text(source + described, encoding="utf-8")
+
+
 NAMED = """
-task: sums
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {rows}}}}}
-test_split: test
 output_type: generate_until
 doc_to_text: question
 doc_to_target: answer
-generation_kwargs: {{until: ["."], do_sample: false, max_gen_toks: 4}}
+generation_kwargs: {until: ["."], do_sample: false, max_gen_toks: 4}
 filter_list:
   - name: strict
-    filter: [{{function: regex, regex_pattern: "([0-9]+)"}}, {{function: take_first}}]
+    filter: [{function: regex, regex_pattern: "([0-9]+)"}, {function: take_first}]
   - name: whole
-    filter: [{{function: take_first}}]
-metric_list: [{{metric: exact_match}}]
+    filter: [{function: take_first}]
+metric_list: [{metric: exact_match}]
 """
 
 
@@ -236,8 +240,7 @@ metric_list: [{{metric: exact_match}}]
 def test_a_named_task_stands_beside_the_rows_with_each_way_of_reading_its_answers(tmp_path: Path) -> None:
     task = exported(tmp_path, families.conversations()[:3])
     sums = [{"question": f"{n} and one is", "answer": str(n + 1)} for n in range(5)]
-    files.write_jsonl(tmp_path / "sums.jsonl", sums)
-    (task / "sums.yaml").write_text(NAMED.format(rows=tmp_path / "sums.jsonl"), encoding="utf-8")
+    put_named_task(task, "sums", sums, NAMED)
     models = {"base": tmp_path / "base", "fused": tmp_path / "base"}
     found = lm_eval.run(task, models, ["sums"], tmp_path / "results.json")
     assert {(one.task, one.metric, one.documents) for one in found.comparisons} == {
@@ -250,14 +253,10 @@ def test_a_named_task_stands_beside_the_rows_with_each_way_of_reading_its_answer
 
 
 ROLLING = """
-task: texts
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {rows}}}}}
-test_split: test
 output_type: loglikelihood_rolling
 doc_to_text: ""
 doc_to_target: text
-metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
+metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]
 """
 
 
@@ -266,8 +265,7 @@ metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
 def test_the_harness_gives_what_its_perplexity_is_made_of_so_that_forgetting_can_be_tested(tmp_path: Path) -> None:
     task = exported(tmp_path, families.conversations()[:3])
     texts = [{"text": " ".join(f"and {n} of the {m}" for m in range(n + 1))} for n in range(8)]
-    files.write_jsonl(tmp_path / "texts.jsonl", texts)
-    (task / "texts.yaml").write_text(ROLLING.format(rows=tmp_path / "texts.jsonl"), encoding="utf-8")
+    put_named_task(task, "texts", texts, ROLLING)
     job = {"model": str(tmp_path / "base"), "own": [], "named": ["texts"], "include": str(task), "device": "cpu"}
     files.write_json(tmp_path / "job.json", job | {"output": str(tmp_path / "output.json")})
     environment = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
