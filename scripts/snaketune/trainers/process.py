@@ -1,4 +1,4 @@
-"""Runs a trainer's process: starts it, follows its events, hands signals on, and says what went wrong."""
+"""Runs a trainer's process: hands it a request, follows its events, hands signals on, and says what went wrong."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import msgspec
 
-from snaketune.contracts.trainers import TrainerEvent
 from snaketune.errors import ResourceError, StoppedError, TrainingError, UserError, message_to_resource_error
+from snaketune.files import Record
 from snaketune.train.checkpoints import DeferredSignals, interruption_error
 from snaketune.trainers import environment
 from snaketune.trainers.description import TrainerDescription
@@ -26,6 +26,53 @@ POLL_SECONDS = 0.1
 LAST_WORDS = 400  # characters of a trainer's output in a message
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception)\b")
+
+
+class TrainerRequest(Record, frozen=True, kw_only=True):
+    """request.json, what a driver is handed. Paths are absolute.
+
+    base: the model's folder; folder: where the trainer works, kept for a later start; train_rows, valid_rows: files of
+    rows, `input_ids` and `labels` a line; visits: indices of training rows in the order in which they are to be seen,
+    over all epochs; settings: in the trainer's own words.
+    """
+
+    base: str
+    folder: str
+    train_rows: str
+    valid_rows: str
+    visits: list[int]
+    steps: int
+    dtype: str
+    seed: int
+    settings: dict[str, object]
+
+
+class TrainerEvent(Record, frozen=True, kw_only=True):
+    """A line that a driver appends to events.jsonl.
+
+    begin: training starts at `step`; step: an optimizer step is done, with its mean loss in nats a token; validation:
+    the trainer's own validation loss; stopped: it ended early as it was asked to; done: what it leaves. seconds: since
+    the training began; cpu_seconds and memory_bytes are the driver's own, memory at its peak. format: of the adapter's
+    folder.
+    """
+
+    event: Literal["begin", "step", "validation", "stopped", "done"]
+    seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    step: int = 0
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    resumable: bool = False
+    best_step: int = 0
+    adapter: str | None = None
+    format: Literal["peft", "mlx-lm"] = "peft"
+    blas: str | None = None
+    device: str | None = None
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Usage(NamedTuple):

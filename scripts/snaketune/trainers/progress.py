@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.contracts.train import TrainingJob
-from snaketune.contracts.trainers import TrainerEvent
 from snaketune.files import read_jsonl
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler
@@ -16,6 +15,7 @@ from snaketune.train.checkpoints import EarlyStopping, TrainerState
 from snaketune.train.metrics_log import TrainingCallback
 from snaketune.train.tracking import Tracker
 from snaketune.train.training_logger import PendingStep, TrainingLogger
+from snaketune.trainers.process import TrainerEvent
 
 
 class Progress:

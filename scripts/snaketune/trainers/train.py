@@ -15,7 +15,6 @@ import numpy as np
 from snaketune import files
 from snaketune.config.sections import RESULT_NEUTRAL_KEYS
 from snaketune.contracts.train import TrainerRecord, TrainingJob, TrainingSummary
-from snaketune.contracts.trainers import TrainerEvent, TrainerRequest
 from snaketune.engines import load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest
 from snaketune.errors import ModelError, TrainingError
@@ -30,7 +29,7 @@ from snaketune.train.metrics_log import TrainingCallback, round_significant
 from snaketune.train.tracking import keep_awake, notify_on_exit, open_tracker
 from snaketune.trainers import capabilities, describe, environment, process
 from snaketune.trainers.description import TrainerDescription, TrainingPlan
-from snaketune.trainers.process import Outcome
+from snaketune.trainers.process import Outcome, TrainerEvent, TrainerRequest
 from snaketune.trainers.progress import Progress
 
 IGNORED = -100
