@@ -76,7 +76,7 @@ lora-base: setup ## the base as a GGUF, for llama-server --lora: make lora-base 
 	@$(PYTHON) -m snaketune.package.gguf_conversion "results/$(or $(RUN),demo)"
 
 ui: setup ## the local page: set up, watch, judge and improve runs; make ui ARGS="--port 8471"
-	@$(PYTHON) -m snaketune.ui $(ARGS)
+	@$(PYTHON) -m snaketune.ui.server $(ARGS)
 
 doctor: ## what this machine has, what each thing is for, and how to get what is missing
 	@test -f .venv/.done-packages || { echo "snaketune: nothing is set up here yet; run make setup" >&2; exit 1; }

@@ -64,7 +64,7 @@ def serving(folder: Path) -> Iterator[Server]:
     }
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "snaketune.ui", "--port", "0", "--token", TOKEN],
+        [sys.executable, "-m", "snaketune.ui.server", "--port", "0", "--token", TOKEN],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
