@@ -93,7 +93,7 @@ version: ## the version of this project, and of what its results depend on
 
 docs: setup-dev ## regenerate what is generated in docs/
 	@$(PYTHON) -m snaketune.config.docs docs/configuration.md config.yaml
-	@$(PYTHON) -m snaketune.evaluate.metrics docs/evaluation.md
+	@$(PYTHON) -m snaketune.evaluate.run_metrics docs/evaluation.md
 	@$(PYTHON) -m snaketune.importers.reference docs/moving-in.md
 	@$(PYTHON) benchmarks/plan/presets.py >/dev/null
 

@@ -195,7 +195,7 @@ def test_prediction_passes_the_files_that_its_walk_names(tmp_path: Path, base: P
             config=step_config.comparison_config(config),
         )
         write_report(run)
-    parts = {"tokens/chat_template.py", "engines/decoding.py", "evaluate/text_metrics.py", "evaluate/significance.py"}
+    parts = {"tokens/chat_template.py", "engines/decoding.py", "evaluate/significance.py"}
     parts |= {"report/page.py"}  # which take ids, texts, numbers and the whole report
     assert set(passed) - BESIDE | parts == in_the_library("A prediction")
     assert set(passed) >= BESIDE

@@ -15,7 +15,8 @@ import numpy as np
 from snaketune.contracts.evaluate import Prediction, Score, Scores, SetScores, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metrics import Metric, MetricSettings, enabled_metrics
+from snaketune.evaluate.metric import Metric
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 from snaketune.evaluate.step_config import ScoringConfig
 from snaketune.files import StrPath, read_jsonl, write_json
 

@@ -11,7 +11,8 @@ from snaketune.config.schema import did_you_mean
 from snaketune.config.sections import FewShotConfig, ForgettingConfig, GenerationConfig, RunConfig, Section
 from snaketune.contracts.evaluate import SelectionMetric
 from snaketune.errors import ConfigError
-from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
+from snaketune.evaluate.metrics import METRICS
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 from snaketune.evaluate.thresholds import checked_names, usable_metric
 from snaketune.files import sha256
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from snaketune.config.products import MLX, is_product
 from snaketune.contracts.evaluate import Comparison, ForgettingPair, Score, ThresholdResult, VariantScores
 from snaketune.errors import ConfigError, EvaluationError
-from snaketune.evaluate.metrics import Metric, did_you_mean_metric
+from snaketune.evaluate.metric import Metric
+from snaketune.evaluate.run_metrics import did_you_mean_metric
 from snaketune.files import StrPath, read_json, write_text
 
 

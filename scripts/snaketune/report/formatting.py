@@ -14,7 +14,8 @@ import msgspec
 
 from snaketune.contracts.data import LengthReport
 from snaketune.contracts.report import ExperimentFindings
-from snaketune.evaluate.metrics import Metric, MetricSettings, enabled_metrics
+from snaketune.evaluate.metric import Metric
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 
 # Matplotlib knows no CSS; each line is drawn in a color of its own that is then exchanged for a variable of the page.
 INK, FAINT = "#010203", "#010204"

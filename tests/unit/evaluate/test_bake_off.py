@@ -13,7 +13,8 @@ from snaketune.contracts.bake_off import BakeOff
 from snaketune.contracts.evaluate import Prediction
 from snaketune.evaluate import bake_off, significance
 from snaketune.evaluate.bake_off import MOST_TO_CROSS, Contestant, pairs_of, seed_luck
-from snaketune.evaluate.metrics import METRICS, MetricSettings
+from snaketune.evaluate.metrics import METRICS
+from snaketune.evaluate.run_metrics import MetricSettings
 
 EXACT, LOSS = METRICS["exact_match"], METRICS["perplexity"]
 

@@ -10,7 +10,8 @@ from snaketune.config import sections
 from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.evaluate import compare, score, step_config, thresholds
-from snaketune.evaluate.metrics import METRICS, MetricSettings, enabled_metrics
+from snaketune.evaluate.metrics import METRICS
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 from snaketune.evaluate.significance import NORMAL
 from snaketune.files import read_json, write_jsonl
 

@@ -15,7 +15,8 @@ from snaketune.config import sections
 from snaketune.config.sections import RunConfig
 from snaketune.contracts.evaluate import Comparison, Prediction
 from snaketune.errors import ConfigError
-from snaketune.evaluate import metrics, selection, step_config
+from snaketune.evaluate import metrics, run_metrics, selection, step_config
+from snaketune.evaluate.metric import Metric, RowMean
 from snaketune.files import read_json
 from snaketune.package import card
 from snaketune.report import collect, page
@@ -39,10 +40,10 @@ def winner(metric: str, values: dict[str, float], **evaluate: Any) -> str:
 
 
 @pytest.fixture
-def vowel_errors() -> Iterator[type[metrics.Metric]]:
+def vowel_errors() -> Iterator[type[Metric]]:
     """A metric that nothing else in the project knows: how many more vowels an answer has than its reference."""
 
-    class VowelErrors(metrics.RowMean):
+    class VowelErrors(RowMean):
         name = "vowel_errors"
         label = "Vowel errors"
         description = "Vowels that an answer has too many or too few."
@@ -154,4 +155,4 @@ def test_every_metric_says_what_readers_need():
 
 def test_documentation_has_the_metrics_of_the_registry():
     page = (Path(__file__).resolve().parents[3] / "docs/evaluation.md").read_text(encoding="utf-8")
-    assert page == metrics.regenerate_documentation(page), "run `make docs`"
+    assert page == run_metrics.regenerate_documentation(page), "run `make docs`"

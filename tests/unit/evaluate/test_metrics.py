@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from snaketune.config.sections import CustomMetricConfig
 from snaketune.contracts.evaluate import Prediction
-from snaketune.evaluate import metrics, text_metrics
+from snaketune.evaluate.metric import common_subsequence, f1, repetition, words
 from snaketune.evaluate.metrics import METRICS
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 
 texts = st.text(alphabet="ab cd.,é ", max_size=25)
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6)
@@ -98,9 +99,9 @@ def test_case_and_punctuation_count_in_raw_match_only():
 
 
 def test_characters_of_scripts_without_spaces_are_words():
-    assert text_metrics.words("我们走吧。") == ["我", "们", "走", "吧"]
-    assert text_metrics.words("Don't panic, Ünïcode!") == ["don", "t", "panic", "ünïcode"]
-    assert text_metrics.f1(text_metrics.words("我们走"), text_metrics.words("我们走吧")) == pytest.approx(2 * 3 / 7)
+    assert words("我们走吧。") == ["我", "们", "走", "吧"]
+    assert words("Don't panic, Ünïcode!") == ["don", "t", "panic", "ünïcode"]
+    assert f1(words("我们走"), words("我们走吧")) == pytest.approx(2 * 3 / 7)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
@@ -108,16 +109,16 @@ def test_the_longest_common_subsequence_equals_that_of_the_textbook(one, other):
     table = {(-1, j): 0 for j in range(-1, 13)} | {(i, -1): 0 for i in range(-1, 13)}
     for (i, a), (j, b) in itertools.product(enumerate(one), enumerate(other)):
         table[i, j] = table[i - 1, j - 1] + 1 if a == b else max(table[i - 1, j], table[i, j - 1])
-    assert text_metrics.common_subsequence(one, other) == table[len(one) - 1, len(other) - 1]
+    assert common_subsequence(one, other) == table[len(one) - 1, len(other) - 1]
 
 
 def test_going_in_circles_counts_as_repetition():
-    assert text_metrics.repetition("a b c d a b c d a b c d".split()) == pytest.approx(1 - 4 / 9)
-    assert text_metrics.repetition("a b c".split()) == 0
+    assert repetition("a b c d a b c d a b c d".split()) == pytest.approx(1 - 4 / 9)
+    assert repetition("a b c".split()) == 0
 
 
 def test_every_configuration_names_how_its_scores_were_made():
-    found = metrics.enabled_metrics(metrics.MetricSettings(bleu_tokenizer="char"))
+    found = enabled_metrics(MetricSettings(bleu_tokenizer="char"))
     assert "tok:char" in found["bleu"].signature
     assert "version:" in found["ter"].signature
     assert "nw:2" in found["chrf"].signature
@@ -125,7 +126,7 @@ def test_every_configuration_names_how_its_scores_were_made():
 
 def test_a_measure_of_ones_own_is_read_from_the_lines():
     custom = {"right": CustomMetricConfig(function="m:f", better="lower")}
-    metric = metrics.enabled_metrics(metrics.MetricSettings(metrics=custom))["right"]
+    metric = enabled_metrics(MetricSettings(metrics=custom))["right"]
     rows = [Prediction(id=str(value), prompt="", custom_values={"right": value}) for value in (1.0, 0.5)]
     assert metric.better == "lower"
     assert float(metric.aggregate(metric.row_statistics(rows).sum(axis=0))) == 0.75

@@ -4,7 +4,7 @@ import pytest
 from snaketune.config import sections
 from snaketune.config.experiments import expand
 from snaketune.errors import ConfigError
-from snaketune.evaluate import metrics, step_config
+from snaketune.evaluate import run_metrics, step_config
 
 
 def config(**given):
@@ -40,7 +40,7 @@ def test_every_setting_belongs_to_a_step():
     of_training = {"chat_template", "num_virtual_tokens", "dtype", "seed"}
     known = {
         *(set(step_config.PredictionConfig.__struct_fields__) - of_training),
-        *metrics.MetricSettings.__struct_fields__,
+        *run_metrics.MetricSettings.__struct_fields__,
         *(set(step_config.ComparisonConfig.__struct_fields__) - {"settings", "seed"}),
         "experiments",
         "lm_eval_tasks",
