@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from snaketune.importers import axolotl_data
 from snaketune.importers.draft import Draft, Theirs
 from snaketune.importers.key_rules import KeyRule, apply, first_given, for_keys, number, refused, taken, unused, whole
@@ -12,17 +10,16 @@ from snaketune.importers.shared_rules import (
     dora,
     finish_data,
     finish_training,
+    num_layers,
     quantize,
     report_to,
     take_base,
-    take_number_of_rows,
 )
 
 TOOL = "Axolotl"
 HARMLESS_PLUGINS = ("cut_cross_entropy", "liger", "kernels")
 OTHER_OBJECTIVE = "another objective than learning the answers of the rows"
 ONLY_ANSWERS = "Keep training that in Axolotl; for the answers alone, give rows with a prompt and a response"
-KNOWN_TOKENS = {"<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>"}
 
 
 def _adapter(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
@@ -85,15 +82,6 @@ def _layers(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
         )
 
 
-def num_layers(base: str) -> int | None:
-    """Return how many layers a base has, where its configuration lies on this machine."""
-    from snaketune.files import read_json
-
-    path = Path(base).expanduser() / "config.json"
-    found = read_json(path).get("num_hidden_layers") if path.is_file() else None
-    return found if isinstance(found, int) else None
-
-
 def _packing(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
     draft.take(key, value, "train.packing", bool(value))
     if value:
@@ -112,13 +100,6 @@ def _checkpointing(draft: Draft, key: str, value: object, _theirs: Theirs) -> No
     draft.take(key, value, "train.gradient_checkpointing", bool(value), note)
 
 
-def _too_long(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
-    if value in ("drop", "truncate"):
-        draft.take(key, value, "data.on_too_long", value)
-    else:
-        draft.take(key, value, "data.on_too_long", "drop", "tokens.json lists every row that was too long")
-
-
 def _batch_size(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
     micro = int(number(theirs.get("micro_batch_size") or 1))
     steps = max(1, int(number(value)) // micro)
@@ -126,16 +107,6 @@ def _batch_size(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
         draft.leave_out(key, value, "gradient_accumulation_steps says it")
     else:
         draft.take(key, value, "train.gradient_accumulation_steps", steps, f"{value} rows in micro-batches of {micro}")
-
-
-def _validation_share(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
-    share = number(value)
-    if share >= 1:
-        draft.later.append(lambda: take_number_of_rows(draft, key, share))
-    elif share:
-        draft.take(key, value, "data.split.valid", share)
-    else:
-        draft.leave_out(key, value, "no validation there; see the list of defaults")
 
 
 def _evaluations(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
@@ -156,20 +127,6 @@ def _eval_steps(draft: Draft, key: str, value: object, theirs: Theirs) -> None:
         draft.leave_out(key, value, "evals_per_epoch is given too, and wins")
     else:
         draft.take(key, value, "train.eval_steps", whole(value))
-
-
-def _special_tokens(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
-    tokens = value if isinstance(value, dict) else {}
-    if set(tokens) <= {"pad_token"}:
-        draft.leave_out(key, value, "padding takes no part in the loss or in attention, whatever token it is")
-    else:
-        hint = " (these look like the model's own)" if set(map(str, tokens.values())) <= KNOWN_TOKENS else ""
-        draft.refuse(
-            key,
-            value,
-            f"the tokens that begin and end an answer; here they are the model's own{hint}",
-            "If they are the base's own, import without this key; if not, change them in the base's tokenizer first",
-        )
 
 
 def _plugins(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
@@ -224,7 +181,7 @@ TABLE: dict[str, KeyRule] = {
     "base_model_config": unused("the files of the base say it"),
     "tokenizer_config": refused("another tokenizer than the base's own", "Put it into the base's folder"),
     "sequence_len": taken("data.max_length"),
-    "excess_length_strategy": taken("data.on_too_long", convert=_too_long),
+    "excess_length_strategy": taken("data.on_too_long", convert=axolotl_data.take_too_long),
     "micro_batch_size": taken("train.batch_size"),
     "batch_size": taken("train.gradient_accumulation_steps", convert=_batch_size),
     "num_epochs": taken("train.epochs"),
@@ -245,7 +202,7 @@ TABLE: dict[str, KeyRule] = {
     "cosine_min_lr_ratio": taken("train.min_lr_ratio"),
     "train_on_inputs": taken("train.train_on_prompts"),
     "early_stopping_patience": taken("train.early_stopping_patience", "validations without a gain, as there"),
-    "val_set_size": taken("data.split.valid", convert=_validation_share),
+    "val_set_size": taken("data.split.valid", convert=axolotl_data.take_validation_share),
     "evals_per_epoch": taken("train.eval_steps", convert=_evaluations),
     "eval_steps": taken("train.eval_steps", convert=_eval_steps),
     "eval_strategy": unused("train.eval_steps says when to validate"),
@@ -257,7 +214,9 @@ TABLE: dict[str, KeyRule] = {
     "default_system_message": taken("data.system"),
     "dataset_exact_deduplication": unused("exact copies of a row are always removed here"),
     "special_tokens": refused(
-        "the tokens that begin and end an answer; a pad token alone is of no effect", "", convert=_special_tokens
+        "the tokens that begin and end an answer; a pad token alone is of no effect",
+        "",
+        convert=axolotl_data.take_special_tokens,
     ),
     "eot_tokens": unused("the token that ends an answer in the chat template is always trained here"),
     "wandb_project": taken("train.report_to", convert=_wandb),

@@ -1,4 +1,4 @@
-"""Axolotl's data sets and chat templates as sources and a template of ours."""
+"""Axolotl's data sets, chat templates and tokens as sources, splits and a template of ours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snaketune.importers.draft import Draft, Taken, Theirs
-from snaketune.importers.key_rules import KeyRule, for_keys, refused, taken, unused
+from snaketune.importers.key_rules import KeyRule, for_keys, number, refused, taken, unused
 from snaketune.importers.places import Source, as_mapping, place, take_split
+from snaketune.importers.shared_rules import take_number_of_rows
 
 OUR_TEMPLATES = {
     "alpaca": "alpaca",
@@ -30,6 +31,7 @@ KNOWN_ROLES = {
     "tool": {"tool"},
 }
 ANOTHER_ROW = "rows are rendered by a prompt of Axolotl's own"
+KNOWN_TOKENS = {"<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>"}
 REWRITE = "Name the columns in `fields` and the words around them in `template`, or write the rows as messages"
 
 DATASET_TABLE: dict[str, KeyRule] = {
@@ -81,8 +83,8 @@ def take_validation_sets(draft: Draft, key: str, value: object, _theirs: Theirs)
 def _take(draft: Draft, key: str, value: object, more: Source) -> None:
     known = draft.get("data.sources")
     sources: list[object] = list(known) if draft.is_set("data.sources") and isinstance(known, list) else []
-    for number, one in enumerate(value if isinstance(value, list) else [value]):
-        where = f"{key}[{number}]"
+    for index, one in enumerate(value if isinstance(value, list) else [value]):
+        where = f"{key}[{index}]"
         for source in _sources(draft, where, as_mapping(one)):
             sources.append(source | more)
             ours = f"data.sources[{len(sources) - 1}]"
@@ -271,6 +273,25 @@ def _check_rest(draft: Draft, where: str, given: Theirs) -> None:
             draft.leave_out(f"{where}.{key}", value, rule.note)
 
 
+def take_validation_share(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
+    """Take the size of the validation over: a share of the rows, or a number of them."""
+    share = number(value)
+    if share >= 1:
+        draft.later.append(lambda: take_number_of_rows(draft, key, share))
+    elif share:
+        draft.take(key, value, "data.split.valid", share)
+    else:
+        draft.leave_out(key, value, "no validation there; see the list of defaults")
+
+
+def take_too_long(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
+    """Take over what becomes of rows longer than sequence_len."""
+    if value in ("drop", "truncate"):
+        draft.take(key, value, "data.on_too_long", value)
+    else:
+        draft.take(key, value, "data.on_too_long", "drop", "tokens.json lists every row that was too long")
+
+
 def take_template(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
     """Take the name of a chat template over: one of ours, or the base's own."""
     name = str(value)
@@ -302,4 +323,19 @@ def take_jinja(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
             value,
             "the chat template",
             "Write it into a file of its own, such as template.jinja, and set model.chat_template to that file's name",
+        )
+
+
+def take_special_tokens(draft: Draft, key: str, value: object, _theirs: Theirs) -> None:
+    """Leave a pad token out; refuse the tokens that begin and end an answer."""
+    tokens = value if isinstance(value, dict) else {}
+    if set(tokens) <= {"pad_token"}:
+        draft.leave_out(key, value, "padding takes no part in the loss or in attention, whatever token it is")
+    else:
+        hint = " (these look like the model's own)" if set(map(str, tokens.values())) <= KNOWN_TOKENS else ""
+        draft.refuse(
+            key,
+            value,
+            f"the tokens that begin and end an answer; here they are the model's own{hint}",
+            "If they are the base's own, import without this key; if not, change them in the base's tokenizer first",
         )

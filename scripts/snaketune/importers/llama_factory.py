@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from snaketune.importers import llama_factory_data as data
-from snaketune.importers.axolotl import num_layers
 from snaketune.importers.draft import Draft, Theirs
 from snaketune.importers.key_rules import KeyRule, apply, for_keys, number, refused, taken, unused, whole
 from snaketune.importers.shared_rules import (
@@ -11,6 +10,7 @@ from snaketune.importers.shared_rules import (
     dora,
     finish_data,
     finish_training,
+    num_layers,
     quantize,
     report_to,
     take_base,

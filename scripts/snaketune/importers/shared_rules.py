@@ -194,6 +194,15 @@ def quantize(draft: Draft, key: str, value: object, bits: int) -> None:
     draft.take(key, value, "model.quantize", {"bits": bits, "group_size": 64, "mode": "affine"}, kind)
 
 
+def num_layers(base: str) -> int | None:
+    """Return how many layers a base has, where its configuration lies on this machine."""
+    from snaketune.files import read_json
+
+    path = Path(base).expanduser() / "config.json"
+    found = read_json(path).get("num_hidden_layers") if path.is_file() else None
+    return found if isinstance(found, int) else None
+
+
 def take_number_of_rows(draft: Draft, key: str, rows: float, at_most: object = None) -> None:
     """Take a number of validation rows over as a share; at_most: rows read of each source."""
     total = count_rows(draft, at_most)
