@@ -1,8 +1,8 @@
 """List the rows that stand, or nearly stand, in more than one split (snaketune.data.splits)."""
 
 import msgspec
-from snaketune.config.sections import LeakageConfig
 from snaketune.data import splits
+from snaketune.data.splits import LeakageConfig
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0]):

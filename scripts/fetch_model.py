@@ -3,11 +3,11 @@
 import json
 
 import msgspec
-from snaketune.config.sections import BaseConfig
 from snaketune.runtime import events, progress, step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     from snaketune.model.download import fetch_model
+    from snaketune.model.manifest import BaseConfig
 
     manifest = fetch_model(
         msgspec.convert(json.loads(snakemake.params.config)["model"], BaseConfig), snakemake.output.manifest

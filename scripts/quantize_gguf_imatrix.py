@@ -4,11 +4,11 @@ import json
 
 import msgspec
 from snaketune import files
-from snaketune.config.sections import FilterConfig
 from snaketune.contracts.package import MergedLoss
 from snaketune.package import imatrix
 from snaketune.package.calibration_rows import RowReader
 from snaketune.runtime import events, progress, step
+from snaketune.tokens.tokenize import FilterConfig
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
     config, inputs, outputs = json.loads(snakemake.params.config), snakemake.input, snakemake.output

@@ -3,8 +3,8 @@
 import json
 
 import msgspec
-from snaketune.config.sections import ValidationConfig
 from snaketune.data import validate
+from snaketune.data.records import ValidationConfig
 from snaketune.runtime import events, step
 
 with step.running(snakemake.log[0]):

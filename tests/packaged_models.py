@@ -9,16 +9,16 @@ from typing import Any
 import families
 import msgspec
 from snaketune import files
-from snaketune.config.sections import BaseConfig, FilterConfig
 from snaketune.contracts.package import Fidelity
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
 from snaketune.engines import get_trainer
 from snaketune.engines.llama_cpp import quantize as quantizing
-from snaketune.model.manifest import write_manifest
+from snaketune.model.manifest import BaseConfig, write_manifest
 from snaketune.package import fidelity, fused_model, gguf_conversion
 from snaketune.package.calibration_rows import RowReader
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import write_store
+from snaketune.tokens.tokenize import FilterConfig
 from tiny_models import train_config
 
 VIRTUAL_TOKENS = 4

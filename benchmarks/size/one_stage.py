@@ -67,8 +67,7 @@ def prepare(base: Path, folder: Path) -> None:
 
 
 def fetch(base: Path, folder: Path) -> None:
-    from snaketune.config.sections import BaseConfig
-    from snaketune.model.manifest import write_manifest
+    from snaketune.model.manifest import BaseConfig, write_manifest
 
     described = BaseConfig(base=str(base), revision="main")
     write_manifest(folder / "base.json", described, str(base), patterns=("*.json", "*.model", "*.safetensors"))

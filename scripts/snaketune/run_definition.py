@@ -247,7 +247,7 @@ def tokens_key(experiment: Experiment) -> str:
 
 
 def template_config(experiment: Experiment) -> dict[str, object]:
-    """What an experiment's tokens depend on, as config.sections.TemplateConfig has it."""
+    """What an experiment's tokens depend on, as tokens.tokenize.TemplateConfig has it."""
     return {"chat_template": experiment.model.chat_template, "num_virtual_tokens": experiment.train.virtual_tokens}
 
 

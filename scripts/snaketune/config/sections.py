@@ -2,7 +2,8 @@
 
 Names, order, types and nullability follow schemas/, which also holds each key's meaning, unit and default; a test
 compares the two. The records have no defaults of their own: a step that is handed a part of a section then fails
-on a missing key instead of reading a default that the user has overridden.
+on a missing key instead of reading a default that the user has overridden. Such a part is a `Section` too, and
+lies with the step.
 """
 
 from __future__ import annotations
@@ -38,14 +39,6 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     dtype: str
     chat_template: str | None
     quantize: QuantizeConfig | None
-
-
-class BaseConfig(Section, frozen=True, kw_only=True):
-    """The part of `model` that says which base it is, and how it is quantized."""
-
-    base: str
-    revision: str
-    quantize: QuantizeConfig | None = None
 
 
 class FieldOfRow(Section, frozen=True, kw_only=True):
@@ -107,40 +100,6 @@ class DataConfig(Section, frozen=True, kw_only=True):
     shingles: Literal["auto", "words", "characters"]
     split: SplitConfig
     on_leakage: Literal["fail", "warn"]
-    max_length: int
-    on_too_long: Literal["truncate", "drop"]
-
-
-class ValidationConfig(Section, frozen=True, kw_only=True):
-    """The part of `data` that decides which rows are kept."""
-
-    sources: list[SourceConfig]
-    system: str | None
-    min_characters: int
-    max_characters: int
-    max_rejected: float
-    near_duplicates: float | bool
-    shingles: Literal["auto", "words", "characters"]
-
-
-class LeakageConfig(Section, frozen=True, kw_only=True):
-    """The part of `data` that the check for leaks between the splits depends on."""
-
-    on_leakage: Literal["fail", "warn"]
-    near_duplicates: float | bool
-    shingles: Literal["auto", "words", "characters"]
-
-
-class TemplateConfig(Section, frozen=True, kw_only=True):
-    """What the tokens of a row depend on: a key of `model`, and `TrainConfig.virtual_tokens`."""
-
-    chat_template: str | None
-    num_virtual_tokens: int
-
-
-class FilterConfig(Section, frozen=True, kw_only=True):
-    """The part of `data` that the filtering of rows by their tokens depends on; max_length in tokens."""
-
     max_length: int
     on_too_long: Literal["truncate", "drop"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from snaketune.config.sections import FieldOfRow, SourceConfig, ValidationConfig
+from snaketune.config.sections import FieldOfRow, Section, SourceConfig
 from snaketune.contracts.data import Content, Message
 from snaketune.data.conversations import PLAIN, Dialect, tool_descriptions
 from snaketune.data.deduplication import first_control_char, is_blank
@@ -220,6 +220,18 @@ def _segments(segments: object) -> Content:
     if not any(is_trained for _, _, is_trained in spans):
         raise Rejection("no-assistant", "no segment is labelled true, so there is nothing to learn")
     return {"text": text, "segments": spans}
+
+
+class ValidationConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that decides which rows are kept."""
+
+    sources: list[SourceConfig]
+    system: str | None
+    min_characters: int
+    max_characters: int
+    max_rejected: float
+    near_duplicates: float | bool
+    shingles: Literal["auto", "words", "characters"]
 
 
 class RecordBuilder:

@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
-from snaketune.config.sections import LeakageConfig, Section, SplitShares
+from snaketune.config.sections import Section, SplitShares
 from snaketune.contracts.data import SPLITS, DataRecord, LeakingRow, LeakPair, LeakReport, SplitName, SplitReport
 from snaketune.data.deduplication import (
     CLUSTER_THRESHOLD_WHEN_OFF,
@@ -48,6 +48,14 @@ KIND_LABELS = {
 }
 MAX_LISTED = 100  # pairs in leaks.json
 MAX_IN_MESSAGE = 5  # pairs
+
+
+class LeakageConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that the check for leaks between the splits depends on."""
+
+    on_leakage: Literal["fail", "warn"]
+    near_duplicates: float | bool
+    shingles: Literal["auto", "words", "characters"]
 
 
 def check_leaks(config: LeakageConfig, train: StrPath, valid: StrPath, test: StrPath, leaks: StrPath) -> LeakReport:

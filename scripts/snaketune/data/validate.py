@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from snaketune.config.sections import SourceConfig, ValidationConfig
+from snaketune.config.sections import SourceConfig
 from snaketune.contracts.data import DataReport, Rejected
 from snaketune.data import report as data_report
 from snaketune.data import sources
@@ -30,7 +30,7 @@ from snaketune.data.deduplication import (
 from snaketune.data.minhash import Shingles
 from snaketune.data.readers import dispatch
 from snaketune.data.readers.raw_row import RawRow, Rejection
-from snaketune.data.records import RecordBuilder, with_cluster
+from snaketune.data.records import RecordBuilder, ValidationConfig, with_cluster
 from snaketune.data.report import SourceCounts
 from snaketune.errors import DataError
 from snaketune.files import StrPath, scratch, write_json, writing_jsonl

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json
-from snaketune.model.manifest import SMALL, WEIGHTS, is_local, local_files, write_manifest
+from snaketune.model.manifest import SMALL, WEIGHTS, BaseConfig, is_local, local_files, write_manifest
 from snaketune.runtime.progress import watching
 
 

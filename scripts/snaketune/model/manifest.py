@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from snaketune.config.sections import BaseConfig, ModelConfig, QuantizeConfig
+from snaketune.config.sections import ModelConfig, QuantizeConfig, Section
 from snaketune.contracts.data import ModelFile, ModelManifest, QuantizeRecord, ReadAs
 from snaketune.errors import ModelError
 from snaketune.files import StrPath, read_json, sha256, write_json
@@ -26,6 +26,14 @@ from snaketune.runtime.progress import ByteProgress
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors",)
+
+
+class BaseConfig(Section, frozen=True, kw_only=True):
+    """The part of `model` that says which base it is, and how it is quantized."""
+
+    base: str
+    revision: str
+    quantize: QuantizeConfig | None = None
 
 
 def model_key(model: ModelConfig) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from snaketune.config.sections import FilterConfig
 from snaketune.contracts.data import DataRecord
 from snaketune.engines.interface import CalibrationRows, LoglikelihoodRequest
 from snaketune.errors import DataError
@@ -16,7 +15,7 @@ from snaketune.files import StrPath
 from snaketune.model.manifest import read_manifest
 from snaketune.tokens.chat_template import Rendered, renderer_of
 from snaketune.tokens.row_samples import cut_around_answer, spread
-from snaketune.tokens.tokenize import token_filter_of
+from snaketune.tokens.tokenize import FilterConfig, token_filter_of
 
 CALIBRATION_ROWS, VALIDATION_ROWS = 512, 64
 MAX_TOKENS = 512  # of a row

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from snaketune.config.sections import FilterConfig, Section, TemplateConfig
+from snaketune.config.sections import Section
 from snaketune.contracts.data import Preview, PreviewRow
 from snaketune.files import StrPath, read_jsonl, write_json, write_text
 from snaketune.model.manifest import declared_context_length, read_manifest
 from snaketune.report.page import templated
 from snaketune.runtime import events
 from snaketune.tokens.chat_template import Rendered, Renderer
-from snaketune.tokens.tokenize import TokenFilter
+from snaketune.tokens.tokenize import FilterConfig, TemplateConfig, TokenFilter
 
 NUM_ROWS = 5
 LONGEST_PIECE = 1200  # characters of a stretch that the terminal shows; the page shows all

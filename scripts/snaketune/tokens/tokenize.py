@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from snaketune.config.sections import FilterConfig, Section, TemplateConfig
+from snaketune.config.sections import Section
 from snaketune.contracts.data import DataRecord, FilteredRow, LengthClass, SplitTokens, TokenReport
 from snaketune.data.records import iter_texts
 from snaketune.errors import DataError
@@ -35,6 +35,20 @@ FILTER_REASONS = {
 TEXT_HAS_NO_TEMPLATE = "prompt tuning needs rows with messages, into which the chat template puts its virtual tokens"
 STRESS_TEXTS = [f"{run * 2000}{end}" for run in ("a", " ", "1", "!", "aA", "a ", "\n") for end in ("", "!", "\u00e9")]
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class TemplateConfig(Section, frozen=True, kw_only=True):
+    """What the tokens of a row depend on: a key of `model`, and `TrainConfig.virtual_tokens`."""
+
+    chat_template: str | None
+    num_virtual_tokens: int
+
+
+class FilterConfig(Section, frozen=True, kw_only=True):
+    """The part of `data` that the filtering of rows by their tokens depends on; max_length in tokens."""
+
+    max_length: int
+    on_too_long: Literal["truncate", "drop"]
 
 
 @dataclass(frozen=True)

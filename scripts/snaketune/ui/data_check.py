@@ -14,10 +14,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from snaketune.config.sections import DataConfig, LeakageConfig, ValidationConfig
+from snaketune.config.sections import DataConfig
 from snaketune.contracts.data import SPLITS, DataRecord, Rejected
 from snaketune.data import sources, splits, validate
 from snaketune.data.readers import dispatch
+from snaketune.data.records import ValidationConfig
+from snaketune.data.splits import LeakageConfig
 from snaketune.errors import DataError, UserError
 from snaketune.files import read_json, read_jsonl, write_json, writing_jsonl
 from snaketune.ui.replies import Fault, fault_of

@@ -17,10 +17,11 @@ import msgspec
 
 from snaketune.config import schema
 from snaketune.config.docs import to_commented_yaml
-from snaketune.config.sections import LeakageConfig, RunConfig, load
+from snaketune.config.sections import RunConfig, load
 from snaketune.contracts.data import DataRecord, LeakReport
 from snaketune.data import splits
 from snaketune.data.deduplication import row_keys
+from snaketune.data.splits import LeakageConfig
 from snaketune.errors import ConfigError, EvaluationError
 from snaketune.files import read_json, read_jsonl, write_jsonl, write_text
 from snaketune.ui.feedback import FOLDER, Feedback, FeedbackRow

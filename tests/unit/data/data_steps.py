@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 from snaketune.config import schema
-from snaketune.config.sections import LeakageConfig, SourceConfig, ValidationConfig
+from snaketune.config.sections import SourceConfig
 from snaketune.contracts.data import SPLITS
 from snaketune.data import splits, validate
+from snaketune.data.records import ValidationConfig
+from snaketune.data.splits import LeakageConfig
 from snaketune.files import read_json, read_jsonl
 
 

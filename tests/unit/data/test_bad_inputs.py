@@ -5,8 +5,8 @@ import csv
 import msgspec
 import pytest
 from snaketune.config import schema
-from snaketune.config.sections import ValidationConfig
 from snaketune.data import sources, validate
+from snaketune.data.records import ValidationConfig
 from snaketune.errors import DataError
 from snaketune.files import read_json, read_jsonl
 from tools import BAD_INPUTS, MALFORMED

@@ -4,10 +4,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.config.sections import ValidationConfig
 from snaketune.data.deduplication import CONTROLS, fold, is_blank, normalize
 from snaketune.data.readers.raw_row import REJECTION_REASONS, Rejection
-from snaketune.data.records import Layout, RecordBuilder, parse_fields
+from snaketune.data.records import Layout, RecordBuilder, ValidationConfig, parse_fields
 from unit.data.data_steps import settings
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Hilo"}'}}

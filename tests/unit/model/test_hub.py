@@ -68,7 +68,7 @@ def fetch(endpoint: str, home: Path, base: str, revision: str = "main") -> subpr
     """Fetch as the two rules do, in a process of its own, since huggingface_hub reads its environment when imported."""
     code = (
         "import sys; from snaketune.runtime import step; from snaketune.model import download\n"
-        "from snaketune.config.sections import BaseConfig\n"
+        "from snaketune.model.manifest import BaseConfig\n"
         "model = BaseConfig(base=sys.argv[1], revision=sys.argv[2])\n"
         "with step.running('log'):\n"
         "    download.fetch_config(model, 'm/key.config.json'); download.fetch_model(model, 'm/key.json')\n"

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snaketune.config.sections import BaseConfig, ModelConfig
+from snaketune.config.sections import ModelConfig
 from snaketune.errors import ModelError
 from snaketune.model import download
 from snaketune.model import manifest as base
+from snaketune.model.manifest import BaseConfig
 
 MODEL = {"base": "demo", "revision": "main", "dtype": "auto", "chat_template": None}
 

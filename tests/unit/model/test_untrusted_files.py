@@ -15,10 +15,10 @@ import safetensors
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.config.sections import BaseConfig
 from snaketune.errors import ModelError
 from snaketune.model import manifest as base
 from snaketune.model import untrusted_files
+from snaketune.model.manifest import BaseConfig
 from snaketune.tokens import tokenize
 from snaketune.tokens.chat_template import Renderer
 

@@ -12,7 +12,6 @@ import pytest
 from made_once import made_once
 from packaged_models import Chain, make_chain, row_reader
 from snaketune.config.products import NEEDS_IMATRIX, READS_IMATRIX, check_imatrix, takes_imatrix
-from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import CalibrationResult
 from snaketune.engines import load_gguf
 from snaketune.engines.decoding import Sampling
@@ -20,7 +19,7 @@ from snaketune.engines.interface import GenerationRequest, LoadOptions, Loglikel
 from snaketune.engines.llama_cpp import importance, quantize
 from snaketune.engines.llama_cpp.importance import Importance
 from snaketune.errors import ConfigError, PackageError
-from snaketune.model.manifest import write_manifest
+from snaketune.model.manifest import BaseConfig, write_manifest
 from snaketune.package import gguf_conversion, imatrix
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}

@@ -20,14 +20,13 @@ import msgspec
 import pytest
 from packaged_models import Chain
 from snaketune import files
-from snaketune.config.sections import BaseConfig
 from snaketune.contracts.package import FusedManifest
 from snaketune.contracts.report import RunFindings
 from snaketune.engines import load_gguf, load_model
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LanguageModel, LoadOptions
 from snaketune.errors import PackageError
-from snaketune.model.manifest import write_manifest
+from snaketune.model.manifest import BaseConfig, write_manifest
 from snaketune.package import gguf_conversion, serving
 from snaketune.report.conclusion import adapter_commands
 from snaketune.tokens.chat_template import Renderer

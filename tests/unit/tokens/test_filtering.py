@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from snaketune.config.sections import FilterConfig
 from snaketune.demo import task
 from snaketune.tokens.chat_template import Renderer
-from snaketune.tokens.tokenize import FILTER_REASONS, TokenFilter, filtered_row
+from snaketune.tokens.tokenize import FILTER_REASONS, FilterConfig, TokenFilter, filtered_row
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ from pathlib import Path
 import families
 import numpy as np
 import pytest
-from snaketune.config.sections import FilterConfig
 from snaketune.errors import ModelError
 from snaketune.package.tokenizer_files import RenderedBy, write_model_files
 from snaketune.tokens import virtual_tokens
 from snaketune.tokens.chat_template import Renderer
 from snaketune.tokens.token_store import BaseRows, TokenStore, write_store
-from snaketune.tokens.tokenize import TokenFilter
+from snaketune.tokens.tokenize import FilterConfig, TokenFilter
 
 COUNT = 3
 TEMPLATES = ("llama-bpe", "llama-sentencepiece", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "phi3", "smollm")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from snaketune.config import schema
-from snaketune.config.sections import ValidationConfig, load
+from snaketune.config.sections import load
 from snaketune.data import splits, validate
+from snaketune.data.records import ValidationConfig
 from snaketune.files import read_jsonl, write_jsonl
 from snaketune.ui.answering import ModelName
 from snaketune.ui.conversations import ChatEntry, append_entry

@@ -20,7 +20,6 @@ import numpy as np
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
 from snaketune import files
-from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
 from snaketune.engines import sixteen_bit
 from snaketune.engines.interface import FusedWeights, MergedTensor, PeftAdapter
@@ -29,6 +28,7 @@ from snaketune.engines.sixteen_bit import SHARD
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.model import manifest as base
+from snaketune.model.manifest import BaseConfig
 from snaketune.train import peft_format
 
 GROUPS = {"affine": (32, 64, 128), "mxfp4": (32,), "nvfp4": (16,), "mxfp8": (32,)}

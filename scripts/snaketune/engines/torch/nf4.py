@@ -20,11 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from snaketune import files
-from snaketune.config.sections import BaseConfig
 from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
 from snaketune.files import StrPath
 from snaketune.model import manifest as base_models
+from snaketune.model.manifest import BaseConfig
 
 CODE = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
