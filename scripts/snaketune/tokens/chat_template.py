@@ -19,7 +19,6 @@ from snaketune.model import untrusted_files
 from snaketune.tokens import template_files, virtual_tokens
 from snaketune.tokens.template_files import NAMED
 
-ENDING_WITH_EOS = ("alpaca", "zephyr")  # templates that end an answer with whatever the model's end token is
 PROBE = "snaketune-probe"
 EXCHANGE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
 RENDERING_SECONDS = 10  # a conversation takes milliseconds
@@ -49,7 +48,9 @@ class Renderer:
         self.tokenizer = _tokenizer(self.folder)
         self.virtual_ids = virtual_tokens.add_to_tokenizer(self.tokenizer, num_virtual_tokens, folder)
         self.named = template
-        plain = template_files.settled(template_files.read_named(template) or _own_template(self.tokenizer))
+        plain = template_files.settled(
+            template_files.read_named(template) or template_files.own_template(self.tokenizer)
+        )
         self.template = virtual_tokens.in_template(plain, num_virtual_tokens) if plain else None
         if self.template:
             self.tokenizer.chat_template = self.template
@@ -279,10 +280,10 @@ class Renderer:
             try:
                 shown = self.conversation(EXCHANGE)
             except jinja2.TemplateError as error:
-                raise self._unusable_template(error) from None
+                raise template_files.unusable(self.tokenizer, error) from None
             last = max((i for i, one in enumerate(shown.loss_mask) if one), default=-1)
             if last < 0 or shown.ids[last] not in self._special_ids:
-                raise self._no_end_of_turn(shown.ids)
+                raise template_files.no_end_of_turn(self.tokenizer, self.folder, self.named, shown.ids)
             found.add(shown.ids[last])
         return found
 
@@ -297,39 +298,6 @@ class Renderer:
                 why="The tuned model would not be the base with learned tokens and nothing else",
                 fix="Use another chat template, or train.method: lora",
             )
-
-    def _no_end_of_turn(self, ids: list[int]) -> ModelError:
-        """The message for a template whose answers end with nothing that the model could learn to stop at."""
-        end = self.tokenizer.eos_token
-        why = "The model could not learn where to stop, and every answer would run on to its limit"
-        if end and self.tokenizer.eos_token_id not in ids and end in self.tokenizer.decode(ids):
-            return ModelError(
-                f"the tokenizer does not recognize its own end token {end!r} right after a word",
-                where=str(self.folder),
-                why=why,
-                fix="No chat template can help: use another base, or this one with a tokenizer.json that lists "
-                f"{end!r} among its added tokens as special, not normalized and not a single word",
-            )
-        others = [name for name in ENDING_WITH_EOS if name != self.named]
-        return ModelError(
-            "the chat template ends an answer with no token that this model has for it",
-            where="model.chat_template",
-            why=why,
-            fix=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
-            "end token",
-        )
-
-    def _unusable_template(self, error: Exception) -> ModelError:
-        """The message for a template that fails on a plain question and its answer."""
-        no_end = not self.tokenizer.eos_token
-        return ModelError(
-            f"the chat template fails on one question and one answer ({error})",
-            where="model.chat_template",
-            why="It would fail on every row",
-            fix="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
-            if no_end
-            else "Use another chat template",
-        )
 
 
 def renderer_of(base: ModelManifest, configured: str | None) -> Renderer:
@@ -346,12 +314,6 @@ def is_trained(message: Mapping[str, object]) -> bool:
 
 def _without_trained(message: Mapping[str, object]) -> Mapping[str, object]:
     return {key: value for key, value in message.items() if key != "trained"} if "trained" in message else message
-
-
-def _own_template(tokenizer: Any) -> str | None:
-    """The tokenizer's chat template; its default one where it names several."""
-    found = tokenizer.chat_template
-    return found.get("default") if isinstance(found, dict) else found
 
 
 def _tokenizer(folder: Path) -> Any:

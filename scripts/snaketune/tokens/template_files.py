@@ -1,11 +1,16 @@
-"""Chat templates as texts: those that come with this project, the one that a configuration names, a base's own."""
+"""Chat templates as texts: those that come with this project, the one that a configuration names, a base's own.
+
+And what is said of one that cannot be used.
+"""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from snaketune.contracts.data import ModelManifest
 from snaketune.errors import ModelError
@@ -14,6 +19,7 @@ from snaketune.files import read_json
 RESOURCES = ("templates",)
 TEMPLATES = Path(__file__).with_name(RESOURCES[0])
 NAMED = tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+ENDING_WITH_EOS = ("alpaca", "zephyr")  # templates that end an answer with whatever the model's end token is
 DAY = datetime.date(2024, 7, 26)  # the day that Llama 3's own template falls back on
 NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
@@ -68,3 +74,47 @@ def _template_in(folder: Path) -> str | None:
     if isinstance(found, list):  # several, by name
         found = next((one.get("template") for one in found if one.get("name") == "default"), None)
     return found if isinstance(found, str) else None
+
+
+def own_template(tokenizer: Any) -> str | None:
+    """The chat template of a loaded tokenizer; its default one where it names several."""
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
+
+
+def no_end_of_turn(tokenizer: Any, folder: Path, named: str | None, ids: Sequence[int]) -> ModelError:
+    """The message for a template whose answers end with nothing that the model could learn to stop at.
+
+    folder: the model's; named: the template that the configuration names; ids: an exchange as it was rendered.
+    """
+    end = tokenizer.eos_token
+    why = "The model could not learn where to stop, and every answer would run on to its limit"
+    if end and tokenizer.eos_token_id not in ids and end in tokenizer.decode(ids):
+        return ModelError(
+            f"the tokenizer does not recognize its own end token {end!r} right after a word",
+            where=str(folder),
+            why=why,
+            fix="No chat template can help: use another base, or this one with a tokenizer.json that lists "
+            f"{end!r} among its added tokens as special, not normalized and not a single word",
+        )
+    others = [name for name in ENDING_WITH_EOS if name != named]
+    return ModelError(
+        "the chat template ends an answer with no token that this model has for it",
+        where="model.chat_template",
+        why=why,
+        fix=f"Use {' or '.join(others)}, which {'end' if others[1:] else 'ends'} an answer with the model's own "
+        "end token",
+    )
+
+
+def unusable(tokenizer: Any, error: Exception) -> ModelError:
+    """The message for a template that fails on a plain question and its answer."""
+    no_end = not tokenizer.eos_token
+    return ModelError(
+        f"the chat template fails on one question and one answer ({error})",
+        where="model.chat_template",
+        why="It would fail on every row",
+        fix="This tokenizer names no end token: set eos_token in its tokenizer_config.json"
+        if no_end
+        else "Use another chat template",
+    )
