@@ -1,11 +1,11 @@
-"""Exchanged questions, made from a token store alone."""
+"""Which rows are looked at, their exchanged questions, and when the first rows decide."""
 
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from snaketune.pilot import criteria, evidence
+from snaketune.pilot import criteria, scored_rows
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
 
@@ -24,7 +24,7 @@ IDS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_factory, pairs, seed):
     store = stored(tmp_path_factory.mktemp("store") / "s", pairs)
     known = {(tuple(q), tuple(a)) for q, a in pairs}
-    for swap in evidence.swapped_pairs(store, np.arange(len(store)), seed):
+    for swap in scored_rows.swapped_pairs(store, np.arange(len(store)), seed):
         parts = []
         for request in (swap.own_prompt, swap.other_prompt):
             ids, mask = np.array(request.ids), np.array(request.loss_mask)
@@ -39,19 +39,19 @@ def test_every_answer_is_kept_and_only_its_question_is_another_rows(tmp_path_fac
 
 def test_rows_that_all_have_one_answer_cannot_be_exchanged(tmp_path):
     store = stored(tmp_path / "s", [([0, number], [7, 8]) for number in range(1, 9)])
-    assert evidence.swapped_pairs(store, np.arange(8), 1) == []
+    assert scored_rows.swapped_pairs(store, np.arange(8), 1) == []
 
 
 def test_plain_text_has_no_question(tmp_path):
     write_store(tmp_path / "s", [(Rendered([1, 2, 3], [False, True, True]), 1.0)])
-    assert evidence.split_exchange(TokenStore(tmp_path / "s"), 0) is None
+    assert scored_rows.split_exchange(TokenStore(tmp_path / "s"), 0) is None
 
 
 def test_of_several_turns_the_first_question_and_its_answer_are_taken(tmp_path):
     ids = list(range(10))
     trained = [False, False, False, True, True, False, False, True, True, True]
     write_store(tmp_path / "s", [(Rendered(ids, trained), 1.0)])
-    question, answer = evidence.split_exchange(TokenStore(tmp_path / "s"), 0)
+    question, answer = scored_rows.split_exchange(TokenStore(tmp_path / "s"), 0)
     assert question.tolist() == [0, 1, 2]
     assert answer.tolist() == [3, 4]
 
@@ -60,23 +60,23 @@ def test_of_several_turns_the_first_question_and_its_answer_are_taken(tmp_path):
 def test_looks_share_no_row_and_a_larger_model_has_fewer_in_the_first(tmp_path_factory, count, length, tokens):
     store = stored(tmp_path_factory.mktemp("store") / "s", [([0, n], [7] * (length - 2)) for n in range(count)])
     sizes = []
-    for parameters in (evidence.WORK / tokens, 3 * evidence.WORK / tokens):
-        found = evidence.looks(store, parameters, 1)
+    for parameters in (scored_rows.WORK / tokens, 3 * scored_rows.WORK / tokens):
+        found = scored_rows.looks(store, parameters, 1)
         rows = np.concatenate(found)
-        assert len(set(rows.tolist())) == len(rows) == min(count, evidence.SCORED_ROWS)
-        assert len(found[0]) >= min(count, evidence.FEWEST_ROWS)
-        assert len(found[0]) * length <= tokens or len(found[0]) <= evidence.FEWEST_ROWS
+        assert len(set(rows.tolist())) == len(rows) == min(count, scored_rows.SCORED_ROWS)
+        assert len(found[0]) >= min(count, scored_rows.FEWEST_ROWS)
+        assert len(found[0]) * length <= tokens or len(found[0]) <= scored_rows.FEWEST_ROWS
         sizes.append(len(found[0]))
     assert sizes[1] <= sizes[0]
 
 
 def test_sample_is_smaller_for_a_large_model_unless_a_person_has_said_how_large():
     every, few, more = np.arange(128), np.arange(24), np.arange(40)
-    assert evidence.sample_size(None, [every]) == 16
-    assert evidence.sample_size(None, [few, every]) == 8
-    assert evidence.sample_size(None, [more, every]) == 13
+    assert scored_rows.sample_size(None, [every]) == 16
+    assert scored_rows.sample_size(None, [few, every]) == 8
+    assert scored_rows.sample_size(None, [more, every]) == 13
     for wanted in (0, 5, 40):
-        assert evidence.sample_size(wanted, [few, every]) == wanted
+        assert scored_rows.sample_size(wanted, [few, every]) == wanted
 
 
 def test_rows_decide_where_their_interval_is_on_one_side_of_nothing():
