@@ -47,7 +47,7 @@ rule dry_run_pilot:
             model=pick(PILOT.model, "dtype"),
             seed=CONFIG["seed"],
         ),
-        untracked=untracked(train=untracked_train(PILOT), **pick(CONFIG["package"], "gguf")),
+        untracked=untracked(train=untracked_train(PILOT), **pick(CONFIG["package"], "gguf", "imatrix")),
         code=code("dry_run_pilot", "gguf"),
     script:
         scripts("dry_run_pilot")

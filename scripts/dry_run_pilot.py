@@ -10,5 +10,11 @@ with step.running(snakemake.log[0]):
     from snaketune.pilot import dry_run
 
     job = TrainingJob.of_step(snakemake.params, snakemake.input, Path(snakemake.output.report).parent / "dry_run")
-    gguf = json.loads(snakemake.params.untracked)["gguf"]
-    dry_run.run(job, report=snakemake.output.report, threads=snakemake.threads, gguf=gguf)
+    package = json.loads(snakemake.params.untracked)
+    dry_run.run(
+        job,
+        plan=snakemake.input.plan,
+        report=snakemake.output.report,
+        threads=snakemake.threads,
+        files=dry_run.FilesToMake(package["gguf"], package["imatrix"]),
+    )

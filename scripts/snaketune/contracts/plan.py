@@ -27,16 +27,30 @@ class DryRun(Record, frozen=True, kw_only=True):
     steps: list[DryRunStep]
 
 
+class GGUFSpeed(Record, frozen=True, kw_only=True):
+    """What llama.cpp takes with a file of one type: seconds for each token, of one weight or of a whole model.
+
+    read: of a row that is read; alone: new, of one answer; together: new, of a full batch of answers.
+    """
+
+    read: float
+    alone: float
+    together: float
+
+
 class DryRunTiming(Record, frozen=True, kw_only=True):
-    """pilot/dry_run/timing.json: what packaging took on next to nothing.
+    """pilot/dry_run/timing.json: what packaging and answering took on next to nothing.
 
     converter_seconds: llama.cpp's converter; merged_per_second: weights that are read, merged and written in a second;
-    quantized_per_second: weights that one thread quantizes, by GGUF type.
+    quantized_per_second: weights that one thread quantizes, by GGUF type, and calibrated_per_second with an importance
+    matrix; gguf: seconds for each weight, by type, of a model large enough to measure it for.
     """
 
     converter_seconds: float
     merged_per_second: float
     quantized_per_second: dict[str, float]
+    calibrated_per_second: dict[str, float]
+    gguf: dict[str, GGUFSpeed]
 
 
 class Criterion(Record, frozen=True):
@@ -63,17 +77,18 @@ class PilotedExperiment(Record, frozen=True, kw_only=True):
 class AnsweringSpeed(Record, frozen=True, kw_only=True):
     """What answering took in the pilot's sample, in seconds.
 
-    start: before the first row; step: of all answers in the making, by base and by tuned model; token: each new token
-    in it; scored: each token of a row that is scored. row_tokens, base_tokens and reference_tokens: mean lengths of a
-    row, of the base's answer and of a reference.
+    start: before the first row; base, tuned: each new token of as many answers as are made together, by base and by
+    tuned model; tuned_alone: each new token of one answer; scored: each token that is read; gguf: the same of the
+    model's GGUF files, by type, where the dry run measured it. row_tokens, base_tokens and reference_tokens: mean
+    lengths of a row, of the base's answer and of a reference.
     """
 
     start: float
-    base_step: float
-    base_token: float
-    tuned_step: float
-    tuned_token: float
+    base: float
+    tuned: float
+    tuned_alone: float
     scored: float
+    gguf: dict[str, GGUFSpeed]
     row_tokens: float
     base_tokens: float
     reference_tokens: float

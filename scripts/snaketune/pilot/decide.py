@@ -63,7 +63,7 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         Path(files.adapter).parent,
         TokenStore(files.valid),
         settings,
-        planned.parameters,
+        plan,
         lambda scores: rows_decide(scores, settings.seed),
     )
     forecast = pilot_forecast.forecast(

@@ -2,7 +2,8 @@
 
 A wrong layer name, an architecture that mlx-lm cannot train, an adapter that does not come back as it was saved or that
 llama.cpp's converter refuses: each is found here, in a minute, instead of after the night. How fast this machine
-packages a model is measured on the way: a part of the merge is made, and a few weights are quantized to each type.
+packages a model is measured on the way: a part of the merge is made, and a few weights are quantized to each type. For
+a large model, how fast llama.cpp reads and answers is measured too, with a small one of each type.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from snaketune.contracts.plan import DryRun, DryRunStep, DryRunTiming
+from snaketune.config.products import NEEDS_IMATRIX, types_made_twice, types_with_imatrix
+from snaketune.contracts.plan import DryRun, DryRunStep, DryRunTiming, GGUFSpeed, Plan
 from snaketune.contracts.train import TrainingJob, TrainingOutputs, TrainingSummary
 from snaketune.engines import get_exporter, get_trainer, load_model
 from snaketune.engines.interface import LoadOptions, LoglikelihoodRequest, MergedTensor
-from snaketune.engines.llama_cpp.quantize import weights_per_second
+from snaketune.engines.llama_cpp import speed
 from snaketune.engines.sixteen_bit import MergedNumbers, Sample, write
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
@@ -35,13 +38,22 @@ MAX_STEPS = 2
 TOLERANCE = 0.02  # relative; bfloat16 rounds differently in a batch and alone
 SAMPLE = 1 << 27  # weights that are merged, 256 MB in 16 bits
 LARGEST = SAMPLE // 4  # no embedding of a large vocabulary, which would be all of the sample
+LARGE = 2e8  # weights from which answering with a GGUF takes long enough to be measured
 
 
-def run(job: TrainingJob, *, report: StrPath, threads: int, gguf: Sequence[str]) -> DryRun:
+@dataclass(frozen=True)
+class FilesToMake:
+    """What the run will make, by the settings package.gguf and package.imatrix."""
+
+    gguf: Sequence[str]
+    imatrix: bool | str
+
+
+def run(job: TrainingJob, *, plan: StrPath, report: StrPath, threads: int, files: FilesToMake) -> DryRun:
     """Write dry_run.json, one entry a step with what it showed, and return it; a step that fails raises its own error.
 
-    job: the full training, of which ten rows and two steps are made, in a folder that is removed again; gguf: the
-    types to come. What packaging takes on this machine goes into dry_run/timing.json beside the report.
+    job: the full training, of which ten rows and two steps are made, in a folder that is removed again. What packaging
+    and answering take on this machine goes into dry_run/timing.json beside the report.
     """
     steps: list[DryRunStep] = []
     converter, merged = CONVERTER_SECONDS, MERGED_PER_SECOND
@@ -68,10 +80,16 @@ def run(job: TrainingJob, *, report: StrPath, threads: int, gguf: Sequence[str])
             _say(steps, "convert", f"llama.cpp's converter took the adapter ({lora.stat().st_size:,} bytes)")
         else:
             _say(steps, "convert", f"an adapter of method {job.config.method} is converted only once it is fused")
+        answered = gguf_speeds(read_json(plan, type=Plan), files, folder, threads)
+    calibrated = types_with_imatrix(files.gguf, files.imatrix)
+    twice = types_made_twice(files.gguf, files.imatrix)
+    plain = [kind for kind in files.gguf if kind != "f16" and (kind not in calibrated or kind in twice)]
     speeds = DryRunTiming(
         converter_seconds=round(converter, 3),
         merged_per_second=merged,
-        quantized_per_second=quantized_per_second(gguf),
+        quantized_per_second={kind: speed.weights_per_second(kind, imatrix=False) for kind in plain},
+        calibrated_per_second={kind: speed.weights_per_second(kind, imatrix=True) for kind in calibrated},
+        gguf=answered,
     )
     write_json(timing(report), speeds)
     found = DryRun(rows=ROWS, steps=steps)
@@ -150,6 +168,9 @@ def _numbers(tensor: MergedTensor) -> MergedNumbers:
     return MergedNumbers(value.reshape(-1), Sample(value[:1], None))
 
 
-def quantized_per_second(types: Iterable[str]) -> dict[str, float]:
-    """Weights that one thread quantizes in a second, by GGUF type."""
-    return {kind: weights_per_second(kind) for kind in types if kind != "f16"}
+def gguf_speeds(plan: Plan, files: FilesToMake, folder: Path, threads: int) -> dict[str, GGUFSpeed]:
+    """What llama.cpp takes for each weight, by type; nothing for small models, which take no time."""
+    if max(planned.parameters for planned in plan.experiments.values()) < LARGE:
+        return {}
+    kinds = [kind for kind in files.gguf if kind not in NEEDS_IMATRIX]
+    return speed.seconds_per_weight(sorted({"f16", *kinds}), folder, threads)

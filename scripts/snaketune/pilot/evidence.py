@@ -11,12 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from snaketune.contracts.evaluate import Prediction
-from snaketune.contracts.plan import SampledAnswer
-from snaketune.engines import load_model
+from snaketune.contracts.plan import Plan, SampledAnswer
+from snaketune.engines import get_capabilities, load_model
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import (
     AdaptedModel,
-    Completion,
     GenerationRequest,
     LanguageModel,
     LoadOptions,
@@ -31,7 +30,8 @@ from snaketune.tokens.token_store import TokenStore
 from snaketune.tokens.virtual_tokens import kept_positions
 
 T = TypeVar("T")
-TIMED_TOKENS = 16  # of one answer that is generated alone, for its speed
+TIMED_TOKENS, FEWEST_TIMED_TOKENS = 16, 6  # of answers that are generated for their speed
+SLOW = 0.05  # seconds a token of one answer, above which the fewest are timed of many
 METRIC = "chrF++"
 
 
@@ -80,6 +80,7 @@ class _Sample:
     exchanges: list[Exchange]
     max_new_tokens: int
     renderer: Renderer
+    answered_together: int
 
     def of_base(self, virtual_ids: range) -> _Sample:
         """The same as the base reads it, without the virtual tokens of prompt tuning."""
@@ -108,14 +109,14 @@ def collect(
     adapter: Path,
     valid: TokenStore,
     settings: DecisionSettings,
-    parameters: int,
+    plan: Plan,
     is_decided: Callable[[RowScores], bool],
 ) -> Evidence:
     """Run base and pilot on the validation rows. model: the base's manifest; adapter: the pilot's folder.
 
-    parameters: weights of the base, by which few rows are scored first, and the others where `is_decided` says that
-    those do not decide.
+    Of a large base few rows are scored first, and the others where `is_decided` says that those do not decide.
     """
+    parameters, test_rows = plan.experiments[settings.experiment].parameters, plan.rows["test"]
     folder = read_json(model)["folder"]
     chosen = looks(valid, parameters, settings.seed)
     found = [Look.of(valid, rows, settings.seed) for rows in chosen]
@@ -124,6 +125,7 @@ def collect(
         [pair for pair in exchanges if pair is not None],
         settings.max_new_tokens,
         Renderer(folder, settings.model.chat_template),
+        max(1, min(get_capabilities().COMPLETION_BATCH, test_rows, settings.max_rows)),
     )
     of_base = [look.of_base(valid.virtual_ids) for look in found]
     dtype = settings.model.dtype
@@ -232,24 +234,26 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 def _generate(model: LanguageModel, sample: _Sample) -> tuple[list[str], SampleTiming]:
     """Return greedy answers to the prompts, none far longer than its reference, and what they took."""
     if not sample.exchanges:
-        return [], SampleTiming((0.0, 0), (0.0, 0, 0), 0.0)
+        return [], SampleTiming(0.0, 0.0, 0.0)
     limit = sample.max_new_tokens
     requests = [
         GenerationRequest(prompt.tolist(), min(limit, 2 * len(response) + 8)) for prompt, response in sample.exchanges
     ]
 
-    def generated(wanted: list[GenerationRequest]) -> list[Completion]:
-        return sorted(model.generate(wanted, stop_ids=sample.renderer.stop_ids, sampling=Sampling()))
-
-    together, found = _timed(lambda: generated(requests))
-    short = GenerationRequest(requests[0].prompt_ids, min(TIMED_TOKENS, requests[0].max_new_tokens))
-    alone, (first,) = _timed(lambda: generated([short]))
+    found = sorted(model.generate(requests, stop_ids=sample.renderer.stop_ids, sampling=Sampling()))
     lengths = [len(ids) + stopped for _, ids, stopped in found]  # the token that stops is generated too
     ends = [length if stopped else limit for length, (_, _, stopped) in zip(lengths, found, strict=True)]
-    timing = SampleTiming(
-        (alone, len(first.ids) + first.stopped), (together, sum(lengths), max(lengths)), float(np.mean(ends))
-    )
-    return [sample.renderer.decode(ids) for _, ids, _ in found], timing
+    alone = _seconds_per_token(model, requests, 1, TIMED_TOKENS)
+    tokens = TIMED_TOKENS if alone < SLOW else FEWEST_TIMED_TOKENS
+    together = _seconds_per_token(model, requests, sample.answered_together, tokens)
+    return [sample.renderer.decode(ids) for _, ids, _ in found], SampleTiming(alone, together, float(np.mean(ends)))
+
+
+def _seconds_per_token(model: LanguageModel, requests: list[GenerationRequest], rows: int, tokens: int) -> float:
+    """Return what a new token of so many answers takes, each of so many tokens; hardly anything of a prompt is read."""
+    short = [GenerationRequest(requests[row % len(requests)].prompt_ids[:2], tokens) for row in range(rows)]
+    seconds, _ = _timed(lambda: list(model.generate(short, stop_ids=frozenset(), sampling=Sampling())))
+    return seconds / (rows * tokens)
 
 
 def _scores(answers: list[str], references: list[str]) -> np.ndarray:

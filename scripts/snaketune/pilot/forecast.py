@@ -21,6 +21,7 @@ from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig
 from snaketune.contracts.plan import (
     AnsweringSpeed,
     DryRunTiming,
+    GGUFSpeed,
     LearningCurve,
     LearningCurvePoint,
     PilotForecast,
@@ -33,6 +34,7 @@ from snaketune.package.calibration_rows import CALIBRATION_ROWS, COLLECTED_TOKEN
 from snaketune.package.fidelity_probes import FEWEST_ROWS, ProbeLimits
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
 from snaketune.plan import answering, duration
+from snaketune.plan.duration import Types
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
 
@@ -72,12 +74,12 @@ class DecisionSettings(Record, frozen=True, kw_only=True):
 class SampleTiming:
     """What generating the sample took.
 
-    alone: (seconds, new tokens) of the beginning of the first answer; together: (seconds, new tokens, steps) of all;
-    tokens_each: mean length of answers, those that did not stop counted as the longest allowed.
+    Both in seconds for each new token: alone, of one answer; together, of as many as are made together on the test
+    rows. tokens_each: mean length of answers, those that did not stop counted as the longest allowed.
     """
 
-    alone: tuple[float, int]
-    together: tuple[float, int, int]
+    alone: float
+    together: float
     tokens_each: float
 
 
@@ -132,7 +134,7 @@ def forecast(
     piloted = plan.experiments[settings.experiment]
     others = [planned for name, planned in plan.experiments.items() if name != settings.experiment]
     start = duration.START_SECONDS + sample.start_seconds
-    speed_of_answers = answering_speed(sample, start)
+    speed_of_answers = answering_speed(sample, start, gguf_speeds(tried, piloted.parameters))
     requests = num_requests(settings, plan.rows["test"], speed_of_answers)
 
     def training(planned: PlannedExperiment) -> float:
@@ -144,7 +146,7 @@ def forecast(
         "other_experiments": sum(training(planned) for planned in others),
         "package": duration.packaging_seconds(
             piloted.parameters,
-            [*settings.gguf, *types_made_twice(settings.gguf, settings.imatrix), *settings.mlx],
+            quantized_types(settings),
             start,
             tried,
             settings.threads,
@@ -185,19 +187,31 @@ def tokens_of_steps(settings: DecisionSettings, rows: TokenStore) -> list[int]:
     return [int((rows.lengths[indices[sampler.rows(step)]] - 1).sum()) for step in range(1, sampler.num_steps + 1)]
 
 
-def answering_speed(sample: EvidenceTiming, start: float) -> AnsweringSpeed:
-    """Return what answering took in the sample; start: seconds before the first row."""
-    base, tuned = (
-        duration.inference_speed(start, seen.alone, seen.together, sample.scoring)
-        for seen in (sample.base, sample.pilot)
-    )
+def quantized_types(settings: DecisionSettings) -> Types:
+    """Return what is quantized with an importance matrix and without; some types are made both ways."""
+    calibrated = types_with_imatrix(settings.gguf, settings.imatrix)
+    plain = [kind for kind in settings.gguf if kind not in calibrated]
+    return Types([*plain, *types_made_twice(settings.gguf, settings.imatrix)], calibrated, settings.mlx)
+
+
+def gguf_speeds(tried: DryRunTiming, parameters: int) -> dict[str, GGUFSpeed]:
+    """Return what llama.cpp takes with a model of so many weights, by type."""
+    return {
+        kind: GGUFSpeed(read=each.read * parameters, alone=each.alone * parameters, together=each.together * parameters)
+        for kind, each in tried.gguf.items()
+    }
+
+
+def answering_speed(sample: EvidenceTiming, start: float, gguf: dict[str, GGUFSpeed]) -> AnsweringSpeed:
+    """Return what answering took in the sample; start: seconds before the first row; gguf: by type."""
+    seconds, tokens = sample.scoring
     return AnsweringSpeed(
         start=start,
-        base_step=base.step,
-        base_token=base.token,
-        tuned_step=tuned.step,
-        tuned_token=tuned.token,
-        scored=base.scored,
+        base=sample.base.together,
+        tuned=sample.pilot.together,
+        tuned_alone=sample.pilot.alone,
+        scored=seconds / max(1, tokens),
+        gguf=gguf,
         row_tokens=sample.row_tokens,
         base_tokens=sample.base.tokens_each,
         reference_tokens=sample.reference_tokens,
@@ -220,13 +234,13 @@ def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringS
     """
     wanted = settings.fidelity
     limits = ProbeLimits(wanted.rows, wanted.num_prompts, wanted.max_new_tokens).first_look(parameters)
-    products = len({"f16", *settings.gguf}) + len(settings.mlx)
     row_tokens = min(limits.row_tokens, speed.row_tokens)
     tokens = min(wanted.rows * row_tokens, max(limits.tokens or 0, FEWEST_ROWS * row_tokens))
-    each = min(limits.max_new_tokens, speed.reference_tokens) * (speed.tuned_step + speed.tuned_token)
-    completed = (1 + products) * limits.prompts * each
-    loaded = FOLDERS_READ * speed.start + products * duration.START_SECONDS
-    return loaded + (1 + FOLDERS_READ + products) * tokens * speed.scored + completed
+    completed = limits.prompts * min(limits.max_new_tokens, speed.reference_tokens)
+    own = GGUFSpeed(read=speed.scored, alone=speed.tuned_alone, together=speed.tuned)
+    products = [speed.gguf.get(kind, own) for kind in {"f16", *settings.gguf}] + [own for _ in settings.mlx]
+    folders = FOLDERS_READ * speed.start + (1 + FOLDERS_READ) * tokens * own.read + completed * own.alone
+    return folders + sum(duration.START_SECONDS + tokens * each.read + completed * each.alone for each in products)
 
 
 def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: AnsweringSpeed) -> float:
@@ -241,8 +255,10 @@ def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: 
     each = min(MAX_TOKENS, speed.row_tokens)
     collected = min(COLLECTED_TOKENS, each * min(CALIBRATION_ROWS, rows["train"]))
     judged = each * min(VALIDATION_ROWS, rows["valid"])
-    scorings = 1 + len(types) + len(types_made_twice(settings.gguf, settings.imatrix))
-    return duration.START_SECONDS + (collected + scorings * judged) * speed.scored
+    scored = ["f16", "f16", *types, *types_made_twice(settings.gguf, settings.imatrix)]
+    own = GGUFSpeed(read=speed.scored, alone=speed.tuned_alone, together=speed.tuned)
+    read = [speed.gguf.get(kind, own).read for kind in scored]
+    return duration.START_SECONDS + collected * read[0] + judged * sum(read[1:])
 
 
 def wall_clock_seconds(stages: dict[str, float], others: int, variants: int, at_once: int) -> float:

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import msgspec
 
+from snaketune.config.products import GGUF
 from snaketune.contracts.plan import AnsweringSpeed, PilotDecision
 from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.files import StrPath, read_json
-from snaketune.plan.duration import InferenceSpeed
+from snaketune.plan.duration import START_SECONDS
 
 # variants whose answers are about as long as references
 TUNED_PREFIXES = ("adapter", "fused", "gguf", "mlx", "pilot", "previous")
@@ -23,15 +24,17 @@ def seconds(variant: str, speed: AnsweringSpeed, rows: int, max_new_tokens: int)
     """Return the seconds of generating for and scoring so many rows with one variant.
 
     A tuned model's answers are taken to be as long as the references, the base's as long as in the sample, and the
-    prompted base's the longer of the two, since it is shown references.
+    prompted base's the longer of the two, since it is shown references. Prompts are read once more than whole rows.
     """
     tuned = variant.startswith(TUNED_PREFIXES)
-    step, token = (speed.tuned_step, speed.tuned_token) if tuned else (speed.base_step, speed.base_token)
+    start, scored, token = speed.start, speed.scored, speed.tuned if tuned else speed.base
+    if (gguf := speed.gguf.get(variant.removeprefix(GGUF))) is not None:
+        start, scored, token = START_SECONDS, gguf.read, gguf.together
     tokens = speed.reference_tokens if tuned else speed.base_tokens
     if variant == "prompted":
         tokens = max(speed.reference_tokens, speed.base_tokens)
-    found = InferenceSpeed(speed.start, step, token, speed.scored)
-    return found.seconds(rows, min(max_new_tokens, tokens), speed.row_tokens)
+    read = speed.row_tokens + max(0.0, speed.row_tokens - speed.reference_tokens)
+    return start + rows * (min(max_new_tokens, tokens) * token + read * scored)
 
 
 class AnsweringLimits(Protocol):

@@ -17,7 +17,6 @@ import numpy as np
 from snaketune.config.products import MLX, MLXType
 from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
-from snaketune.engines import get_capabilities
 from snaketune.runtime.progress import format_list
 
 BASE_UNCERTAINTY = 0.1
@@ -52,13 +51,17 @@ def measured(timing: TrainingTiming, lines: Sequence[StepTiming], tokens: Sequen
     at = {line.step: line.seconds for line in lines}
     gaps = [(update, at[update] - at[update - 1]) for update in sorted(at) if update - 1 in at]
     rates = np.array([gap / max(1, tokens[update - 1]) for update, gap in gaps if gap > 0])
-    if len(rates) < MIN_GAPS:
-        return Speed(timing.seconds / max(1, sum(tokens)), 0.0, 1.0)
-    rates = rates[rates <= np.quantile(rates, 1 - TRIMMED_FRACTION)]
-    per_token = float(rates.mean())
-    blocks = np.array([block.mean() for block in np.array_split(rates, min(BLOCKS, len(rates)))])
-    relative_error = BASE_UNCERTAINTY + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
     whole = timing.resumed_from == 0
+    if len(rates) >= MIN_GAPS:
+        rates = rates[rates <= np.quantile(rates, 1 - TRIMMED_FRACTION)]
+        per_token = float(rates.mean())
+        blocks = np.array([block.mean() for block in np.array_split(rates, min(BLOCKS, len(rates)))])
+        relative_error = BASE_UNCERTAINTY + 2 * float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / per_token)
+    elif whole and gaps:  # lines may come two at a time, so single gaps say nothing
+        read = sum(tokens[update - 1] for update, _ in gaps)
+        per_token, relative_error = max(0.0, sum(gap for _, gap in gaps)) / max(1, read), 1.0
+    else:
+        return Speed(timing.seconds / max(1, sum(tokens)), 0.0, 1.0)
     ends = [at[1] - tokens[0] * per_token] if 1 in at else []
     ends += [timing.seconds - at[max(at)]] if whole else []
     return Speed(per_token, max(0.0, float(np.mean(ends))) if ends else 0.0, relative_error)
@@ -69,18 +72,29 @@ def training_seconds(speed: Speed, tokens: float, validations: int, size: float 
     return size * (tokens * speed.per_token + validations * speed.validation)
 
 
-def packaging_seconds(parameters: int, types: Sequence[str], start: float, tried: DryRunTiming, threads: int) -> float:
+@dataclass(frozen=True)
+class Types:
+    """What is quantized: types of package.gguf without an importance matrix, those with one, and those of package.mlx.
+
+    A type may be made both ways.
+    """
+
+    plain: Sequence[str]
+    calibrated: Sequence[str] = ()
+    mlx: Sequence[str] = ()
+
+
+def packaging_seconds(parameters: int, types: Types, start: float, tried: DryRunTiming, threads: int) -> float:
     """Of fusing, converting and quantizing.
 
-    types: of package.gguf and package.mlx. start: seconds of a step before its work; tried: what packaging took in the
-    dry run. Fusing and converting are a merge each; quantizing reads and writes about as much.
+    start: seconds of a step before its work; tried: what packaging took in the dry run. Fusing and converting are a
+    merge each; quantizing reads and writes about as much.
     """
     merge = parameters / tried.merged_per_second
-    quantized = sum(
-        START_SECONDS + merge + parameters / (tried.quantized_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) * threads)
-        for kind in types
-        if kind != "f16"
-    )
+    speeds = [tried.quantized_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) for kind in types.plain if kind != "f16"]
+    speeds += [tried.calibrated_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) for kind in types.calibrated]
+    speeds += [UNKNOWN_TYPE_PER_SECOND for _ in types.mlx]
+    quantized = sum(START_SECONDS + merge + parameters / (speed * threads) for speed in speeds)
     return start + START_SECONDS + tried.converter_seconds + 2 * merge + quantized
 
 
@@ -93,31 +107,3 @@ def not_forecast(mlx: Sequence[str]) -> list[str]:
         f"the time of calibrating {format_list(calibrated)} is in no forecast: it trains or searches with quantized "
         "weights, which neither dry run nor pilot does; it can take longer than all other packaging"
     ]
-
-
-@dataclass(frozen=True)
-class InferenceSpeed:
-    """What answering and scoring take, in seconds: `start` before the first row, `step` for each step of all answers in
-    the making, `token` for each new token in it, `scored` for each token of a row that is scored."""
-
-    start: float
-    step: float
-    token: float
-    scored: float
-
-    def seconds(self, rows: int, new_tokens: float, read_tokens: float) -> float:
-        """Of so many rows, each answered in `new_tokens` and scored over `read_tokens`, all of them in the mean."""
-        each = self.step / max(1, min(get_capabilities().COMPLETION_BATCH, rows)) + self.token
-        return self.start + rows * (new_tokens * each + read_tokens * self.scored)
-
-
-def inference_speed(
-    start: float, alone: tuple[float, int], together: tuple[float, int, int], scoring: tuple[float, int]
-) -> InferenceSpeed:
-    """From a sample: (seconds, new tokens) of one answer alone, (seconds, new tokens, steps) of several together, and
-    (seconds, tokens) of scored rows."""
-    (first, steps), (seconds, tokens, longest) = alone, together
-    one = first / max(1, steps)  # a step of one row
-    token = (seconds - longest * one) / (tokens - longest) if tokens > longest else 0.0
-    token = min(max(0.0, token), one)
-    return InferenceSpeed(start, one - token, token, scoring[0] / max(1, scoring[1]))

@@ -65,7 +65,14 @@ class Pilot:
         files.write_json(self.model, manifest_of(base))
         self.tried = folder / "pilot/dry_run.json"
         files.write_json(
-            dry_run.timing(self.tried), {"converter_seconds": 4.0, "merged_per_second": 1e8, "quantized_per_second": {}}
+            dry_run.timing(self.tried),
+            {
+                "converter_seconds": 4.0,
+                "merged_per_second": 1e8,
+                "quantized_per_second": {},
+                "calibrated_per_second": {},
+                "gguf": {},
+            },
         )
 
     def job(self, folder: Path) -> TrainingJob:
@@ -79,8 +86,10 @@ class Pilot:
             outputs=TrainingOutputs.in_folder(folder),
         )
 
-    def decided(self) -> PilotDecision:
-        config, out = msgspec.convert(self.config, RunConfig), self.folder / "pilot"
+    @property
+    def plan(self) -> Path:
+        """plan.json, written when it is asked for."""
+        config = msgspec.convert(self.config, RunConfig)
         experiments = list(expand(config).values())
         plan.run(
             plan.PlanSettings(
@@ -98,6 +107,11 @@ class Pilot:
             machine=MACHINE,
             plan=self.folder / "plan.json",
         )
+        return self.folder / "plan.json"
+
+    def decided(self) -> PilotDecision:
+        config, out = msgspec.convert(self.config, RunConfig), self.folder / "pilot"
+        experiments = list(expand(config).values())
         job = self.job(out)
         train_config = job.config.for_pilot(config.pilot.max_steps)
         train.train(msgspec.structs.replace(job, config=train_config, num_rows=config.pilot.rows))
@@ -109,7 +123,7 @@ class Pilot:
                 model=self.model,
                 train=self.stores["train"],
                 valid=self.stores["valid"],
-                plan=self.folder / "plan.json",
+                plan=self.plan,
                 dry_run=self.tried,
                 subsets=[],
             ),
@@ -180,7 +194,10 @@ def scored(request, base, tmp_path_factory):
 
     def collected(parameters, *, decides):
         store = TokenStore(pilot.stores["valid"])
-        return evidence.collect(pilot.model, folder / "pilot", store, settings, parameters, lambda _: decides)
+        planned = read_json(pilot.plan, type=Plan)
+        sized = replace(planned.experiments["main"], parameters=parameters)
+        plan = replace(planned, experiments={"main": sized})
+        return evidence.collect(pilot.model, folder / "pilot", store, settings, plan, lambda _: decides)
 
     return collected
 
@@ -228,11 +245,16 @@ def test_a_dry_run_trains_saves_loads_and_converts_ten_rows(base, tmp_path, monk
         lambda **files: (asked.append(files), Path(files["lora"]).write_bytes(b"GGUF")),
     )
     pilot = Pilot(tmp_path, base, {"train": translations("train", 30), "valid": translations("valid", 12)}, train=SHORT)
-    found = dry_run.run(pilot.job(tmp_path / "pilot"), report=tmp_path / "pilot/dry_run.json", threads=1, gguf=["q8_0"])
+    report = tmp_path / "pilot/dry_run.json"
+    files = dry_run.FilesToMake(["q8_0", "iq2_s"], "auto")
+    found = dry_run.run(pilot.job(tmp_path / "pilot"), plan=pilot.plan, report=report, threads=1, files=files)
     assert [step.step for step in found.steps] == ["train", "save and load", "convert"]
     assert len(asked) == 1
     assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["dry_run", "dry_run.json"]
-    assert read_json(dry_run.timing(tmp_path / "pilot/dry_run.json"))["converter_seconds"] < 10
+    timing = read_json(dry_run.timing(report))
+    assert timing["converter_seconds"] < 10
+    assert (list(timing["quantized_per_second"]), list(timing["calibrated_per_second"])) == (["q8_0"], ["iq2_s"])
+    assert timing["gguf"] == {}
 
 
 @pytest.fixture(scope="module")

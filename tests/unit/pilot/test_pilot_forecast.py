@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from msgspec.structs import replace
 from snaketune import files
 from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig, section
 from snaketune.contracts.plan import (
     BatchShape,
     DiskForecast,
     DryRunTiming,
+    GGUFSpeed,
     MemoryForecast,
     PilotForecast,
     Plan,
@@ -28,11 +30,13 @@ SAMPLE = EvidenceTiming(
     start_seconds=2.0 - duration.START_SECONDS,
     scoring=(1.0, 1000),  # a millisecond a token
     row_tokens=50.0,
-    base=SampleTiming((1.0, 10), (1.0, 100, 10), 40.0),
-    pilot=SampleTiming((2.0, 10), (2.0, 100, 10), 40.0),
+    base=SampleTiming(0.1, 0.01, 40.0),
+    pilot=SampleTiming(0.2, 0.02, 40.0),
     reference_tokens=20.0,
 )
-TRIED = DryRunTiming(converter_seconds=6.0, merged_per_second=1e8, quantized_per_second={})
+TRIED = DryRunTiming(
+    converter_seconds=6.0, merged_per_second=1e8, quantized_per_second={}, calibrated_per_second={}, gguf={}
+)
 
 
 def experiment(tokens: int, parameters: int = 1000) -> PlannedExperiment:
@@ -92,11 +96,12 @@ def forecast(tmp_path):
             fidelity=FidelityConfig(rows=6, num_prompts=2, max_new_tokens=8),
             threads=keys.pop("threads", 1),
         )
+        tried = keys.pop("tried", TRIED)
         disk = DiskForecast(**dict.fromkeys(DiskForecast.__struct_fields__, 0) | {"total": 5})
         machine = Machine("a machine", device, 100, 100, "the RAM")
         plan = Plan(machine=machine, rows={"train": 40, "valid": 10, "test": 100}, experiments=experiments, disk=disk)
         times = pilot_forecast.PilotTimes.read(tmp_path / "summary.json")
-        return pilot_forecast.forecast(settings, plan, TokenStore(store), times, TRIED, SAMPLE)
+        return pilot_forecast.forecast(settings, plan, TokenStore(store), times, tried, SAMPLE)
 
     return made
 
@@ -140,6 +145,15 @@ def test_the_proof_reads_rows_with_every_form_and_completes_prompts_with_those_t
     assert seconds == pytest.approx(loaded + scored + completed, abs=0.2)
 
 
+def test_the_proof_reads_a_gguf_as_fast_as_llama_cpp_does_where_that_was_measured(forecast):
+    main = {"main": experiment(1)}
+    fast, slow = (
+        forecast(main, tried=replace(TRIED, gguf={"f16": GGUFSpeed(read=read / 1000, alone=0.0, together=0.0)}))
+        for read in (0.001, 0.003)  # a weight of a model with a thousand
+    )
+    assert slow.seconds["fidelity"] - fast.seconds["fidelity"] == pytest.approx(6 * 50 * 0.002, abs=0.2)
+
+
 def test_the_proof_of_a_large_model_costs_no_more_rows_than_that_of_a_small_one(forecast):
     small, large = (forecast({"main": experiment(1, parameters=size)}).seconds for size in (2 * 10**8, 10**9))
     assert large["fidelity"] < small["fidelity"]
@@ -147,9 +161,9 @@ def test_the_proof_of_a_large_model_costs_no_more_rows_than_that_of_a_small_one(
 
 def test_answers_of_both_sets_are_as_long_as_the_sample_shows(forecast):
     seconds = forecast({"main": experiment(1)}).seconds["evaluate"]
-    rows, scored = 30 + 10, 50 * 0.001
-    base, tuned = 40 * (0.1 / 32 + 0), 20 * (0.2 / 32 + 0)
-    assert seconds == pytest.approx(2 * 2 + rows * (base + tuned + 2 * scored), abs=0.1)
+    rows, read = 30 + 10, (50 + 30) * 0.001
+    base, tuned = 40 * 0.01, 20 * 0.02
+    assert seconds == pytest.approx(2 * 2 + rows * (base + tuned + 2 * read), abs=0.1)
 
 
 def test_evaluation_is_forecast_for_the_rows_that_its_time_allows(forecast):

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snaketune import files
 from snaketune.config.sections import EvaluateConfig, section
-from snaketune.contracts.plan import AnsweringSpeed, PilotDecision, PilotedExperiment, PilotForecast
+from snaketune.contracts.plan import AnsweringSpeed, GGUFSpeed, PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.evaluate.requests import sample_rows
 from snaketune.plan import answering
+from snaketune.plan.duration import START_SECONDS
 
 SLOW = AnsweringSpeed(
     start=10.0,
-    base_step=0.4,
-    base_token=0.1,
-    tuned_step=0.5,
-    tuned_token=0.1,
+    base=0.1,
+    tuned=0.12,
+    tuned_alone=0.5,
     scored=0.02,
+    gguf={"q8_0": GGUFSpeed(read=0.01, alone=0.1, together=0.03)},
     row_tokens=120.0,
     base_tokens=200.0,
     reference_tokens=60.0,
@@ -49,6 +50,15 @@ def test_rows_are_as_many_as_fit_and_one_more_would_not(
     assert fewest <= rows <= max_rows
     assert rows == fewest or slowest(rows, general, settings) <= hours * 3600
     assert rows == max_rows or slowest(rows + 1, general, settings) > hours * 3600
+
+
+def test_answers_of_a_gguf_take_what_llama_cpp_takes_where_that_was_measured() -> None:
+    measured, unknown, adapter = (
+        answering.seconds(variant, SLOW, 100, 256) for variant in ("gguf-q8_0", "gguf-q4_k_m", "adapter")
+    )
+    read = 120 + (120 - 60)  # a row to score it, and its prompt to answer it
+    assert measured == pytest.approx(START_SECONDS + 100 * (60 * 0.03 + read * 0.01))
+    assert unknown == adapter == pytest.approx(10 + 100 * (60 * 0.12 + read * 0.02))
 
 
 def test_without_a_limit_all_rows_are_answered_however_long_they_take() -> None:

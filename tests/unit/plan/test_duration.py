@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
-from snaketune.engines import get_capabilities
 from snaketune.plan import duration
+from snaketune.plan.duration import Types
 
 
 def training(updates: int, per_token: float, validation: float, every: int, noise: float, seed: int):
@@ -58,32 +58,31 @@ def test_a_pilot_of_two_updates_tells_nothing_sure():
     assert duration.measured(timing, lines, tokens).relative_error == 1
 
 
+@given(updates=st.integers(3, 5), validation=st.floats(0, 50), seed=st.integers(0, 99))
+def test_a_pilot_of_a_few_updates_keeps_its_validations_apart_though_two_lines_come_at_once(updates, validation, seed):
+    timing, lines, tokens = training(updates, 0.01, validation, 100, 0.05, seed)
+    lines[-2] = replace(lines[-2], seconds=lines[-1].seconds)
+    speed = duration.measured(timing, lines, tokens)
+    full = sum(tokens) * 100 * 0.01 + 5 * validation
+    assert duration.training_seconds(speed, sum(tokens) * 100, 5) == pytest.approx(full, rel=0.25)
+
+
 def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_converter_takes():
-    tried = DryRunTiming(converter_seconds=9, merged_per_second=1e8, quantized_per_second={"q8_0": 2e8, "q4_k_m": 2e7})
+    tried = DryRunTiming(
+        converter_seconds=9,
+        merged_per_second=1e8,
+        quantized_per_second={"q8_0": 2e8, "q4_k_m": 2e7},
+        calibrated_per_second={"q4_k_m": 1e7},
+        gguf={},
+    )
 
     def packaging(parameters: int, kinds: list[str], threads: int = 1) -> float:
-        return duration.packaging_seconds(parameters, kinds, 2, tried, threads)
+        return duration.packaging_seconds(parameters, Types(kinds), 2, tried, threads)
 
     size = 8 * 10**9
     few, more = packaging(size, ["q8_0"]), packaging(size, ["q8_0", "q4_k_m"])
     assert more > few > 3 * packaging(10**8, ["q8_0"])
     assert packaging(10**6, ["f16"]) == pytest.approx(2 + duration.START_SECONDS + 9, abs=0.1)
     assert packaging(size, ["q4_k_m"]) - packaging(size, ["q4_k_m"], threads=2) == pytest.approx(size / 2e7 / 2)
-
-
-@given(step=st.floats(1e-4, 1), token=st.floats(0, 1), longest=st.integers(2, 60), others=st.integers(1, 40))
-def test_a_sample_tells_what_a_step_takes_and_what_a_token(step, token, longest, others):
-    alone = longest * (step + token), longest
-    together = longest * step + (longest + others) * token, longest + others, longest
-    found = duration.inference_speed(3.0, alone, together, (2.0, 1000))
-    assert (found.step, found.token) == pytest.approx((step, token), rel=1e-4, abs=1e-6)
-    many = found.seconds(320, 10, 50)
-    assert many == pytest.approx(
-        3 + 320 * 10 * (step / get_capabilities().COMPLETION_BATCH + token) + 320 * 50 * 0.002, rel=1e-3
-    )
-
-
-@given(st.floats(0, 9), st.integers(0, 9), st.floats(0, 9), st.integers(0, 99), st.integers(0, 9))
-def test_whatever_the_clock_said_no_time_is_negative(first, steps, seconds, tokens, longest):
-    found = duration.inference_speed(1.0, (first, steps), (seconds, tokens, longest), (0.0, 0))
-    assert min(found.step, found.token, found.scored) >= 0
+    calibrated = duration.packaging_seconds(size, Types([], ["q4_k_m"]), 2, tried, 1)
+    assert calibrated - packaging(size, ["q4_k_m"]) == pytest.approx(size / 1e7 - size / 2e7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from snaketune.errors import ConfigError, PackageError
 from snaketune.files import StrPath, replacing
 from snaketune.runtime import progress
 
-GGML_TYPES = 43  # of ggml's enum ggml_type in the pinned version
 PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 NOT_MADE = frozenset({"nvfp4"})
 """Types that the pinned llama.cpp names, and refuses to make at all."""
@@ -88,37 +86,6 @@ def imatrix_entries(imatrix: Mapping[str, np.ndarray]) -> ctypes.Array[llama_cpp
         entry.name, entry.size = name.encode(), values.size
         entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     return entries
-
-
-TIMED_ROWS, TIMED_WIDTH = 128, 4096  # of the matrix whose quantization is timed
-
-
-def weights_per_second(type_name: str) -> float:
-    """How many weights a thread of this machine quantizes in a second, to the type that most of such a file has.
-
-    All inputs count alike, for the types that are not made without an importance matrix.
-    """
-    library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
-    library.ggml_type_name.restype = ctypes.c_char_p
-    sizes = [ctypes.c_int64] * 3  # the first number, rows, their width
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *sizes, ctypes.c_void_p]
-    numbers = {(library.ggml_type_name(number) or b"").decode().lower(): number for number in range(GGML_TYPES)}
-    weights = np.random.default_rng(1).standard_normal((TIMED_ROWS, TIMED_WIDTH), dtype=np.float32)
-    quantized = np.empty(weights.nbytes, np.uint8)
-    alike = np.ones(TIMED_WIDTH, np.float32)
-    source, target, importance = weights.ctypes.data, quantized.ctypes.data, alike.ctypes.data
-    number = _main_type(type_name, numbers)
-    library.ggml_quantize_init(number)  # tables that are made once
-    started = time.perf_counter()
-    library.ggml_quantize_chunk(number, source, target, 0, TIMED_ROWS, TIMED_WIDTH, importance)
-    return weights.size / (time.perf_counter() - started)
-
-
-def _main_type(type_name: str, numbers: dict[str, int]) -> int:
-    """ggml's number of the type that most tensors of such a file have: q4_k of q4_k_m, iq3_s of iq3_m."""
-    family = type_name.rpartition("_")[0]
-    named = [type_name, family, f"{family}_s"]
-    return next((numbers[name] for name in named if name in numbers), numbers["q8_0"])
 
 
 @contextlib.contextmanager
