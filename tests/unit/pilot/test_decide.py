@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.experiments import expand
 from snaketune.config.sections import RunConfig, TrainConfig
-from snaketune.contracts.plan import PilotDecision
+from snaketune.contracts.plan import PilotDecision, Plan
 from snaketune.contracts.train import TrainingJob, TrainingOutputs
 from snaketune.demo import task
 from snaketune.engines.mlx import pretraining, train

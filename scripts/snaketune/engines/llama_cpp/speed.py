@@ -6,6 +6,7 @@ import ctypes
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
@@ -24,8 +25,56 @@ READ, ALONE, TOGETHER = 256, 16, 6  # tokens of a row, and new tokens of one ans
 F16 = 1  # ggml's number of the type
 F32 = 0
 ALIGNMENT = 32
-WIDTH, INNER, HEADS, KV_HEADS, LAYERS, VOCABULARY = 2048, 8192, 32, 8, 2, 512  # of the model that is drawn
+VOCABULARY = 512
 DRAWN = 1 << 22  # numbers; all matrices are made of them
+
+
+@dataclass(frozen=True)
+class DrawnShape:
+    """A Llama of random weights; as it stands, one that no processor's own memory holds."""
+
+    width: int = 2048
+    inner: int = 8192
+    heads: int = 32
+    kv_heads: int = 8
+    layers: int = 2
+
+    def settings(self) -> dict[str, str | int | float]:
+        """The keys of its header, without a vocabulary."""
+        return {
+            "general.architecture": "llama",
+            "llama.context_length": 2 * READ,
+            "llama.embedding_length": self.width,
+            "llama.block_count": self.layers,
+            "llama.feed_forward_length": self.inner,
+            "llama.attention.head_count": self.heads,
+            "llama.attention.head_count_kv": self.kv_heads,
+            "llama.attention.layer_norm_rms_epsilon": 1e-5,
+            "llama.vocab_size": VOCABULARY,
+            "tokenizer.ggml.model": "no_vocab",
+        }
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """The name of each tensor, and its rows and their width."""
+        width, keys = self.width, self.width // self.heads * self.kv_heads
+        yield "token_embd.weight", (VOCABULARY, width)
+        yield "output_norm.weight", (1, width)
+        for layer in range(self.layers):
+            for name, shape in {
+                "attn_norm": (1, width),
+                "attn_q": (width, width),
+                "attn_k": (keys, width),
+                "attn_v": (keys, width),
+                "attn_output": (width, width),
+                "ffn_norm": (1, width),
+                "ffn_gate": (self.inner, width),
+                "ffn_up": (self.inner, width),
+                "ffn_down": (width, self.inner),
+            }.items():
+                yield f"blk.{layer}.{name}.weight", shape
+
+
+LARGE = DrawnShape()
 
 
 def weights_per_second(type_name: str, *, imatrix: bool) -> float:
@@ -57,10 +106,12 @@ def _main_type(type_name: str, numbers: dict[str, int]) -> int:
     return next((numbers[name] for name in named if name in numbers), numbers["q8_0"])
 
 
-def seconds_per_weight(types: Iterable[str], folder: Path, threads: int) -> dict[str, GGUFSpeed]:
+def seconds_per_weight(
+    types: Iterable[str], folder: Path, threads: int, shape: DrawnShape = LARGE
+) -> dict[str, GGUFSpeed]:
     """What llama.cpp takes with a file of each type, for each weight; a model that is drawn is written to `folder`."""
     source = folder / "drawn-f16.gguf"
-    weights = write_drawn_model(source)
+    weights = write_drawn_model(source, shape)
     found = {}
     for kind in types:
         path = source
@@ -100,16 +151,13 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def write_drawn_model(path: Path) -> int:
-    """Write a Llama without a vocabulary as a 16-bit GGUF, too large for a processor's own memory; return its weights.
-
-    The format is described in ggml's docs/gguf.md.
-    """
-    tensors = dict(_tensors())
+def write_drawn_model(path: Path, shape: DrawnShape) -> int:
+    """Write a model as a 16-bit GGUF and return how many weights it has; ggml's docs/gguf.md describes the format."""
+    tensors, settings = dict(shape.tensors()), shape.settings()
     drawn = np.random.default_rng(1).standard_normal(DRAWN, dtype=np.float32) * np.float32(0.02)
     pool = np.resize(drawn.astype(np.float16), max(rows * width for rows, width in tensors.values()))
-    header = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(_SETTINGS))]
-    header += [_string(key) + _value(value) for key, value in _SETTINGS.items()]
+    header = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(settings))]
+    header += [_string(key) + _value(value) for key, value in settings.items()]
     offset = 0
     for name, (rows, width) in tensors.items():
         is_vector = rows == 1
@@ -125,40 +173,6 @@ def write_drawn_model(path: Path) -> int:
             values = np.ones(width, np.float32) if rows == 1 else pool[: rows * width]
             out.write(values.tobytes().ljust(_padded(values.nbytes), b"\0"))
     return sum(rows * width for rows, width in tensors.values())
-
-
-def _tensors() -> Iterator[tuple[str, tuple[int, int]]]:
-    """The name of each tensor, and its rows and their width."""
-    yield "token_embd.weight", (VOCABULARY, WIDTH)
-    yield "output_norm.weight", (1, WIDTH)
-    keys = WIDTH // HEADS * KV_HEADS
-    for layer in range(LAYERS):
-        for name, shape in {
-            "attn_norm": (1, WIDTH),
-            "attn_q": (WIDTH, WIDTH),
-            "attn_k": (keys, WIDTH),
-            "attn_v": (keys, WIDTH),
-            "attn_output": (WIDTH, WIDTH),
-            "ffn_norm": (1, WIDTH),
-            "ffn_gate": (INNER, WIDTH),
-            "ffn_up": (INNER, WIDTH),
-            "ffn_down": (WIDTH, INNER),
-        }.items():
-            yield f"blk.{layer}.{name}.weight", shape
-
-
-_SETTINGS: dict[str, str | int | float] = {
-    "general.architecture": "llama",
-    "llama.context_length": 2 * READ,
-    "llama.embedding_length": WIDTH,
-    "llama.block_count": LAYERS,
-    "llama.feed_forward_length": INNER,
-    "llama.attention.head_count": HEADS,
-    "llama.attention.head_count_kv": KV_HEADS,
-    "llama.attention.layer_norm_rms_epsilon": 1e-5,
-    "llama.vocab_size": VOCABULARY,
-    "tokenizer.ggml.model": "no_vocab",
-}
 
 
 def _string(text: str) -> bytes:
