@@ -28,7 +28,7 @@ from snaketune.package import fidelity_checks, fidelity_probes, fidelity_product
 from snaketune.package.fidelity_checks import Gain
 from snaketune.package.fidelity_probes import ProbeLimits, ProbeResult, ProbeSet
 from snaketune.package.fidelity_products import Measured, Reference
-from snaketune.runtime.machine import this_machine
+from snaketune.runtime import machine
 from snaketune.tokens.chat_template import Renderer, renderer_of
 
 MAX_MEMORY_SHARE = 0.6  # of the usable memory, for a float32 copy of the model; the rest is for its file and others
@@ -66,6 +66,7 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
     gain, until they do or all rows are read. A failed check does not raise, so that the report can show it:
     `require_passed` does, on the written record.
     """
+    machine.keep_freed_memory()  # each block of a large model is made float32 where the one before was
     fused = files.read_json(inputs.fused, FusedManifest)
     renderer, rows = _renderer(inputs, settings), list(files.read_jsonl(inputs.rows))
     limits = ProbeLimits(
@@ -174,7 +175,7 @@ def _renderer(inputs: FidelityInputs, settings: FidelitySettings) -> Renderer:
 
 
 def _fits_in_memory(parameters: int) -> bool:
-    usable = this_machine(get_capabilities().describe_device()).usable_memory
+    usable = machine.this_machine(get_capabilities().describe_device()).usable_memory
     return 4 * parameters <= MAX_MEMORY_SHARE * usable
 
 
