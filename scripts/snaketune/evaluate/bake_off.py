@@ -23,8 +23,8 @@ from snaketune.contracts.evaluate import MetricComparison, Prediction, Score, Sc
 from snaketune.contracts.train import TrainingSummary
 from snaketune.evaluate import significance
 from snaketune.evaluate.compare import common_rows, compare_statistics, corrected
-from snaketune.evaluate.metric import Metric
-from snaketune.evaluate.run_metrics import MetricSettings, by_priority, enabled_metrics
+from snaketune.evaluate.metric import Metric, by_priority
+from snaketune.evaluate.run_metrics import MetricSettings, enabled_metrics
 from snaketune.evaluate.score import attach_custom_values, cluster_ids, row_ids, score_statistics
 from snaketune.files import StrPath, read_json, read_jsonl, write_json
 from snaketune.runtime.events import report_result

@@ -26,8 +26,8 @@ from snaketune.contracts.evaluate import (
 )
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
-from snaketune.evaluate.metric import Metric
-from snaketune.evaluate.run_metrics import by_priority, enabled_metrics
+from snaketune.evaluate.metric import Metric, by_priority
+from snaketune.evaluate.run_metrics import enabled_metrics
 from snaketune.evaluate.score import RESAMPLES, attach_custom_values, cluster_ids, row_ids, score_predictions
 from snaketune.evaluate.significance import ALPHA, CONFIDENCE, POWER
 from snaketune.evaluate.step_config import ComparisonConfig

@@ -1,4 +1,4 @@
-"""What a metric is, and what metrics share: a mean over rows, the words of a text, what two texts have in common.
+"""What a metric is, how metrics are ordered, and what they share: a mean over rows, the words of texts.
 
 Every metric is a formula over sums of per-row statistics: perplexity over summed log-probabilities and token counts,
 BLEU over summed n-gram counts, a mean over a sum and a count. A resample of the rows is therefore scored from sums
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from snaketune.contracts.evaluate import Prediction
@@ -111,6 +111,38 @@ class RowMean(Metric):
 
     def row_statistics(self, predictions: Sequence[Prediction]) -> np.ndarray:
         return ratios(map(self.row_value, predictions), [1.0] * len(predictions))
+
+
+class CustomMetric(RowMean):
+    """The mean of values that `score` puts into the predictions: of a configured function, or similarities."""
+
+    description = "A metric of this run's own configuration."
+    priority = 10
+    aspect: Aspect = "task"
+
+    def __init__(self, name: str, better: Direction = "higher", function: str = "") -> None:
+        self.name, self.label, self.better, self.computed_as = name, name, better, function
+
+    def row_value(self, prediction: Prediction) -> float:
+        return prediction.custom_values[self.name]
+
+
+def by_priority(names: Iterable[str], metrics: Mapping[str, Metric]) -> list[str]:
+    """Names of metrics in the order in which a reader should meet them."""
+    return sorted(names, key=lambda name: find(name, metrics).priority)
+
+
+def one_per_aspect(names: Iterable[str], metrics: Mapping[str, Metric]) -> list[str]:
+    """The leading metric of each aspect but style, in order of priority."""
+    leading: dict[Aspect, str] = {}
+    for name in by_priority(names, metrics):
+        leading.setdefault(find(name, metrics).aspect, name)
+    return [name for aspect, name in leading.items() if aspect != "style"]
+
+
+def find(name: str, metrics: Mapping[str, Metric]) -> Metric:
+    """The metric of that name; one that is not known, of an older run for instance, is shown under its name."""
+    return metrics.get(name) or CustomMetric(name, "neither")
 
 
 def words(text: str) -> list[str]:

@@ -23,8 +23,8 @@ from snaketune.contracts.evaluate import Comparison, Score, Selection
 from snaketune.contracts.package import Fidelity, FusedManifest, UploadRecord
 from snaketune.contracts.train import TrainingSummary
 from snaketune.errors import ConfigError, PackageError, ResourceError
+from snaketune.evaluate.metric import by_priority, find
 from snaketune.evaluate.metrics import METRICS
-from snaketune.evaluate.run_metrics import by_priority, find
 from snaketune.files import StrPath
 
 

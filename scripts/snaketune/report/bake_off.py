@@ -12,8 +12,7 @@ from snaketune.contracts.bake_off import BakeOff, Method, MethodPair
 from snaketune.contracts.evaluate import Score
 from snaketune.contracts.report import Measurements, RunReport
 from snaketune.contracts.train import TrainingTiming
-from snaketune.evaluate.metric import Metric
-from snaketune.evaluate.run_metrics import find
+from snaketune.evaluate.metric import Metric, find
 from snaketune.report import formatting, scores_in_words
 from snaketune.report.formatting import (
     FAINT,

@@ -15,7 +15,7 @@ from snaketune.contracts.evaluate import ForgettingPair
 from snaketune.contracts.lm_eval import HarnessComparison
 from snaketune.contracts.package import Fidelity, ServedPrompts
 from snaketune.contracts.report import Command, Conclusion, PilotOutcome, ProductFile, RunFindings, Status
-from snaketune.evaluate.run_metrics import find
+from snaketune.evaluate.metric import find
 from snaketune.evaluate.significance import ALPHA
 from snaketune.report import by_size, scores_in_words
 from snaketune.report.formatting import (

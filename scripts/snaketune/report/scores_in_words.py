@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from snaketune.contracts.evaluate import MetricComparison, PairComparison, SetScores
 from snaketune.contracts.report import RunFindings, Status
-from snaketune.evaluate.metric import Metric
-from snaketune.evaluate.run_metrics import by_priority, find, one_per_aspect
+from snaketune.evaluate.metric import Metric, by_priority, find, one_per_aspect
 from snaketune.evaluate.significance import ALPHA
 from snaketune.report.formatting import (
     format_difference,

@@ -12,8 +12,7 @@ import msgspec
 
 from snaketune.contracts.evaluate import Comparison, MetricComparison, PairComparison, Score
 from snaketune.contracts.report import EvaluationFindings, Measurements, RunReport
-from snaketune.evaluate.metric import Metric
-from snaketune.evaluate.run_metrics import by_priority, find, one_per_aspect
+from snaketune.evaluate.metric import Metric, by_priority, find, one_per_aspect
 from snaketune.report import bake_off, by_size, collect, experiments, forecast_accuracy, formatting, scores_in_words
 from snaketune.report.formatting import format_duration, format_value, metrics_of
 
