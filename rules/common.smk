@@ -106,6 +106,11 @@ def benchmarks(name, folder=RUN):
     return f"{folder}/benchmarks/{name}.tsv"
 
 
+def digest_of_optional(file):
+    """The SHA-256 of a file that need not be there; None where it is not."""
+    return sha256(file) if Path(file).is_file() else None
+
+
 def permission(file):
     """An input that makes nothing stale; a copy, since ancient() marks a rule's output itself, for all that read it."""
     return ancient(str(file))

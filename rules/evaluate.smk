@@ -172,6 +172,7 @@ rule run_lm_eval:
     """Run the task and named ones on base and fused model, and compare them in pairs."""
     input:
         task=rules.export_lm_eval.output.task,
+        rows=rules.split_rows.output.test,
         model=CHOSEN_BASE,
         fused=rules.fuse_adapter.output.manifest,
     output:

@@ -78,6 +78,7 @@ rule write_report:
         rules.validate_rows.output.report,
         rules.validate_rows.output.rejected,
         rules.split_rows.output.split,
+        rules.split_rows.output.test,
         rules.check_leaks.output,
         rules.forecast_run.output,
         rules.decide_pilot.output,
@@ -98,7 +99,6 @@ rule write_report:
         [this_run.imatrix_record(kind) for kind in this_run.imatrix_types],
         this_run.mlx_manifests,
         sorted(map(str, Path(RUN, "votes").glob("*.json"))),
-        sorted(map(str, Path(RUN, "lm_eval").glob("results.json"))),
     output:
         page=report(
             f"{RUN}/report/index.html",
@@ -120,8 +120,11 @@ rule write_report:
     conda:
         "../envs/report.yaml"
     params:
-        # on request: as an input, the model would be put into Ollama without being asked for
-        config=tracked(ollama=lambda _: sha256(one) if (one := Path(RUN, "model/ollama.json")).is_file() else None),
+        # on request: as inputs, the model would be put into Ollama and judged by lm-eval without being asked for
+        config=tracked(
+            ollama=lambda _: digest_of_optional(f"{RUN}/model/ollama.json"),
+            lm_eval=lambda _: digest_of_optional(f"{RUN}/lm_eval/results.json"),
+        ),
         code=code("write_report", "report"),
     script:
         scripts("write_report")

@@ -14,5 +14,5 @@ with step.running(snakemake.log[0]):
         record=snakemake.output.facts,
         form=snakemake.output.human_eval,
         table=snakemake.output.experiments,
-        declared=[*snakemake.input, folder / "model" / "ollama.json"],
+        declared=[*snakemake.input, folder / "model" / "ollama.json", folder / "lm_eval" / "results.json"],
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dry_runs import DryRuns
 from project_copy import Project
+from snaketune import files
 from staleness import RERUNS
 from test_staleness import appended, change_of_meaning, furnish, removed, setting
 
@@ -47,6 +48,11 @@ FILES: dict[str, tuple[Change, str, str]] = {
         lambda project: (project.folder / "results/tiny/model/ollama.json").write_text("{}"),
         "write_report",
         "ollama",
+    ),
+    "what lm-eval says": (
+        lambda project: files.write_text(project.folder / "results/tiny/lm_eval/results.json", "{}"),
+        "write_report",
+        "lm_eval",
     ),
     "a template of the report": (change_of_meaning("report/page.html"), "write_report", "report/page.html changed"),
 }

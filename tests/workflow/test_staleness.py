@@ -16,6 +16,7 @@ from project_copy import Project
 from snaketune import files
 from snaketune.config import schema as configuration
 from snaketune.config.schema_nodes import json_schema
+from snaketune.contracts.lm_eval import HarnessResults
 from snaketune.contracts.package import OllamaCheck
 from staleness import ALL_JOBS, CHANGES_FORECAST_ONLY, NO_LONGER_WANTED, NOT_TRACED, READ_AS_ONE, RERUNS, with_consumers
 
@@ -315,6 +316,21 @@ def test_a_model_is_put_into_ollama_on_request_alone_and_the_report_has_what_was
     stale = dry_runs.stale(project.folder, "--configfile", "tiny.yaml")
     assert "write_report" in stale
     assert "register_ollama" not in stale
+
+
+def test_lm_eval_runs_on_request_alone_and_its_scores_are_in_the_report_and_the_bundle(
+    finished: Project, tmp_path: Path, dry_runs: DryRuns
+) -> None:
+    project = finished.linked_twin(tmp_path / "project")
+    found = project.folder / "results/tiny/lm_eval/results.json"
+    files.write_json(found, HarnessResults(version=None, message="it is not installed here", comparisons=[]))
+    assert dry_runs.stale(project.folder, "--configfile", "tiny.yaml") == {"write_report"}
+    bundled = dry_runs.stale(project.folder, "bundle", "--configfile", "tiny.yaml")
+    assert bundled == {"write_report", "bundle_run"}
+    setting("train.rank", RERUNS["train.rank"][0])(project)
+    stale = dry_runs.stale(project.folder, "--configfile", "tiny.yaml")
+    assert {"train_adapter:main", "write_report"} <= stale
+    assert not stale & {"export_lm_eval", "run_lm_eval"}
 
 
 def test_a_file_changed_by_hand_is_kept_under_another_name(finished: Project, tmp_path: Path) -> None:

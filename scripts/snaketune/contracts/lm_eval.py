@@ -65,9 +65,20 @@ class HarnessComparison(Record, frozen=True, kw_only=True):
         return worse / better if better else math.inf
 
 
+class Judged(Record, frozen=True, kw_only=True):
+    """What lm-eval judged: the SHA-256 of the fused model's manifest, and that of the test rows."""
+
+    model: str
+    rows: str
+
+
 class HarnessResults(Record, frozen=True, kw_only=True):
-    """lm_eval/results.json; version: None where lm-eval is not installed, and `message` says how to get it."""
+    """lm_eval/results.json; version: None where lm-eval is not installed, and `message` says how to get it.
+
+    judged: None then, and in the results of versions that did not keep it.
+    """
 
     version: str | None
     message: str
     comparisons: list[HarnessComparison]
+    judged: Judged | None = None

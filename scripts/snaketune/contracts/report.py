@@ -176,7 +176,8 @@ class EvaluationFindings(Record, frozen=True, kw_only=True):
     """What was measured. base, tuned: the variants that the conclusion compares, None where they were not scored.
 
     answered, exact: how many test rows the tuned variant answered, and how many of them as the reference does; lm_eval:
-    what lm-evaluation-harness says, on request.
+    what lm-evaluation-harness says, on request; lm_eval_judged: what it judged, in words, where that is not the model
+    and the test rows of now.
     """
 
     variants: list[ReportedVariant]
@@ -188,6 +189,7 @@ class EvaluationFindings(Record, frozen=True, kw_only=True):
     answers: AnsweredRows
     prompts: list[FreePrompt]
     lm_eval: HarnessResults | None = None  # older reports have none
+    lm_eval_judged: str | None = None
 
     def scores_of(self, name: str | None) -> VariantScores | None:
         """The scores of a variant, if it was scored."""

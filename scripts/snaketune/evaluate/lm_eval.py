@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from snaketune import files
-from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue, Judged
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import significance
 from snaketune.evaluate.requests import answerable
@@ -109,7 +109,9 @@ def task_name(folder: StrPath) -> str:
     return f"snaketune_{Path(folder).parent.parent.name.replace('-', '_').replace('.', '_')}"
 
 
-def run(task: StrPath, models: dict[str, StrPath], others: Sequence[str], results: StrPath) -> HarnessResults:
+def run(
+    task: StrPath, models: dict[str, StrPath], others: Sequence[str], results: StrPath, judged: Judged
+) -> HarnessResults:
     """Run our task and named ones on base and fused model, and write the paired comparison; models: their folders."""
     python = environment.FOLDER / NAME / "bin" / "python"
     if not python.exists():
@@ -121,6 +123,7 @@ def run(task: StrPath, models: dict[str, StrPath], others: Sequence[str], result
             version=outputs["base"].version,
             message=f"lm-eval {outputs['base'].version} on {', '.join([task_name(task), *others])}",
             comparisons=comparisons,
+            judged=judged,
         )
     files.write_json(results, found)
     return found

@@ -250,6 +250,7 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
     tuned = conclusion.deployed_variant(list(scores), config)
     base = "base" if "base" in scores else None
     answered, exact = _exact_answers(predictions.get(tuned or "", []))
+    lm_eval = run.optional_record("lm_eval/results.json", HarnessResults)
     return EvaluationFindings(
         variants=[ReportedVariant(name=name, title=title(name), scores=found) for name, found in scores.items()],
         base=base,
@@ -259,12 +260,23 @@ def _evaluation(run: RunFiles, config: JsonObject) -> EvaluationFindings:
         comparison=run.record("evaluation/comparison.json", Comparison),
         answers=answers.side_by_side(predictions, base=base, tuned=tuned, seed=config.get("seed", 1)),
         prompts=answers.free_prompts(_prompts(run, scores)),
-        lm_eval=run.optional_record("lm_eval/results.json", HarnessResults),
+        lm_eval=lm_eval,
+        lm_eval_judged=_judged_otherwise(run, lm_eval) if lm_eval and lm_eval.comparisons else None,
     )
 
 
 def _prompts(run: RunFiles, scores: Mapping[str, VariantScores]) -> dict[str, list[Prediction]]:
     return {name: run.optional_records(f"evaluation/{name}/prompts.jsonl", Prediction) for name in scores}
+
+
+def _judged_otherwise(run: RunFiles, results: HarnessResults) -> str | None:
+    """What lm-eval judged, in words, where that is not the model and the test rows of now."""
+    if results.judged is None:
+        return "a model that the file does not name"
+    model, rows = run.path("model/fused.json"), run.path("data/test.jsonl")
+    if model is None or files.sha256(model) != results.judged.model:
+        return "an older model"
+    return None if rows and files.sha256(rows) == results.judged.rows else "other test rows"
 
 
 def _in_ollama(run: RunFiles) -> OllamaCheck | None:

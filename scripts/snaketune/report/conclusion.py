@@ -177,10 +177,16 @@ def _of_forgetting(found: RunFindings) -> Iterable[str]:
 
 
 def _of_named_tasks(found: RunFindings) -> Iterable[str]:
-    """Named tasks of lm-eval on which the fused model is surely worse than the base."""
+    """Named tasks of lm-eval on which the fused model is surely worse than the base, or that tell nothing of it."""
     results, limit = found.evaluation.lm_eval, found.config.get("evaluate", {}).get("forgetting", {}).get("limit")
-    worse = [one for one in (results.comparisons if results else []) if one.is_worse(ALPHA)]
-    if worse:
+    named = [one for one in (results.comparisons if results else []) if one.named]
+    judged = found.evaluation.lm_eval_judged
+    if named and judged:
+        yield (
+            f"Whether this model has forgotten some of what its base could do is not known by lm-eval, whose scores are "
+            f"of {judged}: `snakemake lm_eval` scores this one."
+        )
+    elif worse := [one for one in named if one.is_worse(ALPHA)]:
         listed = ", ".join(_worse_task(one, limit) for one in worse)
         yield f"It has forgotten some of what its base could do, by lm-eval: {listed}."
 

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from snaketune import files
-from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue, Judged
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import lm_eval
 from snaketune.tokens.chat_template import Renderer
@@ -70,6 +70,7 @@ def test_rows_without_prompts_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 
 OWN = "snaketune_mine"
+JUDGED = Judged(model="digest of the model", rows="digest of the rows")
 
 
 def value(each: list[float], *, higher_is_better: bool | None = True) -> HarnessValue:
@@ -151,8 +152,9 @@ def test_how_much_worse_is_a_multiple_as_with_perplexity(better: bool, base: flo
 
 def test_without_the_harness_the_results_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval.environment, "FOLDER", tmp_path / "absent")
-    found = lm_eval.run(tmp_path, {"base": "b", "fused": "f"}, [], tmp_path / "results.json")
+    found = lm_eval.run(tmp_path, {"base": "b", "fused": "f"}, [], tmp_path / "results.json", JUDGED)
     assert found.version is None
+    assert found.judged is None
     assert "make tool NAME=lm-eval" in found.message
     assert files.read_json(tmp_path / "results.json", HarnessResults) == found
 
@@ -205,7 +207,8 @@ def test_the_harness_scores_base_and_tuned_model_on_the_exported_rows(tmp_path: 
     task = exported(tmp_path, families.conversations()[:6])
     families.build(tmp_path / "other", "llama-bpe", dtype="float32", seed=3)
     models = {"base": tmp_path / "base", "fused": tmp_path / "other"}
-    found = lm_eval.run(task, models, [], tmp_path / "results.json")
+    found = lm_eval.run(task, models, [], tmp_path / "results.json", JUDGED)
+    assert found.judged == JUDGED
     metrics = {one.metric: one for one in found.comparisons}
     assert {"exact_match", "chrf"} <= metrics.keys()
     assert metrics["exact_match"].documents == 6
@@ -242,7 +245,7 @@ def test_a_named_task_stands_beside_the_rows_with_each_way_of_reading_its_answer
     sums = [{"question": f"{n} and one is", "answer": str(n + 1)} for n in range(5)]
     put_named_task(task, "sums", sums, NAMED)
     models = {"base": tmp_path / "base", "fused": tmp_path / "base"}
-    found = lm_eval.run(task, models, ["sums"], tmp_path / "results.json")
+    found = lm_eval.run(task, models, ["sums"], tmp_path / "results.json", JUDGED)
     assert {(one.task, one.metric, one.documents) for one in found.comparisons} == {
         ("snaketune_my_run_2", "chrf", 0),
         ("snaketune_my_run_2", "exact_match", 3),

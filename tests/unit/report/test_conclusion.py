@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from run_copies import RunCopies, rescore
+from run_copies import RunCopies, edit, rescore
 from snaketune import files
 from snaketune.contracts.evaluate import MetricComparison, Outcome, PairComparison
-from snaketune.contracts.lm_eval import HarnessComparison, HarnessResults
+from snaketune.contracts.lm_eval import HarnessComparison, HarnessResults, Judged
 from snaketune.contracts.package import ServedPrompts, ServerPrompts
 from snaketune.evaluate.metrics import METRICS
 from snaketune.report import collect, formatting, page, scores_in_words
@@ -175,6 +175,13 @@ FALLEN = HarnessComparison(
 )
 
 
+def put_lm_eval(run: Path, *comparisons: HarnessComparison) -> None:
+    """What lm-eval says of the run's model on its test rows."""
+    judged = Judged(model=files.sha256(run / "model/fused.json"), rows=files.sha256(run / "data/test.jsonl"))
+    found = HarnessResults(version="0.4.13", message="lm-eval 0.4.13", comparisons=list(comparisons), judged=judged)
+    files.write_json(run / "lm_eval" / "results.json", found)
+
+
 @pytest.mark.parametrize(
     ("changed", "limit", "said"),
     [
@@ -191,9 +198,48 @@ def test_a_named_task_of_lm_eval_that_surely_got_worse_is_a_warning_of_forgettin
     changed: dict[str, object], limit: float | None, said: str | None, run_copies: RunCopies, tmp_path: Path
 ) -> None:
     folder = run_copies.make(tmp_path / "named", rows=20, more={"evaluate": {"forgetting": {"limit": limit}}})
-    one = msgspec.structs.replace(FALLEN, **changed)
-    results = HarnessResults(version="0.4.13", message="lm-eval 0.4.13 on arc_easy", comparisons=[one])
-    files.write_json(folder / "lm_eval" / "results.json", results)
+    put_lm_eval(folder, msgspec.structs.replace(FALLEN, **changed))
     found = [text for text in collect.collect(folder).conclusion.warnings if "by lm-eval" in text]
     assert len(found) == (said is not None)
     assert (said or "") in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "judged"),
+    [
+        ("model/fused.json", "an older model"),
+        ("data/test.jsonl", "other test rows"),
+        (None, "a model that the file does not name"),
+    ],
+)
+def test_scores_of_lm_eval_for_another_model_stand_on_the_page_as_such_and_show_no_forgetting(
+    changed: str | None, judged: str, run_copies: RunCopies, tmp_path: Path
+) -> None:
+    folder = run_copies.make(tmp_path / "older", rows=20)
+    put_lm_eval(folder, FALLEN, msgspec.structs.replace(FALLEN, task="snaketune_older", named=False))
+    assert "These scores are of" not in page.render(collect.collect(folder), collect.measurements(folder))
+    if changed:
+        with open(folder / changed, "a", encoding="utf-8") as file:
+            file.write("\n")
+    else:
+        edit(folder / "lm_eval/results.json", lambda content: content.pop("judged"))
+    report = collect.collect(folder)
+    html = page.render(report, collect.measurements(folder))
+    assert f"These scores are of <strong>{judged}</strong>" in html
+    assert "arc_easy" in html.partition("By lm-evaluation-harness")[2].partition("</table>")[0]
+    (said,) = (text for text in report.conclusion.warnings if "lm-eval" in text)
+    assert "not known by lm-eval" in said
+    assert f"of {judged}: `snakemake lm_eval`" in said
+    put_lm_eval(folder, FALLEN)
+    assert not any("not known" in text for text in collect.collect(folder).conclusion.warnings)
+
+
+def test_scores_of_lm_eval_for_another_model_warn_of_nothing_where_no_general_task_is_named(
+    run_copies: RunCopies, tmp_path: Path
+) -> None:
+    folder = run_copies.make(tmp_path / "older", rows=20)
+    put_lm_eval(folder, msgspec.structs.replace(FALLEN, named=False))
+    edit(folder / "model/fused.json", lambda content: content.update(adapter_sha256="of another training"))
+    report = collect.collect(folder)
+    assert report.evaluation.lm_eval_judged == "an older model"
+    assert not any("lm-eval" in text for text in report.conclusion.warnings)
