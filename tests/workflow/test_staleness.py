@@ -326,7 +326,7 @@ def test_lm_eval_runs_on_request_alone_and_its_scores_are_in_the_report_and_the_
     files.write_json(found, HarnessResults(version=None, message="it is not installed here", comparisons=[]))
     assert dry_runs.stale(project.folder, "--configfile", "tiny.yaml") == {"write_report"}
     bundled = dry_runs.stale(project.folder, "bundle", "--configfile", "tiny.yaml")
-    assert bundled == {"write_report", "bundle_run"}
+    assert bundled == {"write_report", "bundle_run", "bundle"}
     setting("train.rank", RERUNS["train.rank"][0])(project)
     stale = dry_runs.stale(project.folder, "--configfile", "tiny.yaml")
     assert {"train_adapter:main", "write_report"} <= stale

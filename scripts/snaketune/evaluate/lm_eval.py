@@ -6,22 +6,17 @@ It runs in an environment of its own, on model folders and never on a GGUF: its 
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
 from snaketune import files
-from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue, Judged
+from snaketune.contracts.lm_eval import HarnessOutput, HarnessResults, Judged
 from snaketune.errors import EvaluationError
-from snaketune.evaluate import significance
+from snaketune.evaluate import lm_eval_comparison
 from snaketune.evaluate.requests import answerable
 from snaketune.files import StrPath
 from snaketune.tokens.chat_template import Renderer
@@ -118,10 +113,12 @@ def run(
         found = HarnessResults(version=None, message=MISSING, comparisons=[])
     else:
         outputs = {name: _evaluated(python, folder, task, others) for name, folder in models.items()}
-        comparisons = compared(outputs["base"], outputs["fused"], task_name(task))
+        comparisons = lm_eval_comparison.compared(outputs["base"], outputs["fused"], task_name(task))
+        strange = sum(one.difference is None for one in comparisons)
         found = HarnessResults(
             version=outputs["base"].version,
-            message=f"lm-eval {outputs['base'].version} on {', '.join([task_name(task), *others])}",
+            message=f"lm-eval {outputs['base'].version} on {', '.join([task_name(task), *others])}"
+            + (f"; {strange} of {len(comparisons)} metrics are not numbers" if strange else ""),
             comparisons=comparisons,
             judged=judged,
         )
@@ -154,62 +151,3 @@ def _evaluated(python: Path, model: StrPath, task: StrPath, others: Sequence[str
             last = (done.stdout.strip().splitlines() or ["it printed nothing"])[-1]
             raise EvaluationError(f"lm-eval failed: {last}", where=str(model), fix="See the log of this step")
         return files.read_json(output, HarnessOutput)
-
-
-PERMUTATIONS = 10_000
-SEED = 1  # of the permutations: the same results give the same p-values
-
-
-def compared(base: HarnessOutput, fused: HarnessOutput, own: str) -> list[HarnessComparison]:
-    """Each metric of both models, tested in pairs where documents have values; own: the task of the test rows."""
-    found = [
-        _comparison(task, metric, value, fused.tasks[task][metric], named=task != own)
-        for task, metrics in sorted(base.tasks.items())
-        for metric, value in sorted(metrics.items())
-        if metric in fused.tasks.get(task, {})
-    ]
-    tested = [one for one in found if one.named and one.p is not None]
-    corrected = dict(zip(map(id, tested), significance.holm([one.p or 0.0 for one in tested]), strict=True))
-    return [msgspec.structs.replace(one, p_corrected=corrected.get(id(one))) for one in found]
-
-
-def _comparison(task: str, metric: str, base: HarnessValue, fused: HarnessValue, *, named: bool) -> HarnessComparison:
-    is_paired = len(base.each) == len(fused.each)
-    error = _error(base, fused) if is_paired else None
-    return HarnessComparison(
-        task=task,
-        metric=metric,
-        named=named,
-        higher_is_better=base.higher_is_better,
-        base=base.value,
-        base_stderr=base.stderr,
-        fused=fused.value,
-        fused_stderr=fused.stderr,
-        documents=len(base.each) if is_paired else 0,
-        difference=fused.value - base.value,
-        difference_stderr=error,
-        p=_p(base, fused) if is_paired and base.each else None,
-        p_corrected=None,
-    )
-
-
-def _error(base: HarnessValue, fused: HarnessValue) -> float | None:
-    """The standard error of the mean of the documents' differences; None where the metric is not that mean."""
-    means = all(one.each and math.isclose(statistics.fmean(one.each), one.value, abs_tol=1e-9) for one in (base, fused))
-    if not means or len(base.each) < 2:
-        return None
-    differences = [after - before for before, after in zip(base.each, fused.each, strict=True)]
-    return statistics.stdev(differences) / math.sqrt(len(differences))
-
-
-def _p(base: HarnessValue, fused: HarnessValue) -> float:
-    """The tests of the evaluation: McNemar's of right and wrong, else paired approximate randomization."""
-    if {*base.each, *fused.each} <= {0, 1}:
-        return significance.mcnemar_p(fused.each, base.each)
-    ours, theirs = (np.array([one.each, one.weights or [1.0] * len(one.each)]).T for one in (fused, base))
-    return significance.randomization_p(ours, theirs, _weighted_mean, PERMUTATIONS, SEED)
-
-
-def _weighted_mean(sums: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = sums[..., 0] / sums[..., 1]
-    return mean

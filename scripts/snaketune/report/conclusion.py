@@ -177,13 +177,19 @@ def _of_forgetting(found: RunFindings) -> Iterable[str]:
 
 
 def _of_named_tasks(found: RunFindings) -> Iterable[str]:
-    """Named tasks of lm-eval on which the fused model is surely worse than the base, or that tell nothing of it."""
+    """What lm-eval says against the fused model: metrics without a number, named tasks that are surely worse."""
     results, limit = found.evaluation.lm_eval, found.config.get("evaluate", {}).get("forgetting", {}).get("limit")
-    named = [one for one in (results.comparisons if results else []) if one.named]
+    comparisons = results.comparisons if results else []
+    named = [one for one in comparisons if one.named]
     judged = found.evaluation.lm_eval_judged
+    if not judged and (broken := [f"{one.metric} of {one.task}" for one in comparisons if one.is_broken()]):
+        yield (
+            f"By lm-eval the fused model has no number where its base has one: {', '.join(broken)}. Its probabilities "
+            "are not finite on some text; a lower train.learning_rate is the first thing to try."
+        )
     if named and judged:
         yield (
-            f"Whether this model has forgotten some of what its base could do is not known by lm-eval, whose scores are "
+            "Whether this model has forgotten some of what its base could do is not known by lm-eval, whose scores are "
             f"of {judged}: `snakemake lm_eval` scores this one."
         )
     elif worse := [one for one in named if one.is_worse(ALPHA)]:
@@ -193,9 +199,9 @@ def _of_named_tasks(found: RunFindings) -> Iterable[str]:
 
 def _worse_task(one: HarnessComparison, limit: float | None) -> str:
     """`acc of arc_easy is 0.51 instead of 0.58`, and whether that is above the limit of forgetting."""
-    ratio = one.ratio()
+    ratio, fused, base = one.ratio(), one.fused or 0.0, one.base or 0.0
     above = ", which is above the limit" if limit is not None and ratio is not None and ratio > limit else ""
-    return f"{one.metric} of {one.task} is {format_number(one.fused)} instead of {format_number(one.base)}{above}"
+    return f"{one.metric} of {one.task} is {format_number(fused)} instead of {format_number(base)}{above}"
 
 
 def forgetting_of(found: RunFindings) -> ForgettingPair | None:

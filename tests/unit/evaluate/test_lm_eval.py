@@ -1,4 +1,4 @@
-"""The test rows as a task of lm-evaluation-harness, its paired comparison, and the harness itself where it is built."""
+"""The test rows as a task of lm-evaluation-harness, and the harness itself where it is built."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import families
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from snaketune import files
-from snaketune.contracts.lm_eval import HarnessComparison, HarnessOutput, HarnessResults, HarnessValue, Judged
+from snaketune.contracts.lm_eval import HarnessOutput, HarnessResults, HarnessValue, Judged
 from snaketune.errors import EvaluationError
 from snaketune.evaluate import lm_eval
 from snaketune.tokens.chat_template import Renderer
@@ -69,85 +67,7 @@ def test_rows_without_prompts_are_refused_in_a_sentence(tmp_path: Path) -> None:
         exported(tmp_path, [{"id": "a", "text": "plain"}])
 
 
-OWN = "snaketune_mine"
 JUDGED = Judged(model="digest of the model", rows="digest of the rows")
-
-
-def value(each: list[float], *, higher_is_better: bool | None = True) -> HarnessValue:
-    mean = sum(each) / len(each)
-    return HarnessValue(value=mean, stderr=0.1, higher_is_better=higher_is_better, each=each, weights=[])
-
-
-def perplexity(loglikelihoods: list[float], words: list[float]) -> HarnessValue:
-    found = math.exp(-sum(loglikelihoods) / sum(words))
-    return HarnessValue(value=found, stderr=None, higher_is_better=False, each=loglikelihoods, weights=words)
-
-
-def comparison(base: HarnessValue, fused: HarnessValue, task: str = "t") -> HarnessComparison:
-    """The comparison of one metric of one task."""
-    outputs = (HarnessOutput(version="1", tasks={task: {"metric": one}}) for one in (base, fused))
-    (found,) = lm_eval.compared(*outputs, OWN)
-    return found
-
-
-def test_the_comparison_is_of_pairs() -> None:
-    found = comparison(value([0.1, 0.2, 0.9, 0.4]), value([0.5, 0.6, 0.9, 0.4]))
-    assert (found.documents, found.difference) == (4, pytest.approx(0.2))
-    assert found.difference_stderr == pytest.approx(0.4 / math.sqrt(3) / 2)
-
-
-@pytest.mark.parametrize(("fallen", "p"), [(1, 1.0), (2, 0.5), (6, 2 / 2**6), (10, 2 / 2**10)])
-def test_right_and_wrong_answers_are_tested_exactly_so_that_few_documents_show_nothing(fallen: int, p: float) -> None:
-    assert comparison(value([1.0] * fallen), value([0.0] * fallen)).p == pytest.approx(p)
-
-
-def test_two_equal_models_do_not_differ() -> None:
-    for each in ([0.0, 1.0, 1.0], [0.2, 0.7]):
-        found = comparison(value(each), value(each))
-        assert (found.difference, found.difference_stderr, found.p) == (0, 0, 1.0)
-
-
-def test_a_perplexity_is_tested_by_the_likelihoods_of_its_documents_and_has_no_error_in_its_own_unit() -> None:
-    words = [3.0 + n % 5 for n in range(40)]
-    base = perplexity([-2 * n for n in words], words)
-    worse = comparison(base, perplexity([-2.5 * n for n in words], words))
-    assert (worse.documents, worse.difference_stderr) == (40, None)
-    assert worse.p is not None
-    assert worse.p < 0.001
-    assert worse.is_worse(0.05)
-    assert worse.ratio() == pytest.approx(math.exp(0.5))
-    assert not comparison(base, perplexity([-1.5 * n for n in words], words)).is_worse(0.05)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_forgetting_is_a_fall_that_the_corrected_test_shows(pairs: list[tuple[bool, bool]]) -> None:
-    base, fused = (value([float(one) for one in side]) for side in zip(*pairs, strict=True))
-    found = comparison(base, fused)
-    lost, gained = (sum(a > b for a, b in one) for one in (pairs, [(b, a) for a, b in pairs]))
-    assert found.is_worse(0.05) == (lost > gained and (found.p_corrected or 0) < 0.05)
-    assert comparison(base, fused, OWN).p_corrected is None
-    unknown = msgspec.structs.replace(base, higher_is_better=None), fused
-    assert not comparison(*unknown).is_worse(0.05)
-
-
-def test_p_values_of_named_tasks_are_corrected_for_their_number() -> None:
-    before, after = value([1.0] * 7), value([0.0] * 7)
-    many = {f"task{number}": {"acc": before} for number in range(4)} | {OWN: {"acc": before}}
-    others = {name: {"acc": after} for name in many}
-    found = lm_eval.compared(HarnessOutput(version="1", tasks=many), HarnessOutput(version="1", tasks=others), OWN)
-    alone = comparison(before, after)
-    assert alone.p is not None
-    assert alone.is_worse(0.05)
-    assert [one.p_corrected for one in found] == [None, *[pytest.approx(4 * alone.p)] * 4]
-    assert not any(one.is_worse(0.05) for one in found)
-
-
-@pytest.mark.parametrize(
-    ("better", "base", "fused", "ratio"), [(True, 0.6, 0.5, 1.2), (False, 10.0, 12.0, 1.2), (True, 0.6, 0.0, math.inf)]
-)
-def test_how_much_worse_is_a_multiple_as_with_perplexity(better: bool, base: float, fused: float, ratio: float) -> None:
-    found = comparison(value([base], higher_is_better=better), value([fused], higher_is_better=better))
-    assert found.ratio() == pytest.approx(ratio)
 
 
 def test_without_the_harness_the_results_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,3 +199,53 @@ def test_the_harness_gives_what_its_perplexity_is_made_of_so_that_forgetting_can
     assert bits.value == pytest.approx(-sum(bits.each) / sum(bits.weights) / math.log(2))
     assert words.weights == [len(one["text"].split()) for one in texts]
     assert (words.higher_is_better, bits.higher_is_better) == (False, False)
+
+
+GROUP = """
+group: {name}
+task: [{tasks}]
+aggregate_metric_list: [{{metric: exact_match, weight_by_size: {by_size}, filter_list: [strict, whole]}}]
+"""
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_groups_of_tasks_are_tested_by_the_documents_of_all_tasks_below_them(tmp_path: Path) -> None:
+    task = exported(tmp_path, families.conversations()[:3])
+    for name, count in (("some", 2), ("more", 5), ("most", 6)):
+        put_named_task(task, name, [{"question": f"{n} and one is", "answer": str(n + 1)} for n in range(count)], NAMED)
+    for name, tasks, by_size in (("inner", "some, more", "true"), ("outer", "inner, most", "false")):
+        files.write_text(task / f"{name}.yaml", GROUP.format(name=name, tasks=tasks, by_size=by_size))
+    families.build(tmp_path / "other", "llama-bpe", dtype="float32", seed=3)
+    models = {"base": tmp_path / "base", "fused": tmp_path / "other"}
+    found = lm_eval.run(task, models, ["outer"], tmp_path / "results.json", JUDGED)
+    documents = {
+        one.task: (one.documents, one.p is not None) for one in found.comparisons if one.metric == "exact_match,whole"
+    }
+    assert documents == {
+        "some": (2, True),
+        "more": (5, True),
+        "most": (6, True),
+        "inner": (7, True),
+        "outer": (13, True),
+    }
+
+
+WHAT_IS_WRITTEN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from run_lm_eval import values
+nan, samples = float("nan"), [{"doc_id": n, "acc": one} for n, one in enumerate([1.0, float("inf"), True])]
+metrics = {"alias": "a", "acc,none": 0.5, "acc_stderr,none": nan, "ppl,none": nan, "bits,none": float("inf")}
+print(json.dumps(values(metrics, samples, {"acc": True}), allow_nan=False))
+"""
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_what_is_not_finite_is_written_as_null_and_takes_no_other_metric_with_it() -> None:
+    command = [PYTHON, "-c", WHAT_IS_WRITTEN, lm_eval.DRIVER.parent]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, HarnessValue])
+    assert {name: one.value for name, one in found.items()} == {"acc": 0.5, "ppl": None, "bits": None}
+    assert (found["acc"].stderr, found["acc"].each) == (None, [])

@@ -243,3 +243,17 @@ def test_scores_of_lm_eval_for_another_model_warn_of_nothing_where_no_general_ta
     report = collect.collect(folder)
     assert report.evaluation.lm_eval_judged == "an older model"
     assert not any("lm-eval" in text for text in report.conclusion.warnings)
+
+
+def test_a_metric_of_lm_eval_that_is_a_number_with_the_base_alone_is_a_warning(
+    run_copies: RunCopies, tmp_path: Path
+) -> None:
+    folder = run_copies.make(tmp_path / "broken", rows=20)
+    nothing = msgspec.structs.replace(FALLEN, fused=None, difference=None, difference_stderr=None, p=None)
+    nothing = msgspec.structs.replace(nothing, p_corrected=None, metric="perplexity", fused_stderr=None)
+    put_lm_eval(folder, nothing, FALLEN)
+    report = collect.collect(folder)
+    said = [text for text in report.conclusion.warnings if "lm-eval" in text]
+    assert ["no number where its base has one: perplexity of arc_easy." in text for text in said] == [True, False]
+    table = page.render(report, collect.measurements(folder)).partition("By lm-evaluation-harness")[2]
+    assert table.partition("</table>")[0].count("not a number") == 1
