@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -128,33 +129,43 @@ def _sixteen_bit_check(
     return fidelity_checks.logprob_check(name, "rounded", fidelity_probes.distance(merged, result))
 
 
+class _TextFidelity(NamedTuple):
+    """How a product reads text: what was measured, the checks of what it reads, and that of where it stops."""
+
+    facts: VariantFidelity
+    reads: list[FidelityCheck]
+    stops: FidelityCheck
+
+    def checks(self, *of_servers: FidelityCheck) -> list[FidelityCheck]:
+        """All checks in the order of the page; of_servers: what else is checked of how text is read."""
+        return [*self.reads, *of_servers, self.stops]
+
+
 def _measure_gguf_text(
     model: GGUFModel, header: gguf_conversion.GGUFHeader, name: str, reference: Reference
 ) -> tuple[VariantFidelity, list[FidelityCheck]]:
     """How a GGUF reads text and where it stops, and what Ollama makes of it."""
     probes, renderer = reference.probes, reference.renderer
-    text, (*reads, stops) = _measure_text(model, header.template(), name, reference)
+    text = _measure_text(model, header.template(), name, reference)
     ollama = modelfile.format_of(renderer, header) if renderer.template and not probes.uses_tools else None
     in_modelfile = tokenizer_parity.format_differences(ollama, renderer, probes.conversations)
     check = fidelity_checks.modelfile_check(name, in_modelfile, len(probes.conversations))
-    return msgspec.structs.replace(text, modelfile=in_modelfile), [*reads, check, stops]
+    return msgspec.structs.replace(text.facts, modelfile=in_modelfile), text.checks(check)
 
 
-def _measure_text(
-    reader: TextReader, template: str | None, name: str, reference: Reference
-) -> tuple[VariantFidelity, list[FidelityCheck]]:
-    """How a product reads text, by its own tokenizer and template, and, last, where it stops."""
+def _measure_text(reader: TextReader, template: str | None, name: str, reference: Reference) -> _TextFidelity:
+    """How a product reads text, by its own tokenizer and template, and where it stops."""
     probes, renderer = reference.probes, reference.renderer
     texts = [*probes.texts, *tokenizer_parity.probe_texts(renderer)]
     tokens = tokenizer_parity.token_differences(reader, renderer, texts)
     differences = tokenizer_parity.template_differences(template, renderer, probes.conversations)
-    checks = [
+    reads = [
         fidelity_checks.load_check(name, None),
         fidelity_checks.token_check(name, tokens, tokenizer_parity.bos_token_parity(reader, renderer)),
         fidelity_checks.template_check(name, differences, len(probes.conversations)),
-        fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(reader, renderer)),
     ]
-    return VariantFidelity(tokens=tokens, template=differences), checks
+    stops = fidelity_checks.stop_token_check(name, tokenizer_parity.missing_stop_tokens(reader, renderer))
+    return _TextFidelity(VariantFidelity(tokens=tokens, template=differences), reads, stops)
 
 
 def measure_mlx(path: StrPath, reference: Reference) -> tuple[str, Measured]:
@@ -170,13 +181,14 @@ def measure_mlx(path: StrPath, reference: Reference) -> tuple[str, Measured]:
         if missing:
             raise ModelError(f"{', '.join(missing)} is missing", where=manifest.folder, fix="Run snakemake again")
         reader = load_served_tokenizer(manifest.folder)
-        text, checks = _measure_text(reader, reader.template(), name, reference)
+        text = _measure_text(reader, reader.template(), name, reference)
         model = load()
     except ModelError as error:
         check = fidelity_checks.load_check(name, str(error))
         return name, Measured(None, VariantFidelity(bytes=manifest.bytes), [check])
     result = fidelity_probes.probe_and_close(model, probes, generate=not streamed)
-    facts = _with_text(fidelity_probes.compare("adapter", reference.adapter, result), text, result, reference)
+    facts = _with_text(fidelity_probes.compare("adapter", reference.adapter, result), text.facts, result, reference)
+    checks = text.checks()
     return name, Measured(
         result, msgspec.structs.replace(facts, bytes=manifest.bytes, tensor_types=layer_types(manifest)), checks, load
     )
