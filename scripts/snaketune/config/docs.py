@@ -25,7 +25,8 @@ HEAD = """# Configuration
 
 Every key, with its default and what is allowed. This page is generated from `schemas/` by `make docs`; a test fails
 when the two differ. `make new NAME=... PRESET=...` writes a complete configuration with the same explanations in it.
-An unknown key, a wrong type or a value out of range stops the run at once and names the key.
+An unknown key, a wrong type or a value out of range stops the run at once and names the key; beside a misspelled one
+the message has the nearest keys, and the heading here under which all of its section stand.
 """
 
 

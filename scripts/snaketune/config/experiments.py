@@ -177,7 +177,7 @@ def _validator() -> Validator:
                 f"there is no such key{suggest_override(key, sections)}",
                 where=f"{where}.{key}",
                 why="An experiment overrides keys of train and model, and the seed",
-                fix=f"Keys allowed here: {', '.join(sections)}",
+                fix=configuration.keys_allowed(sections, " and ".join([*SECTIONS, SEED])),
             )
         known = (key, configuration.canonical(value))
         if known not in seen:

@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,14 @@ def _error(path: str | Path, line: int, what: str, fix: str) -> ConfigError:
     return ConfigError(what, where=f"{path}:{line + 1}", fix=fix)
 
 
-__all__ = ["canonical", "complete", "did_you_mean", "read", "suggest_key", "validate_value"]
+__all__ = ["canonical", "complete", "did_you_mean", "keys_allowed", "read", "suggest_key", "validate_value"]
 
 RESERVED_RUN_NAMES = ("models", "logs", "runs.html", "runs.json")  # in results, beside the runs
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 LONGEST_VALUE = 60  # characters of a wrong value that a message quotes
+LONGEST_LIST = 80  # characters of the keys that a message lists
+MOST_NAMED = 3  # keys that a message asks about
+ABOUT_AS_NEAR = 0.1  # how much less similar than the nearest name the others are
 
 
 def complete(given: Mapping[str, object]) -> dict[str, Any]:
@@ -224,7 +227,7 @@ def _explain(error: Any, at: Iterable[Any]) -> ConfigError:
             f"there is no such key{suggest_key((*path, unknown), node.properties)}",
             where=_path([*path, unknown]),
             why="An unknown key would have no effect",
-            fix=f"Keys allowed here: {', '.join(node.properties)}",
+            fix=keys_allowed(node.properties, _without_indices(path).partition(".")[0]),
         )
     how_to_write = _how_to_write(error.instance, node)
     if error.validator == "required":
@@ -267,12 +270,30 @@ def suggest_key(path: Iterable[Any], known: Iterable[str]) -> str:
     here, _, key = _without_indices(path).rpartition(".")
     ours = foreign_keys.our_key(here, key)
     candidates = [ours] if ours else key_paths().get(key, [])
-    if not candidates and (near := difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)):
-        candidates = [f"{here}.{near[0]}".lstrip(".")]
+    if not candidates:
+        candidates = [f"{here}.{near}".lstrip(".") for near in _nearest(key, list(known))]
     if not candidates and (near := difflib.get_close_matches(key, key_paths(), n=1, cutoff=0.8)):
         candidates = key_paths()[near[0]]
-    names = [f'"{_seen_from(here, candidate)}"' for candidate in candidates[:3]]
+    names = [f'"{_seen_from(here, candidate)}"' for candidate in candidates[:MOST_NAMED]]
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _nearest(key: str, known: Sequence[str]) -> list[str]:
+    """Return the names that `key` may be a slip of, the nearest first; only those that are about as near as that."""
+    near = difflib.get_close_matches(key, known, n=MOST_NAMED, cutoff=0.6)
+    ratios = {name: difflib.SequenceMatcher(None, name, key).ratio() for name in near}
+    return [name for name in near if ratios[name] > ratios[near[0]] - ABOUT_AS_NEAR]
+
+
+def keys_allowed(known: Iterable[str], section: str) -> str:
+    """Return where an unknown key may be looked up: the keys that are allowed beside it where they are few, else the
+    headings of the page that has all of them; section: the top-level key, or several, empty for the top level itself.
+    """
+    listed = ", ".join(known)
+    if len(listed) <= LONGEST_LIST:
+        return f"Keys allowed here: {listed}"
+    under = f", under {section}" if section else ": each is a heading there"
+    return f"docs/configuration.md has the keys that are allowed here{under}"
 
 
 def _seen_from(section: str, path: str) -> str:

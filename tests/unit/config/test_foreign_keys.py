@@ -1,11 +1,15 @@
 """A key from an earlier version or another tool is answered with ours; nothing is accepted under two names."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from snaketune.config import experiments, foreign_keys, sections
-from snaketune.config.schema_nodes import json_schema, key_paths
+from snaketune.config.schema_nodes import json_schema, key_paths, root
 from snaketune.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def message(**given: Any) -> str:
@@ -97,6 +101,31 @@ def test_a_key_of_several_sections_is_answered_with_all_of_them() -> None:
 
 def test_a_name_that_resembles_nothing_gets_no_suggestion() -> None:
     assert "did you mean" not in message(xyzzy=1)
+
+
+def test_a_slip_that_is_as_near_to_several_keys_names_them_all() -> None:
+    assert 'did you mean "eval_steps" or "max_steps"?' in message(train={"evax_steps": 5})
+
+
+@pytest.mark.parametrize("path", ["", "data", "data.split", "evaluate", "evaluate.forgetting", "package", "train"])
+def test_the_message_on_an_unknown_key_is_short_and_says_where_the_allowed_ones_are(path: str) -> None:
+    wrong: dict[str, Any] = {"xyzzy": 1}
+    node = root()
+    for key in filter(None, path.split(".")):
+        node = node.properties[key]
+    for key in filter(None, reversed(path.split("."))):
+        wrong = {key: wrong}
+    said = message(**wrong)
+    assert len(said) <= 200
+    headings = re.findall("^## (.*)", (ROOT / "docs/configuration.md").read_text(encoding="utf-8"), re.M)
+    if "Keys allowed here" in said:
+        assert all(key in said for key in node.properties)
+    elif path:
+        assert said.endswith(f"docs/configuration.md has the keys that are allowed here, under {path.split('.')[0]}.")
+        assert path.split(".")[0] in headings
+    else:
+        assert said.endswith("docs/configuration.md has the keys that are allowed here: each is a heading there.")
+        assert headings == list(node.properties)
 
 
 @pytest.mark.parametrize(
