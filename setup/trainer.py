@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ PINS = ROOT / "envs" / "trainers"
 TOOLS = ROOT / "envs" / "tools"
 ENVIRONMENTS = ROOT / ".trainers"
 STAMP = ".pins"
-SHARED = "set_up.pth"  # names the folder of the packages that are the set-up's
+SHARED = "set_up.pth"  # names the folder of the packages that are the set-up's, seen from its own
 PIN = re.compile(r"^([\w.-]+)(?:\[[\w,]+\])?==([\w.!+]+)", re.M)
 PYTHON_OF = re.compile(r"^# .*Python (3\.\d+) only", re.M)
 NEEDS_CUDA = ("torchvision", "torchaudio")
@@ -44,15 +45,21 @@ def main(name: str) -> None:
 
 
 def is_built(name: str) -> bool:
-    """Whether the environment stands, with these pins, and finds the packages that it shares.
+    """Whether the environment stands, with these pins, and finds the packages that it shares in this project's set-up.
 
-    They are found by their folder's path, which is another one after the project was moved.
+    An earlier version wrote their folder's whole path: after the project was moved it is not there, and after it was
+    copied it is the original's.
     """
     folder = ENVIRONMENTS / name
     stamp, python = folder / STAMP, folder / "bin" / "python"
-    shared = [Path(path.read_text().strip()) for path in folder.glob(f"lib/python3.*/site-packages/{SHARED}")]
+    links = folder.glob(f"lib/python3.*/site-packages/{SHARED}")
+    shared = [Path(os.path.normpath(link.parent / link.read_text().strip())) for link in links]
     is_of_these_pins = stamp.is_file() and stamp.read_text() == digest(name)
-    return is_of_these_pins and python.exists() and all(packages.is_dir() for packages in shared)
+    return is_of_these_pins and python.exists() and all(map(_is_of_set_up, shared))
+
+
+def _is_of_set_up(packages: Path) -> bool:
+    return packages.is_dir() and packages.resolve().is_relative_to(ENVIRONMENT.resolve())
 
 
 def digest(name: str) -> str:
@@ -75,7 +82,7 @@ def build(name: str) -> str:
     run([str(ENVIRONMENT / "bin" / "python") if shared else _python(pins), "-m", "venv", str(folder)])
     own = str(folder / "bin" / "python")
     if shared:
-        _share(shared, folder)
+        share(shared, folder)
     run([own, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-r", str(pins)])
     if not shared and _is_without_cuda(own):
         run([own, "-m", "pip", "--disable-pip-version-check", "uninstall", "--quiet", "--yes", *NEEDS_CUDA])
@@ -109,10 +116,10 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _share(packages: Path, folder: Path) -> None:
-    """Let an environment find these packages after its own."""
+def share(packages: Path, folder: Path) -> None:
+    """Let an environment find these packages after its own, also where both are moved or copied together."""
     (own,) = folder.glob("lib/python3.*/site-packages")
-    (own / SHARED).write_text(f"{packages}\n")
+    (own / SHARED).write_text(f"{os.path.relpath(packages, own)}\n")
 
 
 def _python(pins: Path) -> str:

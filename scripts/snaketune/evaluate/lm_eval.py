@@ -112,6 +112,7 @@ def run(
     if not python.exists():
         found = HarnessResults(version=None, message=MISSING, comparisons=[])
     else:
+        environment.check_packages(NAME, f"make tool NAME={NAME}")
         outputs = {name: _evaluated(python, folder, task, others) for name, folder in models.items()}
         comparisons = lm_eval_comparison.compared(outputs["base"], outputs["fused"], task_name(task))
         strange = sum(one.difference is None for one in comparisons)

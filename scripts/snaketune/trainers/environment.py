@@ -20,6 +20,8 @@ PINS = PROJECT / "envs" / "trainers"
 SHIM = PROJECT / "vendor" / "libblas_shim.so"
 STAMP = ".pins"
 """In an environment, the SHA-256 of the pins that it was built from."""
+SHARED = "set_up.pth"
+"""Among an environment's packages, the file that names the folder of those that it reads from the set-up."""
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -48,7 +50,8 @@ def digest(name: str) -> str:
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of a trainer's environment; raises ResourceError where it is not there or of other pins.
+    """The interpreter of a trainer's environment; raises ResourceError where it is not there, of other pins or reads
+    another project's packages.
 
     An environment without a stamp is one that conda made.
     """
@@ -69,7 +72,25 @@ def python_of(name: str) -> Path:
             why="Its results would be of other versions than the run says",
             fix=f"Run `make trainer NAME={name}` again",
         )
+    check_packages(name, f"make trainer NAME={name}")
     return python
+
+
+def check_packages(name: str, command: str) -> None:
+    """Raise ResourceError where an environment reads packages that are not the set-up's of this project.
+
+    That is so where the project was copied or moved after the environment was built; command: what builds it anew.
+    """
+    set_up = PROJECT / ".venv"
+    for link in (FOLDER / name).glob(f"lib/python3.*/site-packages/{SHARED}"):
+        packages = Path(os.path.normpath(link.parent / link.read_text().strip()))
+        if not packages.is_dir() or not packages.resolve().is_relative_to(set_up.resolve()):
+            raise ResourceError(
+                f"the environment {name} reads the packages in {packages}, not those of this project",
+                where=str(FOLDER / name),
+                why="The project was copied or moved: what is changed or removed there would change or end runs here",
+                fix=f"Run `{command}`, which builds it anew",
+            )
 
 
 def check_installed(names: Iterable[str]) -> None:

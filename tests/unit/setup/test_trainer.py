@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,20 +49,44 @@ def test_without_a_set_up_nothing_is_shared(tmp_path: Path, monkeypatch: pytest.
     assert trainer.shared_packages("transformers==5.1.0\n") is None
 
 
-def test_an_environment_is_built_anew_after_the_project_was_moved(
-    set_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def built(set_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment beside the set-up that shares its packages."""
     monkeypatch.setattr(trainer, "ENVIRONMENTS", tmp_path / "trainers")
     folder = tmp_path / "trainers" / "lm-eval"
     assert not trainer.is_built("lm-eval")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (folder / trainer.STAMP).write_text(trainer.digest("lm-eval"))
     assert trainer.is_built("lm-eval")  # one that shares nothing
-    (packages,) = folder.glob("lib/python3*/site-packages")
-    (packages / trainer.SHARED).write_text(f"{set_up}\n")
+    trainer.share(set_up, folder)
     assert trainer.is_built("lm-eval")
-    set_up.rename(tmp_path / "elsewhere")
+    return folder
+
+
+def test_an_environment_is_built_anew_where_the_packages_of_the_set_up_are_gone(built: Path, set_up: Path) -> None:
+    set_up.rename(built.parent / "elsewhere")
     assert not trainer.is_built("lm-eval")
+
+
+def test_an_environment_is_built_anew_where_it_reads_the_packages_of_the_project_that_it_was_copied_from(
+    built: Path, set_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path / "venv", tmp_path / "copy" / "venv", symlinks=True)
+    (link,) = built.glob(f"lib/python3*/site-packages/{trainer.SHARED}")
+    link.write_text(f"{set_up}\n")  # as an earlier version wrote it
+    assert trainer.is_built("lm-eval")
+    monkeypatch.setattr(trainer, "ENVIRONMENT", tmp_path / "copy" / "venv")
+    assert not trainer.is_built("lm-eval")
+
+
+def test_a_copied_project_reads_the_packages_of_its_own_set_up(built: Path, tmp_path: Path) -> None:
+    for name in ("venv", "trainers"):
+        shutil.copytree(tmp_path / name, tmp_path / "copy" / name, symlinks=True)
+    for project in (tmp_path, tmp_path / "copy"):
+        python = project / built.relative_to(tmp_path) / "bin" / "python"
+        done = subprocess.run([python, "-c", "import sys; print(*sys.path, sep='\\n')"], capture_output=True, text=True)
+        found = [Path(line) for line in done.stdout.splitlines() if "venv" in line]
+        assert [path.relative_to(project / "venv").name for path in found] == ["site-packages"]
 
 
 @pytest.mark.parametrize("name", ["trl", "mlx-lm"])

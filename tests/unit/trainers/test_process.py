@@ -43,6 +43,28 @@ def test_an_environment_of_other_pins_is_refused_and_one_without_a_stamp_is_take
     assert environment.python_of("trl") == python
 
 
+def test_an_environment_that_reads_the_packages_of_another_project_is_refused_with_the_command_that_builds_it(
+    tmp_path, monkeypatch
+):
+    for project in ("original", "copy"):
+        (tmp_path / project / ".venv" / "packages").mkdir(parents=True)
+        own = tmp_path / project / ".trainers" / "trl" / "lib" / "python3.11" / "site-packages"
+        own.mkdir(parents=True)
+        (own.parents[2] / "bin").mkdir()
+        (own.parents[2] / "bin" / "python").touch()
+    shared = own / environment.SHARED
+    monkeypatch.setattr(environment, "PROJECT", tmp_path / "copy")
+    monkeypatch.setattr(environment, "FOLDER", tmp_path / "copy" / ".trainers")
+    shared.write_text("../../../../../.venv/packages\n")
+    assert environment.python_of("trl") == own.parents[2] / "bin" / "python"
+    for elsewhere in (tmp_path / "original" / ".venv" / "packages", tmp_path / "gone"):
+        shared.write_text(f"{elsewhere}\n")
+        with pytest.raises(ResourceError, match="The project was copied or moved") as caught:
+            environment.python_of("trl")
+        assert str(elsewhere) in caught.value.what
+        assert "`make trainer NAME=trl`" in caught.value.fix
+
+
 def test_the_last_words_are_the_last_error_and_without_one_the_last_line(tmp_path):
     log = tmp_path / "trainer.log"
     log.write_text(FAILED)
