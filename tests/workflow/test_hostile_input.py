@@ -56,7 +56,6 @@ def test_a_setting_that_would_leave_the_results_is_refused(
     project = finished.linked_twin(tmp_path / "project")
     given = yaml.safe_load(TINY)
     given |= {section: {**given.get(section, {}), **values}} if section else values
-    (project.folder / "tiny.yaml").unlink()
     project.write("tiny.yaml", yaml.safe_dump(given))
     said = dry_runs.run(project.folder, "-n", "--configfile", "tiny.yaml")
     assert said.returncode == 1

@@ -35,8 +35,7 @@ def setting(key: str, values: dict) -> Change:
             given[section] = merged(given.get(section, {}), values)
         else:
             given |= values
-        path.unlink()
-        path.write_text(yaml.safe_dump(given))
+        project.write("tiny.yaml", yaml.safe_dump(given))
 
     return change
 
@@ -65,7 +64,7 @@ def appended(name: str, text: str) -> Change:
     def change(project: Project) -> None:
         path = project.folder / name
         content = path.read_bytes()
-        path.unlink()  # results are linked to the finished run's
+        path.unlink()  # it is linked to the finished run's
         path.write_bytes(content + text.encode())
 
     return change
@@ -82,7 +81,7 @@ def removed(name: str) -> Change:
 def touched(project: Project) -> None:
     """Every file of the project, the data and the base model among them, looks as if written now; results do not."""
     for path in files_of(project):
-        os.utime(project.folder / path)
+        rewritten(path)(project)
 
 
 def results_touched(project: Project) -> None:
@@ -105,13 +104,13 @@ def recloned(project: Project) -> None:
 def reordered(project: Project) -> None:
     path = project.folder / "tiny.yaml"
     given = yaml.safe_load(path.read_text())
-    path.write_text("# the same settings\n" + yaml.safe_dump(dict(reversed(given.items())), sort_keys=False))
+    project.write("tiny.yaml", "# the same settings\n" + yaml.safe_dump(dict(reversed(given.items())), sort_keys=False))
 
 
 def spelled_out(project: Project) -> None:
     """The configuration with every default written down."""
     path = project.folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(configuration.complete(configuration.read(path))))
+    project.write("tiny.yaml", yaml.safe_dump(configuration.complete(configuration.read(path))))
 
 
 def rewritten(name: str) -> Change:
@@ -211,12 +210,20 @@ def change_of_meaning(name: str) -> Change:
     return appended(name, "\n# changed\n" if name.endswith((".yaml", ".smk", "Snakefile")) else "\n")
 
 
+def stamps(project: Project) -> dict[Path, tuple[int, int, int]]:
+    """What shows that a file was written or replaced, where a copy shares files."""
+    paths = [path for path in project.folder.rglob("*") if path.is_file() and ".snakemake" not in path.parts]
+    found = {path: path.stat() for path in paths}
+    return {path: (one.st_ino, one.st_mtime_ns, one.st_size) for path, one in found.items()}
+
+
 @pytest.fixture(scope="module")
 def tried(
     finished: Project, dry_runs: DryRuns, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[dict[str, Change]], dict[str, set[str]]]:
-    """What is stale after each change, each made in a copy of the finished run."""
+) -> Iterator[Callable[[dict[str, Change]], dict[str, set[str]]]]:
+    """What is stale after each change, made in a copy of the finished run; none of them reaches that run itself."""
     folder = tmp_path_factory.mktemp("changes")
+    before = stamps(finished)
 
     def all_of(changes: dict[str, Change]) -> dict[str, set[str]]:
         def one(name: str) -> set[str]:
@@ -230,7 +237,8 @@ def tried(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return dict(zip(changes, pool.map(one, changes), strict=True))
 
-    return all_of
+    yield all_of
+    assert stamps(finished) == before
 
 
 def differences(expected: dict[str, set[str]], found: dict[str, set[str]]) -> list[str]:
