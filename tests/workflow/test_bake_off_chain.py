@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dry_runs import DryRuns
 from project_copy import Project
 from snaketune.contracts.bake_off import BakeOff
 from snaketune.files import read_json
@@ -82,5 +83,5 @@ def test_the_page_has_one_table_and_one_picture_of_all_methods(contest: Project,
     assert compared(contest).conclusion in section.replace("\u00a0", " ")
 
 
-def test_what_has_been_answered_is_not_answered_again(contest: Project) -> None:
-    assert "Nothing to be done" in contest.snakemake(COMPARED).stdout
+def test_what_has_been_answered_is_not_answered_again(contest: Project, dry_runs: DryRuns) -> None:
+    assert "Nothing to be done" in dry_runs.run(contest.folder, COMPARED, "--configfile", "tiny.yaml").stdout
