@@ -1,10 +1,8 @@
 """The torch engine trains what MLX trains, resumes, spreads over processes, and refuses what it cannot do."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ import tiny_models
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
 from snaketune.errors import ConfigError, ModelError, ResourceError, TrainingError
-from snaketune.train import launcher
 from snaketune.train.metrics_log import TrainingCallback
+from torch_ranks import TorchRanks
 from training_callbacks import StopAt
 
 EXACT = {"dropout": 0.0, "gradient_checkpointing": False}
@@ -133,14 +131,20 @@ destroy_process_group()
 """
 
 
-def test_a_process_holds_its_part_of_the_spread_weights(tmp_path):
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[TorchRanks]:
+    made = TorchRanks()
+    yield made
+    made.close()
+
+
+def test_a_process_holds_its_part_of_the_spread_weights(tmp_path, ranks):
     base = tiny_models.write_model(tmp_path / "model").with_suffix("")
     program = tmp_path / "held.py"
     program.write_text(HELD)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program), str(base)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr[-2000:]
-    held, whole = map(int, said.stdout.split())
+    main, other = ranks.run(program, str(base))
+    assert (main.exit_code, other.exit_code) == (0, 0), main.errors[-2000:] + other.errors[-2000:]
+    held, whole = map(int, main.said.split())
     assert held == pytest.approx(whole / 2, rel=0.01)
 
 
@@ -204,21 +208,10 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("within", ["backward", "value"])
-def test_a_process_that_dies_while_the_others_fetch_from_it_is_lost_and_no_defect_of_theirs(tmp_path, within):
+def test_a_process_that_dies_while_the_others_fetch_from_it_is_lost_and_no_defect_of_theirs(tmp_path, ranks, within):
     folder = tiny_models.TrainingFolder(tmp_path)
     program = tmp_path / "lost.py"
     program.write_text(LOST)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launcher.free_ports(1)), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(program), str(folder.folder), within],
-            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    (said, errors), _ = (one.communicate(timeout=120) for one in processes)
-    assert processes[1].returncode == -signal.SIGKILL
-    assert said == "lost\n", errors[-2000:]
+    left, killed = ranks.run(program, str(folder.folder), within)
+    assert killed.exit_code == -signal.SIGKILL, killed.errors[-2000:]
+    assert left.said == "lost\n", left.errors[-2000:]
