@@ -66,7 +66,6 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
     gain, until they do or all rows are read. A failed check does not raise, so that the report can show it:
     `require_passed` does, on the written record.
     """
-    machine.keep_freed_memory()  # each block of a large model is made float32 where the one before was
     fused = files.read_json(inputs.fused, FusedManifest)
     renderer, rows = _renderer(inputs, settings), list(files.read_jsonl(inputs.rows))
     limits = ProbeLimits(
@@ -76,6 +75,8 @@ def run(inputs: FidelityInputs, settings: FidelitySettings, fidelity: StrPath, *
         in_memory=_fits_in_memory(fused.parameters),
         mixture=is_mixture(files.read_json(Path(fused.folder) / "config.json")),
     )
+    if not limits.in_memory:
+        machine.keep_freed_memory()  # each block is made float32 where the one before was
     limits = limits.first_look(fused.parameters)
     probes = fidelity_probes.make_probes(renderer, rows, limits, vocab_size=len(renderer.tokenizer))
     measured = _measure(inputs, fused, probes, renderer, threads)

@@ -94,7 +94,8 @@ class LoRALinear(nn.Module):
 
     def merged_weight(self) -> torch.Tensor:
         """The float32 weight of a plain layer that computes the same."""
-        return dense_weight(self.linear) + self.scale * (self.lora_a.float() @ self.lora_b.float()).T
+        update = self.lora_b.float().T @ self.lora_a.float().T
+        return dense_weight(self.linear) + update.mul_(self.scale)
 
 
 class DoRALinear(LoRALinear):

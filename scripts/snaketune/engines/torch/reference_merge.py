@@ -56,5 +56,4 @@ def _add_adapter(module: nn.Module) -> None:
 
 
 def _round(parameter: nn.Parameter, dtype: str) -> None:
-    parameter.data = parameter.data.to(DTYPES[dtype])  # what it was is let go before it is float32 anew
-    parameter.data = parameter.data.float()
+    parameter.data.copy_(parameter.data.to(DTYPES[dtype]))
