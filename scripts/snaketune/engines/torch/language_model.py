@@ -167,6 +167,11 @@ def _widen(block: nn.Module, *_: Any) -> None:
         one.data = one.data.float()
 
 
+def stored_weights(block: nn.Module) -> dict[nn.Parameter, torch.Tensor]:
+    """What the parameters of a block that is float32 for now were before, and will be again."""
+    return block._narrow  # type: ignore[return-value]
+
+
 def _restore(block: nn.Module, *_: Any) -> None:
     for one, narrow in block._narrow.items():  # type: ignore[union-attr, operator]
         one.data = narrow

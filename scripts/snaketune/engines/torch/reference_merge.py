@@ -44,7 +44,9 @@ def merge(model: PreTrainedModel, dtype: str, *, layer_by_layer: bool) -> None:
 def _merge_block(dtype: str, block: nn.Module, *_: object) -> None:
     """Merge a block that was just made float32; what it held before is put back after it has computed."""
     _add_adapter(block)
-    for parameter in block.parameters():
+    for parameter, stored in language_model.stored_weights(block).items():
+        if parameter.data_ptr() == stored.data_ptr():  # it was float32 before, and is merged again in the next pass
+            parameter.data = parameter.data.clone()
         _round(parameter, dtype)
 
 
@@ -56,4 +58,4 @@ def _add_adapter(module: nn.Module) -> None:
 
 
 def _round(parameter: nn.Parameter, dtype: str) -> None:
-    parameter.data.copy_(parameter.data.to(DTYPES[dtype]))
+    parameter.data.copy_(parameter.data.to(DTYPES[dtype]))  # in place: each block of a large model is rounded anew
