@@ -4,7 +4,7 @@ import msgspec
 from snaketune.evaluate import predict
 from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.evaluate.variants import ModelVariant
-from snaketune.plan import duration
+from snaketune.plan import answering
 from snaketune.runtime import step
 
 with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
@@ -24,7 +24,7 @@ with step.running(snakemake.log[0], wildcards=snakemake.wildcards):
             general=snakemake.output.get("general"),
             prompts=snakemake.output.get("prompts"),
         ),
-        duration.within_hours(
+        answering.within_hours(
             msgspec.json.decode(snakemake.params.config, type=PredictionConfig),
             snakemake.input.decision,
             snakemake.input.get("general"),

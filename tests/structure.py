@@ -51,7 +51,7 @@ def counts() -> list[Count]:
     circles = import_circles()
     return [
         Count("dict[str, Any] slots in signatures", slots, 37, 37, untyped),
-        Count("modules", len(modules), 249, 249, []),
+        Count("modules", len(modules), 250, 250, []),
         Count("import circles", len(circles), 0, 0, circles),
         Count(f"functions over {MAX_FUNCTION_LINES} lines", len(long), 0, 0, long),
         Count(f"functions with over {MAX_PARAMETERS} parameters", len(wide), 0, 0, wide),

@@ -33,7 +33,7 @@ from snaketune.files import Record, StrPath, read_json, read_jsonl
 from snaketune.package.calibration_rows import CALIBRATION_ROWS, COLLECTED_TOKENS, MAX_TOKENS, VALIDATION_ROWS
 from snaketune.package.fidelity_probes import FEWEST_ROWS, ProbeLimits
 from snaketune.pilot.criteria import LoggedMetrics, step_losses
-from snaketune.plan import duration
+from snaketune.plan import answering, duration
 from snaketune.plan.duration import Types
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train.batches import EpochSampler, nested_subset
@@ -154,7 +154,7 @@ def forecast(
         + imatrix_seconds(settings, plan.rows, speed_of_answers),
         "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers),
         "evaluate": sum(
-            duration.answering_seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
+            answering.seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
             for variant in settings.variants
         ),
     }
@@ -221,8 +221,8 @@ def answering_speed(sample: EvidenceTiming, start: float, gguf: dict[str, GGUFSp
 def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> int:
     """Return how many rows each variant generates for and scores: of the test split and of the general set."""
     general = settings.general_rows
-    others = duration.num_lines(general) if general and Path(general).is_file() else 0
-    rows = duration.rows_in_time(speed, settings, others)
+    others = answering.num_lines(general) if general and Path(general).is_file() else 0
+    rows = answering.rows_in_time(speed, settings, others)
     return min(rows, test_rows) + min(rows, others)
 
 

@@ -1,4 +1,4 @@
-"""How long the full run will take, from what the pilot measured on this machine, and how many rows fit into a time.
+"""How long the full run will take, from what the pilot measured on this machine.
 
 A training's time is its updates, each in proportion to the tokens it reads, and its validations; the pilot has both,
 made by the same code on the same kind of rows. Packaging is forecast from the model's size and the speeds that the dry
@@ -9,19 +9,14 @@ standard error, and what stays unknown (other programs, heat): ten percent.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import msgspec
 import numpy as np
 
-from snaketune.config.products import GGUF, MLX, MLXType
-from snaketune.contracts.plan import AnsweringSpeed, DryRunTiming, PilotDecision
+from snaketune.config.products import MLX, MLXType
+from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
-from snaketune.evaluate.step_config import PredictionConfig
-from snaketune.files import StrPath, read_json
 from snaketune.runtime.progress import format_list
 
 BASE_UNCERTAINTY = 0.1
@@ -32,11 +27,6 @@ START_SECONDS = 0.7  # of a job, before and after what its own process can time
 CONVERTER_SECONDS = 8.0  # it imports torch and transformers; where the dry run could not measure it
 MERGED_PER_SECOND = 150e6  # weights that are read, merged and written; where the dry run could not measure it
 UNKNOWN_TYPE_PER_SECOND = 30e6  # weights that are quantized by one core to a type that the dry run did not try
-# variants whose answers are about as long as references
-TUNED_PREFIXES = ("adapter", "fused", "gguf", "mlx", "pilot", "previous")
-KINDS = ("base", "prompted", "adapter")  # one variant of each speed
-FEWEST_ROWS = 20  # fewer would show nothing, however long they take
-HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -117,72 +107,3 @@ def not_forecast(mlx: Sequence[str]) -> list[str]:
         f"the time of calibrating {format_list(calibrated)} is in no forecast: it trains or searches with quantized "
         "weights, which neither dry run nor pilot does; it can take longer than all other packaging"
     ]
-
-
-def answering_seconds(variant: str, speed: AnsweringSpeed, rows: int, max_new_tokens: int) -> float:
-    """Return the seconds of generating for and scoring so many rows with one variant.
-
-    A tuned model's answers are taken to be as long as the references, the base's as long as in the sample, and the
-    prompted base's the longer of the two, since it is shown references. Prompts are read once more than whole rows.
-    """
-    tuned = variant.startswith(TUNED_PREFIXES)
-    start, scored, token = speed.start, speed.scored, speed.tuned if tuned else speed.base
-    if (gguf := speed.gguf.get(variant.removeprefix(GGUF))) is not None:
-        start, scored, token = START_SECONDS, gguf.read, gguf.together
-    tokens = speed.reference_tokens if tuned else speed.base_tokens
-    if variant == "prompted":
-        tokens = max(speed.reference_tokens, speed.base_tokens)
-    read = speed.row_tokens + max(0.0, speed.row_tokens - speed.reference_tokens)
-    return start + rows * (min(max_new_tokens, tokens) * token + read * scored)
-
-
-class AnsweringLimits(Protocol):
-    """What limits the answers: the keys of these names in the section `evaluate`."""
-
-    @property
-    def max_rows(self) -> int: ...
-    @property
-    def max_new_tokens(self) -> int: ...
-    @property
-    def max_hours(self) -> float | None: ...
-
-
-def rows_in_time(speed: AnsweringSpeed, limits: AnsweringLimits, general: int) -> int:
-    """Return how many rows, at most `max_rows`, the slowest kind of variant answers within `max_hours`.
-
-    general: rows of the general set, of which as many are answered as of the test rows. The same number for every
-    variant, whichever a run has, so that they can be compared; never fewer than FEWEST_ROWS.
-    """
-    if limits.max_hours is None:
-        return limits.max_rows
-    for rows in range(limits.max_rows, FEWEST_ROWS, -1):
-        count = rows + min(rows, general)
-        if (
-            max(answering_seconds(kind, speed, count, limits.max_new_tokens) for kind in KINDS)
-            <= limits.max_hours * HOUR
-        ):
-            return rows
-    return min(limits.max_rows, FEWEST_ROWS)
-
-
-def within_hours(config: PredictionConfig, decision: StrPath, general: StrPath | None = None) -> PredictionConfig:
-    """Return the settings with so many rows as `max_hours` allows, by the pilot's decision; general: the set's file."""
-    speed = read_json(decision, type=PilotDecision).forecast.answering
-    if speed is None:
-        return config
-    rows = rows_in_time(speed, config, num_lines(general))
-    if rows < config.max_rows:
-        print(
-            f"snaketune: at most {rows} rows are answered: {config.max_rows} would take longer than "
-            f"evaluate.max_hours ({config.max_hours:g}) with one model, by the pilot's forecast",
-            file=sys.stderr,
-        )
-    return msgspec.structs.replace(config, max_rows=rows)
-
-
-def num_lines(path: StrPath | None) -> int:
-    """Return the rows of a JSON Lines file; 0 without one."""
-    if path is None:
-        return 0
-    with open(path, "rb") as lines:
-        return sum(1 for _ in lines)

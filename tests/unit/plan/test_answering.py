@@ -13,7 +13,7 @@ from snaketune import files
 from snaketune.config.sections import EvaluateConfig, section
 from snaketune.contracts.plan import AnsweringSpeed, GGUFSpeed, PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.evaluate.requests import sample_rows
-from snaketune.plan import duration
+from snaketune.plan import answering
 from snaketune.plan.duration import START_SECONDS
 
 SLOW = AnsweringSpeed(
@@ -35,7 +35,7 @@ def limits(**keys: Any) -> EvaluateConfig:
 
 def slowest(rows: int, general: int, settings: EvaluateConfig) -> float:
     count = rows + min(rows, general)
-    return max(duration.answering_seconds(kind, SLOW, count, settings.max_new_tokens) for kind in duration.KINDS)
+    return max(answering.seconds(kind, SLOW, count, settings.max_new_tokens) for kind in answering.KINDS)
 
 
 @given(
@@ -45,8 +45,8 @@ def test_rows_are_as_many_as_fit_and_one_more_would_not(
     max_rows: int, general: int, hours: float, new_tokens: int
 ) -> None:
     settings = limits(max_rows=max_rows, max_hours=hours, max_new_tokens=new_tokens)
-    rows = duration.rows_in_time(SLOW, settings, general)
-    fewest = min(max_rows, duration.FEWEST_ROWS)
+    rows = answering.rows_in_time(SLOW, settings, general)
+    fewest = min(max_rows, answering.FEWEST_ROWS)
     assert fewest <= rows <= max_rows
     assert rows == fewest or slowest(rows, general, settings) <= hours * 3600
     assert rows == max_rows or slowest(rows + 1, general, settings) > hours * 3600
@@ -54,7 +54,7 @@ def test_rows_are_as_many_as_fit_and_one_more_would_not(
 
 def test_answers_of_a_gguf_take_what_llama_cpp_takes_where_that_was_measured() -> None:
     measured, unknown, adapter = (
-        duration.answering_seconds(variant, SLOW, 100, 256) for variant in ("gguf-q8_0", "gguf-q4_k_m", "adapter")
+        answering.seconds(variant, SLOW, 100, 256) for variant in ("gguf-q8_0", "gguf-q4_k_m", "adapter")
     )
     read = 120 + (120 - 60)  # a row to score it, and its prompt to answer it
     assert measured == pytest.approx(START_SECONDS + 100 * (60 * 0.03 + read * 0.01))
@@ -62,7 +62,7 @@ def test_answers_of_a_gguf_take_what_llama_cpp_takes_where_that_was_measured() -
 
 
 def test_without_a_limit_all_rows_are_answered_however_long_they_take() -> None:
-    assert duration.rows_in_time(SLOW, limits(max_rows=5000, max_hours=None), 48) == 5000
+    assert answering.rows_in_time(SLOW, limits(max_rows=5000, max_hours=None), 48) == 5000
 
 
 @pytest.mark.parametrize(("hours", "rows"), [(2.0, 200), (0.1, 20)])
@@ -87,7 +87,7 @@ def test_decision_of_the_pilot_says_how_many_rows_a_variant_answers(
     )
     files.write_json(tmp_path / "decision.json", decision)
     (tmp_path / "general.jsonl").write_text('{"text": "a"}\n' * 30, encoding="utf-8")
-    chosen = duration.within_hours(
+    chosen = answering.within_hours(
         limits(max_rows=200, max_hours=hours),  # type: ignore[arg-type]  # the keys that it reads are the same
         tmp_path / "decision.json",
         tmp_path / "general.jsonl",
