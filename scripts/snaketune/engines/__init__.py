@@ -30,7 +30,7 @@ from snaketune.engines.interface import (
 from snaketune.files import StrPath
 from snaketune.runtime import step
 from snaketune.runtime.code_digest import ENGINE_PARTS
-from snaketune.runtime.step import selected_engine
+from snaketune.runtime.step import no_garbage_collected, selected_engine
 
 if selected_engine() == "torch":
     step.allow_torch()
@@ -89,4 +89,5 @@ def get_capabilities(engine: str | None = None) -> Capabilities:
 
 
 def _part(engine: str, function: str) -> Any:
-    return importlib.import_module(f"snaketune.engines.{engine}.{ENGINE_PARTS[function]}")
+    with no_garbage_collected():
+        return importlib.import_module(f"snaketune.engines.{engine}.{ENGINE_PARTS[function]}")

@@ -16,6 +16,7 @@ from snaketune.contracts.data import DataRecord, Message, ModelManifest
 from snaketune.errors import DataError, ModelError
 from snaketune.files import read_json
 from snaketune.model import untrusted_files
+from snaketune.runtime.step import no_garbage_collected
 from snaketune.tokens import template_files, virtual_tokens
 from snaketune.tokens.template_files import NAMED
 
@@ -322,9 +323,12 @@ def _tokenizer(folder: Path) -> Any:
     Through a model's own class, transformers 5 builds it anew and in places otherwise: LlamaTokenizer drops the space
     that the file, and llama.cpp with it, puts after a special token.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    with no_garbage_collected():
+        import transformers
 
-    reader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+        # to import AutoTokenizer reads the sources of all models, and imports PyTorch where it may
+        is_fast = (folder / "tokenizer.json").is_file()
+        reader = transformers.PreTrainedTokenizerFast if is_fast else transformers.AutoTokenizer
     try:
         tokenizer = reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

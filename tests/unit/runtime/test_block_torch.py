@@ -1,8 +1,14 @@
-"""Only a step that says so keeps torch out of its process."""
+"""How large libraries are imported: what keeps torch out of a process, and no search for garbage meanwhile."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
+
+import families
+import pytest
+from snaketune.runtime.engine import torch_build
+from snaketune.runtime.step import no_garbage_collected
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -19,3 +25,38 @@ def test_importing_the_chat_template_neither_imports_nor_forbids_torch() -> None
 def test_blocked_torch_is_not_imported_by_a_tokenizer() -> None:
     code = "import sys; from snaketune.runtime.step import block_torch; block_torch(); import transformers; "
     assert output_of(code + "print(sys.modules['torch'])") == "None"
+
+
+def test_a_tokenizer_is_read_and_renders_without_torch_and_the_models_of_transformers_where_torch_is_let_in(
+    tmp_path: Path,
+) -> None:
+    families.build(tmp_path, "llama-bpe", dtype="float32")
+    code = (
+        "import sys; from snaketune.tokens.chat_template import Renderer; "
+        f"renderer = Renderer({str(tmp_path)!r}, None, 0); renderer.tokenizer('a b'); "
+        "renderer.tokenizer.apply_chat_template([{'role': 'user', 'content': 'a'}]); "
+        "print(sorted({'torch', 'transformers.models'} & set(sys.modules)))"
+    )
+    assert output_of(code) == "[]"
+
+
+def test_a_torch_for_cpus_is_not_imported_to_name_its_device() -> None:
+    if not (torch_build() or "").endswith("+cpu"):
+        pytest.skip("torch is built for a card here")
+    code = "import sys; from snaketune.engines import get_capabilities; "
+    code += "print(get_capabilities('torch').describe_device().device, 'torch' in sys.modules)"
+    assert output_of(code) == "cpu False"
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_garbage_is_looked_for_after_imports_as_before_them_but_not_among_what_they_made(was_enabled: bool) -> None:
+    (gc.enable if was_enabled else gc.disable)()
+    frozen = gc.get_freeze_count()
+    try:
+        with no_garbage_collected():
+            assert not gc.isenabled()
+        assert gc.isenabled() is was_enabled
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.enable()
+        gc.unfreeze()

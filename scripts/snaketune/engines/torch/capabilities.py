@@ -16,6 +16,7 @@ from snaketune.engines.interface import FourBitBase, ModelLibrary
 from snaketune.errors import ConfigError, ModelError, ResourceError
 from snaketune.files import StrPath
 from snaketune.model.manifest import is_mixture
+from snaketune.runtime.engine import torch_build
 from snaketune.runtime.machine import DeviceInfo
 
 LOSS_SLICE_BYTES = 64 << 20
@@ -80,7 +81,9 @@ def check_shardable(quantized: bool) -> None:
 
 
 def describe_device() -> DeviceInfo:
-    """The device that PyTorch computes on."""
+    """The device that PyTorch computes on; one that is built for CPUs alone is not imported to ask."""
+    if (torch_build() or "").endswith("+cpu"):
+        return DeviceInfo(device="cpu", name=sys.platform)
     import torch
 
     from snaketune.engines.torch.device import best_device
