@@ -18,6 +18,7 @@ with step.running(snakemake.log[0]):
             model=snakemake.input.model,
             train=snakemake.input.train,
             valid=snakemake.input.valid,
+            rows=snakemake.input.rows,
             plan=snakemake.input.plan,
             dry_run=snakemake.input.dry_run,
             subsets=snakemake.input.curve,

@@ -38,8 +38,8 @@ class PilotFiles:
     """What a decision is made from.
 
     summary, metrics, adapter: the pilot's, with timing.json and timing.jsonl beside the summary; model: the base's
-    manifest; train, valid: token stores; dry_run: its report; subsets: summaries of the trainings on fractions of the
-    pilot's rows.
+    manifest; train, valid: token stores; rows: the validation rows as JSON Lines; dry_run: its report; subsets:
+    summaries of the trainings on fractions of the pilot's rows.
     """
 
     summary: StrPath
@@ -48,6 +48,7 @@ class PilotFiles:
     model: StrPath
     train: StrPath
     valid: StrPath
+    rows: StrPath
     plan: StrPath
     dry_run: StrPath
     subsets: Sequence[StrPath]
@@ -72,7 +73,11 @@ def run(files: PilotFiles, settings: DecisionSettings, decision: StrPath, start_
         TokenStore(files.train),
         pilot_forecast.PilotTimes.read(files.summary),
         read_json(dry_run.timing(files.dry_run), type=DryRunTiming),
-        dataclasses.replace(found.timing, start_seconds=found.timing.start_seconds + start_seconds),
+        dataclasses.replace(
+            found.timing,
+            start_seconds=found.timing.start_seconds + start_seconds,
+            general_share=pilot_forecast.general_share(settings, files.rows),
+        ),
     )
     expected = pilot_forecast.expected_loss(metrics, summary.best_validation_loss, summary.steps, planned.steps)
     forecast = msgspec.structs.replace(forecast, **expected or {})

@@ -88,7 +88,7 @@ class EvidenceTiming:
     """What the forecast of evaluation is made from.
 
     start_seconds: until the model was loaded; scoring: (seconds, tokens) of log-likelihoods; row_tokens and
-    reference_tokens: means.
+    reference_tokens: means; general_share: of a general row's length to a test row's.
     """
 
     start_seconds: float
@@ -97,6 +97,7 @@ class EvidenceTiming:
     base: SampleTiming
     pilot: SampleTiming
     reference_tokens: float
+    general_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def forecast(
         + imatrix_seconds(settings, plan.rows, speed_of_answers),
         "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers),
         "evaluate": sum(
-            answering.seconds(variant, speed_of_answers, requests, settings.max_new_tokens)
+            answering.seconds(variant, speed_of_answers, *requests, settings.max_new_tokens)
             for variant in settings.variants
         ),
     }
@@ -215,15 +216,25 @@ def answering_speed(sample: EvidenceTiming, start: float, gguf: dict[str, GGUFSp
         row_tokens=sample.row_tokens,
         base_tokens=sample.base.tokens_each,
         reference_tokens=sample.reference_tokens,
+        general=sample.general_share,
     )
 
 
-def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> int:
+def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> tuple[int, int]:
     """Return how many rows each variant generates for and scores: of the test split and of the general set."""
     general = settings.general_rows
     others = answering.num_lines(general) if general and Path(general).is_file() else 0
     rows = answering.rows_in_time(speed, settings, others)
-    return min(rows, test_rows) + min(rows, others)
+    return min(rows, test_rows), min(rows, others)
+
+
+def general_share(settings: DecisionSettings, rows: StrPath) -> float:
+    """Return the mean length of a general row as a share of one of these rows', by the bytes of their files."""
+    general = settings.general_rows
+    if not general or not Path(general).is_file():
+        return 1.0
+    ours, theirs = (Path(path).stat().st_size / max(1, answering.num_lines(path)) for path in (rows, general))
+    return theirs / max(1.0, ours)
 
 
 def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringSpeed) -> float:

@@ -11,7 +11,6 @@ from snaketune.config.products import GGUF
 from snaketune.contracts.plan import AnsweringSpeed, PilotDecision
 from snaketune.evaluate.step_config import PredictionConfig
 from snaketune.files import StrPath, read_json
-from snaketune.plan.duration import START_SECONDS
 
 # variants whose answers are about as long as references
 TUNED_PREFIXES = ("adapter", "fused", "gguf", "mlx", "pilot", "previous")
@@ -20,21 +19,22 @@ FEWEST_ROWS = 20  # fewer would show nothing, however long they take
 HOUR = 3600.0
 
 
-def seconds(variant: str, speed: AnsweringSpeed, rows: int, max_new_tokens: int) -> float:
-    """Return the seconds of generating for and scoring so many rows with one variant.
+def seconds(variant: str, speed: AnsweringSpeed, rows: int, general: int, max_new_tokens: int) -> float:
+    """Return the seconds of generating for and scoring so many test rows and general rows with one variant.
 
     A tuned model's answers are taken to be as long as the references, the base's as long as in the sample, and the
     prompted base's the longer of the two, since it is shown references. Prompts are read once more than whole rows.
     """
     tuned = variant.startswith(TUNED_PREFIXES)
-    start, scored, token = speed.start, speed.scored, speed.tuned if tuned else speed.base
+    scored, token = speed.scored, speed.tuned if tuned else speed.base
     if (gguf := speed.gguf.get(variant.removeprefix(GGUF))) is not None:
-        start, scored, token = START_SECONDS, gguf.read, gguf.together
+        scored, token = gguf.read, gguf.together
     tokens = speed.reference_tokens if tuned else speed.base_tokens
     if variant == "prompted":
         tokens = max(speed.reference_tokens, speed.base_tokens)
     read = speed.row_tokens + max(0.0, speed.row_tokens - speed.reference_tokens)
-    return start + rows * (min(max_new_tokens, tokens) * token + read * scored)
+    new = (rows + general) * min(max_new_tokens, tokens)
+    return speed.start + new * token + (rows + general * speed.general) * read * scored
 
 
 class AnsweringLimits(Protocol):
@@ -57,8 +57,8 @@ def rows_in_time(speed: AnsweringSpeed, limits: AnsweringLimits, general: int) -
     if limits.max_hours is None:
         return limits.max_rows
     for rows in range(limits.max_rows, FEWEST_ROWS, -1):
-        count = rows + min(rows, general)
-        if max(seconds(kind, speed, count, limits.max_new_tokens) for kind in KINDS) <= limits.max_hours * HOUR:
+        both = rows, min(rows, general)
+        if max(seconds(kind, speed, *both, limits.max_new_tokens) for kind in KINDS) <= limits.max_hours * HOUR:
             return rows
     return min(limits.max_rows, FEWEST_ROWS)
 

@@ -60,6 +60,8 @@ class Pilot:
         self.stores = {split: folder / "demo" / f"{split}.safetensors" for split in splits}
         for split, records in splits.items():
             write_store(self.stores[split], [(renderer.record(record), 1.0) for record in records])
+        self.rows = folder / "demo/valid.jsonl"
+        files.write_jsonl(self.rows, splits["valid"])
         counts = {split: {"rows": len(records)} for split, records in splits.items()} | {"test": {"rows": 5}}
         (folder / "demo/tokens.json").write_text(json.dumps({"splits": counts}))
         self.model = folder / "demo.config.json"
@@ -124,6 +126,7 @@ class Pilot:
                 model=self.model,
                 train=self.stores["train"],
                 valid=self.stores["valid"],
+                rows=self.rows,
                 plan=self.plan,
                 dry_run=self.tried,
                 subsets=[],

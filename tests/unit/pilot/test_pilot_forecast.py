@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -187,3 +188,12 @@ def test_of_several_types_with_an_importance_matrix_rows_are_read_and_scored_in_
     main = {"main": experiment(100_000)}
     one, two = (forecast(main, gguf=kinds).seconds["package"] for kinds in (["iq2_xs"], ["iq2_xs", "iq2_s"]))
     assert two - one == pytest.approx(duration.START_SECONDS + 10 * SAMPLE.row_tokens * 1e-3, abs=0.1)
+
+
+def test_general_rows_are_as_long_as_their_file_says_beside_that_of_the_validation_rows(tmp_path):
+    ours, general = tmp_path / "valid.jsonl", tmp_path / "general.jsonl"
+    ours.write_text("x" * 99 + "\n" + "y" * 299 + "\n")
+    general.write_text("z" * 49 + "\n")
+    share = pilot_forecast.general_share
+    assert share(SimpleNamespace(general_rows=str(general)), ours) == pytest.approx(50 / 200)
+    assert share(SimpleNamespace(general_rows=None), ours) == share(SimpleNamespace(general_rows="no file"), ours) == 1

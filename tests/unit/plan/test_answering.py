@@ -14,7 +14,6 @@ from snaketune.config.sections import EvaluateConfig, section
 from snaketune.contracts.plan import AnsweringSpeed, GGUFSpeed, PilotDecision, PilotedExperiment, PilotForecast
 from snaketune.evaluate.requests import sample_rows
 from snaketune.plan import answering
-from snaketune.plan.duration import START_SECONDS
 
 SLOW = AnsweringSpeed(
     start=10.0,
@@ -26,6 +25,7 @@ SLOW = AnsweringSpeed(
     row_tokens=120.0,
     base_tokens=200.0,
     reference_tokens=60.0,
+    general=0.25,
 )
 
 
@@ -34,8 +34,8 @@ def limits(**keys: Any) -> EvaluateConfig:
 
 
 def slowest(rows: int, general: int, settings: EvaluateConfig) -> float:
-    count = rows + min(rows, general)
-    return max(answering.seconds(kind, SLOW, count, settings.max_new_tokens) for kind in answering.KINDS)
+    both = rows, min(rows, general)
+    return max(answering.seconds(kind, SLOW, *both, settings.max_new_tokens) for kind in answering.KINDS)
 
 
 @given(
@@ -54,11 +54,11 @@ def test_rows_are_as_many_as_fit_and_one_more_would_not(
 
 def test_answers_of_a_gguf_take_what_llama_cpp_takes_where_that_was_measured() -> None:
     measured, unknown, adapter = (
-        answering.seconds(variant, SLOW, 100, 256) for variant in ("gguf-q8_0", "gguf-q4_k_m", "adapter")
+        answering.seconds(variant, SLOW, 100, 40, 256) for variant in ("gguf-q8_0", "gguf-q4_k_m", "adapter")
     )
-    read = 120 + (120 - 60)  # a row to score it, and its prompt to answer it
-    assert measured == pytest.approx(START_SECONDS + 100 * (60 * 0.03 + read * 0.01))
-    assert unknown == adapter == pytest.approx(10 + 100 * (60 * 0.12 + read * 0.02))
+    new, read = 140 * 60, (100 + 40 / 4) * (120 + 120 - 60)  # a row to score it, and its prompt to answer it
+    assert measured == pytest.approx(10 + new * 0.03 + read * 0.01)
+    assert unknown == adapter == pytest.approx(10 + new * 0.12 + read * 0.02)
 
 
 def test_without_a_limit_all_rows_are_answered_however_long_they_take() -> None:
