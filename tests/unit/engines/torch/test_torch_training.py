@@ -1,6 +1,7 @@
 """The torch engine trains what MLX trains, resumes, spreads over processes, and refuses what it cannot do."""
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import tiny_models
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
 from snaketune.errors import ConfigError, ModelError, ResourceError, TrainingError
+from snaketune.train import trainer
 from snaketune.train.metrics_log import TrainingCallback
 from torch_ranks import TorchRanks
 from training_callbacks import StopAt
@@ -68,18 +70,39 @@ def test_out_of_memory_error_names_four_bits_that_the_engine_computes_in(tmp_pat
 class Interrupt(TrainingCallback):
     """Ends a training as a kill would, after a checkpoint."""
 
+    def __init__(self, at):
+        self.at = at
+
     def on_checkpoint(self, step):
-        if step >= 5:
+        if step >= self.at:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon", "adafactor"])
-def test_resumed_training_ends_in_the_same_bytes(tmp_path, optimizer):
+BEFORE_VALIDATION, AFTER_VALIDATION, BETWEEN_VALIDATIONS = (math.inf, 0.0, 5), (math.inf, math.inf, 5), (-1.0, 0.0, 7)
+"""What the clock of a quick or slow machine decides: after how many seconds a checkpoint is due, before a validation
+after how many times the seconds of writing one; and the step of the last checkpoint."""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clock"),
+    [
+        ("adamw", AFTER_VALIDATION),
+        ("lion", BETWEEN_VALIDATIONS),
+        ("muon", BEFORE_VALIDATION),
+        ("muon", AFTER_VALIDATION),
+        ("adafactor", BEFORE_VALIDATION),
+    ],
+)
+def test_resumed_training_ends_in_the_same_bytes_whatever_the_clock_says(tmp_path, monkeypatch, optimizer, clock):
     folder = tiny_models.TrainingFolder(tmp_path)
     options = {"max_steps": 12, "eval_steps": 5, "dropout": 0.2, "optimizer": optimizer}
     torch_train.train(folder.job("whole", **options))
+    interval, share, at = clock
+    monkeypatch.setattr(trainer, "MIN_CHECKPOINT_INTERVAL", interval)
+    monkeypatch.setattr(trainer, "MAX_CHECKPOINT_INTERVAL", interval)
+    monkeypatch.setattr(trainer, "SHARE_BEFORE_VALIDATION", share)
     with pytest.raises(KeyboardInterrupt):
-        torch_train.train(folder.job("halved", **options), Interrupt())
+        torch_train.train(folder.job("halved", **options), Interrupt(at))
     torch_train.train(folder.job("halved", **options))
     for file in ("adapters.safetensors", "metrics.jsonl", "summary.json", "adapter_config.json"):
         assert (tmp_path / "halved" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
