@@ -1,12 +1,15 @@
 """How large libraries are imported: what keeps torch out of a process, and no search for garbage meanwhile."""
 
 import gc
+import importlib
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import families
 import pytest
+from snaketune import engines
 from snaketune.runtime.engine import torch_build
 from snaketune.runtime.step import no_garbage_collected
 
@@ -48,13 +51,33 @@ def test_a_torch_for_cpus_is_not_imported_to_name_its_device() -> None:
     assert output_of(code) == "cpu False"
 
 
+def test_what_is_garbage_after_all_was_imported_is_collected_however_often_an_engine_is_asked() -> None:
+    class Loop:
+        """Holds itself, so only the collector frees it."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    engines.get_capabilities("torch")
+    loop = Loop()
+    freed = weakref.ref(loop)
+    engines.get_capabilities("torch")
+    del loop
+    gc.collect()
+    assert freed() is None
+
+
 @pytest.mark.parametrize("was_enabled", [True, False])
-def test_garbage_is_looked_for_after_imports_as_before_them_but_not_among_what_they_made(was_enabled: bool) -> None:
+def test_garbage_is_looked_for_after_imports_as_before_them_but_not_among_what_they_made(
+    was_enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     (gc.enable if was_enabled else gc.disable)()
     frozen = gc.get_freeze_count()
     try:
         with no_garbage_collected():
             assert not gc.isenabled()
+            importlib.import_module("colorsys")
         assert gc.isenabled() is was_enabled
         assert gc.get_freeze_count() > frozen
     finally:
