@@ -79,7 +79,7 @@ class AnsweringSpeed(Record, frozen=True, kw_only=True):
 
     start: before the first row; base, tuned: each new token of as many answers as are made together, by base and by
     tuned model; tuned_alone: each new token of one answer; scored: each token that is read; gguf: the same of the
-    model's GGUF files, by type, where the dry run measured it. row_tokens, base_tokens and reference_tokens: mean
+    GGUF files that answer, by type, where the dry run measured it. row_tokens, base_tokens and reference_tokens: mean
     lengths of a row, of the base's answer and of a reference; general: of a row of the general set, as a share of a
     test row's.
     """

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from snaketune.config.products import types_made_twice, types_with_imatrix
+from snaketune.config.products import GGUF, types_made_twice, types_with_imatrix
 from snaketune.config.sections import FidelityConfig, ModelConfig, PilotConfig
 from snaketune.contracts.plan import (
     AnsweringSpeed,
@@ -135,7 +135,9 @@ def forecast(
     piloted = plan.experiments[settings.experiment]
     others = [planned for name, planned in plan.experiments.items() if name != settings.experiment]
     start = duration.START_SECONDS + sample.start_seconds
-    speed_of_answers = answering_speed(sample, start, gguf_speeds(tried, piloted.parameters))
+    of_gguf = gguf_speeds(tried, piloted.parameters)
+    answer = {kind: each for kind, each in of_gguf.items() if f"{GGUF}{kind}" in settings.variants}
+    speed_of_answers = answering_speed(sample, start, answer)
     requests = num_requests(settings, plan.rows["test"], speed_of_answers)
 
     def training(planned: PlannedExperiment) -> float:
@@ -152,8 +154,9 @@ def forecast(
             tried,
             settings.threads,
         )
-        + imatrix_seconds(settings, plan.rows, speed_of_answers),
-        "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers),
+        + imatrix_seconds(settings, plan.rows, speed_of_answers, of_gguf),
+        "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers, of_gguf)
+        + piloted.parameters / tried.merged_per_second,
         "evaluate": sum(
             answering.seconds(variant, speed_of_answers, *requests, settings.max_new_tokens)
             for variant in settings.variants
@@ -237,8 +240,10 @@ def general_share(settings: DecisionSettings, rows: StrPath) -> float:
     return theirs / max(1.0, ours)
 
 
-def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringSpeed) -> float:
-    """Return the seconds of check_fidelity, should its first look at the model decide.
+def proof_seconds(
+    settings: DecisionSettings, parameters: int, speed: AnsweringSpeed, gguf: Mapping[str, GGUFSpeed]
+) -> float:
+    """Return the seconds of check_fidelity, should its first look at the model decide, but for merging once more.
 
     Base, adapter, fused model, the merge that it is compared with and every product read the rows. Adapter and products
     complete the prompts, one after another, and so does the fused model if it is small.
@@ -249,12 +254,14 @@ def proof_seconds(settings: DecisionSettings, parameters: int, speed: AnsweringS
     tokens = min(wanted.rows * row_tokens, max(limits.tokens or 0, FEWEST_ROWS * row_tokens))
     completed = limits.prompts * min(limits.max_new_tokens, speed.reference_tokens)
     own = GGUFSpeed(read=speed.scored, alone=speed.tuned_alone, together=speed.tuned)
-    products = [speed.gguf.get(kind, own) for kind in {"f16", *settings.gguf}] + [own for _ in settings.mlx]
+    products = [gguf.get(kind, own) for kind in {"f16", *settings.gguf}] + [own for _ in settings.mlx]
     folders = FOLDERS_READ * speed.start + (1 + FOLDERS_READ) * tokens * own.read + completed * own.alone
     return folders + sum(duration.START_SECONDS + tokens * each.read + completed * each.alone for each in products)
 
 
-def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: AnsweringSpeed) -> float:
+def imatrix_seconds(
+    settings: DecisionSettings, rows: Mapping[str, int], speed: AnsweringSpeed, gguf: Mapping[str, GGUFSpeed]
+) -> float:
     """Return the seconds of collecting an importance matrix and of judging by it, beside quantizing.
 
     Training rows are read once. The validation rows are scored in 16 bits once, and of each type with the matrix, and
@@ -268,7 +275,7 @@ def imatrix_seconds(settings: DecisionSettings, rows: Mapping[str, int], speed: 
     judged = each * min(VALIDATION_ROWS, rows["valid"])
     scored = ["f16", "f16", *types, *types_made_twice(settings.gguf, settings.imatrix)]
     own = GGUFSpeed(read=speed.scored, alone=speed.tuned_alone, together=speed.tuned)
-    read = [speed.gguf.get(kind, own).read for kind in scored]
+    read = [gguf.get(kind, own).read for kind in scored]
     return duration.START_SECONDS + collected * read[0] + judged * sum(read[1:])
 
 

@@ -54,11 +54,13 @@ def rows_in_time(speed: AnsweringSpeed, limits: AnsweringLimits, general: int) -
     general: rows of the general set, of which as many are answered as of the test rows. The same number for every
     variant, whichever a run has, so that they can be compared; never fewer than FEWEST_ROWS.
     """
+    variants = [*KINDS, *(f"{GGUF}{kind}" for kind in speed.gguf)]
     if limits.max_hours is None:
         return limits.max_rows
     for rows in range(limits.max_rows, FEWEST_ROWS, -1):
         both = rows, min(rows, general)
-        if max(seconds(kind, speed, *both, limits.max_new_tokens) for kind in KINDS) <= limits.max_hours * HOUR:
+        slowest = max(seconds(variant, speed, *both, limits.max_new_tokens) for variant in variants)
+        if slowest <= limits.max_hours * HOUR:
             return rows
     return min(limits.max_rows, FEWEST_ROWS)
 

@@ -155,6 +155,11 @@ def test_the_proof_reads_a_gguf_as_fast_as_llama_cpp_does_where_that_was_measure
     assert slow.seconds["fidelity"] - fast.seconds["fidelity"] == pytest.approx(6 * 50 * 0.002, abs=0.2)
 
 
+def test_files_that_are_only_proven_do_not_limit_the_rows_that_others_answer(forecast):
+    measured = replace(TRIED, gguf={"f16": GGUFSpeed(read=1.0, alone=1.0, together=1.0)})
+    assert forecast({"main": experiment(1)}, tried=measured).answering.gguf == {}
+
+
 def test_the_proof_of_a_large_model_costs_no_more_rows_than_that_of_a_small_one(forecast):
     small, large = (forecast({"main": experiment(1, parameters=size)}).seconds for size in (2 * 10**8, 10**9))
     assert large["fidelity"] < small["fidelity"]

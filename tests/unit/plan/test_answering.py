@@ -33,9 +33,10 @@ def limits(**keys: Any) -> EvaluateConfig:
     return section(EvaluateConfig, **keys)
 
 
-def slowest(rows: int, general: int, settings: EvaluateConfig) -> float:
+def slowest(rows: int, general: int, settings: EvaluateConfig, speed: AnsweringSpeed = SLOW) -> float:
     both = rows, min(rows, general)
-    return max(answering.seconds(kind, SLOW, *both, settings.max_new_tokens) for kind in answering.KINDS)
+    variants = [*answering.KINDS, *(f"gguf-{kind}" for kind in speed.gguf)]
+    return max(answering.seconds(kind, speed, *both, settings.max_new_tokens) for kind in variants)
 
 
 @given(
@@ -59,6 +60,14 @@ def test_answers_of_a_gguf_take_what_llama_cpp_takes_where_that_was_measured() -
     new, read = 140 * 60, (100 + 40 / 4) * (120 + 120 - 60)  # a row to score it, and its prompt to answer it
     assert measured == pytest.approx(10 + new * 0.03 + read * 0.01)
     assert unknown == adapter == pytest.approx(10 + new * 0.12 + read * 0.02)
+
+
+def test_rows_are_no_more_than_the_slowest_gguf_answers_in_time() -> None:
+    slow = msgspec.structs.replace(SLOW, gguf={**SLOW.gguf, "q4_k_m": GGUFSpeed(read=0.01, alone=9.0, together=3.0)})
+    settings = limits(max_rows=500, max_hours=2.0)
+    fast_rows, rows = (answering.rows_in_time(speed, settings, 0) for speed in (SLOW, slow))
+    assert answering.FEWEST_ROWS < rows < fast_rows
+    assert slowest(rows, 0, settings, slow) <= 2 * 3600 < slowest(rows + 1, 0, settings, slow)
 
 
 def test_without_a_limit_all_rows_are_answered_however_long_they_take() -> None:
