@@ -138,7 +138,6 @@ def forecast(
     of_gguf = gguf_speeds(tried, piloted.parameters)
     answer = {kind: each for kind, each in of_gguf.items() if f"{GGUF}{kind}" in settings.variants}
     speed_of_answers = answering_speed(sample, start, answer)
-    requests = num_requests(settings, plan.rows["test"], speed_of_answers)
 
     def training(planned: PlannedExperiment) -> float:
         size = planned.parameters / piloted.parameters
@@ -148,19 +147,12 @@ def forecast(
         "train": training(piloted),
         "other_experiments": sum(training(planned) for planned in others),
         "package": duration.packaging_seconds(
-            piloted.parameters,
-            quantized_types(settings),
-            start,
-            tried,
-            settings.threads,
+            piloted.parameters, quantized_types(settings), start, tried, settings.threads
         )
         + imatrix_seconds(settings, plan.rows, speed_of_answers, of_gguf),
         "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers, of_gguf)
         + piloted.parameters / tried.merged_per_second,
-        "evaluate": sum(
-            answering.seconds(variant, speed_of_answers, *requests, settings.max_new_tokens)
-            for variant in settings.variants
-        ),
+        "evaluate": evaluation_seconds(settings, plan.rows["test"], speed_of_answers),
     }
     at_once = 1 if plan.machine.device != "cpu" else max(1, (os.cpu_count() or 1) // settings.threads)
     hours = wall_clock_seconds(stages, len(others), len(settings.variants), at_once) / HOUR
@@ -223,12 +215,13 @@ def answering_speed(sample: EvidenceTiming, start: float, gguf: dict[str, GGUFSp
     )
 
 
-def num_requests(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> tuple[int, int]:
-    """Return how many rows each variant generates for and scores: of the test split and of the general set."""
-    general = settings.general_rows
-    others = answering.num_lines(general) if general and Path(general).is_file() else 0
-    rows = answering.rows_in_time(speed, settings, others)
-    return min(rows, test_rows), min(rows, others)
+def evaluation_seconds(settings: DecisionSettings, test_rows: int, speed: AnsweringSpeed) -> float:
+    """Return the seconds in which all variants answer and score test rows and the general set's, as many as fit."""
+    path = settings.general_rows
+    general = answering.num_lines(path) if path and Path(path).is_file() else 0
+    rows = answering.rows_in_time(speed, settings, general)
+    both = min(rows, test_rows), min(rows, general)
+    return sum(answering.seconds(variant, speed, *both, settings.max_new_tokens) for variant in settings.variants)
 
 
 def general_share(settings: DecisionSettings, rows: StrPath) -> float:
