@@ -30,6 +30,7 @@ OTHER_SKIPS = {
     "tests/unit/engines/torch/test_nf4.py": 1,  # bitsandbytes is wanted on a card alone, and named in the reason
     "tests/unit/engines/torch/test_torch_device.py": 1,  # the system has no /proc
     "tests/unit/evaluate/test_lm_eval.py": 1,  # `make tool` is named in the reason
+    "tests/unit/runtime/test_block_torch.py": 1,  # a torch for cards is imported to name its device
     "tests/unit/runtime/test_events.py": 1,  # the system has no /dev/full
     "tests/unit/runtime/test_machine.py": 1,  # only glibc gives memory back at once
     "tests/unit/setup/test_builds_for_this_machine.py": 1,  # only Linux has two builds of torch
