@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import families
+import tiny_tokenizers
 
 LLAMA3_RESERVED = 256  # special tokens at the end of Llama 3's vocabulary
 QWEN_PLAIN = 151643  # tokens before Qwen's special ones; the end of its embedding is unused
@@ -76,16 +77,19 @@ def _fill_pieces(folder: Path, stated: dict[str, Any], size: int) -> None:
 
     model = format_of.ModelProto()
     model.ParseFromString((folder / "tokenizer.model").read_bytes())
-    vocabulary, merges = stated["model"]["vocab"], stated["model"]["merges"]
+    vocabulary = stated["model"]["vocab"]
     plain = [piece.piece for piece in model.pieces if piece.type == piece.NORMAL]
     lowest = min(piece.score for piece in model.pieces)
     for left, right in _new_pairs(plain, set(vocabulary)):
         if len(vocabulary) == size:
             break
         vocabulary[left + right] = len(vocabulary)
-        merges.append([left, right])
         lowest -= 1
         model.pieces.add(piece=left + right, score=lowest)
+    # SentencePiece, and llama.cpp after it, makes a piece of any two neighbors, not only of the two that it came from
+    stated["model"]["merges"] = tiny_tokenizers.merges_of(
+        list(vocabulary), {token["content"] for token in stated["added_tokens"]}
+    )
     model.trainer_spec.vocab_size = size
     (folder / "tokenizer.model").write_bytes(model.SerializeToString())
 

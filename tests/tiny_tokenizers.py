@@ -166,7 +166,7 @@ def write_sentencepiece(
             "byte_fallback": True,
             "ignore_merges": False,
             "vocab": {name: i for i, name in enumerate(names)},
-            "merges": _merges(names, set(listed)),
+            "merges": merges_of(names, set(listed)),
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def write_sentencepiece(
     return len(vocabulary)
 
 
-def _merges(names: list[str], special: set[str]) -> list[list[str]]:
+def merges_of(names: list[str], special: set[str]) -> list[list[str]]:
     """The merges that make each piece of two others, in the order of the pieces (which is that of their scores)."""
     known = {name: i for i, name in enumerate(names) if name not in special}
     merges = []

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import families
+import full_vocabulary
 import mlx.core as mx
 import pytest
 import real_shapes
 import shaped_models
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
+from sentencepiece import SentencePieceProcessor
 from snaketune import files
 from snaketune.plan import architecture
 from snaketune.tokens.chat_template import Renderer
@@ -72,3 +74,12 @@ def test_made_model_is_the_same_whatever_the_size_of_its_files(tmp_path: Path) -
     assert first.keys() == second.keys()
     assert all(mx.array_equal(first[name], second[name]).item() for name in first)
     assert files.sha256(whole / "tokenizer.json") == files.sha256(parts / "tokenizer.json")
+
+
+def test_full_sentencepiece_vocabulary_splits_texts_alike_in_both_of_its_files(tmp_path: Path) -> None:
+    shape = real_shapes.SHAPES["gemma-2-2b"]
+    full_vocabulary.write(tmp_path, shape.family, 40_000)
+    pieces = SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
+    tokenizer = Renderer(tmp_path).tokenizer
+    texts = [turn["content"] for row in families.conversations(200) for turn in row["messages"]]
+    assert [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] == pieces.encode(texts)
