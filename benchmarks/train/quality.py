@@ -111,7 +111,7 @@ def mlx_lm(work: Path, seed: int) -> dict[str, float]:
     total = sum(
         float(loss.value(collate(valid, np.array([row]), MicroBatching(1, 10**6)))) for row in range(len(valid))
     )
-    return total / int(valid.num_target_tokens.sum())
+    return {"validation_loss": total / int(valid.num_target_tokens.sum())}
 
 
 SIDES = {
