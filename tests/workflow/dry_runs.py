@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,29 +76,23 @@ def named(rule: str, below: str) -> str:
 def answer(folder: str, arguments: list[str]) -> tuple[int, str]:
     """The exit code of Snakemake in a child of this process, and its words."""
     with tempfile.TemporaryFile("w+") as printed:
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                os.chdir(folder)
-                sys.argv = ["snakemake", *arguments]
-                os.dup2(printed.fileno(), 1)
-                os.dup2(printed.fileno(), 2)
-                snakemake.cli.main(arguments)
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
+
+        def run() -> None:
+            os.chdir(folder)
+            sys.argv = ["snakemake", *arguments]
+            os.dup2(printed.fileno(), 1)
+            os.dup2(printed.fileno(), 2)
+            snakemake.cli.main(arguments)
+
+        _, status = os.waitpid(forked.fork(run), 0)
         printed.seek(0)
         return os.waitstatus_to_exitcode(status), printed.read()
 
 
 if __name__ == "__main__":
+    sys.path.append(str(ROOT / "tests"))
+    import forked
+
     # what Snakemake and the Snakefile import when they need it: here it is imported once for all
     import jsonschema  # noqa: F401
     import pandas  # noqa: F401

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from snaketune.config.products import NEEDS_IMATRIX, types_made_twice, types_with_imatrix
+from snaketune.config.products import NEEDS_IMATRIX
 from snaketune.contracts.plan import DryRun, DryRunStep, DryRunTiming, GGUFSpeed, Plan
 from snaketune.contracts.train import TrainingJob, TrainingOutputs, TrainingSummary
 from snaketune.engines import get_exporter, get_trainer, load_model
@@ -27,7 +27,7 @@ from snaketune.engines.sixteen_bit import MergedNumbers, Sample, write
 from snaketune.errors import TrainingError
 from snaketune.files import StrPath, read_json, scratch, write_json
 from snaketune.package import gguf_conversion
-from snaketune.plan.duration import CONVERTER_SECONDS, MERGED_PER_SECOND
+from snaketune.plan.duration import CONVERTER_SECONDS, MERGED_PER_SECOND, Types
 from snaketune.runtime import machine
 from snaketune.tokens.chat_template import Rendered
 from snaketune.tokens.token_store import TokenStore, write_store
@@ -81,14 +81,12 @@ def run(job: TrainingJob, *, plan: StrPath, report: StrPath, threads: int, files
         else:
             _say(steps, "convert", f"an adapter of method {job.config.method} is converted only once it is fused")
         answered = gguf_speeds(read_json(plan, type=Plan), files, folder, threads)
-    calibrated = types_with_imatrix(files.gguf, files.imatrix)
-    twice = types_made_twice(files.gguf, files.imatrix)
-    plain = [kind for kind in files.gguf if kind != "f16" and (kind not in calibrated or kind in twice)]
+    types = Types.of(files.gguf, files.imatrix)
     speeds = DryRunTiming(
         converter_seconds=round(converter, 3),
         merged_per_second=merged,
-        quantized_per_second={kind: speed.weights_per_second(kind, imatrix=False) for kind in plain},
-        calibrated_per_second={kind: speed.weights_per_second(kind, imatrix=True) for kind in calibrated},
+        quantized_per_second={kind: speed.weights_per_second(kind, imatrix=False) for kind in types.plain},
+        calibrated_per_second={kind: speed.weights_per_second(kind, imatrix=True) for kind in types.calibrated},
         gguf=answered,
     )
     write_json(timing(report), speeds)

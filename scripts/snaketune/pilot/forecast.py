@@ -147,7 +147,11 @@ def forecast(
         "train": training(piloted),
         "other_experiments": sum(training(planned) for planned in others),
         "package": duration.packaging_seconds(
-            piloted.parameters, quantized_types(settings), start, tried, settings.threads
+            piloted.parameters,
+            Types.of(settings.gguf, settings.imatrix, settings.mlx),
+            start,
+            tried,
+            settings.threads,
         )
         + imatrix_seconds(settings, plan.rows, speed_of_answers, of_gguf),
         "fidelity": proof_seconds(settings, piloted.parameters, speed_of_answers, of_gguf)
@@ -181,13 +185,6 @@ def tokens_of_steps(settings: DecisionSettings, rows: TokenStore) -> list[int]:
         max_steps=settings.pilot.max_steps,
     )
     return [int((rows.lengths[indices[sampler.rows(step)]] - 1).sum()) for step in range(1, sampler.num_steps + 1)]
-
-
-def quantized_types(settings: DecisionSettings) -> Types:
-    """Return what is quantized with an importance matrix and without; some types are made both ways."""
-    calibrated = types_with_imatrix(settings.gguf, settings.imatrix)
-    plain = [kind for kind in settings.gguf if kind not in calibrated]
-    return Types([*plain, *types_made_twice(settings.gguf, settings.imatrix)], calibrated, settings.mlx)
 
 
 def gguf_speeds(tried: DryRunTiming, parameters: int) -> dict[str, GGUFSpeed]:

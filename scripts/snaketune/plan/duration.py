@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snaketune.config.products import MLX, MLXType
+from snaketune.config.products import MLX, MLXType, types_made_twice, types_with_imatrix
 from snaketune.contracts.plan import DryRunTiming
 from snaketune.contracts.train import StepTiming, TrainingTiming
 from snaketune.runtime.progress import format_list
@@ -83,6 +83,13 @@ class Types:
     calibrated: Sequence[str] = ()
     mlx: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, gguf: Sequence[str], imatrix: bool | str, mlx: Sequence[str] = ()) -> Types:
+        """Return what is quantized under these settings of the section `package`."""
+        calibrated = types_with_imatrix(gguf, imatrix)
+        plain = [kind for kind in gguf if kind not in calibrated and kind != "f16"]
+        return cls([*plain, *types_made_twice(gguf, imatrix)], calibrated, mlx)
+
 
 def packaging_seconds(parameters: int, types: Types, start: float, tried: DryRunTiming, threads: int) -> float:
     """Of fusing, converting and quantizing.
@@ -91,7 +98,7 @@ def packaging_seconds(parameters: int, types: Types, start: float, tried: DryRun
     merge each; quantizing reads and writes about as much.
     """
     merge = parameters / tried.merged_per_second
-    speeds = [tried.quantized_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) for kind in types.plain if kind != "f16"]
+    speeds = [tried.quantized_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) for kind in types.plain]
     speeds += [tried.calibrated_per_second.get(kind, UNKNOWN_TYPE_PER_SECOND) for kind in types.calibrated]
     speeds += [UNKNOWN_TYPE_PER_SECOND for _ in types.mlx]
     quantized = sum(START_SECONDS + merge + parameters / (speed * threads) for speed in speeds)

@@ -77,7 +77,7 @@ def test_packaging_grows_with_the_model_the_files_asked_for_and_what_the_convert
     )
 
     def packaging(parameters: int, kinds: list[str], threads: int = 1) -> float:
-        return duration.packaging_seconds(parameters, Types(kinds), 2, tried, threads)
+        return duration.packaging_seconds(parameters, Types.of(kinds, False), 2, tried, threads)
 
     size = 8 * 10**9
     few, more = packaging(size, ["q8_0"]), packaging(size, ["q8_0", "q4_k_m"])

@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+
+import forked
 
 TIMEOUT = 120  # seconds for one program
 
@@ -52,34 +54,22 @@ class TorchRanks:
             self.process.communicate()
 
 
-def forked(rank: int, port: int, program: str, arguments: list[str], folder: str) -> int:
-    """The process id of a child that runs the program as this rank, and writes what it says into the folder."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            signal.alarm(TIMEOUT)
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            for number, name in enumerate(("said", "errors"), 1):
-                os.dup2(os.open(f"{folder}/{rank}.{name}", os.O_CREAT | os.O_WRONLY), number)
-            sys.argv = [program, *arguments]
-            runpy.run_path(program, run_name="__main__")
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return child
+def run_as(rank: int, port: int, program: str, arguments: list[str], folder: str) -> None:
+    """Run the program as this rank, and write what it says into the folder."""
+    signal.alarm(TIMEOUT)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for number, name in enumerate(("said", "errors"), 1):
+        os.dup2(os.open(f"{folder}/{rank}.{name}", os.O_CREAT | os.O_WRONLY), number)
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
 
 
 def answer(program: str, arguments: list[str]) -> list[Rank]:
     """What became of the two ranks of a program."""
     port = launcher.free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
-        children = [forked(rank, port, program, arguments, folder) for rank in range(2)]
+        children = [forked.fork(partial(run_as, rank, port, program, arguments, folder)) for rank in range(2)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         texts = [[Path(folder, f"{rank}.{name}").read_text() for name in ("said", "errors")] for rank in range(2)]
     return [Rank(code, *text) for code, text in zip(codes, texts, strict=True)]
