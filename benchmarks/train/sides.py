@@ -1,7 +1,7 @@
 """One side of the comparison in a process of its own: `python sides.py SIDE WORK UPDATES` prints one line of JSON.
 
 real_tokens are the rows' tokens without padding; seconds and cpu_seconds cover the updates after the first, without
-loading, and main_seconds the CPU seconds of the thread that trains; peak_bytes is the process's largest resident size.
+loading; peak_bytes is the process's largest resident size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.updates = self.real = self.trained = self.positions = 0
-        self.began = self.began_cpu = self.began_main = 0.0
+        self.began = self.began_cpu = 0.0
 
     def update(self, rows: list[tuple[list[int], int]], positions: int) -> None:
         """An update over these rows, which took so many positions, is done."""
@@ -35,7 +35,7 @@ class Meter:
             self.positions += positions
             self.updates += 1
         else:
-            self.began, self.began_cpu, self.began_main = time.monotonic(), time.process_time(), time.thread_time()
+            self.began, self.began_cpu = time.monotonic(), time.process_time()
 
     def report(self, **more: float) -> dict[str, float]:
         return {
@@ -45,7 +45,6 @@ class Meter:
             "positions_per_token": self.positions / max(1, self.real - self.updates * workload.BATCH),
             "seconds": time.monotonic() - self.began,
             "cpu_seconds": time.process_time() - self.began_cpu,
-            "main_seconds": time.thread_time() - self.began_main,
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             **more,
         }

@@ -1,14 +1,15 @@
 """Cross-entropy and log-probabilities in slices: the logits of wanted positions, never those of all of them at once.
 
-A transformers model is a backbone and a head. The backbone runs on all positions; the head runs on slices of the target
-positions, and the gradient at the hidden states is taken at once, so that memory holds the logits of one slice.
+A transformers model is a backbone and a head. The backbone runs on all positions. A head that is one frozen matrix goes
+through in tiles of the vocabulary, whose logits stay in the processor's cache; any other runs on slices of the target
+positions. The gradient at the hidden states is taken at once, so that memory holds the logits of one tile or slice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,15 +65,14 @@ class ChunkedCrossEntropy:
 
     def backward(self, batch: Batch, num_target_tokens: int) -> torch.Tensor:
         """Add the gradient of the sum / num_target_tokens to what is trained; returns that share of the loss."""
-        hidden = self._hidden(batch)
-        at_targets = hidden.detach().requires_grad_(True)
-        loss = torch.zeros((), device=self.device)
-        gradient = torch.empty_like(at_targets)
-        labels = self._labels(batch)
-        for start in range(0, len(labels), self.slice_size):
-            part = slice(start, start + self.slice_size)
-            value, gradient[part] = self._head_gradient(at_targets[part].detach(), labels[part], num_target_tokens)
-            loss += value
+        hidden, labels = self._hidden(batch), self._labels(batch)
+        weight = self.head_weight
+        if weight is not None and not weight.requires_grad:
+            loss, of_hidden = head_loss(hidden.detach(), weight, labels, with_gradient=True)
+            assert of_hidden is not None
+            loss, gradient = loss / num_target_tokens, (of_hidden / num_target_tokens).to(hidden.dtype)
+        else:
+            loss, gradient = self._sliced_gradient(hidden.detach(), labels, num_target_tokens)
         if hidden.requires_grad:
             hidden.backward(gradient)
         return loss
@@ -81,6 +81,8 @@ class ChunkedCrossEntropy:
     def value(self, batch: Batch) -> torch.Tensor:
         """The sum alone; nothing of a gradient is computed."""
         hidden, labels = self._hidden(batch), self._labels(batch)
+        if self.head_weight is not None:
+            return head_loss(hidden, self.head_weight, labels, with_gradient=False).loss
         loss = torch.zeros((), device=self.device)
         for start in range(0, len(labels), self.slice_size):
             part = slice(start, start + self.slice_size)
@@ -105,27 +107,21 @@ class ChunkedCrossEntropy:
     def _labels(self, batch: Batch) -> torch.Tensor:
         return torch.from_numpy(batch.labels).to(self.device, torch.long)
 
-    def _head_gradient(
+    def _sliced_gradient(
         self, hidden: torch.Tensor, labels: torch.Tensor, num_target_tokens: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A slice's share of the loss and its gradient at the hidden states; that of a trained head is added to it."""
-        weight = self.head_weight
-        if weight is None or weight.requires_grad:
-            hidden = hidden.requires_grad_(True)
-            logits = self.logits(hidden).float()
-            loss = functional.cross_entropy(logits, labels, reduction="sum") / num_target_tokens
+        """The share of the loss and its gradient at the hidden states, by autograd, which adds a trained head's."""
+        total, gradient = torch.zeros((), device=self.device), torch.empty_like(hidden)
+        for start in range(0, len(labels), self.slice_size):
+            part = slice(start, start + self.slice_size)
+            states = hidden[part].requires_grad_(True)
+            logits = self.logits(states).float()
+            loss = functional.cross_entropy(logits, labels[part], reduction="sum") / num_target_tokens
             loss.backward()
-            assert hidden.grad is not None
-            return loss.detach(), hidden.grad
-        with torch.no_grad():
-            logits = functional.linear(hidden.to(weight.dtype), weight).float()
-            chosen, largest = logits.gather(1, labels[:, None])[:, 0], logits.amax(1)
-            logits.sub_(largest[:, None]).exp_()  # one exponential serves the loss and its gradient
-            sums = logits.sum(1)
-            loss = (largest + sums.log() - chosen).sum() / num_target_tokens
-            logits.div_(sums[:, None])  # the softmax, in the place of the logits
-            logits[torch.arange(len(labels), device=self.device), labels] -= 1
-            return loss, (logits.to(weight.dtype) @ weight / num_target_tokens).to(hidden.dtype)
+            assert states.grad is not None
+            gradient[part] = states.grad
+            total += loss.detach()
+        return total, gradient
 
     @torch.no_grad()
     def _plain_head(self) -> torch.Tensor | None:
@@ -195,6 +191,62 @@ def _replaced_backbone(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator
         yield known
     finally:
         setattr(model, name, backbone)
+
+
+TILE_BYTES = 1 << 20  # of float32 logits on a CPU: they fit the caches, and the products are still wide
+FEWEST_TOKENS = 512  # in a tile: narrower products are slow
+
+
+class HeadLoss(NamedTuple):
+    """The sum of the negative log-likelihoods (nats) and, where it was wanted, its float32 gradient at the hidden
+    states."""
+
+    loss: torch.Tensor
+    gradient: torch.Tensor | None
+
+
+@torch.no_grad()
+def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, with_gradient: bool) -> HeadLoss:
+    """Compute the loss of labels (n) after hidden states (n, hidden size), whose logits are hidden @ weight.T.
+
+    The largest logit so far and the sum of the exponentials run along with the tiles, as in flash attention (Dao et al.
+    2022, arXiv:2205.14135), and so does the sum of rows that the gradient is made of: a tile is read once for both.
+    """
+    hidden = hidden.to(weight.dtype)
+    largest = torch.full(labels.shape, -torch.inf, device=hidden.device)
+    sums, chosen = torch.zeros_like(largest), torch.zeros_like(largest)
+    mean_row = torch.zeros(hidden.shape, device=hidden.device) if with_gradient else None
+    tokens = min(len(weight), _tile_tokens(len(labels), hidden.device))
+    product = torch.empty(
+        len(labels) * tokens, dtype=weight.dtype, device=hidden.device
+    )  # every tile's: new pages cost
+    wide = product if weight.dtype == torch.float32 else torch.empty(len(product), device=hidden.device)
+    start = 0
+    for tile in weight.split(tokens):
+        size, shape = len(labels) * len(tile), (len(labels), len(tile))
+        logits = torch.mm(hidden, tile.T, out=product[:size].view(shape))
+        if wide is not product:
+            logits = wide[:size].view(shape).copy_(logits)
+        place = labels - start
+        in_tile = (place >= 0) & (place < len(tile))
+        found = logits.gather(1, place.clamp(0, len(tile) - 1)[:, None])[:, 0]
+        chosen = torch.where(in_tile, found, chosen)
+        highest = torch.maximum(largest, logits.amax(1))
+        kept = (largest - highest).exp_()
+        sums.mul_(kept).add_(logits.sub_(highest[:, None]).exp_().sum(1))
+        if mean_row is not None:
+            mean_row.mul_(kept[:, None]).add_(logits.to(tile.dtype) @ tile)
+        largest = highest
+        start += len(tile)
+    loss = (largest + sums.log() - chosen).sum()
+    if mean_row is not None:
+        mean_row.div_(sums[:, None]).sub_(weight[labels])
+    return HeadLoss(loss, mean_row)
+
+
+def _tile_tokens(num_labels: int, device: torch.device) -> int:
+    size = TILE_BYTES if device.type == "cpu" else LOSS_SLICE_BYTES
+    return max(FEWEST_TOKENS, size // (4 * max(1, num_labels)))
 
 
 WINDOW = 64  # rows that are sorted by length together
