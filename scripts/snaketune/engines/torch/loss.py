@@ -80,7 +80,11 @@ class ChunkedCrossEntropy:
     @torch.no_grad()
     def value(self, batch: Batch) -> torch.Tensor:
         """The sum alone; nothing of a gradient is computed."""
-        hidden, labels = self._hidden(batch), self._labels(batch)
+        return self.value_at(self._hidden(batch), self._labels(batch))
+
+    @torch.no_grad()
+    def value_at(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum for labels (n) after hidden states (n, hidden size)."""
         if self.head_weight is not None:
             return head_loss(hidden, self.head_weight, labels, with_gradient=False).loss
         loss = torch.zeros((), device=self.device)
@@ -210,16 +214,16 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, 
     """Compute the loss of labels (n) after hidden states (n, hidden size), whose logits are hidden @ weight.T.
 
     The largest logit so far and the sum of the exponentials run along with the tiles, as in flash attention (Dao et al.
-    2022, arXiv:2205.14135), and so does the sum of rows that the gradient is made of: a tile is read once for both.
+    2022, arXiv:2205.14135), and so does the sum of rows that the gradient is made of: a tile is read once for both. The
+    label itself stays out of all three: in 16 bits its row would drown the others' where the model is sure of it.
     """
     hidden = hidden.to(weight.dtype)
     largest = torch.full(labels.shape, -torch.inf, device=hidden.device)
-    sums, chosen = torch.zeros_like(largest), torch.zeros_like(largest)
-    mean_row = torch.zeros(hidden.shape, device=hidden.device) if with_gradient else None
+    others, chosen = torch.zeros_like(largest), torch.zeros_like(largest)
+    rows = torch.zeros(hidden.shape, device=hidden.device) if with_gradient else None
     tokens = min(len(weight), _tile_tokens(len(labels), hidden.device))
-    product = torch.empty(
-        len(labels) * tokens, dtype=weight.dtype, device=hidden.device
-    )  # every tile's: new pages cost
+    # one buffer for all tiles: the system would clear the pages of new ones
+    product = torch.empty(len(labels) * tokens, dtype=weight.dtype, device=hidden.device)
     wide = product if weight.dtype == torch.float32 else torch.empty(len(product), device=hidden.device)
     start = 0
     for tile in weight.split(tokens):
@@ -227,21 +231,23 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, 
         logits = torch.mm(hidden, tile.T, out=product[:size].view(shape))
         if wide is not product:
             logits = wide[:size].view(shape).copy_(logits)
-        place = labels - start
-        in_tile = (place >= 0) & (place < len(tile))
-        found = logits.gather(1, place.clamp(0, len(tile) - 1)[:, None])[:, 0]
-        chosen = torch.where(in_tile, found, chosen)
+        place = (labels - start)[:, None]
+        in_tile, place = (place >= 0) & (place < len(tile)), place.clamp(0, len(tile) - 1)
+        found = logits.gather(1, place)
+        chosen = torch.where(in_tile[:, 0], found[:, 0], chosen)
+        logits.scatter_(1, place, torch.where(in_tile, -torch.inf, found))
         highest = torch.maximum(largest, logits.amax(1))
         kept = (largest - highest).exp_()
-        sums.mul_(kept).add_(logits.sub_(highest[:, None]).exp_().sum(1))
-        if mean_row is not None:
-            mean_row.mul_(kept[:, None]).add_(logits.to(tile.dtype) @ tile)
+        others.mul_(kept).add_(logits.sub_(highest[:, None]).exp_().sum(1))
+        if rows is not None:
+            rows.mul_(kept[:, None]).add_(logits.to(tile.dtype) @ tile)
         largest = highest
         start += len(tile)
-    loss = (largest + sums.log() - chosen).sum()
-    if mean_row is not None:
-        mean_row.div_(sums[:, None]).sub_(weight[labels])
-    return HeadLoss(loss, mean_row)
+    loss = functional.softplus(largest + others.log() - chosen).sum()
+    if rows is not None:
+        share = torch.logaddexp(others.log(), chosen - largest).neg_().exp_()
+        rows.sub_(weight[labels] * others[:, None]).mul_(share[:, None])
+    return HeadLoss(loss, rows)
 
 
 def _tile_tokens(num_labels: int, device: torch.device) -> int:
@@ -296,13 +302,8 @@ def _batch_loglikelihoods(head: ChunkedCrossEntropy, rows: list[tuple[np.ndarray
     hidden = _hidden(head, [ids[:-1] for ids, _ in rows])
     found = []
     for row, (ids, positions) in enumerate(rows):
-        total = 0.0
-        for start in range(0, len(positions), head.slice_size):
-            part = positions[start : start + head.slice_size]
-            logits = head.logits(hidden[row, torch.from_numpy(part).to(head.device)]).float()
-            labels = torch.from_numpy(ids[part + 1]).to(head.device)
-            total -= float(functional.cross_entropy(logits, labels, reduction="sum"))
-        found.append(total)
+        states = hidden[row, torch.from_numpy(positions).to(head.device)]
+        found.append(-float(head.value_at(states, torch.from_numpy(ids[positions + 1]).to(head.device))))
     return found
 
 
