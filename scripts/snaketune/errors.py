@@ -22,7 +22,10 @@ DISK_FULL = re.compile(
 )
 NOT_WRITABLE = re.compile(r"read-only file system|permission denied|operation not permitted|os error (1|13|30)\b", re.I)
 OUT_OF_MEMORY = re.compile(
-    r"bad_alloc|cannot allocate memory|unable to allocate|failed to allocate|os error 12\b", re.I
+    r"bad_alloc|cannot allocate memory|unable to allocate|failed to allocate|out of memory|os error 12\b", re.I
+)
+GPU_OUT_OF_MEMORY = re.compile(
+    r"\b(cuda|hip|mps)\b.*out of memory|cublas_status_alloc_failed|insufficient memory.*iogpu", re.I
 )
 DISK_FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE_CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -117,7 +120,13 @@ def to_resource_error(error: BaseException, log: str | Path) -> ResourceError | 
 
 def message_to_resource_error(message: str, place: str | Path) -> ResourceError | None:
     """Return the same for the message of a library or another program; place: the file or folder in question."""
-    for pattern, error in ((DISK_FULL, _disk_full), (OUT_OF_MEMORY, _out_of_memory), (NOT_WRITABLE, _not_writable)):
+    kinds = (
+        (DISK_FULL, _disk_full),
+        (GPU_OUT_OF_MEMORY, _out_of_gpu_memory),
+        (OUT_OF_MEMORY, _out_of_memory),
+        (NOT_WRITABLE, _not_writable),
+    )
+    for pattern, error in kinds:
         if pattern.search(message):
             return error(place)
     return None
@@ -137,6 +146,15 @@ def _out_of_memory(place: str | Path) -> ResourceError:
         "there is not enough memory",
         where=str(place),
         fix="Close other programs, or lower train.batch_size, data.max_length or threads, and run snakemake again",
+    )
+
+
+def _out_of_gpu_memory(place: str | Path) -> ResourceError:
+    return ResourceError(
+        "there is not enough memory on the GPU",
+        where=str(place),
+        fix="Close other programs that compute on it (nvidia-smi lists those on an NVIDIA card), or lower "
+        "train.batch_size or data.max_length, or choose a smaller model.base, and run snakemake again",
     )
 
 

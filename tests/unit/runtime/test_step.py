@@ -51,6 +51,33 @@ def test_a_step_does_not_run_twice_at_once(tmp_path: Path, capsys: pytest.Captur
         ),
         (MemoryError(), "there is not enough memory"),
         (RuntimeError("std::bad_alloc"), "there is not enough memory"),
+        (RuntimeError("the allocator is out of memory"), "there is not enough memory. Close"),
+        (
+            RuntimeError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.06 "
+                "GiB is free. Process 7 has 22.58 GiB memory in use."
+            ),
+            "there is not enough memory on the GPU",
+        ),
+        (
+            RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+            "not enough memory on the GPU",
+        ),
+        (
+            RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB)."),
+            "there is not enough memory on the GPU",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "there is not enough memory on the GPU",
+        ),
+        (
+            RuntimeError(
+                "[METAL] Command buffer execution failed: Insufficient Memory "
+                "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
+            ),
+            "there is not enough memory on the GPU",
+        ),
     ],
 )
 def test_a_failure_of_the_machine_is_told_in_its_own_words(
