@@ -21,14 +21,23 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+def load_dtype(dtype: str, device: torch.device, stored: str | None = None) -> torch.dtype | str:
     """What weights are loaded as: `auto` is float32 on a CPU, where half precision may be slow, and elsewhere the
-    model's own; `stored` is the model's own everywhere."""
+    model's own; `stored` is the model's own everywhere.
+
+    stored: the format that config.json names. Gradients are often below float16's range, so `auto` takes bfloat16 for
+    it, and float32 on a card that does not compute in bfloat16.
+    """
     if dtype == "stored":
         return "auto"
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    return DTYPES[dtype]
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    if stored != "float16":
+        return "auto"
+    narrow = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if narrow else torch.float32
 
 
 def peak_memory(device: torch.device) -> int:

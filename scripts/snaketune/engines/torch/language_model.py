@@ -22,6 +22,7 @@ from snaketune.engines.decoding import Sampling, sample_token
 from snaketune.engines.interface import Completion, GenerationRequest, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.torch import loading, lora, loss, prompt_embedding
 from snaketune.engines.torch.capabilities import COMPLETION_BATCH
+from snaketune.engines.torch.device import best_device
 from snaketune.engines.torch.prompt_embedding import PromptEmbedding
 from snaketune.errors import EvaluationError
 from snaketune.files import StrPath
@@ -30,14 +31,17 @@ from snaketune.files import StrPath
 def load(path: StrPath, options: LoadOptions) -> TorchModel:
     """Load a model folder; see `engines.interface.ModelLoader`.
 
-    layer_by_layer: weights stay in the model's own format, and one block at a time is made float32 while it computes.
+    layer_by_layer: blocks stay in the machine's memory in the model's own format; while one computes it is on the
+    device in float32.
     """
-    dtype = "float32" if options.exact and not options.layer_by_layer else options.dtype
-    model = loading.load(path, dtype="stored" if options.layer_by_layer else dtype)
+    if options.layer_by_layer:
+        model = loading.load(path, dtype="stored", to_device=False)
+    else:
+        model = loading.load(path, dtype="float32" if options.exact else options.dtype)
     if options.adapter is not None:
         loading.apply_adapter(model, options.adapter, loading.adapter_prefix(path))
     if options.layer_by_layer:
-        compute_in_float32(model)
+        compute_in_float32(model, best_device())
     return TorchModel(model)
 
 
@@ -145,15 +149,17 @@ def _prompt_norm_ratio(tuned: PromptEmbedding) -> float:
     return float(tuned.prompt.detach().float().norm(dim=-1).max()) / typical
 
 
-def compute_in_float32(model: PreTrainedModel) -> None:
-    """Change how a model computes: every part is float32 while it runs, and as it was loaded after that."""
+def compute_in_float32(model: PreTrainedModel, device: torch.device) -> None:
+    """Change how a model computes: every part is float32 and on the device while it runs, and as it was after that."""
     for block in lora.blocks(model):
-        block.register_forward_pre_hook(_widen)
+        block.register_forward_pre_hook(functools.partial(_widen, device))
         block.register_forward_hook(_restore)
     in_blocks = ids_in_blocks(model)
     for one in model.parameters():  # embeddings, head and norms are read by many parts
         if id(one) not in in_blocks:
-            one.data = one.data.float()
+            one.data = one.data.to(device, torch.float32)
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)
 
 
 def ids_in_blocks(model: PreTrainedModel) -> set[int]:
@@ -161,10 +167,10 @@ def ids_in_blocks(model: PreTrainedModel) -> set[int]:
     return {id(one) for block in lora.blocks(model) for one in block.parameters()}
 
 
-def _widen(block: nn.Module, *_: Any) -> None:
+def _widen(device: torch.device, block: nn.Module, *_: Any) -> None:
     block._narrow = {one: one.data for one in block.parameters()}  # type: ignore[assignment]
     for one in block.parameters():
-        one.data = one.data.float()
+        one.data = one.data.to(device, torch.float32)
 
 
 def stored_weights(block: nn.Module) -> dict[nn.Parameter, torch.Tensor]:

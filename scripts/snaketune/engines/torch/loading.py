@@ -33,19 +33,22 @@ IN_FLOAT32 = "sdpa_in_float32"
 def load(folder: StrPath, *, dtype: str = "auto", to_device: bool = True) -> PreTrainedModel:
     """Load a model in evaluation mode, without gradients; not `to_device`, it stays in the machine's memory.
 
-    dtype `auto` is float32 on a CPU and the model's own elsewhere. A base in NF4 stays so on an NVIDIA card, unless
-    float32 or the stored format are asked for. Any other quantized base is dequantized, since PyTorch has no kernels
-    for it; of a model of text and pictures the text part is loaded. Raises ModelError when the folder cannot be loaded.
+    dtype `auto` is float32 on a CPU and elsewhere the model's own, for float16 another (`device.load_dtype`). A base in
+    NF4 stays so on an NVIDIA card, unless float32 or the stored format are asked for. Any other quantized base is
+    dequantized, since PyTorch has no kernels for it; of a model of text and pictures the text part is loaded. Raises
+    ModelError when the folder cannot be loaded.
     """
     device = best_device()
     with _explaining(folder):
         if device.type == "cuda" and dtype not in ("float32", "stored") and nf4.is_nf4(_config(folder)):
             model = _read_nf4(folder, device)
         else:
-            model = _read(Path(folder), load_dtype(dtype, device))
+            config = _config(folder)
+            stored = config.get("torch_dtype") or config.get("dtype")
+            model = _read(Path(folder), load_dtype(dtype, device, None if stored is None else str(stored)))
             if to_device:
                 model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
-    _use_fastest_attention(model)
+    _use_fastest_attention(model, device)
     model.eval()
     return model.requires_grad_(False)
 
@@ -152,13 +155,13 @@ def _assign(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
         parameters[name].copy_(tensor)
 
 
-def _use_fastest_attention(model: PreTrainedModel) -> None:
-    """Set how a loaded model computes attention, where PyTorch's own way is not the fastest.
+def _use_fastest_attention(model: PreTrainedModel, device: torch.device) -> None:
+    """Set how a loaded model computes attention on a device, where PyTorch's own way is not the fastest.
 
     On a CPU it is slower in 16 bits than in float32, its gradient four times, while the products around it are faster.
     So queries, keys and values are widened for it, and its result is narrowed.
     """
-    if model.device.type != "cpu" or model.dtype == torch.float32 or model.config._attn_implementation != "sdpa":
+    if device.type != "cpu" or model.dtype == torch.float32 or model.config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(IN_FLOAT32, _attention_in_float32)
     AttentionMaskInterface.register(IN_FLOAT32, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -27,6 +27,7 @@ from snaketune.engines.torch.loss import ChunkedCrossEntropy
 from snaketune.engines.torch.optimizer import FlatParameters, Optimizer
 from snaketune.engines.torch.process_group import TorchProcessGroup
 from snaketune.engines.torch.weights import load_safetensors
+from snaketune.errors import ConfigError
 from snaketune.runtime.code_digest import code_digest
 from snaketune.tokens.token_store import virtual_ids_of
 from snaketune.train import launcher, training
@@ -107,6 +108,13 @@ class TorchTrainableModel:
         self.sharded = job.config.fsdp and group.world_size > 1
         self.model = loading.load(folder, dtype=job.dtype, to_device=not self.sharded)
         forget_peak(device)
+        if self.model.dtype == torch.float16 and job.config.method == "full":
+            raise ConfigError(
+                "the torch engine does not train whole models in float16",
+                where="model.dtype",
+                why="An optimizer's squares of gradients are below its range, and its steps would be no numbers",
+                fix="Set model.dtype to auto, bfloat16 or float32, or train.method to lora",
+            )
         self.prefix = loading.adapter_prefix(folder)
         self.adapter_config = lora.add_adapter(self.model, job.config, job.seed, virtual_ids_of(job.train_tokens))
         self.parameter_counts = lora.count_parameters(self.model)
@@ -143,10 +151,15 @@ class TorchTrainableModel:
         if not self.model.training:  # telling every layer again would cost a small model a twentieth of its step
             self.model.train()
         self.parameters.zero_gradients()
+        # in float16 the share that one of many tokens has would be below the range
+        divisor = 1 if self.model.dtype == torch.float16 else num_target_tokens
         loss = torch.zeros((), device=self.model.device)
         for batch in self._in_step(iter(batches)):
             with self._fetching():
-                loss += self.loss.backward(batch, num_target_tokens)
+                loss += self.loss.backward(batch, divisor)
+        if divisor != num_target_tokens:
+            for summed in (loss, *self.parameters.gradients().values()):
+                summed.div_(num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
             for gradient in self.parameters.gradients().values():
                 self.group.all_reduce_(gradient)

@@ -147,6 +147,23 @@ def test_model_computed_block_by_block_is_the_model(folder):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_block_is_on_the_device_only_while_it_computes_and_all_else_is_there(folder):
+    """The device is one without memory, the only other one that every machine has."""
+    model = load(language_model, folder, "mlx-lora").model.bfloat16()
+    blocks = lora.blocks(model)
+    stored = {one: one.data for block in blocks for one in block.parameters()}
+    language_model.compute_in_float32(model, torch.device("meta"))
+    others = [one for one in (*model.parameters(), *model.buffers()) if one not in stored]
+    assert {one.device.type for one in others} == {"meta"}
+    for block in blocks:
+        for hook in block._forward_pre_hooks.values():
+            hook(block, ())
+        assert {(one.device.type, one.dtype) for one in block.parameters()} == {("meta", torch.float32)}
+        for hook in block._forward_hooks.values():
+            hook(block, (), None)
+    assert all(one.data_ptr() == data.data_ptr() and one.device.type == "cpu" for one, data in stored.items())
+
+
 class Calls:
     """Counts how often a part of a model runs."""
 

@@ -11,8 +11,11 @@ import tiny_models
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
 from snaketune.errors import ConfigError, ModelError, ResourceError, TrainingError
+from snaketune.tokens.token_store import TokenStore
 from snaketune.train import trainer
+from snaketune.train.batches import MicroBatching, collate
 from snaketune.train.metrics_log import TrainingCallback
+from snaketune.train.process_group import ProcessGroup
 from torch_ranks import TorchRanks
 from training_callbacks import StopAt
 
@@ -177,15 +180,33 @@ def test_error_in_a_torch_worker_is_the_error_of_the_training(tmp_path):
         torch_train.train(folder.job("two", workers=2, target_modules=["nothing"]))
 
 
-def test_bfloat16_trains_to_nearly_the_loss_of_float32(tmp_path):
+@pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
+def test_sixteen_bits_train_to_nearly_the_loss_of_float32(tmp_path, narrow):
     folder = tiny_models.TrainingFolder(tmp_path)
     options = {"max_steps": 60, "eval_steps": 60} | EXACT
     whole, half = (
         torch_train.train(folder.job(dtype, dtype=dtype, **options)).best_validation_loss
-        for dtype in ("float32", "bfloat16")
+        for dtype in ("float32", narrow)
     )
     assert half == pytest.approx(whole, rel=0.02)
-    assert {str(one.dtype) for one in folder.adapter("bfloat16").values()} == {"float32"}
+    assert {str(one.dtype) for one in folder.adapter(narrow).values()} == {"float32"}
+
+
+def test_gradient_in_float16_keeps_a_token_that_is_one_of_a_million(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    batch = collate(TokenStore(folder.folder / "train.safetensors"), np.arange(2), MicroBatching(2, 1000))
+    norms = []
+    for dtype in ("float32", "float16"):
+        job = folder.job(dtype=dtype, **EXACT)
+        model = torch_train.TorchTrainableModel(job, folder.folder / "model", ProcessGroup())
+        norms.append(float(model.train_step(1, [batch], 1_000_000, 0.0).grad_norm))
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+def test_whole_model_in_float16_is_refused(tmp_path):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    with pytest.raises(ConfigError, match="does not train whole models in float16"):
+        torch_train.train(folder.job(dtype="float16", method="full"))
 
 
 def test_step_that_is_not_finite_is_skipped_and_too_many_end_the_training(tmp_path):
