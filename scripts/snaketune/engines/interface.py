@@ -345,6 +345,8 @@ class Capabilities(Protocol):
     """Weights that an optimizer step works through at once."""
     COMPLETION_BATCH: int
     """Completions that are generated at once."""
+    ATTENTION_IN_TILES: bool
+    """Whether attention's probabilities are never held whole, where its scores are not capped and rows not packed."""
 
     def check_fusable(self, config: dict[str, Any], folder: StrPath) -> None:
         """Raise ModelError if a model with this config.json (in `folder`) cannot be fused."""

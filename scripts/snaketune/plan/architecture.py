@@ -42,7 +42,8 @@ class Architecture:
     """A decoder's sizes, in elements.
 
     active_intermediate_size: width of the MLP that one token passes; bits: of a weight, or of one in the blocks where
-    only these are quantized; quantization: the mode of a quantized model, else None.
+    only these are quantized; quantization: the mode of a quantized model, else None; caps_scores: attention's scores
+    go through a softcap.
     """
 
     model_type: str
@@ -59,6 +60,7 @@ class Architecture:
     linears: tuple[Linear, ...]
     bits: float
     quantization: str | None
+    caps_scores: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -140,6 +142,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         linears=_linears(model_type, hidden, (heads * head_size, kv_heads * head_size), _MLP(inner, experts, gated)),
         bits=bits,
         quantization=(quantization.get("mode") or "affine") if quantization.get("bits") else None,
+        caps_scores=text.get("attn_logit_softcapping") is not None,
     )
 
 

@@ -181,6 +181,8 @@ def _activations(model: Architecture, train: TrainConfig, batch: BatchShape, dty
 
 def _attention(model: Architecture, train: TrainConfig, batch: BatchShape, dtype_bytes: int) -> int:
     """Attention's probabilities, heads x length x length a row, and the scores of the block on its way back."""
+    if get_capabilities().ATTENTION_IN_TILES and not model.caps_scores and not train.packing:
+        return 0
     one = batch.rows * model.num_heads * batch.length * batch.length * dtype_bytes
     kept = 1 if train.gradient_checkpointing else trained_layers(model, train)
     return one * (kept + SCORE_COPIES)

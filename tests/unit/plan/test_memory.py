@@ -13,6 +13,7 @@ from snaketune.config.sections import TrainConfig, section
 from snaketune.contracts.plan import BatchShape
 from snaketune.engines import get_capabilities
 from snaketune.engines.mlx import language_model
+from snaketune.engines.torch import capabilities
 from snaketune.plan import architecture, plan, resources
 
 SMALL = {
@@ -137,6 +138,26 @@ def test_a_worker_holds_its_part_of_a_spread_base_two_blocks_and_what_is_not_spr
     blocks, rest = 80 * 2 * HUGE.block_weights, 2 * (HUGE.embedding_weights + HUGE.norm_weights)
     found = resources.forecast_memory(HUGE, SPREAD, BatchShape(1, 512, 256), 2).weights
     assert found == blocks // 8 + 2 * 2 * HUGE.block_weights + rest
+
+
+@pytest.mark.parametrize(
+    ("engine", "system", "changed", "capped", "counted"),
+    [
+        ("mlx", "linux", {}, False, True),
+        ("torch", "linux", {}, False, False),
+        ("torch", "darwin", {}, False, True),
+        ("torch", "linux", {"packing": True}, False, True),
+        ("torch", "linux", {}, True, True),
+    ],
+)
+def test_attentions_probabilities_are_counted_where_the_engine_holds_them(
+    engine, system, changed, capped, counted, monkeypatch
+):
+    monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
+    monkeypatch.setattr(capabilities, "ATTENTION_IN_TILES", system != "darwin")
+    model = architecture.read(SMALL | ({"attn_logit_softcapping": 50.0} if capped else {}))
+    found = resources.forecast_memory(model, replace(TRAIN, **changed), BatchShape(4, 512, 256), 4)
+    assert (found.attention > 0) is counted
 
 
 def test_no_quantized_base_is_advised_where_the_base_is_spread(monkeypatch):

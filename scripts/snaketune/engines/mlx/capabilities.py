@@ -71,6 +71,8 @@ FLAT_CHUNK = 1 << 19
 """Weights in one vector of the optimizer: a step holds ten temporary copies of a vector, rather than of all weights."""
 COMPLETION_BATCH = 32
 """Completions that are generated at once."""
+ATTENTION_IN_TILES = False
+"""The gradient of MLX's attention needs them whole."""
 FUSABLE_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 """Mixtures of experts whose stacked weights `export.unstack_experts` can name, by config.json's model_type."""
 

@@ -25,6 +25,8 @@ FLAT_CHUNK = 1 << 19
 """Weights that an optimizer step works through at once."""
 COMPLETION_BATCH = 32
 """Completions that are generated at once."""
+ATTENTION_IN_TILES = sys.platform != "darwin"
+"""PyTorch's attention holds no probabilities on CPUs and NVIDIA cards; with a mask, and on MPS, it may."""
 LISTED_AS = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 """What transformers calls its list of causal language models by model type."""
 

@@ -12,13 +12,15 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from snaketune.config.sections import TrainConfig, section
 from snaketune.engines.decoding import Sampling
 from snaketune.engines.interface import GenerationRequest, LoadOptions, LoglikelihoodRequest
 from snaketune.engines.mlx import export as mlx_export
 from snaketune.engines.mlx import language_model as mlx_models
 from snaketune.engines.mlx import train as mlx_train
-from snaketune.engines.torch import export, language_model, lora, loss, reference_merge, weights
+from snaketune.engines.torch import capabilities, export, language_model, loading, lora, loss, reference_merge, weights
 from snaketune.engines.torch import train as torch_train
+from snaketune.plan import architecture
 from transformers import AutoModelForCausalLM
 
 ROWS = tiny_models.rows(9, seed=4)
@@ -147,21 +149,44 @@ def test_model_computed_block_by_block_is_the_model(folder):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_block_is_on_the_device_only_while_it_computes_and_all_else_is_there(folder):
-    """The device is one without memory, the only other one that every machine has."""
-    model = load(language_model, folder, "mlx-lora").model.bfloat16()
+def test_block_goes_to_the_device_only_while_it_computes_and_all_else_at_once(folder, monkeypatch):
+    """The device is one that is only written down: what is sent there stays here."""
+    model, card, sent = load(language_model, folder, "mlx-lora").model.bfloat16(), torch.device("cuda"), []
+    to = torch.Tensor.to
+
+    def send(tensor, device, dtype=None):
+        assert device is card
+        sent.append(tensor.shape)
+        return to(tensor, dtype or tensor.dtype)
+
+    monkeypatch.setattr(torch.Tensor, "to", send)
     blocks = lora.blocks(model)
-    stored = {one: one.data for block in blocks for one in block.parameters()}
-    language_model.compute_in_float32(model, torch.device("meta"))
-    others = [one for one in (*model.parameters(), *model.buffers()) if one not in stored]
-    assert {one.device.type for one in others} == {"meta"}
+    stored = {one: one.data_ptr() for block in blocks for one in block.parameters()}
+    language_model.compute_in_float32(model, card)
+    assert sent == [one.shape for one in (*model.parameters(), *model.buffers()) if one not in stored]
     for block in blocks:
+        sent.clear()
         for hook in block._forward_pre_hooks.values():
             hook(block, ())
-        assert {(one.device.type, one.dtype) for one in block.parameters()} == {("meta", torch.float32)}
+        assert sent == [one.shape for one in block.parameters()]
+        assert {one.dtype for one in block.parameters()} == {torch.float32}
         for hook in block._forward_hooks.values():
             hook(block, (), None)
-    assert all(one.data_ptr() == data.data_ptr() and one.device.type == "cpu" for one, data in stored.items())
+    assert {one: one.data_ptr() for block in blocks for one in block.parameters()} == stored
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma2", "gemma3"])
+def test_attention_keeps_its_probabilities_for_the_backward_pass_where_the_forecast_counts_them(tmp_path, shape):
+    tiny_models.write_model(tmp_path / "model", shape)
+    config = tiny_models.CONFIGS[shape] | {"max_position_embeddings": 512}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model, length, kept = loading.load(tmp_path / "model"), 200, []
+    lora.add_adapter(model, section(TrainConfig), 1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.shape) or one, lambda one: one):
+        model.base_model(input_ids=torch.arange(2 * length).view(2, length) % 30, use_cache=False)
+    whole = [one for one in kept if len(one) == 4 and one[1] > 1 and one[-2:] == (length, length)]
+    forecast = architecture.read(config)
+    assert bool(whole) is not (capabilities.ATTENTION_IN_TILES and not forecast.caps_scores)
 
 
 class Calls:
