@@ -364,8 +364,8 @@ class Capabilities(Protocol):
         """The device that the engine computes on."""
         ...
 
-    def keeps_quantized(self, mode: str) -> bool:
-        """Whether a base quantized in this mode stays so in memory while it is trained."""
+    def keeps_quantized(self, mode: str, device: str, /) -> bool:
+        """Whether a base quantized in this mode stays so in the memory of a device (`cpu`, `cuda` or `metal`)."""
         ...
 
     def four_bit_base(self, device: str, /) -> FourBitBase:

@@ -4,7 +4,7 @@ A manifest is a small JSON file: {"base", "revision", "commit", "folder", "quant
 "sha256"}}}. Steps depend on it, never on the folder, so that a touched or re-linked weight file reruns nothing and a
 changed one is found out.
 
-The functions at the end read in config.json what parts a base has: text and pictures, experts.
+The functions at the end read in config.json what a base is: of text and pictures, of experts, quantized by whom.
 """
 
 from __future__ import annotations
@@ -175,6 +175,34 @@ def is_mixture(config: Mapping[str, object]) -> bool:
     """Whether a config.json is that of a mixture of experts."""
     counts = (config.get(key) for key in EXPERT_COUNTS)
     return any(isinstance(count, int) and count > 1 for count in counts)
+
+
+NF4 = "nf4"
+
+
+def foreign_format(config: Mapping[str, object]) -> str | None:
+    """The format, in words, of a base that another library than MLX has quantized; None for every other base.
+
+    It is `NF4` where bitsandbytes holds a weight in four bits and the scales of its blocks as floats, which is what
+    this project writes and reads too. With double quantization, as most such bases have, the scales are bytes of a
+    code of their own.
+    """
+    settings = config.get("quantization_config")
+    if not isinstance(settings, Mapping):
+        return None
+    method, in_four, in_eight = (settings.get(key) for key in ("quant_method", "load_in_4bit", "load_in_8bit"))
+    if not (method or in_four or in_eight):  # MLX names no method
+        return None
+    if method not in (None, "bitsandbytes"):
+        return str(method)
+    if in_eight or not in_four:
+        return "8 bits of bitsandbytes"
+    kind, storage = settings.get("bnb_4bit_quant_type", "fp4"), settings.get("bnb_4bit_quant_storage", "uint8")
+    if kind != NF4:
+        return f"{kind} of bitsandbytes"
+    if settings.get("bnb_4bit_use_double_quant"):
+        return "nf4 of bitsandbytes with double quantization"
+    return NF4 if storage == "uint8" else f"nf4 of bitsandbytes stored as {storage}"
 
 
 def is_wrapped(config: Mapping[str, object]) -> bool:

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 from snaketune.config.sections import ModelConfig, QuantizeConfig
 from snaketune.errors import ModelError
 from snaketune.files import read_json
+from snaketune.model.manifest import NF4, foreign_format
 
 PLAIN_MLP = {"gpt_neox", "phi", "starcoder2", "stablelm_epoch", "nemotron", "gptneox", "gpt2"}
 CONVOLUTIONS = {"lfm2"}  # most blocks have a short convolution in the place of attention
 FUSED_PROJECTIONS = {"phi3", "phi3small"}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NF4_BLOCK = 64  # weights that share a scale, which transformers leaves as bitsandbytes has it
 GIVEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -123,6 +125,8 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     dtype = config.get("torch_dtype") or config.get("dtype") or text.get("torch_dtype")
     bits = 32.0 if dtype == "float32" else 16.0
+    if foreign_format(config) == NF4:
+        quantization = {"bits": 4, "group_size": NF4_BLOCK, "mode": NF4}  # bitsandbytes writes none of these down
     if quantization.get("bits"):
         bits = quantized_bits(quantization["bits"], quantization.get("group_size"), quantization.get("mode"))
     # Gemma's config.json leaves out that its head is the embedding, as LFM2's does

@@ -206,15 +206,15 @@ def _check_exportable(model: Architecture, targets: str | list[str], folder: Pat
         )
 
 
-def held(model: Architecture) -> Architecture:
-    """Return the architecture as the engine holds it in memory: dequantized, if it has no kernels for the bits."""
-    kept = model.quantization is None or get_capabilities().keeps_quantized(model.quantization)
+def held(model: Architecture, device: str) -> Architecture:
+    """Return the architecture as the engine holds it there: dequantized, if it has no kernels for the bits."""
+    kept = model.quantization is None or get_capabilities().keeps_quantized(model.quantization, device)
     return model if kept else model.dequantized()
 
 
 def plan_experiment(case: Case, machine: Machine, seed: int) -> PlannedExperiment:
     """Return what one experiment will do and hold; its warnings are not there yet."""
-    train, store, model = case.experiment.train, case.store, held(case.model)
+    train, store, model = case.experiment.train, case.store, held(case.model, machine.device)
     sampler = EpochSampler(
         store.lengths,
         store.weights,
@@ -304,7 +304,7 @@ def _check_memory(cases: Sequence[Case], experiments: dict[str, PlannedExperimen
     source = machine.memory_source if usable == machine.usable_memory else "train.memory_limit"
     cpu = machine.device == "cpu"
     steps = resources.advice(
-        held(case.model),
+        held(case.model, machine.device),
         case.experiment.train,
         lambda train, cut: largest_batches(case.store, train, cpu, cut),
         planned.dtype_bytes,

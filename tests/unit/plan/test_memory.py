@@ -184,7 +184,7 @@ def test_the_four_bits_that_are_advised_are_those_that_memory_holds(engine, devi
     assert said.startswith(words)
     bits, group, mode = (4, 64, "nf4") if "nf4" in said else (4, None, "affine")
     monkeypatch.setenv("SNAKETUNE_ENGINE", "mlx" if "mlx" in said else engine)
-    held = plan.held(HUGE.with_bits(architecture.quantized_bits(bits, group, mode), mode))
+    held = plan.held(HUGE.with_bits(architecture.quantized_bits(bits, group, mode), mode), device)
     smallest = replace(TRAIN, batch_size=1, gradient_accumulation_steps=16, gradient_checkpointing=True)
     assert after == total(smallest, BatchShape(1, 64, 32), 2, held) < 60 * 10**9
 
@@ -210,11 +210,17 @@ def test_spreading_the_base_is_advised_where_there_are_workers_and_the_engine_ca
 
 
 @pytest.mark.parametrize(
-    ("engine", "mode", "bits"), [("mlx", "affine", 4.5), ("torch", "affine", 16), ("torch", "nf4", 4.5)]
+    ("engine", "mode", "device", "bits"),
+    [
+        ("mlx", "affine", "cpu", 4.5),
+        ("torch", "affine", "cuda", 16),
+        ("torch", "nf4", "cuda", 4.5),
+        ("torch", "nf4", "cpu", 16),
+    ],
 )
-def test_a_base_that_the_engine_has_no_kernels_for_is_held_dequantized(engine, mode, bits, monkeypatch):
+def test_a_base_that_the_engine_has_no_kernels_for_is_held_dequantized(engine, mode, device, bits, monkeypatch):
     monkeypatch.setenv("SNAKETUNE_ENGINE", engine)
-    assert plan.held(LARGE.with_bits(4.5, mode)).bits == bits
+    assert plan.held(LARGE.with_bits(4.5, mode), device).bits == bits
 
 
 def test_forecasts_count_with_as_many_completions_at_once_as_the_engine_generates():

@@ -22,7 +22,7 @@ from typing import Any
 from snaketune.engines.interface import FourBitBase, ModelLibrary
 from snaketune.errors import ConfigError, ModelError, ResourceError
 from snaketune.files import StrPath
-from snaketune.model.manifest import is_mixture
+from snaketune.model.manifest import NF4, foreign_format, is_mixture
 from snaketune.runtime.machine import DeviceInfo
 
 SHIM = Path(__file__).resolve().parents[4] / "vendor" / "libblas_shim.so"
@@ -78,7 +78,10 @@ FUSABLE_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
 def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
-    """Raise ModelError for a mixture of experts whose weights cannot be named as llama.cpp reads them."""
+    """Raise ModelError for a mixture of experts whose weights cannot be named as llama.cpp reads them.
+
+    And for a base of bitsandbytes, whose formats mlx-lm does not read.
+    """
     if is_mixture(config) and config.get("model_type") not in FUSABLE_MIXTURES:
         raise ModelError(
             f"mixtures of experts of the type {config.get('model_type')} cannot be fused",
@@ -86,9 +89,18 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
             why="mlx-lm holds their experts under other names than llama.cpp reads",
             fix=f"Choose one of another type ({', '.join(FUSABLE_MIXTURES)}), or a model without experts",
         )
+    stored = foreign_format(config)
+    if stored and (stored == NF4 or "bitsandbytes" in stored):
+        raise ModelError(
+            f"MLX cannot read a base that is quantized to {stored}",
+            where=str(folder),
+            why="It is a format of bitsandbytes, and mlx-lm would not find the weights that it looks for",
+            fix=("Set engine: torch, which reads it; or name" if stored == NF4 else "Name")
+            + " the base that is not quantized: model.quantize: {bits: 4} holds it in 4 bits",
+        )
 
 
-def keeps_quantized(mode: str) -> bool:
+def keeps_quantized(mode: str, _device: str) -> bool:
     """Whether such a base stays as it is: MLX computes in all of its own modes, everywhere."""
     return mode != "nf4"
 

@@ -15,7 +15,7 @@ from typing import Any
 from snaketune.engines.interface import FourBitBase, ModelLibrary
 from snaketune.errors import ConfigError, ModelError, ResourceError
 from snaketune.files import StrPath
-from snaketune.model.manifest import is_mixture
+from snaketune.model.manifest import NF4, foreign_format, is_mixture
 from snaketune.runtime.engine import torch_build
 from snaketune.runtime.machine import DeviceInfo
 
@@ -32,7 +32,11 @@ LISTED_AS = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 
 
 def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
-    """Raise ModelError for a mixture of experts: transformers stacks their weights, which no adapter here reaches."""
+    """Raise ModelError for a mixture of experts, and for a base in a format that is not made floats again here.
+
+    transformers stacks the weights of experts, which no adapter here reaches. A weight in an unknown format would be
+    fused as it is stored.
+    """
     if is_mixture(config):
         raise ModelError(
             f"the torch engine does not train mixtures of experts ({config.get('model_type')})",
@@ -40,11 +44,20 @@ def check_fusable(config: dict[str, Any], folder: StrPath) -> None:
             why="transformers holds the weights of their experts in stacks, which a LoRA layer cannot stand for",
             fix="Set engine: mlx, or choose a model without experts",
         )
+    stored = foreign_format(config)
+    if stored not in (None, NF4):
+        raise ModelError(
+            f"the torch engine cannot read a base that is quantized to {stored}",
+            where=str(folder),
+            why="It reads MLX's affine format and NF4 without double quantization, and would merge others wrongly",
+            fix="Name the base that is not quantized; on an NVIDIA card model.quantize: "
+            "{bits: 4, group_size: 64, mode: nf4} holds it in 4 bits",
+        )
 
 
-def keeps_quantized(mode: str) -> bool:
-    """Whether such a base stays as it is: PyTorch computes in NF4 alone, which runs need an NVIDIA card for."""
-    return mode == "nf4"
+def keeps_quantized(mode: str, device: str) -> bool:
+    """Whether such a base stays as it is: PyTorch computes in NF4 alone, and on an NVIDIA card alone."""
+    return mode == NF4 and device == "cuda"
 
 
 def four_bit_base(device: str, /) -> FourBitBase:

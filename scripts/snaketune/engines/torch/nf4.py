@@ -72,8 +72,7 @@ def shape_of(state: torch.Tensor) -> tuple[int, ...]:
 
 def is_nf4(config: Mapping[str, object]) -> bool:
     """Whether a config.json is of a model in this format."""
-    settings = config.get("quantization_config")
-    return isinstance(settings, Mapping) and settings.get("quant_method") == "bitsandbytes"
+    return base_models.foreign_format(config) == base_models.NF4
 
 
 def quantize_base(
