@@ -19,7 +19,7 @@ from pathlib import Path
 
 from commands import ENVIRONMENT, VENDOR, CommandFailed, SetupError, pip, run
 from progress_line import ProgressLine
-from torch_build import nvidia_card
+from torch_build import nvidia_card, nvidia_smi
 
 VERSION = "0.3.36"
 PACKAGE = f"llama-cpp-python=={VERSION}"
@@ -201,7 +201,7 @@ def cache_folder(kind: str = "plain") -> Path:
 
 def _cards() -> str:
     """Return the names of the cards and the version of CUDA's compiler, for which a build is made."""
-    cards = run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    cards = run([nvidia_smi(), "--query-gpu=name", "--format=csv,noheader"])
     return f"{cards} {run([cuda_compiler() or 'nvcc', '--version'])}"
 
 

@@ -27,6 +27,7 @@ from progress_line import ProgressLine, size
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = ("--retries", "2", "--timeout", "15")  # where PyTorch's index is out of reach, pip's own index is next
 CUDA_PACKAGES = re.compile(r"^(nvidia|cuda|triton)\b", re.IGNORECASE)
+WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 CUDA_DOWNLOAD = 2.6e9  # of torch 2.13.0, where the index does not tell
 CUDA_DISK_RATIO = 2.3  # unpacked to downloaded, as measured for 2.13.0
 
@@ -48,11 +49,15 @@ def pinned_version() -> str:
     return match[1]
 
 
+def nvidia_smi() -> str:
+    """Return the path of the driver's program, as WSL has it where it is on no path."""
+    return shutil.which("nvidia-smi") or WSL_NVIDIA_SMI
+
+
 def nvidia_card() -> bool:
     """Tell whether a working NVIDIA driver is here."""
-    program = shutil.which("nvidia-smi") or "/usr/lib/wsl/lib/nvidia-smi"
     try:
-        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=30)
+        listed = subprocess.run([nvidia_smi(), "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listed.returncode == 0 and "GPU" in listed.stdout

@@ -198,8 +198,8 @@ def test_llama_cpp_is_not_built_again_for_the_same_processor(machine: Machine) -
     assert "origin: built by an earlier set-up" in machine.run(LLAMA)
 
 
-def without_installing(machine: Machine) -> str:
-    return machine.run(LLAMA.replace("llama_build.install_package(line, kind)", "None"))
+def without_installing(machine: Machine, before: str = "") -> str:
+    return machine.run(before + LLAMA.replace("llama_build.install_package(line, kind)", "None"))
 
 
 def test_llama_cpp_is_built_for_a_card_where_cudas_toolkit_is_installed(machine: Machine) -> None:
@@ -216,6 +216,19 @@ def test_llama_cpp_is_built_for_a_card_where_cudas_toolkit_is_installed(machine:
     assert caches[0] != caches[1]
     wheel(Path(caches[1]), "llama-cpp-python", llama_build.VERSION)  # as an earlier set-up on this machine built it
     assert "origin: built by an earlier set-up" in machine.run(LLAMA)
+
+
+def test_llama_cpp_is_built_for_a_card_under_wsl_whose_driver_is_on_no_path(machine: Machine) -> None:
+    machine.plug_in_a_card()
+    machine.install_cuda_toolkit()
+    on_the_path = without_installing(machine)
+    driver = machine.folder / "bin" / "nvidia-smi"
+    moved = driver.rename(machine.folder / "nvidia-smi")
+    assert "kind: plain" in without_installing(machine)
+    under_wsl = (
+        f"import sys; sys.path.insert(0, 'setup'); import torch_build; torch_build.WSL_NVIDIA_SMI = {str(moved)!r}\n"
+    )
+    assert without_installing(machine, under_wsl) == on_the_path
 
 
 def test_card_without_cudas_toolkit_is_said_to_be_left_out_for_gguf_files(machine: Machine) -> None:
