@@ -89,14 +89,14 @@ rule quantize_base:
     wildcard_constraints:
         quantized=one_of(this_run.base_models.keys() - this_run.unquantized_bases.keys()),
     conda:
-        "../envs/mlx.yaml"
+        f"../envs/{ENGINE}.yaml"
     resources:
         gpu=GPU,
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
         config=tracked(model=lambda wildcards: this_run.base_models[wildcards.quantized]),
-        code=code("quantize_base", "mlx"),
+        code=code("quantize_base", ENGINE),
     script:
         scripts("quantize_base")
 
