@@ -169,12 +169,33 @@ def running(
     if not _is_free(chosen):
         raise ResourceError(f"port {chosen} is in use", where=HOST, fix="End what listens there, or name no port")
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--host", HOST, "--port", str(chosen)]
+    command += ["--n_ctx", str(context), "--interrupt_requests", "false", "--n_gpu_layers"]
     # on a card where the evaluation's answers come from one: the server's own default is the CPU
-    command += ["--n_ctx", str(context), "--interrupt_requests", "false", "--n_gpu_layers", str(gguf_gpu_layers())]
-    start = time.monotonic()
-    with server_process(command) as (process, output):
-        _wait(process, chosen, start + timeout, output, gguf)
+    layers = gguf_gpu_layers()
+    until = time.monotonic() + timeout
+    with contextlib.ExitStack() as stack:
+        start = time.monotonic()
+        try:
+            process = stack.enter_context(_answering([*command, str(layers)], chosen, until, gguf))
+        except PackageError:
+            if not layers:
+                raise
+            start = time.monotonic()
+            process = stack.enter_context(_answering([*command, "0"], chosen, until, gguf))
+            print(
+                f"snaketune: the server of {Path(gguf).name} did not start on the NVIDIA card, most likely for want "
+                "of free memory there, so it computes on the CPU",
+                file=sys.stderr,
+            )
         yield chosen, time.monotonic() - start, process
+
+
+@contextlib.contextmanager
+def _answering(command: Sequence[str], port: int, until: float, gguf: StrPath) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that answers on the port; raises PackageError if it ends by itself, or is silent at `until`."""
+    with server_process(command) as (process, output):
+        _wait(process, port, until, output, gguf)
+        yield process
 
 
 @contextlib.contextmanager

@@ -69,6 +69,35 @@ def test_server_computes_where_the_evaluation_does(
     assert options[options.index("--n_gpu_layers") + 1] == layers
 
 
+SERVER_ON_A_FULL_CARD = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if given["--n_gpu_layers"] != "0":
+    sys.exit("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory")
+BaseHTTPRequestHandler.do_GET = lambda self: (self.send_response(200), self.end_headers())
+HTTPServer((given["--host"], int(given["--port"])), BaseHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_server_that_does_not_fit_the_card_is_started_on_the_cpu_and_a_warning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = tmp_path / "llama_cpp" / "server"
+    server.mkdir(parents=True)
+    for folder in (server.parent, server):
+        (folder / "__init__.py").touch()
+    (server / "__main__.py").write_text(SERVER_ON_A_FULL_CARD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("llama_cpp.llama_supports_gpu_offload", lambda: True)
+    with serving.running("model.gguf", context=256, timeout=60) as (_, _, process):
+        options = psutil.Process(process.pid).cmdline()
+    assert options[options.index("--n_gpu_layers") + 1] == "0"
+    assert "the server of model.gguf did not start on the NVIDIA card" in capsys.readouterr().err
+
+
 def test_serving_a_damaged_gguf_is_recorded_with_the_servers_last_lines(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing else")
     request = ReplayRequest([{"role": "user", "content": "a"}], "b")

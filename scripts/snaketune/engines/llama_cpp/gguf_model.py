@@ -5,6 +5,7 @@ Token ids go in, so no second tokenizer is involved.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -20,12 +21,19 @@ from snaketune.engines.llama_cpp import generation
 from snaketune.errors import EvaluationError, ModelError, PackageError
 from snaketune.files import StrPath
 
+REFUSALS = (ValueError, OSError, RuntimeError)
+"""What llama-cpp-python raises where llama.cpp does not load a file, for any reason."""
+NO_ROOM = (
+    "snaketune: {} could not be loaded onto the NVIDIA card, most likely for want of free memory there (nvidia-smi "
+    "lists what takes it), so it is computed on the CPU, which is slower"
+)
+
 
 def similarities(model: str | Path, pairs: Sequence[tuple[str, str]], threads: int = 1) -> list[float]:
     """The cosine similarity, -1 to 1, of each pair's embeddings; each text is embedded once, cut at the context."""
     try:
         llama = Llama(str(model), embedding=True, n_ctx=0, n_threads=threads, n_threads_batch=threads, verbose=False)
-    except (ValueError, OSError, RuntimeError) as error:
+    except REFUSALS as error:
         raise ModelError(
             f"the embedding model cannot be loaded ({error})",
             where="evaluate.similarity",
@@ -234,30 +242,42 @@ def gpu_layers() -> int:
 
 
 def open_gguf(path: StrPath, options: LoadOptions) -> Llama:
-    """Load a GGUF, quietly, with room for `options.context_length` tokens.
+    """Load a GGUF, quietly, with room for `options.context_length` tokens; on the CPU where the card has no room.
 
     Raises PackageError when llama.cpp refuses the file.
     """
+    layers = 0 if options.exact else gpu_layers()
+    if layers:
+        with contextlib.suppress(*REFUSALS):
+            return _open(path, options, layers)
     try:
-        return Llama(
-            str(path),
-            n_ctx=options.context_length,
-            n_batch=min(options.context_length, 512),
-            n_threads=options.threads,
-            n_threads_batch=options.threads,
-            n_gpu_layers=0 if options.exact else gpu_layers(),
-            op_offload=False if options.exact else None,
-            lora_path=str(options.adapter) if options.adapter else None,
-            logits_all=False,
-            verbose=False,
-            seed=0,
-            type_k=GGML_TYPE_F32 if options.exact else None,
-            type_v=GGML_TYPE_F32 if options.exact else None,
-        )
-    except (ValueError, OSError, RuntimeError) as error:
+        llama = _open(path, options, 0, on_cpu_alone=bool(layers) or options.exact)
+    except REFUSALS as error:
         raise PackageError(
             f"llama.cpp cannot load this file ({error})",
             where=str(path),
             why="Ollama and llama.cpp would refuse it too",
             fix="Delete it and run snakemake again; if it comes back, the conversion's log says why",
         ) from error
+    if layers:
+        print(NO_ROOM.format(Path(path).name), file=sys.stderr)
+    return llama
+
+
+def _open(path: StrPath, options: LoadOptions, layers: int, *, on_cpu_alone: bool = False) -> Llama:
+    """Load a GGUF with so many layers on a card; on_cpu_alone: none of its large products are made there either."""
+    return Llama(
+        str(path),
+        n_ctx=options.context_length,
+        n_batch=min(options.context_length, 512),
+        n_threads=options.threads,
+        n_threads_batch=options.threads,
+        n_gpu_layers=layers,
+        op_offload=False if on_cpu_alone else None,
+        lora_path=str(options.adapter) if options.adapter else None,
+        logits_all=False,
+        verbose=False,
+        seed=0,
+        type_k=GGML_TYPE_F32 if options.exact else None,
+        type_v=GGML_TYPE_F32 if options.exact else None,
+    )
