@@ -63,10 +63,14 @@ class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(Message, frozen=True, kw_only=True, tag="ended"):
-    """The last message. how: "well", "error" (with the error), "lost" (another process is gone) or "defect"."""
+    """The last message. how: "well", "error" (with the error), "lost" (another process is gone) or "defect".
+
+    reason: what the backend said when another process was lost.
+    """
 
     how: str
     error: WorkerError | None = None
+    reason: str = ""
 
 
 _decoder = msgspec.json.Decoder(Output | Heartbeat | Ended)
@@ -101,6 +105,7 @@ class WorkerStatus:
 
     last_progress: when num_collectives last changed. ended: None while it runs, or how it says it ended (see
     `Ended`), or "exit" where the command that started it says so; exit_code: then its exit code, negative for a signal.
+    reason: of `Ended`.
     """
 
     host: str
@@ -111,6 +116,7 @@ class WorkerStatus:
     ended: str | None = None
     exit_code: int | None = None
     error: UserError | None = None
+    reason: str = ""
     last_lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=LAST_LINES))
 
 
@@ -246,7 +252,7 @@ class WorkerLauncher:
                 worker.last_progress = worker.last_heartbeat
             worker.num_collectives, worker.is_waiting = message.num_collectives, message.is_waiting
         else:
-            worker.ended, worker.error = message.how, to_user_error(message)
+            worker.ended, worker.error, worker.reason = message.how, to_user_error(message), message.reason
 
     def _handle_launcher_line(self, line: str) -> None:
         exited = self.find_exit(line)
@@ -281,15 +287,21 @@ class WorkerLauncher:
                 if worker.exit_code is not None and worker.exit_code < 0:
                     return self._error(rank, f"was killed by {_signal_name(-worker.exit_code)}")
                 code = worker.exit_code
-                return self._error(rank, f"ended with exit code {code}" if code else "did not end well")
+                what = f"ended with exit code {code}" if code else "did not end well"
+                return self._error(rank, what, self._reason() if ended in (None, "lost") else "")
         raise AssertionError("all ended well")
 
-    def _error(self, rank: int, what: str) -> TrainingError:
+    def _reason(self) -> str:
+        """What the first worker that lost another says of it."""
+        reasons = ((rank, one.reason) for rank, one in enumerate(self.workers) if one.reason)
+        return next((f'; worker {rank} lost the others: "{reason}"' for rank, reason in reasons), "")
+
+    def _error(self, rank: int, what: str, reason: str = "") -> TrainingError:
         worker = self.workers[rank]
         lines = list(worker.last_lines) or list(self.launcher_lines)
         output = f'; its last lines: "{" / ".join(lines)}"' if lines else "; it has printed nothing"
         return TrainingError(
-            f"worker {rank} of {len(self.workers)} ({worker.host}) {what}{output}",
+            f"worker {rank} of {len(self.workers)} ({worker.host}) {what}{output}{reason}",
             where="train.workers",
             fix="Repair that machine or take it out of train.hosts, and run snakemake again: with as many workers as "
             "before it resumes from the last checkpoint",

@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -28,6 +29,7 @@ from snaketune.train.training import train_worker
 HEARTBEAT_INTERVAL = 1.0  # seconds
 HEARTBEAT_TIMEOUT = 60.0  # seconds of silence after which the launcher counts as gone, and training stops in good order
 EXIT_ORPHANED = 70
+MAX_REASON = 500  # characters
 
 
 def send(message: Message) -> None:
@@ -81,7 +83,7 @@ class HeartbeatThreads:
 
 def run(
     rank: int,
-    join: Callable[[], ProcessGroup],
+    join: Callable[[TrainingJob], ProcessGroup],
     engine: TrainingEngine,
     *,
     listens: bool = True,
@@ -94,15 +96,15 @@ def run(
     heartbeat = HeartbeatThreads(rank, listens=listens)
     try:
         job = msgspec.json.decode(sys.argv[1], type=TrainingJob)
-        group = join()
+        group = join(job)
         group.stop_signal, heartbeat.group = heartbeat.group.stop_signal, group
         train_worker(job, group, engine)
         send(Ended(rank=rank, how="well"))
         return
     except UserError as error:
         send(Ended(rank=rank, how="error", error=describe_error(error)))
-    except (PeerLostError, KeyboardInterrupt):
-        send(Ended(rank=rank, how="lost"))
+    except (PeerLostError, KeyboardInterrupt) as error:
+        send(Ended(rank=rank, how="lost", reason=textwrap.shorten(str(error), MAX_REASON)))
     except Exception:
         traceback.print_exc()
         send(Ended(rank=rank, how="defect"))

@@ -19,7 +19,9 @@ RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # known befor
 
 def main() -> None:
     rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
-    worker.run(rank, lambda: MLXProcessGroup(mx.distributed.init(strict=True, backend="any")), train.training_engine())
+    worker.run(
+        rank, lambda _: MLXProcessGroup(mx.distributed.init(strict=True, backend="any")), train.training_engine()
+    )
 
 
 if __name__ == "__main__":

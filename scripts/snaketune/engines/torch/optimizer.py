@@ -123,7 +123,8 @@ class Optimizer:
     def step(self, loss: torch.Tensor, learning_rate: float) -> OptimizerStep:
         """Make a step. Where the loss or the norm is not finite, weights and optimizer state stay as they are."""
         gradients = list(self.parameters.gradients().values())
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one.float()) for one in gradients]))
+        norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         is_finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
         if not is_finite:
             return OptimizerStep(norm, False)

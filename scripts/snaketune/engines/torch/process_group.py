@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
 
+from snaketune.errors import ConfigError
 from snaketune.train.process_group import PeerLostError, ProcessGroup
 
 
-class TorchProcessGroup(ProcessGroup):
-    """The process group that torchrun has described in this process's environment."""
+def check_workers(num_workers: int) -> None:
+    """Raise ConfigError where so many workers cannot train on this machine's device."""
+    if torch.cuda.is_available():
+        if num_workers > (num_cards := torch.cuda.device_count()):
+            raise ConfigError(
+                f"{num_workers} workers were started on a machine with fewer cards ({num_cards})",
+                where="train.workers",
+                why="NCCL, by which they exchange gradients, needs a card for each",
+                fix=f"Set train.workers to {num_cards} for each host of train.hosts, or to fewer",
+            )
+    elif torch.backends.mps.is_available():
+        raise ConfigError(
+            "the torch engine does not train on several Apple GPUs",
+            where="train.workers",
+            why="gloo, by which the workers exchange gradients, knows no tensors of MPS",
+            fix="Set engine: mlx, or train.workers: 1",
+        )
 
-    def __init__(self, device: torch.device) -> None:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+class TorchProcessGroup(ProcessGroup):
+    """The process group that torchrun has described in this process's environment.
+
+    timeout: seconds after which the backend gives up a collective operation.
+    """
+
+    def __init__(self, device: torch.device, timeout: float) -> None:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
         super().__init__(distributed.get_rank(), distributed.get_world_size())
         self._device = device
 

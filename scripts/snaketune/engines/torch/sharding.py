@@ -35,6 +35,8 @@ def shard(model: PreTrainedModel, group: ProcessGroup, device: torch.device) -> 
         for one in trained:
             one.data = one.data.to(device)
         fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
+    # the root of all blocks: each would be one of its own, with streams of its own, and none would be fetched ahead
+    fully_shard(model.base_model, mesh=mesh, ignored_params=set(model.parameters()))
     for part in model.modules():
         if id(part) not in inside:
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):

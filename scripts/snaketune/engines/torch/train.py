@@ -183,6 +183,7 @@ class TorchTrainableModel:
             num_target_tokens += len(batch.labels)
         (num_target_tokens,) = self.group.all_reduce_counts(num_target_tokens)
         if isinstance(self.group, TorchProcessGroup):
+            total = total.to(self.model.device)  # NCCL reduces what is on its card alone
             self.group.all_reduce_(total)
         return float(total), num_target_tokens
 
@@ -220,7 +221,9 @@ class TorchTrainableModel:
         optimizer = {
             name.removeprefix("optimizer "): one for name, one in saved.items() if name.startswith("optimizer ")
         }
-        self.optimizer.load_state({name: one if one.dim() == 0 else one.to(device) for name, one in optimizer.items()})
+        self.optimizer.load_state(
+            {name: one.cpu() if one.dim() == 0 else one.to(device) for name, one in optimizer.items()}
+        )
         self.synchronize()
 
     def peak_memory(self) -> int:

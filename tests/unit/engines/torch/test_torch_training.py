@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from snaketune.engines.mlx import train as mlx_train
 from snaketune.engines.torch import train as torch_train
+from snaketune.engines.torch.process_group import TorchProcessGroup, check_workers
 from snaketune.errors import ConfigError, ModelError, ResourceError, TrainingError
 from snaketune.tokens.token_store import TokenStore
 from snaketune.train import trainer
@@ -147,7 +149,7 @@ from torch.distributed import destroy_process_group
 from snaketune.engines.torch import loading, lora, sharding
 from snaketune.engines.torch.device import best_device
 from snaketune.engines.torch.process_group import TorchProcessGroup
-group = TorchProcessGroup(best_device())
+group = TorchProcessGroup(best_device(), timeout=60.0)
 model = loading.load(sys.argv[1], dtype="float32", to_device=False)
 sharding.shard(model, group, best_device())
 blocks = [one for block in lora.blocks(model) for one in block.parameters()]
@@ -172,6 +174,117 @@ def test_a_process_holds_its_part_of_the_spread_weights(tmp_path, ranks):
     assert (main.exit_code, other.exit_code) == (0, 0), main.errors[-2000:] + other.errors[-2000:]
     held, whole = map(int, main.said.split())
     assert held == pytest.approx(whole / 2, rel=0.01)
+
+
+PREFETCHED = """
+import sys
+from pathlib import Path
+import numpy as np
+import tiny_models
+from torch.distributed import destroy_process_group
+from torch.profiler import ProfilerActivity, profile
+from snaketune.engines.torch import lora, train
+from snaketune.engines.torch.device import best_device
+from snaketune.engines.torch.process_group import TorchProcessGroup
+from snaketune.train.batches import Batch
+group = TorchProcessGroup(best_device(), timeout=60.0)
+folder = tiny_models.TrainingFolder.reopen(Path(sys.argv[1]))
+model = train.TorchTrainableModel(folder.job(workers=2, fsdp=True), folder.folder / "model", group)
+batch = Batch(np.ones((1, 5), np.int32), np.arange(1, 5, dtype=np.int32), np.ones(4, np.int32), 4)
+with profile(activities=[ProfilerActivity.CPU]) as seen:
+    model.train_step(1, [batch], 4, 1e-3)
+if group.is_main:
+    print(len(lora.blocks(model.model)), *(one.name.split()[-1] for one in seen.events() if "_prefetch" in one.name))
+destroy_process_group()
+"""
+
+
+def test_a_block_of_spread_weights_is_fetched_while_the_one_after_it_goes_backward(tmp_path, ranks):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    program = tmp_path / "prefetched.py"
+    program.write_text(PREFETCHED)
+    main, other = ranks.run(program, str(folder.folder))
+    assert (main.exit_code, other.exit_code) == (0, 0), main.errors[-2000:] + other.errors[-2000:]
+    num_blocks, *fetched = main.said.split()
+    assert fetched == [f"layers.{block}" for block in reversed(range(int(num_blocks) - 1))]
+
+
+LATE = """
+import os, sys, time
+from pathlib import Path
+import tiny_models
+import torch
+from snaketune.engines.torch import worker
+from snaketune.train.process_group import PeerLostError
+folder, done = tiny_models.TrainingFolder.reopen(Path(sys.argv[1])), Path(sys.argv[1], "done")
+worker.BACKEND_PATIENCE = 1.0
+group = worker.join(folder.job(workers=2, worker_timeout=3.0))
+try:
+    while not group.is_main and not done.exists():
+        time.sleep(0.05)
+    if group.is_main:
+        group.all_reduce_(torch.zeros(1))
+except PeerLostError as error:
+    print(error, flush=True)
+done.touch()
+os._exit(0)
+"""
+
+
+def test_backend_waits_for_a_late_process_as_long_as_the_launcher_and_a_little_longer(tmp_path, ranks):
+    folder = tiny_models.TrainingFolder(tmp_path)
+    program = tmp_path / "late.py"
+    program.write_text(LATE)
+    waiting, _ = ranks.run(program, str(folder.folder))
+    assert "4000ms" in waiting.said, waiting.said + waiting.errors[-2000:]
+
+
+class Reduced(Exception):
+    """Ends a training at a collective operation on a tensor of a floating-point format."""
+
+
+class DevicesSeen(TorchProcessGroup):
+    """Stands for two processes: raises Reduced with the device of the tensor that it is to reduce."""
+
+    def __init__(self):
+        ProcessGroup.__init__(self, rank=0, world_size=2)
+
+    def reduce_numbers(self, _operation, numbers):
+        return list(numbers)
+
+    def all_reduce_(self, tensor):
+        raise Reduced(tensor.device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_validation_loss_is_reduced_on_the_device_of_the_model(tmp_path, device):
+    """NCCL reduces nothing that is on the CPU. A meta device stands for a card: no value is read before the sum."""
+    folder = tiny_models.TrainingFolder(tmp_path)
+    model = torch_train.TorchTrainableModel(folder.job(), tmp_path / "model", DevicesSeen())
+    model.model.to(device)
+    with pytest.raises(Reduced) as reduced:
+        model.validation_losses(iter([]))
+    assert reduced.value.args == (torch.device(device),)
+
+
+@pytest.mark.parametrize(("num_workers", "num_cards"), [(2, 1), (9, 8)])
+def test_more_workers_than_cards_of_a_machine_are_refused_with_the_number_that_it_has(
+    monkeypatch, num_workers, num_cards
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_cards)
+    check_workers(num_cards)
+    with pytest.raises(ConfigError, match=rf"{num_workers} workers .* fewer cards \({num_cards}\)") as error:
+        check_workers(num_workers)
+    assert error.value.where == "train.workers"
+    assert f"train.workers to {num_cards}" in error.value.fix
+
+
+def test_several_torch_workers_on_apple_gpus_are_refused_with_the_engine_that_can(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"train\.workers: .* engine: mlx"):
+        check_workers(1)
 
 
 def test_error_in_a_torch_worker_is_the_error_of_the_training(tmp_path):
@@ -234,7 +347,7 @@ from snaketune.engines.torch.device import best_device
 from snaketune.engines.torch.process_group import TorchProcessGroup
 from snaketune.train.batches import Batch
 from snaketune.train.process_group import PeerLostError
-group = TorchProcessGroup(best_device())
+group = TorchProcessGroup(best_device(), timeout=60.0)
 folder = tiny_models.TrainingFolder.reopen(Path(sys.argv[1]))
 model = train.TorchTrainableModel(folder.job(workers=2, fsdp=True), folder.folder / "model", group)
 if not group.is_main:

@@ -58,7 +58,7 @@ def run_as(rank: int, port: int, program: str, arguments: list[str], folder: str
     """Run the program as this rank, and write what it says into the folder."""
     signal.alarm(TIMEOUT)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
     for number, name in enumerate(("said", "errors"), 1):
         os.dup2(os.open(f"{folder}/{rank}.{name}", os.O_CREAT | os.O_WRONLY), number)
     sys.argv = [program, *arguments]
@@ -78,7 +78,7 @@ def answer(program: str, arguments: list[str]) -> list[Rank]:
 if __name__ == "__main__":
     # what the programs import: here it is imported once for all
     import tiny_models  # noqa: F401
-    from snaketune.engines.torch import loading, lora, process_group, sharding, train  # noqa: F401
+    from snaketune.engines.torch import loading, lora, process_group, sharding, train, worker  # noqa: F401
     from snaketune.train import launcher
 
     for line in sys.stdin:
