@@ -1,7 +1,7 @@
 # Shared by all stages: the definition of this run, the names of its files, and the params by which Snakemake sees that a
 # step is stale (docs/how-it-works.md, "When a step is stale").
 #
-# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, FILTERING, GPU, THREADS; logs, benchmarks, scripts; permission; tracked, untracked, code;
+# gives    CONFIG, this_run, RUN, MODELS, SPLITS, ENGINE, FILTERING, THREADS; gpu_share; logs, benchmarks, scripts; permission; tracked, untracked, code;
 #          pick, pick_outputs, omit, one_of
 import os
 import re
@@ -16,6 +16,7 @@ from snaketune.config import schema as configuration
 from snaketune.files import sha256
 from snaketune.runtime import events
 from snaketune.runtime.code_digest import code_digest
+from snaketune.runtime.engine import computes_on_card
 from snaketune.runtime.progress import format_list
 from snaketune.runtime.step import ENGINE_VARIABLE
 from snaketune.errors import UserError
@@ -73,7 +74,7 @@ config.update(CONFIG)  # Snakemake's report and the processes of its jobs take t
 this_run = exit_on_user_error(define_run, CONFIG)
 RUN = this_run.folder
 ENGINE = this_run.engine.name  # also the environment of the steps that compute with it
-GPU = int(sys.platform == "darwin")  # one training or generation at a time where they share the one GPU
+COMPUTES_ON_GPU = sys.platform == "darwin" or computes_on_card(ENGINE)
 
 # the process of a job sees the cores of the job alone
 if workflow.resource_settings.cores:
@@ -96,6 +97,14 @@ exit_on_user_error(snakemake_patches.apply, workflow, RESULTS, this_run.name)
 
 onstart:
     snakemake_patches.on_start(workflow, RESULTS)
+
+
+def gpu_share(wildcards):
+    """How many GPUs of this machine a job takes: one training or generation runs at a time where they share one.
+
+    A cluster gives each job what it requests with options of its own. Only when jobs are made is it known who runs them.
+    """
+    return int(COMPUTES_ON_GPU and workflow.local_exec)
 
 
 def logs(name, folder=RUN):

@@ -73,7 +73,7 @@ rule check_serving:
         "../envs/gguf.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
     params:
         config=tracked(
             package=pick(CONFIG["package"], "fidelity", "serve_timeout"),
@@ -100,7 +100,7 @@ rule check_prompts:
         "../envs/gguf.yaml"
     threads: CONFIG["threads"]
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
     params:
         config=tracked(
             package=pick(CONFIG["package"], "serve_timeout"),
@@ -143,7 +143,7 @@ rule register_ollama:
     conda:
         "../envs/gguf.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
     params:
         config=tracked(
             run=CONFIG["run"],

@@ -54,7 +54,7 @@ rule generate_answers:
         "../envs/gguf.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:

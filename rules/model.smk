@@ -18,7 +18,7 @@ rule build_demo:
     conda:
         "../envs/mlx.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
     params:
         code=code("build_demo", "mlx"),
     script:
@@ -91,7 +91,7 @@ rule quantize_base:
     conda:
         f"../envs/{ENGINE}.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=packaging_time,
     params:

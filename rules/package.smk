@@ -44,7 +44,7 @@ rule fuse_adapter:
     conda:
         f"../envs/{ENGINE}.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
@@ -194,7 +194,7 @@ rule quantize_mlx:
     conda:
         "../envs/mlx.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=packaging_time,
     params:
@@ -281,7 +281,7 @@ rule check_fidelity:
         "../envs/gguf.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:

@@ -38,7 +38,7 @@ rule dry_run_pilot:
         "../envs/gguf.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=training_time,
     params:
@@ -73,7 +73,7 @@ rule train_pilot:
         f"../envs/{ENGINE}.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=training_time,
     params:
@@ -109,7 +109,7 @@ rule train_subset:
         f"../envs/{ENGINE}.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=training_time,
     params:
@@ -154,7 +154,7 @@ rule decide_pilot:
         f"../envs/{ENGINE}.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:

@@ -48,7 +48,7 @@ rule train_adapter:
         f"../envs/{ENGINE}.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=training_memory,
         runtime=training_time,
     params:
@@ -83,7 +83,7 @@ rule score_experiment:
         "../envs/gguf.yaml"
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=gpu_share,
         mem_mb=model_memory,
         runtime=evaluation_time,
     params:

@@ -30,6 +30,9 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 MLX_QUANTIZED = re.compile(r"\dbit|[-_]q\d", re.IGNORECASE)
 NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*", "/dev/dxg")  # the last is that of WSL
 
+MLX_ON_CUDA = ("mlx-cuda-12", "mlx-cuda-13")
+"""The packages of MLX's backend for NVIDIA cards."""
+
 
 class EngineChoice(Record, frozen=True, kw_only=True):
     """The engine of a run, and why it is that one, as a sentence."""
@@ -168,7 +171,22 @@ def _weights_size(base: str) -> int | None:
 
 def torch_build() -> str | None:
     """The version of the installed torch, which ends in `+cpu` where it is built for CPUs alone; None without torch."""
+    return _installed("torch")
+
+
+def computes_on_card(engine: str) -> bool:
+    """Whether an engine computes on an NVIDIA card of this machine, by what is installed; it is not imported."""
+    if not has_nvidia_card():
+        return False
+    if engine == "torch":
+        build = torch_build()
+        return build is not None and not build.endswith("+cpu")
+    return any(_installed(package) for package in MLX_ON_CUDA)
+
+
+def _installed(package: str) -> str | None:
+    """The version of an installed package; None without it."""
     try:
-        return version("torch")
+        return version(package)
     except PackageNotFoundError:
         return None

@@ -207,6 +207,15 @@ def test_the_scheduler_still_waits_for_jobs_at_sigterm_with_a_handler_set_before
     assert text.index("JobScheduler(") < text.index("self._onstart(") < text.index(".schedule()")
 
 
+def test_whether_jobs_run_here_is_known_when_they_are_made() -> None:
+    """`gpu_share` of rules/common.smk asks for it."""
+    for runs_here in (True, False):
+        plugin = SimpleNamespace(common_settings=SimpleNamespace(local_exec=runs_here))
+        assert Workflow.local_exec.fget(SimpleNamespace(executor_plugin=plugin)) is runs_here
+    text = inspect.getsource(Workflow.execute)
+    assert text.index("self._executor_plugin = executor_plugin") < text.index("self._build_dag(")
+
+
 def test_outputs_are_removed_after_onstart_and_a_job_is_marked_as_started_then() -> None:
     assert "await self.remove_existing_output()" in inspect.getsource(Job.prepare)
     assert "persistence.started(self, external_jobid)" in inspect.getsource(Job.register)

@@ -1,6 +1,7 @@
 """Which engine a run uses, and what a step's code digest covers for it."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import msgspec
@@ -132,3 +133,26 @@ def test_nf4_is_taken_with_torch_on_a_card_and_refused_elsewhere(monkeypatch):
         pretend(monkeypatch, card=bool(given))
         with pytest.raises(ConfigError, match="NF4 needs the torch engine on an NVIDIA card"):
             choose_engine(config(**given), [quantized])
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "installed", "on_card"),
+    [
+        (True, "torch", {"torch": "2.13.0"}, True),
+        (True, "torch", {"torch": "2.13.0+cpu"}, False),
+        (True, "torch", {}, False),
+        (False, "torch", {"torch": "2.13.0"}, False),
+        (True, "mlx", {"mlx-cuda-13": "0.32.4", "torch": "2.13.0+cpu"}, True),
+        (True, "mlx", {"mlx-cpu": "0.32.4", "torch": "2.13.0"}, False),
+        (False, "mlx", {"mlx-cuda-12": "0.32.4"}, False),
+    ],
+)
+def test_engine_computes_on_a_card_that_is_there_and_that_its_build_is_for(monkeypatch, card, name, installed, on_card):
+    def version(package):
+        if package not in installed:
+            raise PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(engine, "has_nvidia_card", lambda: card)
+    monkeypatch.setattr(engine, "version", version)
+    assert engine.computes_on_card(name) is on_card
