@@ -132,7 +132,8 @@ def engines() -> list[Finding]:
 
 def nvidia() -> Finding:
     """Look for an NVIDIA card, and whether torch can use it."""
-    card = _ask(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
+    query = shutil.which("nvidia-smi") or "/usr/lib/wsl/lib/nvidia-smi"  # WSL has it there, and on no path
+    card = _ask([query, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
     build = _python("import torch; print(torch.version.cuda or 'none')") if card else None
     if card and build in (None, "none"):
         card += "; torch here is the CPU build: `make setup ENGINE=torch` gets the one with CUDA"
