@@ -128,6 +128,31 @@ def rounded(exact: np.ndarray, dtype: str, scratch: np.ndarray | None = None) ->
     return result
 
 
+DROPPED_BITS = {"float16": 13, "bfloat16": 16}  # of a float32 number's 23 that stand after the point
+LARGEST_DITHERED = 65_472.0  # above it the next number of float16 is infinity
+NUM_DRAWN = 1 << 20  # chances that are drawn; a larger matrix meets them again
+
+
+def dithered(exact: np.ndarray, dtype: str) -> np.ndarray:
+    """Float32 numbers rounded to a 16-bit format up or down by chance, the nearer the likelier; still in float32.
+
+    A bfloat16 weight lies on float16's grid. An update below half a step of it is lost whole when the sum is rounded to
+    the nearest, and kept in the mean when it is rounded by chance. Numbers on the grid stay; if all are, so does the
+    array. The draw is the same one for every tensor.
+    """
+    bits, low = exact.reshape(-1).view(np.uint32), np.uint32((1 << DROPPED_BITS[dtype]) - 1)
+    pieces = [slice(start, start + PIECE) for start in range(0, bits.size, PIECE)]
+    if not any((bits[piece] & low).any() for piece in pieces) or np.abs(exact).max() > LARGEST_DITHERED:
+        return exact
+    chances = np.random.default_rng(0).integers(0, int(low) + 1, NUM_DRAWN, dtype=np.uint32)
+    result = np.empty_like(bits)
+    for piece in pieces:
+        found, start = result[piece], piece.start % NUM_DRAWN
+        np.add(bits[piece], chances[start : start + found.size], out=found)
+        found &= ~low
+    return result.view(np.float32).reshape(exact.shape)
+
+
 def largest_bits(bits: np.ndarray) -> int:
     """The bits of the largest magnitude among 16-bit numbers; of infinity or above it if one is not finite."""
     return int((bits & np.uint16(0x7FFF)).max(initial=0))

@@ -35,7 +35,7 @@ def main() -> None:
     if instead["pretokenizer"]:
         name_pretokenizer(instead["pretokenizer"])
     if merged:
-        replace_tensors(merged)
+        replace_tensors(merged, instead["merge"]["outtype"], by_chance=instead["merge"]["by_chance"])
     sys.argv = [str(folder / script), *sys.argv[4:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -63,15 +63,24 @@ def name_pretokenizer(pre: str) -> None:
     base.TextModel.get_vocab_base_pre = named
 
 
-def replace_tensors(merged: Mapping[str, object]) -> None:
+def replace_tensors(merged: Mapping[str, object], outtype: str, *, by_chance: bool) -> None:
     import torch
     from conversion import base
+
+    from snaketune.engines.sixteen_bit import dithered
+
+    dtype = {"f16": "float16", "bf16": "bfloat16"}[outtype]
+
+    def load(tensor: Any) -> Any:
+        exact = tensor.load()
+        is_rounded = by_chance and exact.ndim > 1  # vectors stay float32
+        return torch.from_numpy(dithered(exact, dtype) if is_rounded else exact)
 
     indexed = base.ModelBase.index_tensors
 
     def lazily(tensor: Any) -> Any:
         meta = base.LazyTorchTensor.meta_with_dtype_and_shape(torch.float32, tensor.shape)
-        return base.LazyTorchTensor(meta=meta, args=(), func=lambda: torch.from_numpy(tensor.load()))
+        return base.LazyTorchTensor(meta=meta, args=(), func=lambda: load(tensor))
 
     def index_merged(self, *args, **named):  # type: ignore[no-untyped-def]
         tensors = indexed(self, *args, **named)

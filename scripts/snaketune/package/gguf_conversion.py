@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,24 +229,34 @@ LAST_LINES = 15  # of the converter's output in a message
 class MergeSource(Record, frozen=True, kw_only=True):
     """What the weights of a fused model are computed from without rounding: the folders of its base and its adapter.
 
-    outtype: f16 or bf16; drop_prefix: see `Exporter.fuse`.
+    outtype: f16 or bf16; by_chance: whether matrices are rounded to it by chance (`sixteen_bit.dithered`); drop_prefix:
+    see `Exporter.fuse`.
     """
 
     base: str
     adapter: str
     drop_prefix: str
     outtype: str
+    by_chance: bool
 
 
 def merge_source(manifest: StrPath, model: StrPath, adapter: StrPath) -> MergeSource:
     """What the unrounded weights of a fused model are computed from: its base's manifest and its adapter."""
     fused = files.read_json(manifest, FusedManifest)
+    base = Path(read_manifest(model).folder).expanduser()
     return MergeSource(
-        base=str(Path(read_manifest(model).folder).expanduser()),
+        base=str(base),
         adapter=str(Path(adapter).parent),
         drop_prefix=fused.drop_prefix,
         outtype=OUTTYPES[fused.gguf_dtype],
+        by_chance=_is_in_16_bits(files.read_json(base / "config.json")),
     )
+
+
+def _is_in_16_bits(config: Mapping[str, object]) -> bool:
+    """Whether the weights of a base lie on the grid of a 16-bit format; those of another fall anywhere between."""
+    stored = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
+    return stored != "float32" and not any(key in config for key in QUANTIZED)
 
 
 def convert(
