@@ -7,6 +7,7 @@ bfloat16's grid, so an update smaller than half a step of the grid is gone.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -144,13 +145,21 @@ def dithered(exact: np.ndarray, dtype: str) -> np.ndarray:
     pieces = [slice(start, start + PIECE) for start in range(0, bits.size, PIECE)]
     if not any((bits[piece] & low).any() for piece in pieces) or np.abs(exact).max() > LARGEST_DITHERED:
         return exact
-    chances = np.random.default_rng(0).integers(0, int(low) + 1, NUM_DRAWN, dtype=np.uint32)
+    chances = _chances(int(low))
     result = np.empty_like(bits)
     for piece in pieces:
         found, start = result[piece], piece.start % NUM_DRAWN
         np.add(bits[piece], chances[start : start + found.size], out=found)
         found &= ~low
     return result.view(np.float32).reshape(exact.shape)
+
+
+@functools.cache
+def _chances(largest: int) -> np.ndarray:
+    """The draw of `dithered`, of numbers from 0 to `largest`: read-only, and made once for all tensors."""
+    drawn = np.random.default_rng(0).integers(0, largest + 1, NUM_DRAWN, dtype=np.uint32)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def largest_bits(bits: np.ndarray) -> int:

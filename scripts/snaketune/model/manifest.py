@@ -177,6 +177,12 @@ def is_mixture(config: Mapping[str, object]) -> bool:
     return any(isinstance(count, int) and count > 1 for count in counts)
 
 
+def stored_dtype(config: Mapping[str, object]) -> str | None:
+    """The number format of the weights that a config.json names, by either of its keys; None where it names none."""
+    named = config.get("torch_dtype") or config.get("dtype")
+    return str(named) if named else None
+
+
 NF4 = "nf4"
 
 

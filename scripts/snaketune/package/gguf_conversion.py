@@ -30,7 +30,7 @@ from snaketune.engines import get_exporter
 from snaketune.engines.llama_cpp.convertible import LLAMA_CPP, pretokenizer
 from snaketune.errors import PackageError, ResourceError, UserError, message_to_resource_error
 from snaketune.files import Record, StrPath, dumps, replacing
-from snaketune.model.manifest import read_manifest
+from snaketune.model.manifest import read_manifest, stored_dtype
 from snaketune.package.tokenizer_files import QUANTIZED
 from snaketune.runtime.progress import watching
 
@@ -255,8 +255,7 @@ def merge_source(manifest: StrPath, model: StrPath, adapter: StrPath) -> MergeSo
 
 def _is_in_16_bits(config: Mapping[str, object]) -> bool:
     """Whether the weights of a base lie on the grid of a 16-bit format; those of another fall anywhere between."""
-    stored = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    return stored != "float32" and not any(key in config for key in QUANTIZED)
+    return stored_dtype(config) != "float32" and not any(key in config for key in QUANTIZED)
 
 
 def convert(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from snaketune.config.sections import ModelConfig, QuantizeConfig
 from snaketune.errors import ModelError
 from snaketune.files import read_json
-from snaketune.model.manifest import NF4, foreign_format
+from snaketune.model.manifest import NF4, foreign_format, stored_dtype
 
 PLAIN_MLP = {"gpt_neox", "phi", "starcoder2", "stablelm_epoch", "nemotron", "gptneox", "gpt2"}
 CONVOLUTIONS = {"lfm2"}  # most blocks have a short convolution in the place of attention
@@ -123,7 +123,7 @@ def read(config: dict[str, Any], where: str = "config.json") -> Architecture:
         inner = _adjusted_width(inner, text.get("block_ffn_dim_multiplier") or 1.0, text.get("block_multiple_of") or 1)
     gated = model_type not in PLAIN_MLP
     quantization = config.get("quantization") or config.get("quantization_config") or {}
-    dtype = config.get("torch_dtype") or config.get("dtype") or text.get("torch_dtype")
+    dtype = stored_dtype(config) or text.get("torch_dtype")
     bits = 32.0 if dtype == "float32" else 16.0
     if foreign_format(config) == NF4:
         quantization = {"bits": 4, "group_size": NF4_BLOCK, "mode": NF4}  # bitsandbytes writes none of these down
@@ -166,7 +166,7 @@ def dtype_bytes(folder: Path, model: ModelConfig, device: str) -> int:
     if device == "cpu":
         return 4
     config = read_json(folder / "config.json")
-    return DTYPE_BYTES.get(config.get("torch_dtype") or config.get("dtype") or "bfloat16", 2)
+    return DTYPE_BYTES.get(stored_dtype(config) or "bfloat16", 2)
 
 
 def quantized_bits(bits: int, group_size: int | None = None, mode: str | None = None) -> float:

@@ -10,7 +10,7 @@ from snaketune.config.experiments import host_list
 from snaketune.config.sections import TrainConfig
 from snaketune.engines import get_capabilities
 from snaketune.errors import ConfigError, ResourceError
-from snaketune.model.manifest import is_wrapped
+from snaketune.model.manifest import is_wrapped, stored_dtype
 from snaketune.plan.architecture import Architecture
 
 GATHERED = 2  # blocks that a worker holds whole: the one that it computes, and the next, fetched meanwhile
@@ -47,7 +47,7 @@ def is_converted(config: Mapping[str, object], dtype: str, device: str) -> bool:
 
     config: the base's config.json; dtype: of the `model` section.
     """
-    stored = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
+    stored = stored_dtype(config) or "bfloat16"
     loaded = dtype if dtype != "auto" else "float32" if device == "cpu" else stored
     return loaded != stored or is_wrapped(config)
 

@@ -22,7 +22,7 @@ from snaketune.engines.torch.device import best_device, load_dtype
 from snaketune.engines.torch.weights import dequantized, is_quantized, read_adapter, without_quantization
 from snaketune.errors import ModelError, ResourceError, TrainingError
 from snaketune.files import StrPath, read_json
-from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, text_config
+from snaketune.model.manifest import WRAPPER_PREFIX, is_wrapped, stored_dtype, text_config
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -40,12 +40,11 @@ def load(folder: StrPath, *, dtype: str = "auto", to_device: bool = True) -> Pre
     """
     device = best_device()
     with _explaining(folder):
-        if device.type == "cuda" and dtype not in ("float32", "stored") and nf4.is_nf4(_config(folder)):
+        config = _config(folder)
+        if device.type == "cuda" and dtype not in ("float32", "stored") and nf4.is_nf4(config):
             model = _read_nf4(folder, device)
         else:
-            config = _config(folder)
-            stored = config.get("torch_dtype") or config.get("dtype")
-            model = _read(Path(folder), load_dtype(dtype, device, None if stored is None else str(stored)))
+            model = _read(Path(folder), config, load_dtype(dtype, device, stored_dtype(config)))
             if to_device:
                 model.to(device)  # type: ignore[arg-type]  # its signature is lost in a decorator
     _use_fastest_attention(model, device)
@@ -71,8 +70,7 @@ def _read_nf4(folder: StrPath, device: torch.device) -> PreTrainedModel:
     )
 
 
-def _read(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    config = _config(folder)
+def _read(folder: Path, config: dict[str, object], dtype: torch.dtype | str) -> PreTrainedModel:
     if not is_wrapped(config) and not is_quantized(config):
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     weights = {

@@ -243,9 +243,10 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, 
             rows.mul_(kept[:, None]).add_(logits.to(tile.dtype) @ tile)
         largest = highest
         start += len(tile)
-    loss = functional.softplus(largest + others.log() - chosen).sum()
+    log_others = others.log()
+    loss = functional.softplus(largest + log_others - chosen).sum()
     if rows is not None:
-        share = torch.logaddexp(others.log(), chosen - largest).neg_().exp_()
+        share = torch.logaddexp(log_others, chosen - largest).neg_().exp_()
         rows.sub_(weight[labels] * others[:, None]).mul_(share[:, None])
     return HeadLoss(loss, rows)
 
